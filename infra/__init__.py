@@ -1,0 +1,1 @@
+"""The Pulumi program: settings, release catalogue, services, tiers and platforms."""

@@ -1,0 +1,1 @@
+"""How a service description becomes something that runs on an engine."""

@@ -1,0 +1,23 @@
+"""Every port and well-known address inside the stack, named once.
+
+Service names are container aliases on the stack's networks; they are those of Dify's own compose file,
+so that Dify's defaults keep working.
+"""
+
+API = 5001
+WEB = 3000
+PLUGIN_DAEMON = 5002
+PLUGIN_DAEMON_DEBUG = 5003
+LOCAL_SANDBOX = 5004
+AGENT_BACKEND = 5050
+SANDBOX = 8194
+SQUID = 3128
+POSTGRES = 5432
+REDIS = 6379
+WEAVIATE = 8080
+WEAVIATE_GRPC = 50051
+QDRANT = 6333
+
+# Inside the edge container nginx runs without root, so it listens above 1024.
+EDGE_HTTP = 8080
+EDGE_HTTPS = 8443

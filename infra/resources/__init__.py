@@ -1,0 +1,1 @@
+"""Dynamic resources: what Pulumi's Docker provider has no resource for."""

@@ -1,0 +1,90 @@
+"""What a service is, without saying which engine runs it.
+
+A tier describes each of its services once as a :class:`ServiceSpec`; a platform (``infra.platforms``) turns
+the description into containers or Swarm services.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthCheck:
+    """A command that exits 0 exactly when the service does its work.
+
+    ``command`` runs inside the container, without a shell unless it names one. Times are in whole seconds.
+    """
+
+    command: tuple[str, ...]
+    interval: int = 5
+    timeout: int = 5
+    retries: int = 6
+    start_period: int = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file placed in the container before it starts. ``owner`` is a numeric uid."""
+
+    path: str
+    content: pulumi.Input[str]
+    mode: str = "0444"
+    owner: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A named volume of the stack, mounted at ``path``."""
+
+    volume: str
+    path: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """A container port published on one address of the host."""
+
+    internal: int
+    external: int
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Most a service may use. ``memory`` in MiB, ``cpus`` in cores, ``pids`` processes and threads."""
+
+    memory: int
+    cpus: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """One service of the stack.
+
+    ``image`` is a role of the release catalogue (``infra.releases``), not an image name. ``networks`` are
+    logical names; the service answers there to ``name``. A ``job`` runs once, to exit code 0.
+    ``capabilities`` are added back after all were dropped; ``ready_timeout`` is in seconds.
+    """
+
+    name: str
+    image: str
+    networks: tuple[str, ...]
+    limits: Limits
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    files: tuple[File, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    ports: tuple[Port, ...] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    health: HealthCheck | None = None
+    user: str | None = None
+    capabilities: tuple[str, ...] = ()
+    read_only: bool = False
+    job: bool = False
+    stop_grace: int = 20
+    stop_signal: str | None = None
+    ready_timeout: int = 240

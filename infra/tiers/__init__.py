@@ -1,0 +1,1 @@
+"""One component resource per tier of the stack."""

@@ -1,0 +1,1 @@
+"""Tests an operator runs against a deployed environment, production included."""
