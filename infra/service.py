@@ -65,14 +65,17 @@ class ServiceSpec:
     """One service of the stack.
 
     ``image`` is a role of the release catalogue (``infra.releases``), not an image name. ``networks`` are
-    logical names; the service answers there to ``name``. A ``job`` runs once, to exit code 0.
-    ``capabilities`` are added back after all were dropped; ``ready_timeout`` is in seconds.
+    logical names (none: no network at all); the service answers there to ``name``. ``after`` names the services
+    that must be ready first. A ``job`` runs once, to exit code 0.
+    ``capabilities`` (`CHOWN`, not `CAP_CHOWN`) are added back after all were dropped; None keeps the engine's
+    default set. ``init`` puts a reaping PID 1 before the command. ``stop_grace``, ``ready_timeout``: seconds.
     """
 
     name: str
     image: str
     networks: tuple[str, ...]
     limits: Limits
+    after: tuple[str, ...] = ()
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
@@ -82,7 +85,8 @@ class ServiceSpec:
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     health: HealthCheck | None = None
     user: str | None = None
-    capabilities: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] | None = ()
+    init: bool = False
     read_only: bool = False
     job: bool = False
     stop_grace: int = 20

@@ -1,0 +1,57 @@
+# dify-kit. `make up` stands the stack up, `make smoke` proves it, `make test` runs the project's own tests.
+# STACK names the environment: make up STACK=staging
+
+STACK ?= dev
+export DIFY_STACK = $(STACK)
+KIT = .venv/bin/dify-kit
+PYTEST = .venv/bin/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help packages setup doctor up preview down smoke render test lint types unit integration bench lock
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+packages:
+	@python3 tools/bootstrap
+
+setup: packages ## install what is missing: Docker engine, Pulumi engine, Python packages, base images
+	@$(KIT) setup
+
+doctor: packages ## check this machine and the stack's settings; change nothing
+	@$(KIT) doctor --stack $(STACK)
+
+up: packages ## set up what is missing, then deploy or repair the stack
+	@$(KIT) up $(STACK)
+
+preview: packages ## show what `make up` would change
+	@$(KIT) preview $(STACK)
+
+down: packages ## remove containers and networks; the data stays in its volumes
+	@$(KIT) down $(STACK)
+
+smoke: packages ## test the deployed stack: authentication, chat, CORS, exposure
+	@$(PYTEST) smoke_tests --stack $(STACK)
+
+render: packages ## write and check every rendered file of the stack: OUT=dir
+	@$(KIT) render --stack $(STACK) --out $(or $(OUT),rendered/$(STACK))
+
+test: setup lint types unit integration ## everything the project promises, on the real engine
+
+lint: packages ## ruff: rules and format
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+types: packages ## mypy, strict
+	@.venv/bin/mypy
+
+unit: packages ## tests without an engine
+	@$(PYTEST) tests/unit
+
+integration: setup ## tests that deploy stacks of their own
+	@$(PYTEST) tests/contract tests/integration
+
+bench: setup ## figures and long soaks, written to bench/results/
+	@.venv/bin/python -m bench
+
+lock: packages ## renew requirements.lock from pyproject.toml
+	@tools/lock

@@ -1,0 +1,104 @@
+"""Where an image comes from: the public registry, a private mirror of it, or a build on this machine."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pulumi
+import pulumi_docker as docker
+
+from infra.releases import Image, Release
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# How mode `local` builds each role: directory of the build context, and the target of its Dockerfile.
+LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
+    "api": ("standin", "api"),
+    "web": ("standin", "web"),
+    "sandbox": ("standin", "sandbox"),
+    "plugin_daemon": ("standin", "plugin-daemon"),
+    "agent_backend": ("standin", "agent-backend"),
+    "local_sandbox": ("standin", "local-sandbox"),
+    "postgres": ("containers/postgres", None),
+    "pgvector": ("containers/postgres", None),
+    "redis": ("containers/redis", None),
+    "nginx": ("containers/nginx", None),
+    "squid": ("containers/squid", None),
+    # Any image with a shell and chown will do, and this one is there already.
+    "busybox": ("containers/postgres", None),
+}
+
+
+def context_digest(directory: Path) -> str:
+    """Return 12 hex digits over the paths and bytes of a build context."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(directory)).encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def pulled_name(image: Image, mirror: str) -> str:
+    """Return the reference to pull: repository:tag, by digest where the catalogue has one.
+
+    `mirror` is a registry prefix such as `registry.example.com/dify` or empty.
+    """
+    prefix = f"{mirror.rstrip('/')}/" if mirror else ""
+    digest = f"@{image.digest}" if image.digest else ""
+    return f"{prefix}{image.repository}:{image.tag}{digest}"
+
+
+class Images:
+    """The images of one stack; each is pulled or built once, when a service first needs it."""
+
+    def __init__(self, mode: str, mirror: str, release: Release) -> None:
+        self._mode = mode
+        self._mirror = mirror
+        self._release = release
+        self._known: dict[str, docker.RemoteImage] = {}
+        self._group = _ImageGroup("images")
+
+    def id_of(self, role: str) -> pulumi.Output[str]:
+        """Return the image id for a role of the catalogue."""
+        if self._mode == "local":
+            directory, target = LOCAL_BUILDS[role]
+            key = f"{Path(directory).name}-{target}" if target else Path(directory).name
+            return self._image(key, lambda: self._build(key, directory, target)).image_id
+        image = self._release.images[role]
+        key = image.repository.rsplit("/", 1)[-1]
+        return self._image(key, lambda: self._pull(key, image)).image_id
+
+    def _image(self, key: str, make: Callable[[], docker.RemoteImage]) -> docker.RemoteImage:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def _pull(self, key: str, image: Image) -> docker.RemoteImage:
+        return docker.RemoteImage(
+            key,
+            name=pulled_name(image, self._mirror),
+            keep_locally=True,
+            opts=pulumi.ResourceOptions(parent=self._group),
+        )
+
+    def _build(self, key: str, directory: str, target: str | None) -> docker.RemoteImage:
+        digest = context_digest(ROOT / directory)
+        return docker.RemoteImage(
+            key,
+            name=f"dify-kit/{key}:{digest}",
+            # The provider does not look into the context: the digest tells it to build again.
+            triggers={"context": digest},
+            build=docker.RemoteImageBuildArgs(context=str(ROOT / directory), target=target),
+            # Other stacks may run the same image, and a kept one makes the next `up` short.
+            keep_locally=True,
+            opts=pulumi.ResourceOptions(parent=self._group),
+        )
+
+
+class _ImageGroup(pulumi.ComponentResource):
+    """Keeps the images together in Pulumi's tree."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("dify-kit:images:Images", name)
+        self.register_outputs({})

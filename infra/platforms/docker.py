@@ -1,0 +1,172 @@
+"""Run service descriptions as containers of one Docker engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_docker as docker
+
+from infra.images import Images
+from infra.resources.ready import Ready
+from infra.service import File, HealthCheck, ServiceSpec
+
+STACK_LABEL = "dify-kit.stack"
+SERVICE_LABEL = "dify-kit.service"
+JOB_LABEL = "dify-kit.job"
+MINUTE = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A service that was brought up: its container, and the resource that exists once it is ready."""
+
+    spec: ServiceSpec
+    container: docker.Container
+    ready: Ready
+
+
+def go_duration(seconds: int) -> str:
+    """Spell seconds as the provider reads them back (`1m30s`); any other spelling shows as a change."""
+    minutes, rest = divmod(seconds, MINUTE)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+class DockerPlatform:
+    """Names and creates everything of one stack on one engine."""
+
+    def __init__(self, stack: str, images: Images, *, keep_volumes: bool) -> None:
+        self._stack = stack
+        self._images = images
+        self._keep_volumes = keep_volumes
+        self._networks: dict[str, docker.Network] = {}
+        self._volumes: dict[str, docker.Volume] = {}
+
+    def name(self, part: str) -> str:
+        """Return the engine-wide name of a part of this stack."""
+        return f"dify-{self._stack}-{part}"
+
+    def add_networks(self, networks: Mapping[str, bool], parent: pulumi.Resource) -> None:
+        """Create the stack's networks; the value says whether a network is internal (no way out)."""
+        for logical, internal in networks.items():
+            self._networks[logical] = docker.Network(
+                logical,
+                name=self.name(logical),
+                internal=internal,
+                labels=[docker.NetworkLabelArgs(label=STACK_LABEL, value=self._stack)],
+                opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
+            )
+
+    def add_volumes(self, volumes: Sequence[str], parent: pulumi.Resource) -> None:
+        """Create or adopt the stack's volumes. They outlive `pulumi destroy` unless told otherwise."""
+        for logical in volumes:
+            self._volumes[logical] = docker.Volume(
+                f"volume-{logical}",
+                name=self.name(logical),
+                opts=pulumi.ResourceOptions(
+                    parent=parent,
+                    retain_on_delete=self._keep_volumes,
+                    # A changed label would replace the volume, and with it the data.
+                    ignore_changes=["labels", "driverOpts"],
+                ),
+            )
+
+    def run(
+        self, spec: ServiceSpec, *, parent: pulumi.Resource, after: Sequence[pulumi.Resource] = ()
+    ) -> Running:
+        """Create the container of a service, and the resource that waits until it is ready."""
+        container = docker.Container(
+            spec.name,
+            name=self.name(spec.name),
+            hostname=spec.name,
+            image=self._images.id_of(spec.image),
+            must_run=not spec.job,
+            restart="no" if spec.job else "unless-stopped",
+            envs=[pulumi.Output.concat(key, "=", value) for key, value in sorted(spec.environment.items())],
+            entrypoints=list(spec.entrypoint) if spec.entrypoint else None,
+            command=list(spec.command) if spec.command else None,
+            uploads=[_upload(file) for file in spec.files],
+            volumes=[
+                docker.ContainerVolumeArgs(
+                    volume_name=self._volumes[mount.volume].name,
+                    container_path=mount.path,
+                    read_only=mount.read_only,
+                )
+                for mount in spec.mounts
+            ],
+            networks_advanced=[
+                docker.ContainerNetworksAdvancedArgs(name=self._networks[network].name, aliases=[spec.name])
+                for network in spec.networks
+            ],
+            network_mode=None if spec.networks else "none",
+            ports=[
+                docker.ContainerPortArgs(internal=port.internal, external=port.external, ip=port.address)
+                for port in spec.ports
+            ],
+            healthcheck=_healthcheck(spec.health) if spec.health else None,
+            labels=_labels(self._stack, spec),
+            user=spec.user,
+            capabilities=_capabilities(spec.capabilities),
+            security_opts=["no-new-privileges:true"],
+            read_only=spec.read_only,
+            tmpfs=dict(spec.tmpfs) or None,
+            init=spec.init,
+            memory=spec.limits.memory,
+            memory_swap=spec.limits.memory,
+            # The provider reads "2" back as "2.0" and would replace the container at each update.
+            cpus=f"{spec.limits.cpus:.1f}",
+            log_driver="json-file",
+            log_opts={"max-size": "10m", "max-file": "3"},
+            stop_signal=spec.stop_signal,
+            stop_timeout=spec.stop_grace,
+            # Without it the provider kills at once on replacement and destroy.
+            destroy_grace_seconds=spec.stop_grace,
+            wait=False,
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                depends_on=list(after),
+                delete_before_replace=True,
+                # The provider shows changes of these as updates and does nothing.
+                replace_on_changes=["healthcheck", "tmpfs", "init", "mounts"],
+            ),
+        )
+        ready = Ready(
+            f"{spec.name}-ready",
+            container=container.id,
+            service=spec.name,
+            command=spec.health.command if spec.health else (),
+            job=spec.job,
+            timeout=spec.ready_timeout,
+            opts=pulumi.ResourceOptions(parent=container),
+        )
+        return Running(spec=spec, container=container, ready=ready)
+
+
+def _upload(file: File) -> docker.ContainerUploadArgs:
+    return docker.ContainerUploadArgs(
+        file=file.path,
+        content=file.content,
+        permissions=file.mode,
+        owner=str(file.owner),
+        group=str(file.owner),
+    )
+
+
+def _healthcheck(health: HealthCheck) -> docker.ContainerHealthcheckArgs:
+    return docker.ContainerHealthcheckArgs(
+        tests=["CMD", *health.command],
+        interval=go_duration(health.interval),
+        timeout=go_duration(health.timeout),
+        retries=health.retries,
+        start_period=go_duration(health.start_period),
+    )
+
+
+def _labels(stack: str, spec: ServiceSpec) -> list[docker.ContainerLabelArgs]:
+    labels = {STACK_LABEL: stack, SERVICE_LABEL: spec.name} | ({JOB_LABEL: "true"} if spec.job else {})
+    return [docker.ContainerLabelArgs(label=key, value=value) for key, value in labels.items()]
+
+
+def _capabilities(added: tuple[str, ...] | None) -> docker.ContainerCapabilitiesArgs | None:
+    if added is None:
+        return None
+    return docker.ContainerCapabilitiesArgs(drops=["ALL"], adds=[f"CAP_{name}" for name in sorted(added)])

@@ -1,0 +1,157 @@
+"""The data tier: permissions and data guard, PostgreSQL, Redis, the vector store."""
+
+from infra import ports, render
+from infra.dify_env import environment
+from infra.releases import POSTGRES_MAJOR, Release
+from infra.service import File, HealthCheck, Limits, Mount, ServiceSpec
+from infra.services.limits import limits_of
+from infra.settings import Settings
+
+POSTGRES_PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105  # a path
+REDIS_CONFIG = "/etc/redis/redis.conf"
+REDIS_PASSWORD_FILE = "/etc/redis/password"  # noqa: S105  # a path
+REDIS_UID = 999
+API_UID = 1001
+
+# PostgreSQL's entrypoint starts as root, takes its directory over and drops to `postgres`.
+POSTGRES_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")
+
+# The marker says what made the volumes. It is written once the settings were found to fit them.
+_GUARD = """
+set -eu
+marker=/app_storage/.dify-kit
+refuse() { echo "refused: $1" >&2; exit 3; }
+if [ -f "$marker" ]; then
+  . "$marker"
+  [ "$images" = "$KIT_IMAGES" ] || refuse "the volumes of this stack were made with dify:images $images, \
+not $KIT_IMAGES. Set it back, or start a stack of another name and move the data."
+  [ "$postgres" = "$KIT_POSTGRES" ] || refuse "the database volume is of PostgreSQL $postgres, and this stack \
+would start PostgreSQL $KIT_POSTGRES. Dump it with the old major and restore it with the new one."
+  [ "$release" -le "$KIT_RELEASE_NUMBER" ] || refuse "the data was migrated by a newer Dify ($version) than \
+dify:release $KIT_RELEASE. Dify cannot migrate back: set dify:release to $version or newer."
+fi
+chown -R "$KIT_UID:$KIT_UID" /app_storage
+printf 'images=%s\\npostgres=%s\\nrelease=%s\\nversion=%s\\n' \
+  "$KIT_IMAGES" "$KIT_POSTGRES" "$KIT_RELEASE_NUMBER" "$KIT_RELEASE" >"$marker.new"
+mv "$marker.new" "$marker"
+echo "storage belongs to uid $KIT_UID; volumes fit Dify $KIT_RELEASE"
+"""
+
+
+def volumes(settings: Settings) -> tuple[str, ...]:
+    """Return the logical names of the stack's volumes for the data tier."""
+    return ("app_storage", "postgres", "redis", settings.vector_store)
+
+
+def services(settings: Settings, release: Release) -> list[ServiceSpec]:
+    """Return the services of the data tier in start order."""
+    return [
+        _init_permissions(settings, release),
+        _postgres("db_postgres", "postgres", "postgres", settings),
+        _redis(settings),
+        _vector_store(settings, release),
+    ]
+
+
+def _init_permissions(settings: Settings, release: Release) -> ServiceSpec:
+    return ServiceSpec(
+        name="init_permissions",
+        image="busybox",
+        networks=(),
+        job=True,
+        user="0",
+        entrypoint=("sh", "-c"),
+        command=(_GUARD,),
+        environment={
+            "KIT_IMAGES": settings.images,
+            "KIT_POSTGRES": str(POSTGRES_MAJOR[settings.images]),
+            "KIT_RELEASE": release.version,
+            "KIT_RELEASE_NUMBER": str(release.number),
+            "KIT_UID": str(API_UID),
+        },
+        mounts=(Mount(volume="app_storage", path="/app_storage"),),
+        capabilities=("CHOWN", "DAC_OVERRIDE", "FOWNER"),
+        limits=limits_of("init_permissions", settings),
+        ready_timeout=120,
+    )
+
+
+def _postgres(name: str, image: str, volume: str, settings: Settings) -> ServiceSpec:
+    data = "/var/lib/postgresql/data"
+    return ServiceSpec(
+        name=name,
+        image=image,
+        networks=("data",),
+        after=("init_permissions",),
+        environment={
+            "POSTGRES_USER": "postgres",
+            "POSTGRES_DB": "dify",
+            "POSTGRES_PASSWORD_FILE": POSTGRES_PASSWORD_FILE,
+            "PGDATA": f"{data}/pgdata",
+        },
+        command=("postgres", "-c", f"max_connections={settings.postgres_max_connections}"),
+        files=(
+            File(path=POSTGRES_PASSWORD_FILE, content=settings.secrets.postgres_password, mode="0400"),
+        ),
+        mounts=(Mount(volume=volume, path=data),),
+        # By TCP: the server that runs during the first initialisation listens on its socket alone.
+        health=HealthCheck(command=("pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres", "-d", "dify")),
+        capabilities=POSTGRES_CAPABILITIES,
+        stop_grace=60,
+        limits=limits_of(name, settings),
+    )
+
+
+def _redis(settings: Settings) -> ServiceSpec:
+    ping = f'REDISCLI_AUTH="$(cat {REDIS_PASSWORD_FILE})" redis-cli -p {ports.REDIS} ping | grep -q PONG'
+    return ServiceSpec(
+        name="redis",
+        image="redis",
+        networks=("data",),
+        after=("init_permissions",),
+        user=str(REDIS_UID),
+        command=("redis-server", REDIS_CONFIG),
+        files=(
+            File(
+                path=REDIS_CONFIG,
+                content=render.redis_config(settings),
+                mode="0400",
+                owner=REDIS_UID,
+            ),
+            File(
+                path=REDIS_PASSWORD_FILE,
+                content=settings.secrets.redis_password,
+                mode="0400",
+                owner=REDIS_UID,
+            ),
+        ),
+        mounts=(Mount(volume="redis", path="/data"),),
+        health=HealthCheck(command=("sh", "-c", ping)),
+        stop_grace=60,
+        limits=limits_of("redis", settings),
+    )
+
+
+def _vector_store(settings: Settings, release: Release) -> ServiceSpec:
+    if settings.vector_store == "pgvector":
+        return _postgres("pgvector", "pgvector", "pgvector", settings)
+    if settings.vector_store == "qdrant":
+        probe = (
+            f"exec 3<>/dev/tcp/127.0.0.1/{ports.QDRANT}; "
+            r"printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3; grep -q '200 OK' <&3"
+        )
+        path, command = "/qdrant/storage", ("bash", "-c", probe)
+    else:
+        ready = f"http://127.0.0.1:{ports.WEAVIATE}/v1/.well-known/ready"
+        path, command = "/var/lib/weaviate", ("wget", "-q", "-O", "/dev/null", ready)
+    return ServiceSpec(
+        name=settings.vector_store,
+        image=settings.vector_store,
+        networks=("data",),
+        after=("init_permissions",),
+        environment=environment(settings.vector_store, settings, release),
+        mounts=(Mount(volume=settings.vector_store, path=path),),
+        health=HealthCheck(command=command),
+        stop_grace=60,
+        limits=limits_of(settings.vector_store, settings),
+    )

@@ -1,0 +1,248 @@
+"""Dify's own services, and the proxies that stand between its sandboxes and everything else."""
+
+from infra import ports, render
+from infra.dify_env import environment
+from infra.releases import Release
+from infra.service import File, HealthCheck, Mount, ServiceSpec
+from infra.services.limits import limits_of
+from infra.settings import Settings
+
+APP_STORAGE = Mount(volume="app_storage", path="/app/api/storage")
+DATABASES = ("db_postgres", "redis")
+# How long a real Dify may take: 43 s on a fresh database with two cores, more on a slow disk.
+DIFY_START_SECONDS = 180
+SQUID_UID = 13
+
+# /health answers 200 without a database. /console/api/setup asks it.
+_API_HEALTH = HealthCheck(
+    command=(
+        "sh",
+        "-c",
+        f"curl -fsS -o /dev/null --max-time 4 http://127.0.0.1:{ports.API}/health && "
+        f"curl -fsS -o /dev/null --max-time 4 http://127.0.0.1:{ports.API}/console/api/setup",
+    ),
+    start_period=DIFY_START_SECONDS,
+)
+# Importing Dify takes seconds of CPU: the engine asks rarely, `Ready` asks by itself.
+_CELERY_HEALTH = HealthCheck(
+    command=("sh", "-c", "celery -A celery_healthcheck.celery inspect ping --timeout 8"),
+    interval=30,
+    timeout=25,
+    retries=3,
+    start_period=DIFY_START_SECONDS,
+)
+
+
+def volumes(release: Release) -> tuple[str, ...]:
+    """Return the logical names of the volumes of Dify's services."""
+    agent = ("local_sandbox_home", "local_sandbox_workspace") if release.has("local_sandbox") else ()
+    return ("plugin_storage", "sandbox_dependencies", *agent)
+
+
+def services(settings: Settings, release: Release) -> list[ServiceSpec]:
+    """Return the services of a release, each after those it needs."""
+    specs = [
+        _migration(settings, release),
+        _web(settings, release),
+        _proxy("ssrf_proxy", ("ssrf_proxy", "app"), settings, release),
+        _sandbox(settings, release),
+        _plugin_daemon(settings, release),
+        *_agent(settings, release),
+        _api(settings, release),
+        *_websocket(settings, release),
+        _celery("worker", settings, release, mounts=(APP_STORAGE,)),
+        _celery("worker_beat", settings, release, mounts=()),
+    ]
+    return [spec for spec in specs if release.has(spec.name) or spec.job]
+
+
+def _migration(settings: Settings, release: Release) -> ServiceSpec:
+    return ServiceSpec(
+        name="migration",
+        image="api",
+        networks=("data",),
+        after=DATABASES,
+        job=True,
+        environment=environment("migration", settings, release),
+        entrypoint=("/bin/bash", "-c") if release.migration_command else None,
+        command=(release.migration_command,) if release.migration_command else None,
+        mounts=(APP_STORAGE,),
+        limits=limits_of("migration", settings),
+        ready_timeout=600,
+    )
+
+
+def _api(settings: Settings, release: Release) -> ServiceSpec:
+    agent = ("agent_backend",) if release.has("agent_backend") else ()
+    return ServiceSpec(
+        name="api",
+        image="api",
+        networks=("app", "data", "ssrf_proxy"),
+        after=("migration", "redis", "plugin_daemon", *agent),
+        environment=environment("api", settings, release),
+        mounts=(APP_STORAGE,),
+        health=_API_HEALTH,
+        # A streamed answer may take long: it is cut when this ends.
+        stop_grace=60,
+        limits=limits_of("api", settings),
+        ready_timeout=DIFY_START_SECONDS,
+    )
+
+
+def _websocket(settings: Settings, release: Release) -> list[ServiceSpec]:
+    return [
+        ServiceSpec(
+            name="api_websocket",
+            image="api",
+            networks=("app", "data", "ssrf_proxy"),
+            after=("migration", "redis"),
+            environment=environment("api_websocket", settings, release),
+            mounts=(APP_STORAGE,),
+            health=_API_HEALTH,
+            stop_grace=30,
+            limits=limits_of("api_websocket", settings),
+            ready_timeout=DIFY_START_SECONDS,
+        )
+    ]
+
+
+def _celery(name: str, settings: Settings, release: Release, mounts: tuple[Mount, ...]) -> ServiceSpec:
+    # Beat has no health command of its own: what it is for, reaching a worker, is asked.
+    after = ("migration", "redis", "worker") if name == "worker_beat" else ("migration", "redis")
+    return ServiceSpec(
+        name=name,
+        image="api",
+        networks=("app", "data", "ssrf_proxy"),
+        after=after,
+        environment=environment(name, settings, release),
+        mounts=mounts,
+        health=_CELERY_HEALTH,
+        stop_grace=60,
+        limits=limits_of(name, settings),
+        ready_timeout=DIFY_START_SECONDS,
+    )
+
+
+def _web(settings: Settings, release: Release) -> ServiceSpec:
+    return ServiceSpec(
+        name="web",
+        image="web",
+        networks=("app",),
+        environment=environment("web", settings, release),
+        health=HealthCheck(
+            command=("sh", "-c", f"wget -q -O /dev/null -T 4 http://$(hostname):{ports.WEB}/signin")
+        ),
+        limits=limits_of("web", settings),
+    )
+
+
+def _plugin_daemon(settings: Settings, release: Release) -> ServiceSpec:
+    return ServiceSpec(
+        name="plugin_daemon",
+        image="plugin_daemon",
+        networks=("app", "data", "ssrf_proxy"),
+        after=DATABASES,
+        environment=environment("plugin_daemon", settings, release),
+        mounts=(Mount(volume="plugin_storage", path="/app/storage"),),
+        health=HealthCheck(
+            command=(
+                "curl",
+                "-fsS",
+                "-o",
+                "/dev/null",
+                "--max-time",
+                "4",
+                f"http://127.0.0.1:{ports.PLUGIN_DAEMON}/health/check",
+            )
+        ),
+        # It installs plugins with their own users and tools.
+        capabilities=None,
+        limits=limits_of("plugin_daemon", settings),
+    )
+
+
+def _sandbox(settings: Settings, release: Release) -> ServiceSpec:
+    return ServiceSpec(
+        name="sandbox",
+        image="sandbox",
+        networks=("ssrf_proxy",),
+        environment=environment("sandbox", settings, release),
+        mounts=(Mount(volume="sandbox_dependencies", path="/dependencies"),),
+        health=HealthCheck(
+            command=(
+                "curl",
+                "-fsS",
+                "-o",
+                "/dev/null",
+                "--max-time",
+                "4",
+                f"http://127.0.0.1:{ports.SANDBOX}/health",
+            )
+        ),
+        # It jails user code by chroot, setuid and seccomp, which it needs the engine's default set for.
+        capabilities=None,
+        limits=limits_of("sandbox", settings),
+    )
+
+
+def _agent(settings: Settings, release: Release) -> list[ServiceSpec]:
+    return [
+        _proxy("agent_ssrf_proxy", ("local_sandbox_proxy", "app"), settings, release),
+        ServiceSpec(
+            name="local_sandbox",
+            image="local_sandbox",
+            networks=("agent_sandbox", "local_sandbox_proxy"),
+            environment=environment("local_sandbox", settings, release),
+            mounts=(
+                Mount(volume="local_sandbox_home", path="/home/dify"),
+                Mount(volume="local_sandbox_workspace", path="/workspace"),
+            ),
+            health=HealthCheck(
+                command=(
+                    "curl",
+                    "-fsS",
+                    "-o",
+                    "/dev/null",
+                    "--max-time",
+                    "4",
+                    f"http://127.0.0.1:{ports.LOCAL_SANDBOX}/healthz",
+                )
+            ),
+            capabilities=None,
+            limits=limits_of("local_sandbox", settings),
+        ),
+        ServiceSpec(
+            name="agent_backend",
+            image="agent_backend",
+            networks=("app", "data", "agent_sandbox"),
+            after=("redis", "plugin_daemon", "local_sandbox"),
+            environment=environment("agent_backend", settings, release),
+            health=HealthCheck(command=_port_answers(ports.AGENT_BACKEND)),
+            limits=limits_of("agent_backend", settings),
+        ),
+    ]
+
+
+def _port_answers(port: int) -> tuple[str, ...]:
+    """Return a health command for images with Python and without an agreed health path."""
+    return (
+        "python3",
+        "-c",
+        f"import socket; socket.create_connection(('127.0.0.1', {port}), 4).close()",
+    )
+
+
+def _proxy(name: str, networks: tuple[str, ...], settings: Settings, release: Release) -> ServiceSpec:
+    return ServiceSpec(
+        name=name,
+        image="squid",
+        networks=networks,
+        user=str(SQUID_UID),
+        entrypoint=("squid", "-NYC", "-f", "/etc/squid/squid.conf"),
+        files=tuple(
+            File(path=path, content=text, owner=SQUID_UID)
+            for path, text in render.squid_files(name, settings, release).items()
+        ),
+        health=HealthCheck(command=("bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{ports.SQUID}")),
+        limits=limits_of(name, settings),
+    )

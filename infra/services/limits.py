@@ -1,0 +1,39 @@
+"""The most memory and CPU each service may use, unless `dify:resources` says otherwise.
+
+Sizes are about four times what a real Dify was seen to need at rest (api 350-470 MiB, worker 370, database up
+to 140), so that work fits and a leak is stopped.
+"""
+
+from infra.service import Limits
+from infra.settings import Settings
+
+DEFAULTS: dict[str, Limits] = {
+    "api": Limits(memory=2048),
+    "api_websocket": Limits(memory=1024),
+    "worker": Limits(memory=2048),
+    "worker_beat": Limits(memory=1024),
+    "migration": Limits(memory=1024),
+    "web": Limits(memory=1024),
+    "db_postgres": Limits(memory=1024),
+    "redis": Limits(memory=512),
+    "weaviate": Limits(memory=2048),
+    "qdrant": Limits(memory=1024),
+    "pgvector": Limits(memory=1024),
+    "sandbox": Limits(memory=1024),
+    "local_sandbox": Limits(memory=2048),
+    "plugin_daemon": Limits(memory=2048),
+    "agent_backend": Limits(memory=1024),
+    "ssrf_proxy": Limits(memory=256),
+    "agent_ssrf_proxy": Limits(memory=256),
+    "nginx": Limits(memory=512),
+    "init_permissions": Limits(memory=64),
+}
+
+
+def limits_of(service: str, settings: Settings) -> Limits:
+    """Return the limits of a service: the stack's own setting, else the default."""
+    default = DEFAULTS[service]
+    own = settings.resources.get(service)
+    if own is None:
+        return default
+    return Limits(memory=own.memory or default.memory, cpus=own.cpus or default.cpus)

@@ -1,0 +1,33 @@
+"""A tier: services that belong together, brought up in the order their dependencies ask for."""
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+
+from infra.platforms.docker import DockerPlatform, Running
+from infra.service import ServiceSpec
+
+
+class ServiceTier(pulumi.ComponentResource):
+    """Runs the given services and their volumes.
+
+    `running` holds, by service name, what this tier and the tiers before it brought up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        specs: Sequence[ServiceSpec],
+        platform: DockerPlatform,
+        *,
+        volumes: Sequence[str] = (),
+        before: Mapping[str, Running] | None = None,
+        after: Sequence[pulumi.Resource] = (),
+    ) -> None:
+        super().__init__(f"dify-kit:tiers:{name.capitalize()}", name)
+        platform.add_volumes(volumes, parent=self)
+        self.running: dict[str, Running] = dict(before or {})
+        for spec in specs:
+            needed = [self.running[service].ready for service in spec.after]
+            self.running[spec.name] = platform.run(spec, parent=self, after=[*needed, *after])
+        self.register_outputs({})
