@@ -2,7 +2,7 @@
 # STACK names the environment: make up STACK=staging
 
 STACK ?= dev
-export DIFY_STACK = $(STACK)
+export DIFY_KIT_STACK = $(STACK)
 KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
@@ -22,13 +22,13 @@ doctor: packages ## check this machine and the stack's settings; change nothing
 	@$(KIT) doctor --stack $(STACK)
 
 up: packages ## set up what is missing, then deploy or repair the stack
-	@$(KIT) up $(STACK)
+	@$(KIT) up --stack $(STACK)
 
 preview: packages ## show what `make up` would change
-	@$(KIT) preview $(STACK)
+	@$(KIT) preview --stack $(STACK)
 
 down: packages ## remove containers and networks; the data stays in its volumes
-	@$(KIT) down $(STACK)
+	@$(KIT) down --stack $(STACK)
 
 smoke: packages ## test the deployed stack: authentication, chat, CORS, exposure
 	@$(PYTEST) smoke_tests --stack $(STACK)

@@ -45,7 +45,12 @@ class DockerPlatform:
         """Return the engine-wide name of a part of this stack."""
         return f"dify-{self._stack}-{part}"
 
-    def add_networks(self, networks: Mapping[str, bool], parent: pulumi.Resource) -> None:
+    @property
+    def network_names(self) -> list[str]:
+        """The engine-wide names of the stack's networks."""
+        return [self.name(logical) for logical in self._networks]
+
+    def add_networks(self, networks: Mapping[str, bool]) -> None:
         """Create the stack's networks; the value says whether a network is internal (no way out)."""
         for logical, internal in networks.items():
             self._networks[logical] = docker.Network(
@@ -53,7 +58,7 @@ class DockerPlatform:
                 name=self.name(logical),
                 internal=internal,
                 labels=[docker.NetworkLabelArgs(label=STACK_LABEL, value=self._stack)],
-                opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
+                opts=pulumi.ResourceOptions(delete_before_replace=True),
             )
 
     def add_volumes(self, volumes: Sequence[str], parent: pulumi.Resource) -> None:

@@ -2,6 +2,7 @@
 
 from infra import ports, render
 from infra.dify_env import environment
+from infra.networks import DATA
 from infra.releases import POSTGRES_MAJOR, Release
 from infra.service import File, HealthCheck, Limits, Mount, ServiceSpec
 from infra.services.limits import limits_of
@@ -27,12 +28,14 @@ if [ -f "$marker" ]; then
 not $KIT_IMAGES. Set it back, or start a stack of another name and move the data."
   [ "$postgres" = "$KIT_POSTGRES" ] || refuse "the database volume is of PostgreSQL $postgres, and this stack \
 would start PostgreSQL $KIT_POSTGRES. Dump it with the old major and restore it with the new one."
+  [ "$vector" = "$KIT_VECTOR" ] || refuse "the vectors of this stack lie in $vector, not $KIT_VECTOR. Set \
+dify:vectorStore back to $vector, or start a stack of another name and index the documents there."
   [ "$release" -le "$KIT_RELEASE_NUMBER" ] || refuse "the data was migrated by a newer Dify ($version) than \
 dify:release $KIT_RELEASE. Dify cannot migrate back: set dify:release to $version or newer."
 fi
 chown -R "$KIT_UID:$KIT_UID" /app_storage
-printf 'images=%s\\npostgres=%s\\nrelease=%s\\nversion=%s\\n' \
-  "$KIT_IMAGES" "$KIT_POSTGRES" "$KIT_RELEASE_NUMBER" "$KIT_RELEASE" >"$marker.new"
+printf 'images=%s\\npostgres=%s\\nvector=%s\\nrelease=%s\\nversion=%s\\n' \
+  "$KIT_IMAGES" "$KIT_POSTGRES" "$KIT_VECTOR" "$KIT_RELEASE_NUMBER" "$KIT_RELEASE" >"$marker.new"
 mv "$marker.new" "$marker"
 echo "storage belongs to uid $KIT_UID; volumes fit Dify $KIT_RELEASE"
 """
@@ -40,7 +43,7 @@ echo "storage belongs to uid $KIT_UID; volumes fit Dify $KIT_RELEASE"
 
 def volumes(settings: Settings) -> tuple[str, ...]:
     """Return the logical names of the stack's volumes for the data tier."""
-    return ("app_storage", "postgres", "redis", settings.vector_store)
+    return ("app_storage", "postgres", "redis", "vector")
 
 
 def services(settings: Settings, release: Release) -> list[ServiceSpec]:
@@ -65,6 +68,7 @@ def _init_permissions(settings: Settings, release: Release) -> ServiceSpec:
         environment={
             "KIT_IMAGES": settings.images,
             "KIT_POSTGRES": str(POSTGRES_MAJOR[settings.images]),
+            "KIT_VECTOR": settings.vector_store,
             "KIT_RELEASE": release.version,
             "KIT_RELEASE_NUMBER": str(release.number),
             "KIT_UID": str(API_UID),
@@ -81,7 +85,7 @@ def _postgres(name: str, image: str, volume: str, settings: Settings) -> Service
     return ServiceSpec(
         name=name,
         image=image,
-        networks=("data",),
+        networks=(DATA,),
         after=("init_permissions",),
         environment={
             "POSTGRES_USER": "postgres",
@@ -107,7 +111,7 @@ def _redis(settings: Settings) -> ServiceSpec:
     return ServiceSpec(
         name="redis",
         image="redis",
-        networks=("data",),
+        networks=(DATA,),
         after=("init_permissions",),
         user=str(REDIS_UID),
         command=("redis-server", REDIS_CONFIG),
@@ -134,7 +138,7 @@ def _redis(settings: Settings) -> ServiceSpec:
 
 def _vector_store(settings: Settings, release: Release) -> ServiceSpec:
     if settings.vector_store == "pgvector":
-        return _postgres("pgvector", "pgvector", "pgvector", settings)
+        return _postgres("pgvector", "pgvector", "vector", settings)
     if settings.vector_store == "qdrant":
         probe = (
             f"exec 3<>/dev/tcp/127.0.0.1/{ports.QDRANT}; "
@@ -147,10 +151,10 @@ def _vector_store(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name=settings.vector_store,
         image=settings.vector_store,
-        networks=("data",),
+        networks=(DATA,),
         after=("init_permissions",),
         environment=environment(settings.vector_store, settings, release),
-        mounts=(Mount(volume=settings.vector_store, path=path),),
+        mounts=(Mount(volume="vector", path=path),),
         health=HealthCheck(command=command),
         stop_grace=60,
         limits=limits_of(settings.vector_store, settings),

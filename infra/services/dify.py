@@ -2,6 +2,7 @@
 
 from infra import ports, render
 from infra.dify_env import environment
+from infra.networks import AGENT_SANDBOX, APP, DATA, LOCAL_SANDBOX_PROXY, SSRF_PROXY
 from infra.releases import Release
 from infra.service import File, HealthCheck, Mount, ServiceSpec
 from infra.services.limits import limits_of
@@ -44,7 +45,7 @@ def services(settings: Settings, release: Release) -> list[ServiceSpec]:
     specs = [
         _migration(settings, release),
         _web(settings, release),
-        _proxy("ssrf_proxy", ("ssrf_proxy", "app"), settings, release),
+        _proxy("ssrf_proxy", (SSRF_PROXY, APP), settings, release),
         _sandbox(settings, release),
         _plugin_daemon(settings, release),
         *_agent(settings, release),
@@ -60,7 +61,7 @@ def _migration(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name="migration",
         image="api",
-        networks=("data",),
+        networks=(DATA,),
         after=DATABASES,
         job=True,
         environment=environment("migration", settings, release),
@@ -77,7 +78,7 @@ def _api(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name="api",
         image="api",
-        networks=("app", "data", "ssrf_proxy"),
+        networks=(APP, DATA, SSRF_PROXY),
         after=("migration", "redis", "plugin_daemon", *agent),
         environment=environment("api", settings, release),
         mounts=(APP_STORAGE,),
@@ -94,7 +95,7 @@ def _websocket(settings: Settings, release: Release) -> list[ServiceSpec]:
         ServiceSpec(
             name="api_websocket",
             image="api",
-            networks=("app", "data", "ssrf_proxy"),
+            networks=(APP, DATA, SSRF_PROXY),
             after=("migration", "redis"),
             environment=environment("api_websocket", settings, release),
             mounts=(APP_STORAGE,),
@@ -112,7 +113,7 @@ def _celery(name: str, settings: Settings, release: Release, mounts: tuple[Mount
     return ServiceSpec(
         name=name,
         image="api",
-        networks=("app", "data", "ssrf_proxy"),
+        networks=(APP, DATA, SSRF_PROXY),
         after=after,
         environment=environment(name, settings, release),
         mounts=mounts,
@@ -127,7 +128,7 @@ def _web(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name="web",
         image="web",
-        networks=("app",),
+        networks=(APP,),
         environment=environment("web", settings, release),
         health=HealthCheck(
             command=("sh", "-c", f"wget -q -O /dev/null -T 4 http://$(hostname):{ports.WEB}/signin")
@@ -140,7 +141,7 @@ def _plugin_daemon(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name="plugin_daemon",
         image="plugin_daemon",
-        networks=("app", "data", "ssrf_proxy"),
+        networks=(APP, DATA, SSRF_PROXY),
         after=DATABASES,
         environment=environment("plugin_daemon", settings, release),
         mounts=(Mount(volume="plugin_storage", path="/app/storage"),),
@@ -165,7 +166,7 @@ def _sandbox(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name="sandbox",
         image="sandbox",
-        networks=("ssrf_proxy",),
+        networks=(SSRF_PROXY,),
         environment=environment("sandbox", settings, release),
         mounts=(Mount(volume="sandbox_dependencies", path="/dependencies"),),
         health=HealthCheck(
@@ -187,11 +188,11 @@ def _sandbox(settings: Settings, release: Release) -> ServiceSpec:
 
 def _agent(settings: Settings, release: Release) -> list[ServiceSpec]:
     return [
-        _proxy("agent_ssrf_proxy", ("local_sandbox_proxy", "app"), settings, release),
+        _proxy("agent_ssrf_proxy", (LOCAL_SANDBOX_PROXY, APP), settings, release),
         ServiceSpec(
             name="local_sandbox",
             image="local_sandbox",
-            networks=("agent_sandbox", "local_sandbox_proxy"),
+            networks=(AGENT_SANDBOX, LOCAL_SANDBOX_PROXY),
             environment=environment("local_sandbox", settings, release),
             mounts=(
                 Mount(volume="local_sandbox_home", path="/home/dify"),
@@ -214,7 +215,7 @@ def _agent(settings: Settings, release: Release) -> list[ServiceSpec]:
         ServiceSpec(
             name="agent_backend",
             image="agent_backend",
-            networks=("app", "data", "agent_sandbox"),
+            networks=(APP, DATA, AGENT_SANDBOX),
             after=("redis", "plugin_daemon", "local_sandbox"),
             environment=environment("agent_backend", settings, release),
             health=HealthCheck(command=_port_answers(ports.AGENT_BACKEND)),

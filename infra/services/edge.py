@@ -1,6 +1,7 @@
 """The edge: nginx, the only service that publishes a port."""
 
 from infra import ports, render
+from infra.networks import APP
 from infra.releases import Release
 from infra.service import File, HealthCheck, Port, ServiceSpec
 from infra.services.limits import limits_of
@@ -18,7 +19,7 @@ def service(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name="nginx",
         image="nginx",
-        networks=("app",),
+        networks=(APP,),
         after=("web",),
         user=str(NGINX_UID),
         entrypoint=("nginx",),

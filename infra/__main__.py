@@ -1,0 +1,33 @@
+"""Declare one stack: settings, platform, tiers, exports. Decisions belong in the modules it connects."""
+
+import pulumi
+
+from infra import exports
+from infra.images import Images
+from infra.networks import networks
+from infra.platforms.docker import DockerPlatform
+from infra.releases import RELEASES
+from infra.services import data, dify, edge
+from infra.settings import load
+from infra.tiers.apps import AppsTier
+from infra.tiers.services import ServiceTier
+
+settings = load(pulumi.Config("dify"), pulumi.get_stack())
+release = RELEASES[settings.release]
+images = Images(settings.images, settings.mirror, release)
+platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes)
+platform.add_networks(networks(release))
+
+data_tier = ServiceTier(
+    "data", data.services(settings, release), platform, volumes=data.volumes(settings)
+)
+dify_tier = ServiceTier(
+    "dify", dify.services(settings, release), platform, volumes=dify.volumes(release), before=data_tier.running
+)
+apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
+# Nothing is published before the instance is claimed: no stranger can be first.
+edge_tier = ServiceTier(
+    "edge", [edge.service(settings, release)], platform, before=dify_tier.running, after=[apps_tier]
+)
+
+exports.publish(settings, release, edge_tier.running, apps_tier, platform.network_names)

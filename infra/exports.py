@@ -1,0 +1,54 @@
+"""What the stack says about itself. Smoke tests and the command line read this and nothing else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from infra.platforms.docker import Running
+from infra.releases import Release
+from infra.settings import Settings
+from infra.tiers.apps import AppsTier
+
+CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
+
+
+def publish(
+    settings: Settings, release: Release, running: Mapping[str, Running], apps: AppsTier, networks: list[str]
+) -> None:
+    """Export the facts of the stack. Keys of apps are secret; nothing else here is."""
+    for name, value in facts(settings, release, running, networks).items():
+        pulumi.export(name, value)
+    pulumi.export("apps", apps.facts)
+    pulumi.export("appKeys", pulumi.Output.secret(apps.keys))
+    pulumi.export("canary", apps.canary)
+    pulumi.export("canaryKey", pulumi.Output.secret(apps.canary_key))
+
+
+def facts(
+    settings: Settings, release: Release, running: Mapping[str, Running], networks: list[str]
+) -> dict[str, Any]:
+    """Return the exports that are known without the apps."""
+    jobs = {name: one.container.name for name, one in running.items() if one.spec.job}
+    containers = {name: one.container.name for name, one in running.items() if not one.spec.job}
+    callback = f"{settings.urls.console}/console/api/oauth/authorize"
+    return {
+        "stack": settings.stack,
+        "release": release.version,
+        "images": settings.images,
+        # Dify's own services are not Dify then, and whoever reads the outputs should know.
+        "standIn": settings.images == "local",
+        "publicUrl": settings.public_url,
+        "serviceApiUrl": f"{settings.urls.service}/v1",
+        "consoleUrl": settings.urls.console,
+        "bindAddress": settings.bind_address,
+        "httpPort": settings.http_port,
+        "containers": containers,
+        "jobs": jobs,
+        "edge": "nginx",
+        "networks": networks,
+        "corsOrigins": {group: list(settings.cors.origins(group)) for group in CORS_GROUPS},
+        "maxUploadMegabytes": settings.max_upload_megabytes,
+        "adminEmail": settings.admin_email,
+        "oauthCallbackUrls": {provider: f"{callback}/{provider}" for provider in ("github", "google")},
+    }
