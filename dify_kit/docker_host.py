@@ -1,0 +1,202 @@
+"""What the command line asks of the Docker engine that ``DOCKER_HOST`` names (the local one by default)."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, NotFound
+
+from dify_kit.errors import KitError
+
+STACK_LABEL = "dify-kit.stack"
+SERVICE_LABEL = "dify-kit.service"
+JOB_LABEL = "dify-kit.job"
+_TIMEOUT = 60
+_STOP_GRACE = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A container of the stack. ``state`` is Docker's status, ``health`` is empty without a health check."""
+
+    id: str
+    name: str
+    service: str
+    job: bool
+    state: str
+    health: str = ""
+    exit_code: int = 0
+
+    def sick(self) -> str:
+        """Say what is wrong with the container; empty when it is as it should be."""
+        if self.job:
+            if self.state == "exited":
+                return f"failed with exit code {self.exit_code}" if self.exit_code else ""
+            return "" if self.state == "running" else f"is {self.state}"
+        if self.state != "running":
+            return f"is {self.state}" + (
+                f" with exit code {self.exit_code}" if self.state == "exited" else ""
+            )
+        return "is unhealthy" if self.health == "unhealthy" else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network of the stack, with the names of the containers on it."""
+
+    id: str
+    name: str
+
+
+class Engine(Protocol):
+    """The engine, as far as deploying one stack needs it."""
+
+    def local(self) -> bool:
+        """Whether the engine runs on this machine, so that its ports and disk are ours."""
+
+    def data_root(self) -> str:
+        """Return the directory in which the engine keeps images and volumes."""
+
+    def containers(self, stack: str) -> list[Container]:
+        """Return the containers with the stack's label, in every state."""
+
+    def networks(self, stack: str) -> list[Network]:
+        """Return the networks with the stack's label."""
+
+    def volumes(self, names: list[str]) -> list[str]:
+        """Return those of ``names`` that exist."""
+
+    def publishers(self, port: int) -> list[str]:
+        """Return the names of running containers that publish ``port`` of the host over TCP."""
+
+    def remove_container(self, container_id: str, *, stop: bool = False) -> None:
+        """Remove a container, after a proper stop when ``stop``. One that is gone already is fine."""
+
+    def remove_network(self, network_id: str) -> None:
+        """Remove a network and whatever hangs on it. One that is gone already is fine."""
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume with its data."""
+
+    def can_reach_registry(self, image: str, deadline: float) -> str:
+        """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (DockerException, requests.RequestException) as problem:
+        raise KitError(
+            f"{what}: {problem}", "see `docker ps -a` and `docker system df`, then try again"
+        ) from None
+
+
+class DockerEngine(Engine):
+    """The engine behind ``DOCKER_HOST``, through the Docker SDK."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        try:
+            self._client = docker.from_env(timeout=_TIMEOUT)
+            self._info: dict[str, Any] = self._client.info()
+        except (DockerException, requests.RequestException, OSError) as problem:
+            raise KitError(
+                f"the Docker engine at {self._address} does not answer: {problem}",
+                "run `make setup` (it starts a local engine), check DOCKER_HOST, or get access to the socket",
+            ) from None
+
+    def local(self) -> bool:
+        """See Engine."""
+        address = urlsplit(self._address)
+        return address.scheme == "unix"
+
+    def data_root(self) -> str:
+        """See Engine."""
+        return str(self._info.get("DockerRootDir") or "/var/lib/docker")
+
+    def containers(self, stack: str) -> list[Container]:
+        """See Engine."""
+        found = []
+        with _explained("cannot list the stack's containers"):
+            for summary in self._client.api.containers(all=True, filters={"label": f"{STACK_LABEL}={stack}"}):
+                with contextlib.suppress(NotFound):
+                    found.append(_container(self._client.api.inspect_container(summary["Id"])))
+        return found
+
+    def networks(self, stack: str) -> list[Network]:
+        """See Engine."""
+        with _explained("cannot list the stack's networks"):
+            listed = self._client.api.networks(filters={"label": f"{STACK_LABEL}={stack}"})
+        return [Network(id=entry["Id"], name=entry["Name"]) for entry in listed]
+
+    def volumes(self, names: list[str]) -> list[str]:
+        """See Engine."""
+        with _explained("cannot list volumes"):
+            listed = self._client.api.volumes().get("Volumes") or []
+        existing = {entry["Name"] for entry in listed}
+        return [name for name in names if name in existing]
+
+    def publishers(self, port: int) -> list[str]:
+        """See Engine."""
+        with _explained("cannot list containers"):
+            listed = self._client.api.containers()
+        return [
+            entry["Names"][0].removeprefix("/")
+            for entry in listed
+            if any(p.get("PublicPort") == port and p.get("Type") == "tcp" for p in entry.get("Ports") or [])
+        ]
+
+    def remove_container(self, container_id: str, *, stop: bool = False) -> None:
+        """See Engine."""
+        with _explained(f"cannot remove container {container_id[:12]}"), contextlib.suppress(NotFound):
+            if stop:
+                with contextlib.suppress(APIError):
+                    self._client.api.stop(container_id, timeout=_STOP_GRACE)
+            self._client.api.remove_container(container_id, v=True, force=True)
+
+    def remove_network(self, network_id: str) -> None:
+        """See Engine."""
+        with _explained(f"cannot remove network {network_id[:12]}"), contextlib.suppress(NotFound):
+            attached = self._client.api.inspect_network(network_id).get("Containers") or {}
+            for container_id in attached:
+                with contextlib.suppress(NotFound):
+                    self._client.api.disconnect_container_from_network(container_id, network_id, force=True)
+            self._client.api.remove_network(network_id)
+
+    def remove_volume(self, name: str) -> None:
+        """See Engine."""
+        with _explained(f"cannot remove volume {name}"), contextlib.suppress(NotFound):
+            self._client.api.remove_volume(name)
+
+    def can_reach_registry(self, image: str, deadline: float) -> str:
+        """See Engine."""
+        # The engine asks the registry itself: its proxies, mirrors and credentials are what counts.
+        impatient = docker.from_env(timeout=int(deadline))
+        try:
+            impatient.api.inspect_distribution(image)  # type: ignore[no-untyped-call]
+        except (DockerException, requests.RequestException) as problem:
+            return str(getattr(problem, "explanation", None) or problem)
+        finally:
+            impatient.close()
+        return ""
+
+
+def _container(details: dict[str, Any]) -> Container:
+    labels = details["Config"].get("Labels") or {}
+    state = details["State"]
+    name = details["Name"].removeprefix("/")
+    return Container(
+        id=details["Id"],
+        name=name,
+        service=labels.get(SERVICE_LABEL, name),
+        job=labels.get(JOB_LABEL) == "true",
+        state=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=int(state.get("ExitCode") or 0),
+    )

@@ -1,0 +1,85 @@
+"""What must be true before anything is changed. The settings themselves are judged by the Pulumi program."""
+
+import shutil
+import socket
+from pathlib import Path
+
+from dify_kit.docker_host import Engine
+from dify_kit.errors import KitError
+from dify_kit.project import default
+from dify_kit.pulumi_cli import shell_hint
+from dify_kit.stack_files import PROJECT, StackFiles
+from dify_kit.talk import warn
+
+_GIB = 1024**3
+_DISK_NEEDED = 2
+_DISK_WANTED = 10
+_MAX_PORT = 65535
+
+
+def check(files: StackFiles, engine: Engine) -> None:
+    """Raise KitError when the stack's port is somebody else's or the disk is full."""
+    check_port(files, engine)
+    check_disk(engine)
+
+
+def published(files: StackFiles) -> tuple[str, int] | None:
+    """Return address and port the stack publishes; None for values that the program will refuse."""
+    config = files.config()
+    address = str(config.get(f"{PROJECT}:bindAddress") or default("bindAddress"))
+    try:
+        port = int(str(config.get(f"{PROJECT}:httpPort") or default("httpPort")))
+    except ValueError:
+        return None
+    return (address, port) if 0 < port <= _MAX_PORT else None
+
+
+def check_port(files: StackFiles, engine: Engine) -> None:
+    """Raise KitError when the port is taken by anything but this stack's own edge."""
+    wanted = published(files)
+    if wanted is None:
+        return
+    address, port = wanted
+    edge = f"dify-{files.stack}-nginx"
+    publishers = engine.publishers(port)
+    if edge in publishers:
+        return
+    hint = "stop what uses it, or choose another port: " + shell_hint(
+        f"pulumi config set httpPort <port> --stack {files.stack}"
+    )
+    if publishers:
+        raise KitError(f"{PROJECT}:httpPort: {port} is published by container {publishers[0]}", hint)
+    if engine.local() and (problem := _bind_problem(address, port)):
+        raise KitError(f"{PROJECT}:httpPort: {port} on {address} cannot be used: {problem}", hint)
+
+
+def _bind_problem(address: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the engine does it: a port in TIME_WAIT is free, a listening one is not.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except PermissionError:
+            return ""  # a privileged port; the engine runs as root
+        except OSError as problem:
+            return problem.strerror or str(problem)
+    return ""
+
+
+def check_disk(engine: Engine) -> None:
+    """Raise KitError when the engine's disk is as good as full; warn when it is getting narrow."""
+    if not engine.local():
+        return
+    root = Path(engine.data_root())
+    try:
+        free = shutil.disk_usage(root).free / _GIB
+    except OSError:
+        return  # not visible to this user
+    if free < _DISK_NEEDED:
+        raise KitError(
+            f"{free:.1f} GiB are free where Docker keeps its data ({root}); {_DISK_NEEDED} are needed",
+            "free some: `docker system df` shows what can go",
+        )
+    if free < _DISK_WANTED:
+        warn(f"{free:.1f} GiB are free in {root}; a stack with its data wants {_DISK_WANTED}")
