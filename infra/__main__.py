@@ -18,11 +18,13 @@ images = Images(settings.images, settings.mirror, release)
 platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes)
 platform.add_networks(networks(release))
 
-data_tier = ServiceTier(
-    "data", data.services(settings, release), platform, volumes=data.volumes(settings)
-)
+data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes(settings))
 dify_tier = ServiceTier(
-    "dify", dify.services(settings, release), platform, volumes=dify.volumes(release), before=data_tier.running
+    "dify",
+    dify.services(settings, release),
+    platform,
+    volumes=dify.volumes(release),
+    before=data_tier.running,
 )
 apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
 # Nothing is published before the instance is claimed: no stranger can be first.

@@ -115,9 +115,7 @@ def _dify_images(
         role: Image(repository=repository, tag=version, digest=pins.get(role))
         for role, repository in repositories.items()
     }
-    return MappingProxyType(
-        {**_THIRD_PARTY, **own, "plugin_daemon": plugin_daemon, "sandbox": sandbox}
-    )
+    return MappingProxyType({**_THIRD_PARTY, **own, "plugin_daemon": plugin_daemon, "sandbox": sandbox})
 
 
 def _agent_images(version: str, pins: Mapping[str, str] = MappingProxyType({})) -> dict[str, Image]:

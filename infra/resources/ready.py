@@ -154,9 +154,7 @@ class ReadyProvider(dynamic.ResourceProvider):
             )
         return dynamic.CreateResult(props["container"][:12], props)
 
-    def diff(
-        self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]
-    ) -> dynamic.DiffResult:
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
         """Judge again when the container is another one; a new command or deadline alone changes nothing."""
         changed = _olds.get("container") != _news.get("container")
         return dynamic.DiffResult(

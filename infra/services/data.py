@@ -94,9 +94,7 @@ def _postgres(name: str, image: str, volume: str, settings: Settings) -> Service
             "PGDATA": f"{data}/pgdata",
         },
         command=("postgres", "-c", f"max_connections={settings.postgres_max_connections}"),
-        files=(
-            File(path=POSTGRES_PASSWORD_FILE, content=settings.secrets.postgres_password, mode="0400"),
-        ),
+        files=(File(path=POSTGRES_PASSWORD_FILE, content=settings.secrets.postgres_password, mode="0400"),),
         mounts=(Mount(volume=volume, path=data),),
         # By TCP: the server that runs during the first initialisation listens on its socket alone.
         health=HealthCheck(command=("pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres", "-d", "dify")),

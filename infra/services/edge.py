@@ -13,9 +13,7 @@ NGINX_CONFIG = "/etc/dify-kit/nginx/nginx.conf"
 
 def service(settings: Settings, release: Release) -> ServiceSpec:
     """Return nginx with its rendered configuration."""
-    files = render.edge_files(
-        render.edge_context(settings, release), overrides=settings.templates_dir
-    )
+    files = render.edge_files(render.edge_context(settings, release), overrides=settings.templates_dir)
     return ServiceSpec(
         name="nginx",
         image="nginx",
@@ -25,9 +23,7 @@ def service(settings: Settings, release: Release) -> ServiceSpec:
         entrypoint=("nginx",),
         command=("-c", NGINX_CONFIG, "-g", "daemon off;"),
         files=tuple(File(path=path, content=text, owner=NGINX_UID) for path, text in files.items()),
-        ports=(
-            Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address),
-        ),
+        ports=(Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address),),
         tmpfs={"/run/edge": f"size=64m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         read_only=True,
         health=HealthCheck(

@@ -1,0 +1,270 @@
+"""What a stack must hold over its life. Every test leaves the stack as it found it: deployed and healthy."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import docker
+import httpx
+import pytest
+
+from infra.published_defaults import PUBLISHED_DEFAULTS
+from tests.integration.stacks import PYTEST, Stack, settings_changed
+
+# A service whose start the stand-in refuses, as Dify does, when a number is none.
+BROKEN = "extraEnv.{service}.GUNICORN_TIMEOUT"
+
+
+def chat(stack: Stack, key: str, query: str, **more: str) -> httpx.Response:
+    return httpx.post(
+        f"{stack.url}/v1/chat-messages",
+        headers={"Authorization": f"Bearer {key}"},
+        json={"inputs": {}, "query": query, "user": "integration", "auto_generate_name": False} | more,
+        timeout=30,
+    )
+
+
+def test_smoke_tests_pass(stack: Stack) -> None:
+    done = stack.smoke()
+
+    assert done.code == 0, done.told[-5000:]
+    assert re.search(r"\b[1-9]\d* passed", done.stdout)
+
+
+def test_second_up_changes_nothing(stack: Stack) -> None:
+    before = stack.containers()
+    started = {name: stack.container(name).attrs["State"]["StartedAt"] for name in before}
+
+    stack.up()
+
+    assert stack.containers() == before
+    assert {name: stack.container(name).attrs["State"]["StartedAt"] for name in before} == started
+    history = json.loads(stack.pulumi("stack", "history", "--json", "--page-size", "1").stdout)
+    assert set(history[0]["resourceChanges"]) == {"same"}
+
+
+def test_preview_shows_no_change(stack: Stack) -> None:
+    assert stack.steps("--refresh") == {}
+
+
+def test_changed_origin_touches_the_edge_only(stack: Stack) -> None:
+    before = stack.containers()
+    with settings_changed(stack, {"cors.v1[1]": "https://second.example.com"}):
+        steps = stack.steps()
+        stack.up()
+        answer = httpx.get(f"{stack.url}/v1/info", headers={"Origin": "https://second.example.com"})
+
+        assert set(steps) == {"nginx", "nginx-ready", f"dify-{stack.name}"} - {
+            name for name in (f"dify-{stack.name}",) if name not in steps
+        }
+        assert answer.headers.get_list("access-control-allow-origin") == ["https://second.example.com"]
+        changed = {name for name, one in stack.containers().items() if before[name] != one}
+        assert changed == {"nginx"}
+    stack.up()
+    denied = httpx.get(f"{stack.url}/v1/info", headers={"Origin": "https://second.example.com"})
+    assert "access-control-allow-origin" not in denied.headers
+
+
+def test_removed_container_is_drift_and_only_it_is_repaired(stack: Stack) -> None:
+    before = stack.containers()
+    stack.container("web").remove(force=True)
+
+    drift = stack.steps("--refresh")
+    stack.up()
+
+    assert {"web", "web-ready"} <= set(drift)
+    assert not {name for name in drift if name not in {"web", "web-ready", f"dify-{stack.name}"}}
+    after = stack.containers()
+    assert {name for name in after if after[name] != before[name]} == {"web"}
+
+
+def test_container_stopped_by_hand_is_repaired(stack: Stack) -> None:
+    stack.container("worker").stop(timeout=5)
+
+    stack.up()
+
+    assert stack.container("worker").attrs["State"]["Status"] == "running"
+
+
+def test_service_that_fails_to_start_fails_every_up_until_mended(stack: Stack) -> None:
+    with settings_changed(stack, {BROKEN.format(service="worker"): "soon"}):
+        first = stack.try_up()
+        second = stack.try_up()
+
+        for failed in (first, second):
+            assert failed.code == 1
+            assert "worker: exited with code" in failed.told
+            assert "GUNICORN_TIMEOUT" in failed.told, "the last log lines are shown"
+            assert "Traceback" not in failed.told
+    stack.up()
+    assert stack.container("worker").attrs["State"]["Status"] == "running"
+
+
+def test_failed_migration_leaves_api_running_and_is_tried_again(stack: Stack) -> None:
+    api = stack.container("api")
+    with settings_changed(stack, {BROKEN.format(service="migration"): "soon"}):
+        failed = stack.try_up()
+        again = stack.try_up()
+
+        assert (failed.code, again.code) == (1, 1)
+        assert "migration: exited with code" in failed.told
+        assert stack.container("api").id == api.id
+        assert httpx.get(f"{stack.url}/console/api/setup").status_code == 200
+    stack.up()
+    assert stack.container("migration").attrs["State"]["ExitCode"] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("release", "1.14.2", "migrated by a newer Dify"),
+        ("images", "registry", "made with dify:images local"),
+    ],
+)
+def test_settings_that_do_not_fit_the_volumes_are_refused(
+    stack: Stack, setting: str, value: str, reason: str
+) -> None:
+    before = stack.containers()
+    old = json.loads(stack.pulumi("config", "--json").stdout)[f"dify:{setting}"]["value"]
+    stack.set_config(setting, value)
+    try:
+        refused = stack.try_up()
+
+        assert refused.code == 1
+        assert reason in refused.told
+        after = stack.containers()
+        assert after["db_postgres"] == before["db_postgres"]
+        assert after["api"] == before["api"]
+    finally:
+        stack.set_config(setting, old)
+    stack.up()
+
+
+def test_data_survives_down_and_up(stack: Stack) -> None:
+    key = stack.outputs(secrets_too=True)["appKeys"]["echo-chat"]
+    first = chat(stack, key, "remember me").json()
+
+    stack.down()
+    assert stack.containers() == {}
+    assert len(stack.volumes()) >= 5
+    stack.up()
+
+    key = stack.outputs(secrets_too=True)["appKeys"]["echo-chat"]
+    messages = httpx.get(
+        f"{stack.url}/v1/messages",
+        params={"user": "integration", "conversation_id": first["conversation_id"]},
+        headers={"Authorization": f"Bearer {key}"},
+    ).json()
+    assert [message["query"] for message in messages["data"]] == ["remember me"]
+
+
+def test_recreated_api_is_found_again_by_the_edge(stack: Stack) -> None:
+    nginx = stack.container("nginx").id
+    stack.container("api").remove(force=True)
+    down = httpx.get(f"{stack.url}/v1/info", timeout=10)
+
+    stack.up()
+
+    assert down.status_code == 503
+    assert int(down.headers["retry-after"]) > 0
+    assert stack.container("nginx").id == nginx
+    deadline = time.monotonic() + 10
+    status = 0
+    while time.monotonic() < deadline and status != 401:
+        status = httpx.get(f"{stack.url}/v1/info", timeout=10).status_code
+    assert status == 401
+
+
+def test_no_published_default_secret_anywhere(stack: Stack, tmp_path: Path) -> None:
+    rendered = stack.kit("render", "--stack", stack.name, "--out", str(tmp_path / "out"))
+    assert rendered.code == 0, rendered.told
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files
+    texts = {str(path): path.read_text(encoding="utf-8") for path in files}
+    for service in stack.containers():
+        texts[service] = json.dumps(stack.container(service).attrs["Config"])
+
+    found = {
+        (where, default) for where, text in texts.items() for default in PUBLISHED_DEFAULTS if default in text
+    }
+
+    assert found == set()
+
+
+def test_edge_knows_no_secret(stack: Stack) -> None:
+    inspected = json.dumps(stack.container("nginx").attrs)
+    config = json.loads(stack.pulumi("config", "--json", "--show-secrets").stdout)
+    values = {entry["value"] for entry in config.values() if entry["secret"]}
+
+    assert len(values) >= 10
+    assert [value for value in values if value in inspected] == []
+
+
+def test_secrets_are_readable_nowhere_on_disk(stack: Stack) -> None:
+    config = json.loads(stack.pulumi("config", "--json", "--show-secrets").stdout)
+    keys = stack.outputs(secrets_too=True)
+    values = [entry["value"] for entry in config.values() if entry["secret"]]
+    values += [keys["canaryKey"], *keys["appKeys"].values()]
+    texts = [path.read_bytes() for path in stack.home.rglob("*") if path.is_file()]
+
+    assert len(texts) > 3
+    assert [value for value in values if any(value.encode() in text for text in texts)] == []
+    assert [
+        path for path in stack.home.rglob("*") if path.stat().st_mode & 0o077 and path.parent == stack.home
+    ] == []
+    masked = stack.outputs()
+    assert masked["appKeys"] == masked["canaryKey"] == "[secret]"
+
+
+def test_sandbox_reaches_neither_database_nor_redis(stack: Stack) -> None:
+    data = docker.from_env().networks.get(f"dify-{stack.name}-data")
+    data.reload()
+    address = {one["Name"]: one["IPv4Address"].split("/")[0] for one in data.attrs["Containers"].values()}
+
+    for service, port in (("db_postgres", 5432), ("redis", 6379)):
+        target = address[f"dify-{stack.name}-{service}"]
+        script = f"timeout 3 bash -c 'exec 3<>/dev/tcp/{target}/{port}'"
+        reached = stack.container("api").exec_run(["bash", "-c", script]).exit_code
+        blocked = stack.container("sandbox").exec_run(["bash", "-c", script]).exit_code
+        assert (reached, blocked != 0) == (0, True)
+
+
+def test_init_never_overwrites(stack: Stack) -> None:
+    before = stack.pulumi("config", "--json", "--show-secrets").stdout
+
+    refused = stack.init()
+
+    assert refused.code != 0
+    assert stack.pulumi("config", "--json", "--show-secrets").stdout == before
+
+
+def test_init_refuses_volumes_of_unknown_secrets(stack: Stack, tmp_path: Path) -> None:
+    stranger = Stack(home=tmp_path / "other-home", name=stack.name, port=stack.port)
+    link = Path(f"Pulumi.{stack.name}.yaml")
+    target = link.readlink()
+    link.unlink()
+    try:
+        refused = stranger.init()
+    finally:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+    assert refused.code != 0
+    assert f"dify-{stack.name}-postgres" in refused.told
+
+
+def test_plain_pulumi_up_works(stack: Stack) -> None:
+    done = stack.pulumi("up", "--yes", "--skip-preview")
+
+    assert done.code == 0, done.told[-4000:]
+
+
+def test_smoke_tests_fail_without_a_stack(tmp_path: Path) -> None:
+    nowhere = Stack(home=tmp_path / "empty")
+
+    done = nowhere.smoke()
+
+    assert done.code != 0
+    assert PYTEST.exists()
+    assert "passed" not in done.stdout.splitlines()[-1]

@@ -1,0 +1,38 @@
+"""A second stack beside the first: another release, killed in the middle of its first deployment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.stacks import Stack, kill_group, wait_until
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of the oldest release."""
+    stack = Stack(home=tmp_path_factory.mktemp("second"), release="1.12.1")
+    try:
+        created = stack.init()
+        assert created.code == 0, created.told
+        yield stack
+    finally:
+        stack.remove()
+
+
+def test_up_after_sigkill_finishes_and_both_stacks_work(stack: Stack, second: Stack) -> None:
+    before = stack.containers()
+    running = second.start_up()
+    try:
+        wait_until(lambda: "db_postgres" in second.containers(), seconds=420, what="the database container")
+    finally:
+        kill_group(running)
+
+    second.up()
+
+    assert second.smoke().code == 0
+    assert stack.smoke().code == 0
+    assert stack.containers() == before
+    assert second.outputs()["release"] == "1.12.1"
+    assert "agent_backend" not in second.containers()
+    assert Path(f"Pulumi.{second.name}.yaml").is_symlink()
