@@ -41,8 +41,8 @@ class Release:
     """One Dify release.
 
     `images` maps a role to its image; `services` are the long-running ones without data tier and vector
-    store; `renamed` maps a variable's current name to the name this release knows; `migration_command` is the
-    shell command that migrates the database in releases whose image has no `MODE=migration`.
+    store; `renamed` maps a variable's current name to the name this release knows. `celery_app` is what its
+    worker's health command asks.
     """
 
     version: str
@@ -50,7 +50,8 @@ class Release:
     services: frozenset[str]
     routes: tuple[Route, ...]
     renamed: Mapping[str, str]
-    migration_command: str | None = None
+    # It imports less than the app itself, so asking costs less; older releases do not have it.
+    celery_app: str = "celery_healthcheck.celery"
 
     def has(self, service: str) -> bool:
         """Tell whether this release runs the service."""
@@ -222,6 +223,7 @@ _ALL = (
         services=_CLASSIC_SERVICES,
         routes=(*_API_ROUTES, *_OTHER_ROUTES),
         renamed={"DEPLOYMENT_EDITION": "EDITION"},
+        celery_app="app.celery",
     ),
 )
 

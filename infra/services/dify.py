@@ -19,19 +19,24 @@ _API_HEALTH = HealthCheck(
     command=(
         "sh",
         "-c",
-        f"curl -fsS -o /dev/null --max-time 4 http://127.0.0.1:{ports.API}/health && "
-        f"curl -fsS -o /dev/null --max-time 4 http://127.0.0.1:{ports.API}/console/api/setup",
+        " && ".join(
+            f"curl -fsS -o /dev/null --max-time 4 http://127.0.0.1:{ports.API}{path}"
+            for path in ("/health", "/console/api/setup")
+        ),
     ),
     start_period=DIFY_START_SECONDS,
 )
-# Importing Dify takes seconds of CPU: the engine asks rarely, `Ready` asks by itself.
-_CELERY_HEALTH = HealthCheck(
-    command=("sh", "-c", "celery -A celery_healthcheck.celery inspect ping --timeout 8"),
-    interval=30,
-    timeout=25,
-    retries=3,
-    start_period=DIFY_START_SECONDS,
-)
+
+
+def _celery_health(release: Release) -> HealthCheck:
+    # Importing Dify takes seconds of CPU: the engine asks rarely, `Ready` asks by itself.
+    return HealthCheck(
+        command=("celery", "-A", release.celery_app, "inspect", "ping", "--timeout", "8"),
+        interval=30,
+        timeout=25,
+        retries=3,
+        start_period=DIFY_START_SECONDS,
+    )
 
 
 def volumes(release: Release) -> tuple[str, ...]:
@@ -65,8 +70,6 @@ def _migration(settings: Settings, release: Release) -> ServiceSpec:
         after=DATABASES,
         job=True,
         environment=environment("migration", settings, release),
-        entrypoint=("/bin/bash", "-c") if release.migration_command else None,
-        command=(release.migration_command,) if release.migration_command else None,
         mounts=(APP_STORAGE,),
         limits=limits_of("migration", settings),
         ready_timeout=600,
@@ -117,7 +120,7 @@ def _celery(name: str, settings: Settings, release: Release, mounts: tuple[Mount
         after=after,
         environment=environment(name, settings, release),
         mounts=mounts,
-        health=_CELERY_HEALTH,
+        health=_celery_health(release),
         stop_grace=60,
         limits=limits_of(name, settings),
         ready_timeout=DIFY_START_SECONDS,

@@ -1,0 +1,69 @@
+"""Web origins: scheme, host and port, spelled as browsers send them."""
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_PORT = 65535
+_HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+MAX_HOST = 253
+
+
+def host_problem(host: str) -> str | None:
+    """Return what keeps `host` from being a host name or an address, or None when it is one."""
+    if not host:
+        return "it has no host"
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host.strip("[]"))
+        except ValueError:
+            return "its host is no IPv6 address"
+        return None
+    if host != host.lower():
+        return "browsers send host names in lower case"
+    labels = host.split(".")
+    if len(host) > MAX_HOST or not all(_HOST_LABEL.fullmatch(label) for label in labels):
+        return "its host is no host name"
+    return None
+
+
+def origin_problem(origin: str) -> str | None:
+    """Return what keeps `origin` from being an origin as a browser sends it, or None when it is one."""
+    if origin != origin.strip() or any(
+        character.isspace() or ord(character) < ord(" ") for character in origin
+    ):
+        return "it contains white space"
+    if any(character in origin for character in "\"'\\;{}$,"):
+        return "it contains a character that no origin has"
+    if origin == "null":
+        return "any sandboxed page sends null: it names nobody"
+    if "*" in origin:
+        return "wildcards inside an origin are not supported: list the origins"
+    if "://" not in origin:
+        return "it has no scheme"
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return "its port is not a number from 1 to 65535"
+    if parts.scheme not in DEFAULT_PORTS or not origin.startswith(f"{parts.scheme}://"):
+        return "its scheme is neither http nor https in lower case"
+    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+        return "it contains a user name"
+    if parts.path or parts.query or parts.fragment or origin.endswith(("?", "#")):
+        return "it has a path, a query or a trailing slash: an origin ends after host and port"
+    host = parts.netloc if parts.netloc.endswith("]") else parts.netloc.rsplit(":", 1)[0]
+    if problem := host_problem(host):
+        return problem
+    if parts.netloc.endswith(":") or port == 0:
+        return "its port is not a number from 1 to 65535"
+    if port == DEFAULT_PORTS[parts.scheme]:
+        return f"browsers leave the default port {port} out"
+    return None
+
+
+def host_of(origin: str) -> str:
+    """Return the host of a valid origin, an IPv6 address in brackets."""
+    netloc = urlsplit(origin).netloc
+    return netloc if netloc.endswith("]") else netloc.rsplit(":", 1)[0]

@@ -1,0 +1,90 @@
+"""What each secret must look like, and how a new one is made."""
+
+import base64
+import binascii
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+AGENT_KEY_BYTES = 32
+# Dify's console refuses a longer one.
+MAX_INIT_PASSWORD = 30
+_LETTERS_AND_DIGITS = string.ascii_letters + string.digits
+
+
+def password(length: int) -> str:
+    """Return a random password with at least one letter and one digit, as Dify's console asks for."""
+    drawn = "".join(secrets.choice(_LETTERS_AND_DIGITS) for _ in range(length - 2))
+    return secrets.choice(string.ascii_letters) + drawn + secrets.choice(string.digits)
+
+
+def agent_key() -> str:
+    """Return 32 random bytes in unpadded base64url, the only form the agent backend starts with."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(AGENT_KEY_BYTES)).decode().rstrip("=")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Bounds on a secret's length, further rules, and the generator (None: the operator brings it)."""
+
+    low: int
+    high: int = 512
+    rule: Callable[[str], str | None] | None = None
+    generate: Callable[[], str] | None = None
+
+    @property
+    def fix(self) -> str:
+        """What to do about a secret of another shape."""
+        return f"use {self.low} to {self.high} characters" + (
+            "" if self.rule is None else ", or let `dify-kit init` make it"
+        )
+
+    def problem(self, value: str) -> str | None:
+        """Return what is wrong, without the value, or None."""
+        if not self.low <= len(value) <= self.high:
+            return f"has {len(value)} characters"
+        if not value.isascii() or not value.isprintable():
+            return "contains characters outside printable ASCII"
+        return self.rule(value) if self.rule else None
+
+
+def _agent_key_problem(value: str) -> str | None:
+    if "=" in value:
+        return "is padded: the agent backend wants base64url without '='"
+    if not set(value) <= set(_LETTERS_AND_DIGITS + "-_"):
+        return "is not base64url (letters, digits, '-' and '_')"
+    try:
+        size = len(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+    except (binascii.Error, ValueError):
+        return "is not base64url"
+    return None if size == AGENT_KEY_BYTES else f"holds {size} bytes instead of {AGENT_KEY_BYTES}"
+
+
+def _console_password_problem(value: str) -> str | None:
+    if any(character.isalpha() for character in value) and any(character.isdigit() for character in value):
+        return None
+    return "needs a letter and a digit, else Dify's console refuses it"
+
+
+SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        "adminPassword": Shape(low=8, high=64, rule=_console_password_problem, generate=lambda: password(24)),
+        "secretKey": Shape(low=32, generate=lambda: secrets.token_urlsafe(42)),
+        "initPassword": Shape(low=8, high=MAX_INIT_PASSWORD, generate=lambda: password(24)),
+        "postgresPassword": Shape(low=12, generate=lambda: password(32)),
+        "redisPassword": Shape(low=12, generate=lambda: password(32)),
+        "sandboxApiKey": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
+        "pluginDaemonKey": Shape(low=16, generate=lambda: secrets.token_urlsafe(42)),
+        "pluginInnerApiKey": Shape(low=16, generate=lambda: secrets.token_urlsafe(42)),
+        "vectorStoreApiKey": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
+        "agentServerSecretKey": Shape(low=43, high=44, rule=_agent_key_problem, generate=agent_key),
+        "agentApiToken": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
+        "agentSandboxToken": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
+        "mailPassword": Shape(low=1),
+        "storageSecretKey": Shape(low=8),
+        "githubClientSecret": Shape(low=8),
+        "googleClientSecret": Shape(low=8),
+    }
+)

@@ -1,0 +1,652 @@
+"""The settings of a stack: the only module that reads Pulumi's configuration.
+
+`load` checks everything before any resource exists. Holding a `Settings` means that the values can work
+together; secrets in it are Pulumi secrets and stay out of logs and plain state.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from infra import origins
+from infra.apps import app_file, known_apps
+from infra.project import declared
+from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.releases import DATA_SERVICES, JOBS, RELEASES, VECTOR_STORES, Release
+from infra.secret_shapes import SHAPES, Shape
+from infra.settings_reader import Problems, Section, shown
+
+NAMESPACE = "dify"
+IMAGE_MODES = ("registry", "mirror", "local")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
+# Their answers carry cookies: an origin has to be named, `*` would open them to every page.
+CREDENTIALED_GROUPS = ("api", "console")
+URL_PARTS = ("console", "app", "service", "files", "trigger", "endpoint")
+MAX_MEMORY = 1024 * 1024
+MIN_MEMORY = 32
+MAX_CPUS = 256.0
+_EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
+_MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Urls:
+    """The origins under which Dify's parts are reached, each without a trailing slash."""
+
+    console: str
+    app: str
+    service: str
+    files: str
+    trigger: str
+    endpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cors:
+    """Allowed origins by route group; `("*",)` means everyone."""
+
+    groups: Mapping[str, tuple[str, ...]]
+
+    def origins(self, group: str) -> tuple[str, ...]:
+        """Return the allowed origins of a group, empty when no other origin may call it."""
+        return self.groups.get(group, ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceLimits:
+    """Own limits of a service; None keeps the default. `memory` in MiB, `cpus` in cores."""
+
+    memory: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mail:
+    """How Dify sends mail; type is empty when it does not."""
+
+    type: str
+    sender: str
+    server: str
+    port: int
+    username: str
+    tls: bool
+    opportunistic_tls: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Where uploads lie: `fs` is the stack's own volume."""
+
+    type: str
+    bucket: str
+    region: str
+    endpoint: str
+    access_key: str
+    path_style: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """How people sign in to the console."""
+
+    email_password: bool
+    email_code: bool
+    social: bool
+    allow_register: bool
+    allow_create_workspace: bool
+    github_client_id: str
+    google_client_id: str
+    access_token_minutes: int
+    refresh_token_days: int
+    lockout_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenApi:
+    """Dify's programmatic API."""
+
+    enabled: bool
+    oauth_bearer: bool
+    rate_per_minute: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppLimits:
+    """What one app may use. Times in seconds; 0 active requests: no limit."""
+
+    active_requests: int
+    execution_seconds: int
+    workflow_steps: int
+    workflow_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugins:
+    """How plugins are installed and run."""
+
+    verify_signature: bool
+    marketplace: bool
+    pip_mirror_url: str
+    max_package_megabytes: int
+    timeout_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """OpenTelemetry of Dify; an empty endpoint turns it off."""
+
+    otlp_endpoint: str
+    sampling_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """Every secret, once. Optional ones are None when their feature is off."""
+
+    admin_password: pulumi.Output[str]
+    secret_key: pulumi.Output[str]
+    init_password: pulumi.Output[str]
+    postgres_password: pulumi.Output[str]
+    redis_password: pulumi.Output[str]
+    sandbox_api_key: pulumi.Output[str]
+    plugin_daemon_key: pulumi.Output[str]
+    plugin_inner_api_key: pulumi.Output[str]
+    vector_store_api_key: pulumi.Output[str]
+    agent_server_secret_key: pulumi.Output[str]
+    agent_api_token: pulumi.Output[str]
+    agent_sandbox_token: pulumi.Output[str]
+    mail_password: pulumi.Output[str] | None
+    storage_secret_key: pulumi.Output[str] | None
+    github_client_secret: pulumi.Output[str] | None
+    google_client_secret: pulumi.Output[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One stack, fully checked. Field names are the keys of `Pulumi.yaml` in snake case."""
+
+    stack: str
+    release: str
+    images: str
+    mirror: str
+    public_url: str
+    http_port: int
+    bind_address: str
+    server_names: tuple[str, ...]
+    urls: Urls
+    cors: Cors
+    vector_store: str
+    max_upload_megabytes: int
+    apps: tuple[str, ...]
+    canary: bool
+    admin_email: str
+    admin_name: str
+    keep_volumes: bool
+    templates_dir: Path | None
+    extra_env: Mapping[str, Mapping[str, str]]
+    resources: Mapping[str, ServiceLimits]
+    api_workers: int
+    api_worker_connections: int
+    celery_workers: int
+    postgres_max_connections: int
+    log_level: str
+    mail: Mail
+    storage: Storage
+    login: Login
+    openapi: OpenApi
+    limits: AppLimits
+    plugins: Plugins
+    sandbox_network: bool
+    telemetry: Telemetry
+    check_updates: bool
+    secrets: Secrets
+
+
+def snake(key: str) -> str:
+    """Return a key of `Pulumi.yaml` as a Python name."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower()
+
+
+def load(config: pulumi.Config, stack: str) -> Settings:
+    """Read and check the settings of `stack`.
+
+    Raises pulumi.RunError with one line for each problem: key, value, what is wrong, what to do.
+    """
+    problems = Problems()
+    settings = _Reader(_given(config, problems), stack, problems).read()
+    if problems.lines:
+        listed = "\n".join(f"  - {line}" for line in problems.lines)
+        raise pulumi.RunError(f"the settings of stack {stack} cannot work:\n{listed}")
+    return settings
+
+
+def _given(config: pulumi.Config, problems: Problems) -> Section:
+    """Collect what the stack sets, with the defaults of Pulumi.yaml behind it."""
+    entries = declared()
+    every = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
+    values: dict[str, Any] = {}
+    for full, text in every.items():
+        namespace, _, key = full.partition(":")
+        if namespace == config.name:
+            values[key] = _parsed(key, text, str(entries.get(key, {}).get("type", "string")))
+    section = Section(problems, values, {key: entry.get("default") for key, entry in entries.items()})
+    section.refuse_unknown()
+    return section
+
+
+def _parsed(key: str, text: object, kind: str) -> object:
+    if kind not in {"array", "object", "boolean", "integer"} or not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        # The reader of this key says what it wants instead.
+        return text
+
+
+class _Reader:
+    """Reads one stack's settings. Every method reports to the same list of problems."""
+
+    def __init__(self, top: Section, stack: str, problems: Problems) -> None:
+        self._top = top
+        self._stack = stack
+        self._problems = problems
+        self._release: Release = RELEASES[next(iter(RELEASES))]
+
+    def read(self) -> Settings:
+        """Return the settings; only to be used when no problem was reported."""
+        top = self._top
+        if not _STACK.fullmatch(self._stack):
+            self._problems.lines.append(
+                f"stack name {shown(self._stack)}: cannot name containers; use a lower-case letter, then at most "
+                "30 lower-case letters, digits or '-'"
+            )
+        release = top.choice("release", tuple(RELEASES))
+        self._release = RELEASES[release]
+        images = self._images()
+        port = top.integer("httpPort", 1, origins.MAX_PORT)
+        public_url = self._public_url(port)
+        urls = self._urls(public_url)
+        mail, storage, login = self._mail(), self._storage(), self._login()
+        return Settings(
+            stack=self._stack,
+            release=release,
+            images=images,
+            mirror=self._mirror(images),
+            public_url=public_url,
+            http_port=port,
+            bind_address=self._bind_address(),
+            server_names=self._server_names(urls),
+            urls=urls,
+            cors=self._cors(urls),
+            vector_store=self._vector_store(images),
+            max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
+            apps=self._apps(),
+            canary=top.boolean("canary"),
+            admin_email=self._admin_email(),
+            admin_name=self._filled("adminName", "name the admin"),
+            keep_volumes=top.boolean("keepVolumes"),
+            templates_dir=self._templates_dir(),
+            extra_env=self._extra_env(),
+            resources=self._resources(),
+            api_workers=top.integer("apiWorkers", 1, 64),
+            api_worker_connections=top.integer("apiWorkerConnections", 1, 10000),
+            celery_workers=top.integer("celeryWorkers", 1, 64),
+            postgres_max_connections=top.integer("postgresMaxConnections", 20, 10000),
+            log_level=top.choice("logLevel", LOG_LEVELS),
+            mail=mail,
+            storage=storage,
+            login=login,
+            openapi=self._openapi(),
+            limits=self._limits(),
+            plugins=self._plugins(),
+            sandbox_network=top.boolean("sandboxNetwork"),
+            telemetry=self._telemetry(),
+            check_updates=top.boolean("checkUpdates"),
+            secrets=self._secrets(mail, storage, login),
+        )
+
+    def _filled(self, key: str, fix: str) -> str:
+        value = self._top.text(key)
+        if not value.strip():
+            self._problems.add(key, value, "is empty", fix)
+        return value
+
+    def _section(self, key: str) -> Section:
+        return self._top.section(key, self._top.defaults[key])
+
+    def _images(self) -> str:
+        if self._top.raw("images") is None:
+            self._problems.lines.append(
+                f"dify:images: not set; run `dify-kit init {self._stack}`, or use one of {', '.join(IMAGE_MODES)}"
+            )
+            return IMAGE_MODES[0]
+        return self._top.choice("images", IMAGE_MODES)
+
+    def _mirror(self, images: str) -> str:
+        mirror = self._top.text("mirror")
+        if images == "mirror" and not _MIRROR.fullmatch(mirror):
+            self._problems.add(
+                "mirror",
+                mirror,
+                "no registry prefix",
+                "use host[:port][/path] in lower case, without a scheme",
+            )
+        elif images != "mirror" and mirror:
+            self._problems.add(
+                "mirror", mirror, f"not used by dify:images {images}", "set dify:images to mirror"
+            )
+        return mirror
+
+    def _origin(self, key: str, origin: str) -> str:
+        if problem := origins.origin_problem(origin):
+            self._problems.add(
+                key, origin, problem, "use scheme://host[:port], such as https://dify.example.com"
+            )
+            return "http://invalid.example"
+        return origin
+
+    def _public_url(self, port: int) -> str:
+        given = self._top.text("publicUrl")
+        if given:
+            return self._origin("publicUrl", given)
+        return "http://localhost" if port == origins.DEFAULT_PORTS["http"] else f"http://localhost:{port}"
+
+    def _urls(self, public_url: str) -> Urls:
+        section = self._top.section("urls", dict.fromkeys(URL_PARTS, ""))
+        found = {
+            part: self._origin(section.key(part), section.text(part)) if section.text(part) else public_url
+            for part in URL_PARTS
+        }
+        schemes = {url.partition(":")[0] for url in found.values()}
+        if len(schemes) > 1:
+            self._problems.add(
+                "urls",
+                ", ".join(sorted(set(found.values()))),
+                "http and https mixed: Dify's cookies would be lost between them",
+                "give publicUrl and all of urls the same scheme",
+            )
+        return Urls(**found)
+
+    def _bind_address(self) -> str:
+        address = self._top.text("bindAddress")
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            self._problems.add(
+                "bindAddress", address, "no IP address", "use 127.0.0.1, or 0.0.0.0 for every interface"
+            )
+        return address
+
+    def _server_names(self, urls: Urls) -> tuple[str, ...]:
+        names = [origins.host_of(getattr(urls, part.name)) for part in fields(urls)]
+        for name in self._top.texts("serverNames"):
+            if problem := origins.host_problem(name):
+                self._problems.add("serverNames", name, problem, "use a host name such as dify.example.com")
+                continue
+            names.append(name)
+        if any(name in LOOPBACK_NAMES for name in names):
+            names += LOOPBACK_NAMES
+        return tuple(dict.fromkeys(names))
+
+    def _cors(self, urls: Urls) -> Cors:
+        section = self._top.section("cors", {group: [] for group in CORS_GROUPS})
+        groups = {group: self._cors_group(section, group) for group in CORS_GROUPS}
+        groups["console"] = tuple(dict.fromkeys((urls.console, *groups["console"])))
+        groups["api"] = tuple(dict.fromkeys((urls.app, *groups["api"])))
+        return Cors(groups=groups)
+
+    def _cors_group(self, section: Section, group: str) -> tuple[str, ...]:
+        listed = section.texts(group)
+        if "*" in listed:
+            if group in CREDENTIALED_GROUPS:
+                self._problems.add(
+                    section.key(group), "*", "these routes carry cookies", "list the origins one by one"
+                )
+                return ()
+            if len(listed) > 1:
+                self._problems.add(
+                    section.key(group),
+                    ", ".join(listed),
+                    "* already allows everyone",
+                    "list * alone, or origins",
+                )
+            return ("*",)
+        return tuple(self._origin(section.key(group), origin) for origin in listed)
+
+    def _vector_store(self, images: str) -> str:
+        stores = tuple(sorted(VECTOR_STORES))
+        store = self._top.choice("vectorStore", stores)
+        if images == "local" and store != "pgvector":
+            self._problems.add(
+                "vectorStore", store, "cannot be built on this machine (dify:images local)", "use pgvector"
+            )
+        return store
+
+    def _apps(self) -> tuple[str, ...]:
+        apps = self._top.texts("apps")
+        for app in apps:
+            if app not in known_apps() or not app_file(app).is_file():
+                self._problems.add(
+                    "apps", app, "no such file in apps/", f"use any of: {', '.join(known_apps())}"
+                )
+        return apps
+
+    def _admin_email(self) -> str:
+        email = self._top.text("adminEmail")
+        if not _EMAIL.fullmatch(email):
+            self._problems.add(
+                "adminEmail", email, "no e-mail address", "use an address such as you@example.com"
+            )
+        return email
+
+    def _templates_dir(self) -> Path | None:
+        given = self._top.text("templatesDir")
+        if not given:
+            return None
+        path = Path(given).expanduser()
+        if not path.is_absolute() or not path.is_dir():
+            self._problems.add("templatesDir", given, "no directory", "use the absolute path of a directory")
+        return path
+
+    def _known_services(self) -> set[str]:
+        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES}
+
+    def _service(self, key: str, service: str, value: object) -> bool:
+        known = self._known_services()
+        if service in known:
+            return True
+        self._problems.add(
+            f"{key}.{service}",
+            value,
+            f"Dify {self._release.version} has no such service",
+            f"use one of {', '.join(sorted(known))}",
+        )
+        return False
+
+    def _extra_env(self) -> dict[str, dict[str, str]]:
+        result: dict[str, dict[str, str]] = {}
+        for service, variables in self._top.mapping("extraEnv").items():
+            if not self._service("extraEnv", service, variables):
+                continue
+            section = Section(
+                self._problems, variables if isinstance(variables, dict) else {}, {}, f"extraEnv.{service}."
+            )
+            if not isinstance(variables, dict):
+                self._problems.add(f"extraEnv.{service}", variables, "not an object", "use {NAME: value}")
+            for name in section.values:
+                if not _VARIABLE.fullmatch(name):
+                    self._problems.add(
+                        section.key(name), name, "no variable name", "use letters, digits and _"
+                    )
+            result[service] = {name: section.text(name) for name in section.values}
+        return result
+
+    def _resources(self) -> dict[str, ServiceLimits]:
+        result = {}
+        for service, value in self._top.mapping("resources").items():
+            if not self._service("resources", service, value):
+                continue
+            section = Section(
+                self._problems,
+                value if isinstance(value, dict) else {},
+                {"memory": None, "cpus": None},
+                f"resources.{service}.",
+            )
+            if not isinstance(value, dict):
+                self._problems.add(
+                    f"resources.{service}", value, "not an object", "use {memory: MiB, cpus: cores}"
+                )
+            section.refuse_unknown()
+            memory, cpus = section.raw("memory"), section.raw("cpus")
+            result[service] = ServiceLimits(
+                memory=None if memory is None else section.integer("memory", MIN_MEMORY, MAX_MEMORY),
+                cpus=None if cpus is None else section.number("cpus", 0.1, MAX_CPUS),
+            )
+        return result
+
+    def _mail(self) -> Mail:
+        section = self._section("mail")
+        mail = Mail(
+            type=section.choice("type", ("", "smtp", "resend", "sendgrid")),
+            sender=section.text("from"),
+            server=section.text("server"),
+            port=section.integer("port", 1, origins.MAX_PORT),
+            username=section.text("username"),
+            tls=section.boolean("tls"),
+            opportunistic_tls=section.boolean("opportunisticTls"),
+        )
+        if mail.type == "smtp" and not mail.server:
+            self._problems.add(
+                "mail.server", mail.server, "is empty", "name the SMTP server, or clear mail.type"
+            )
+        if mail.type and not _EMAIL.search(mail.sender):
+            self._problems.add("mail.from", mail.sender, "no e-mail address", "name the sender")
+        if mail.opportunistic_tls and not mail.tls:
+            self._problems.add("mail.opportunisticTls", "true", "needs mail.tls", "set mail.tls to true")
+        return mail
+
+    def _storage(self) -> Storage:
+        section = self._section("storage")
+        storage = Storage(
+            type=section.choice("type", ("fs", "s3")),
+            bucket=section.text("bucket"),
+            region=section.text("region"),
+            endpoint=section.text("endpoint"),
+            access_key=section.text("accessKey"),
+            path_style=section.boolean("pathStyle"),
+        )
+        if storage.type == "s3":
+            for part, value in (("bucket", storage.bucket), ("accessKey", storage.access_key)):
+                if not value:
+                    self._problems.add(f"storage.{part}", value, "is empty", "s3 needs it")
+            if storage.endpoint:
+                self._origin("storage.endpoint", storage.endpoint)
+        return storage
+
+    def _login(self) -> Login:
+        section = self._section("login")
+        login = Login(
+            email_password=section.boolean("emailPassword"),
+            email_code=section.boolean("emailCode"),
+            social=section.boolean("social"),
+            allow_register=section.boolean("allowRegister"),
+            allow_create_workspace=section.boolean("allowCreateWorkspace"),
+            github_client_id=section.text("githubClientId"),
+            google_client_id=section.text("googleClientId"),
+            access_token_minutes=section.integer("accessTokenMinutes", 1, 1440),
+            refresh_token_days=section.integer("refreshTokenDays", 1, 365),
+            lockout_seconds=section.integer("lockoutSeconds", 60, 604800),
+        )
+        providers = login.github_client_id or login.google_client_id
+        if login.social and not providers:
+            self._problems.add(
+                "login.social", "true", "no provider", "set login.githubClientId or login.googleClientId"
+            )
+        if providers and not login.social:
+            self._problems.add("login.social", "false", "a client id is set", "set login.social to true")
+        if not (login.email_password or login.email_code or login.social):
+            self._problems.add("login", "all off", "nobody could sign in", "turn one way to sign in on")
+        return login
+
+    def _openapi(self) -> OpenApi:
+        section = self._section("openapi")
+        openapi = OpenApi(
+            enabled=section.boolean("enabled"),
+            oauth_bearer=section.boolean("oauthBearer"),
+            rate_per_minute=section.integer("ratePerMinute", 1, 100000),
+        )
+        if openapi.enabled and not any(route.group == "openapi" for route in self._release.routes):
+            self._problems.add(
+                "openapi.enabled", "true", f"Dify {self._release.version} has no /openapi", "set it to false"
+            )
+        return openapi
+
+    def _limits(self) -> AppLimits:
+        section = self._section("limits")
+        return AppLimits(
+            active_requests=section.integer("activeRequests", 0, 100000),
+            execution_seconds=section.integer("executionSeconds", 1, 86400),
+            workflow_steps=section.integer("workflowSteps", 1, 100000),
+            workflow_seconds=section.integer("workflowSeconds", 1, 86400),
+        )
+
+    def _plugins(self) -> Plugins:
+        section = self._section("plugins")
+        mirror = section.text("pipMirrorUrl")
+        if mirror and not re.fullmatch(r"https?://[^\s\"']+", mirror):
+            self._problems.add("plugins.pipMirrorUrl", mirror, "no URL", "use http:// or https:// and a host")
+        return Plugins(
+            verify_signature=section.boolean("verifySignature"),
+            marketplace=section.boolean("marketplace"),
+            pip_mirror_url=mirror,
+            max_package_megabytes=section.integer("maxPackageMegabytes", 1, 10240),
+            timeout_seconds=section.integer("timeoutSeconds", 10, 86400),
+        )
+
+    def _telemetry(self) -> Telemetry:
+        section = self._section("telemetry")
+        endpoint = section.text("otlpEndpoint")
+        if endpoint and not re.fullmatch(r"https?://[^\s\"']+", endpoint):
+            self._problems.add(
+                "telemetry.otlpEndpoint", endpoint, "no URL", "use http:// or https:// and a host"
+            )
+        return Telemetry(otlp_endpoint=endpoint, sampling_rate=section.number("samplingRate", 0.0, 1.0))
+
+    def _secrets(self, mail: Mail, storage: Storage, login: Login) -> Secrets:
+        needed: dict[str, bool] = {
+            "mailPassword": mail.type in {"resend", "sendgrid"} or bool(mail.username),
+            "storageSecretKey": storage.type == "s3",
+            "githubClientSecret": bool(login.github_client_id),
+            "googleClientSecret": bool(login.google_client_id),
+        }
+        read: Callable[[str], pulumi.Output[str] | None] = lambda key: self._secret(  # noqa: E731  # one line, one use
+            key, SHAPES[key], required=needed.get(key, True)
+        )
+        found = {snake(key): read(key) for key in SHAPES}
+        return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported: load raises
+
+    def _secret(self, key: str, shape: Shape, *, required: bool) -> pulumi.Output[str] | None:
+        value = self._top.text(key)
+        if not value:
+            if required:
+                fix = f"run `dify-kit init {self._stack}`" if shape.generate else "set it with `--secret`"
+                self._problems.add_secret(key, "the secret is not set", fix)
+            return None
+        if value in PUBLISHED_DEFAULTS:
+            self._problems.add_secret(
+                key, "is the value that upstream publishes", "everybody knows it: generate another one"
+            )
+        elif problem := shape.problem(value):
+            self._problems.add_secret(key, problem, shape.fix)
+        return pulumi.Output.secret(value)
