@@ -3,7 +3,7 @@
 from dify_kit import deploy, env
 from dify_kit.app import app
 
-__all__ = ["deploy", "env", "main"]
+__all__ = ["app", "deploy", "env", "main"]
 
 
 def main() -> None:

@@ -160,7 +160,7 @@ def refresh(stack: Stack = DEFAULT_STACK, verbose: Verbose = False, timeout: Min
         pulumi = Pulumi(files=files)
         outcome = pulumi.stream("refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose)
         require_success(outcome, f"refreshing stack {stack}", stack)
-    count = outcome.changes
+    count = len(outcome.progress.drifted)
     say(f"{count} resource(s) had drifted; `make up` repairs them" if count else "no drift")
 
 
@@ -206,8 +206,12 @@ def down(
             say(f"    .venv/bin/dify-kit down --stack {stack} --delete-data")
 
 
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _ask_for_name(stack: str, engine: Engine) -> None:
-    if not sys.stdin.isatty():
+    if not _at_a_terminal():
         raise UsageError(
             "--delete-data asks for the stack's name, and nobody is there to type it",
             f"say it on the command line: --yes-delete-data-of {stack}",

@@ -11,8 +11,7 @@ import typer
 from dify_kit.app import DEFAULT_STACK, Stack, app
 from dify_kit.docker_host import DockerEngine
 from dify_kit.errors import KitError, UsageError
-from dify_kit.init import ADMIN_EMAIL, Choices, ImageSource, VectorStore, initialise
-from dify_kit.project import default
+from dify_kit.init import ADMIN_EMAIL, Choices, ImageSource, VectorStore, default, initialise
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
 from infra.releases import RELEASES

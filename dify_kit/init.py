@@ -4,11 +4,8 @@ Secrets reach Pulumi in its environment, which only this user can read; never as
 the machine sees in the process list, and never in a file. The stack's file appears in one move, complete.
 """
 
-import base64
 import json
-import secrets
-import string
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +15,12 @@ import yaml
 
 from dify_kit.docker_host import Engine
 from dify_kit.errors import KitError
-from dify_kit.project import declares, default
 from dify_kit.pulumi_cli import Pulumi, shell_hint
 from dify_kit.stack_files import PROJECT, write_private
 from dify_kit.talk import say
+from infra.project import declared
 from infra.releases import RELEASES
+from infra.secret_shapes import SHAPES
 
 VOLUMES = (
     "postgres",
@@ -36,7 +34,6 @@ VOLUMES = (
 )
 ADMIN_EMAIL = "admin@example.com"
 _REGISTRY_DEADLINE = 12.0
-_ALPHABET = string.ascii_letters + string.digits
 
 
 class ImageSource(StrEnum):
@@ -71,37 +68,14 @@ class Choices:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def password(length: int = 24) -> str:
-    """Return a random password of letters and digits with at least one of each, as Dify's console demands."""
-    while True:
-        candidate = "".join(secrets.choice(_ALPHABET) for _ in range(length))
-        if any(c.isdigit() for c in candidate) and any(c.isalpha() for c in candidate):
-            return candidate
-
-
-def _agent_key() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-
-
-_GENERATORS: Mapping[str, Callable[[], str]] = {
-    "adminPassword": password,
-    "secretKey": lambda: secrets.token_urlsafe(42),
-    "initPassword": lambda: password(24),
-    "postgresPassword": lambda: password(32),
-    "redisPassword": lambda: password(32),
-    "sandboxApiKey": lambda: secrets.token_urlsafe(32),
-    "pluginDaemonKey": lambda: secrets.token_urlsafe(42),
-    "pluginInnerApiKey": lambda: secrets.token_urlsafe(42),
-    "vectorStoreApiKey": lambda: secrets.token_urlsafe(32),
-    "agentServerSecretKey": _agent_key,
-    "agentApiToken": lambda: secrets.token_urlsafe(32),
-    "agentSandboxToken": lambda: secrets.token_urlsafe(32),
-}
+def default(key: str) -> Any:  # noqa: ANN401  # a setting may have any YAML type
+    """Return the default that Pulumi.yaml gives setting ``key``, or None."""
+    return declared()[key].get("default")
 
 
 def generate_secrets() -> dict[str, str]:
     """Return a fresh value for every required secret."""
-    return {key: make() for key, make in _GENERATORS.items()}
+    return {key: shape.generate() for key, shape in SHAPES.items() if shape.generate}
 
 
 def check_new(pulumi: Pulumi, engine: Engine) -> None:
@@ -154,7 +128,7 @@ def settings_of(choices: Choices, images: ImageSource) -> dict[str, Any]:
         raise KitError(
             "dify:mirror: images come from a mirror, and none is named", "add --mirror <registry prefix>"
         )
-    if unknown := [key for key in choices.extra if not declares(key)]:
+    if unknown := [key for key in choices.extra if key not in declared()]:
         raise KitError(
             f"dify:{unknown[0]}: no such setting",
             "Pulumi.yaml and docs/reference/settings.md list the settings",

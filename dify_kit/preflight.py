@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dify_kit.docker_host import Engine
 from dify_kit.errors import KitError
-from dify_kit.project import default
+from dify_kit.init import default
 from dify_kit.pulumi_cli import shell_hint
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import warn

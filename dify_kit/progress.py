@@ -19,7 +19,9 @@ _CHAINED = re.compile(
     r"^(?:During handling of the above exception, another exception occurred|"
     r"The above exception was the direct cause of the following exception):$"
 )
-_RAISED = re.compile(r"^(?:\w+\.)*(\w+)(?:: |$)")
+_RAISED = re.compile(r"^((?:\w+\.)*)(\w+)(?:: |$)")
+# Exceptions of our own carry a complete message; the names of others say what happened.
+_OURS = ("infra.", "dify_kit.")
 _PLAIN_ERRORS = {"Exception", "RunError", "KitError", "RuntimeError"}
 _TERRAFORM_PREFIX = re.compile(r"^\s*(?:sdk-v2/provider2\.go:\d+: )?(?:sdk\.helper_schema: )?")
 _TERRAFORM_SUFFIX = re.compile(r"(?:: )?provider=docker@[\w.+-]+\s*$")
@@ -100,7 +102,7 @@ def _raised(text: str) -> str:
     if not message:
         return text
     raised = _RAISED.match(message[0])
-    if raised and raised[1] in _PLAIN_ERRORS:
+    if raised and (raised[2] in _PLAIN_ERRORS or raised[1].startswith(_OURS)):
         message[0] = message[0][raised.end() :]
     return "\n".join(message).strip()
 
@@ -116,7 +118,14 @@ def describe(urn: str, type_token: str = "") -> str:
     name = parts[-1] if parts else urn
     kind = (type_token or (parts[2].rsplit("$", 1)[-1] if len(parts) > 3 else "")).rsplit(":", 1)[-1]  # noqa: PLR2004  # urn:pulumi:stack::project::types::name
     kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", kind).lower()
-    return f"{kind} {name}".strip()
+    # Dynamic resources are all of kind `resource`; their names say more.
+    return name if kind == "resource" else f"{kind} {name}".strip()
+
+
+def _worth_a_line(metadata: Mapping[str, Any]) -> bool:
+    """Whether a resource is something real: not the stack, a component or a provider."""
+    state = metadata.get("new") or metadata.get("old") or {}
+    return bool(state.get("custom")) and not str(metadata.get("type", "")).startswith("pulumi:providers:")
 
 
 @dataclass
@@ -146,8 +155,7 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     changes: dict[str, int] = field(default_factory=dict)
     changed: list[tuple[str, str]] = field(default_factory=list)
-    events: int = 0
-    finished: bool = False
+    drifted: list[str] = field(default_factory=list)
     _partial: str = ""
     _last_line: float | None = None
     _began: float | None = None
@@ -165,7 +173,6 @@ class Progress:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take one engine event."""
-        self.events += 1
         if "resourcePreEvent" in event:
             self._begin(event["resourcePreEvent"]["metadata"])
         elif "resOutputsEvent" in event:
@@ -180,7 +187,6 @@ class Progress:
         elif "errorEvent" in event:
             self._error("", clean(str(event["errorEvent"].get("error", ""))))
         elif "summaryEvent" in event:
-            self.finished = True
             self.changes = {
                 k: int(v) for k, v in (event["summaryEvent"].get("resourceChanges") or {}).items()
             }
@@ -213,10 +219,12 @@ class Progress:
     def _begin(self, metadata: Mapping[str, Any]) -> None:
         urn, operation = str(metadata["urn"]), str(metadata["op"])
         label = describe(urn, str(metadata.get("type", "")))
-        if self.planning:
+        if not _worth_a_line(metadata):
+            return
+        if self.planning and operation != "refresh":
             if operation in _PLANS and operation not in _PLANNED_ONCE:
                 sign, verb = _PLANS[operation]
-                reasons = ", ".join(sorted(metadata.get("detailedDiff") or metadata.get("diffs") or []))
+                reasons = ", ".join(sorted(metadata.get("diffs") or metadata.get("detailedDiff") or []))
                 self.changed.append((operation, label))
                 because = f"  [{reasons}]" if reasons and operation != "create" else ""
                 self._line(f"  {sign} {label:<42} {verb}{because}")
@@ -230,10 +238,13 @@ class Progress:
     def _end(self, metadata: Mapping[str, Any]) -> None:
         urn, operation = str(metadata["urn"]), str(metadata["op"])
         begun = self.working.pop(urn, None)
-        if self.planning or operation not in _VERBS:
+        if not _worth_a_line(metadata):
             return
         label = describe(urn, str(metadata.get("type", "")))
-        if label.startswith("stack "):
+        if operation == "refresh":
+            self._drift(label, metadata)
+            return
+        if self.planning or operation not in _VERBS:
             return
         sign, verb = _VERBS[operation]
         if operation == "delete" and (metadata.get("old") or {}).get("retainOnDelete"):
@@ -241,6 +252,17 @@ class Progress:
         elapsed = f"  {self.now() - begun.since:.1f} s" if begun else ""
         self.changed.append((operation, label))
         self._line(f"  {sign} {label:<42} {verb}{elapsed}")
+
+    def _drift(self, label: str, metadata: Mapping[str, Any]) -> None:
+        if metadata.get("new"):
+            differences = ", ".join(sorted(metadata.get("diffs") or metadata.get("detailedDiff") or []))
+            if not differences:
+                return
+            what = f"differs from the state [{differences}]"
+        else:
+            what = "is gone"
+        self.drifted.append(label)
+        self._line(f"    drift: {label} {what}")
 
     def _diagnose(self, event: Mapping[str, Any]) -> None:
         urn = str(event.get("urn", ""))
@@ -259,7 +281,7 @@ class Progress:
                 if urn in self.working:
                     self.working[urn].note = text.splitlines()[0]
                 return
-            self._line("\n".join(f"    {line}" for line in text.splitlines()))
+            self._line("\n".join(f"    {line.removeprefix('info: ')}" for line in text.splitlines()))
 
     def _error(self, urn: str, text: str) -> None:
         if is_noise(text):

@@ -141,10 +141,10 @@ class Pulumi:
     ) -> Outcome:
         """Run a long command, showing its progress, and return how it ended.
 
-        Pulumi runs in a session of its own. The first SIGINT, SIGTERM or SIGHUP that this process receives
-        is passed on as SIGTERM, on which Pulumi ends the operation in flight and releases its lock; the second
-        one kills the whole run. ``deadline`` (seconds) works like both, 90 s apart. ``verbose`` shows Pulumi's
-        own text.
+        Pulumi runs in a session of its own. The first SIGINT, SIGTERM or SIGHUP that this process receives is
+        passed on as SIGTERM, on which Pulumi ends the operation in flight and releases its lock; the second
+        one kills the whole run. ``deadline`` (seconds) works like both, 90 s apart. ``verbose`` shows
+        Pulumi's own text.
         """
         run = Run.new(verb)
         record = self.files.data.runs / f"{self.files.stack}.json"

@@ -142,13 +142,13 @@ class StackFiles:
 
     stack: str
     data: DataDir
-    checkout: Path = CHECKOUT
+    checkout: Path
 
     @classmethod
     def open(cls, stack: str, environ: Mapping[str, str] | None = None) -> "StackFiles":
         """Check the name, prepare the data directory, and put the link into the checkout."""
         check_stack_name(stack)
-        files = cls(stack=stack, data=DataDir.locate(environ))
+        files = cls(stack=stack, data=DataDir.locate(environ), checkout=CHECKOUT)
         files.data.prepare()
         files.link()
         return files
