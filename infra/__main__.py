@@ -18,7 +18,7 @@ images = Images(settings.images, settings.mirror, release)
 platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes)
 platform.add_networks(networks(release))
 
-data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes(settings))
+data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())
 dify_tier = ServiceTier(
     "dify",
     dify.services(settings, release),

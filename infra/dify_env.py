@@ -1,7 +1,7 @@
 """The environment of Dify's services, derived from the settings.
 
 Variable names and their meaning: Dify's docker/docker-compose.yaml and docker/envs of the supported releases.
-One setting feeds every variable that has to agree with it: one origin the nine URLs, one key both of its ends.
+One setting feeds every variable that has to agree with it: an origin the nine URLs, a key both of its ends.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ def environment(service: str, settings: Settings, release: Release) -> Environme
     `service` is one of Dify's services, the migration job or a vector store.
     """
     base = _BUILDERS[service](settings, release)
-    if settings.images == "local" and service not in {"pgvector"}:
+    if settings.images == "local" and service != "pgvector":
         # Baked into the official images, so the stand-in has to be told.
         base["DIFY_STANDIN_RELEASE"] = release.version
     renamed = {release.renamed.get(name, name): value for name, value in base.items()}

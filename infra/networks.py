@@ -1,5 +1,7 @@
-"""The networks of a stack, and who may leave them. They isolate as Dify's own compose file does, and more:
-the data tier has a network that the edge and the web frontend are not on.
+"""The networks of a stack, and who may leave them.
+
+They isolate as Dify's own compose file does, and more: the data tier has a network that the edge and the web
+frontend are not on.
 """
 
 from infra.releases import Release

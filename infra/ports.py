@@ -21,3 +21,5 @@ QDRANT = 6333
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443
+# For health checks from inside its own container.
+EDGE_STATUS = 8081

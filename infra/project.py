@@ -14,8 +14,3 @@ def declared() -> dict[str, dict[str, Any]]:
     """Return every setting of `Pulumi.yaml` by its key without `dify:`."""
     document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
     return {str(key): dict(entry) for key, entry in document["config"].items()}
-
-
-def secret_keys() -> list[str]:
-    """Return the settings that are secrets, required and optional ones."""
-    return [key for key, entry in declared().items() if entry.get("secret")]

@@ -65,8 +65,8 @@ class ServiceSpec:
     """One service of the stack.
 
     ``image`` is a role of the release catalogue (``infra.releases``), not an image name. ``networks`` are
-    logical names (none: no network at all); the service answers there to ``name``. ``after`` names the services
-    that must be ready first. A ``job`` runs once, to exit code 0.
+    logical names (none: no network at all); the service answers there to ``name``. ``after`` names the
+    services that must be ready first. A ``job`` runs once, to exit code 0.
     ``capabilities`` (`CHOWN`, not `CAP_CHOWN`) are added back after all were dropped; None keeps the engine's
     default set. ``init`` puts a reaping PID 1 before the command. ``stop_grace``, ``ready_timeout``: seconds.
     """

@@ -207,6 +207,7 @@ class Settings:
     limits: AppLimits
     plugins: Plugins
     sandbox_network: bool
+    ssrf_allow_private: tuple[str, ...]
     telemetry: Telemetry
     check_updates: bool
     secrets: Secrets
@@ -215,6 +216,14 @@ class Settings:
 def snake(key: str) -> str:
     """Return a key of `Pulumi.yaml` as a Python name."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower()
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def load(config: pulumi.Config, stack: str) -> Settings:
@@ -238,13 +247,13 @@ def _given(config: pulumi.Config, problems: Problems) -> Section:
     for full, text in every.items():
         namespace, _, key = full.partition(":")
         if namespace == config.name:
-            values[key] = _parsed(key, text, str(entries.get(key, {}).get("type", "string")))
+            values[key] = _parsed(text, str(entries.get(key, {}).get("type", "string")))
     section = Section(problems, values, {key: entry.get("default") for key, entry in entries.items()})
     section.refuse_unknown()
     return section
 
 
-def _parsed(key: str, text: object, kind: str) -> object:
+def _parsed(text: object, kind: str) -> object:
     if kind not in {"array", "object", "boolean", "integer"} or not isinstance(text, str):
         return text
     try:
@@ -311,6 +320,7 @@ class _Reader:
             limits=self._limits(),
             plugins=self._plugins(),
             sandbox_network=top.boolean("sandboxNetwork"),
+            ssrf_allow_private=self._ssrf_allow_private(),
             telemetry=self._telemetry(),
             check_updates=top.boolean("checkUpdates"),
             secrets=self._secrets(mail, storage, login),
@@ -326,9 +336,10 @@ class _Reader:
         return self._top.section(key, self._top.defaults[key])
 
     def _images(self) -> str:
-        if self._top.raw("images") is None:
+        if not self._top.raw("images"):
             self._problems.lines.append(
-                f"dify:images: not set; run `dify-kit init {self._stack}`, or use one of {', '.join(IMAGE_MODES)}"
+                f"dify:images: not set; run `dify-kit init {self._stack}`, or use one of "
+                f"{', '.join(IMAGE_MODES)}"
             )
             return IMAGE_MODES[0]
         return self._top.choice("images", IMAGE_MODES)
@@ -614,6 +625,20 @@ class _Reader:
             timeout_seconds=section.integer("timeoutSeconds", 10, 86400),
         )
 
+    def _ssrf_allow_private(self) -> tuple[str, ...]:
+        listed = self._top.texts("ssrfAllowPrivate")
+        for item in listed:
+            if (item[:1].isdigit() or ":" in item) and _is_network(item):
+                continue
+            if item[:1].isdigit() or origins.host_problem(item.removeprefix(".")):
+                self._problems.add(
+                    "ssrfAllowPrivate",
+                    item,
+                    "neither network nor host name",
+                    "use 10.1.2.0/24 or wiki.internal",
+                )
+        return listed
+
     def _telemetry(self) -> Telemetry:
         section = self._section("telemetry")
         endpoint = section.text("otlpEndpoint")
@@ -638,6 +663,10 @@ class _Reader:
 
     def _secret(self, key: str, shape: Shape, *, required: bool) -> pulumi.Output[str] | None:
         value = self._top.text(key)
+        if value and not pulumi.runtime.config.is_config_secret(f"{NAMESPACE}:{key}"):
+            self._problems.add_secret(
+                key, "is stored in plain text", f"set it again: `pulumi config set --secret dify:{key}`"
+            )
         if not value:
             if required:
                 fix = f"run `dify-kit init {self._stack}`" if shape.generate else "set it with `--secret`"

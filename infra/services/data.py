@@ -4,7 +4,7 @@ from infra import ports, render
 from infra.dify_env import environment
 from infra.networks import DATA
 from infra.releases import POSTGRES_MAJOR, Release
-from infra.service import File, HealthCheck, Limits, Mount, ServiceSpec
+from infra.service import File, HealthCheck, Mount, ServiceSpec
 from infra.services.limits import limits_of
 from infra.settings import Settings
 
@@ -41,7 +41,7 @@ echo "storage belongs to uid $KIT_UID; volumes fit Dify $KIT_RELEASE"
 """
 
 
-def volumes(settings: Settings) -> tuple[str, ...]:
+def volumes() -> tuple[str, ...]:
     """Return the logical names of the stack's volumes for the data tier."""
     return ("app_storage", "postgres", "redis", "vector")
 

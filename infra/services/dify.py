@@ -50,7 +50,7 @@ def services(settings: Settings, release: Release) -> list[ServiceSpec]:
     specs = [
         _migration(settings, release),
         _web(settings, release),
-        _proxy("ssrf_proxy", (SSRF_PROXY, APP), settings, release),
+        _proxy("ssrf_proxy", (SSRF_PROXY, APP), settings),
         _sandbox(settings, release),
         _plugin_daemon(settings, release),
         *_agent(settings, release),
@@ -191,7 +191,7 @@ def _sandbox(settings: Settings, release: Release) -> ServiceSpec:
 
 def _agent(settings: Settings, release: Release) -> list[ServiceSpec]:
     return [
-        _proxy("agent_ssrf_proxy", (LOCAL_SANDBOX_PROXY, APP), settings, release),
+        _proxy("agent_ssrf_proxy", (LOCAL_SANDBOX_PROXY, APP), settings),
         ServiceSpec(
             name="local_sandbox",
             image="local_sandbox",
@@ -236,7 +236,7 @@ def _port_answers(port: int) -> tuple[str, ...]:
     )
 
 
-def _proxy(name: str, networks: tuple[str, ...], settings: Settings, release: Release) -> ServiceSpec:
+def _proxy(name: str, networks: tuple[str, ...], settings: Settings) -> ServiceSpec:
     return ServiceSpec(
         name=name,
         image="squid",
@@ -245,7 +245,7 @@ def _proxy(name: str, networks: tuple[str, ...], settings: Settings, release: Re
         entrypoint=("squid", "-NYC", "-f", "/etc/squid/squid.conf"),
         files=tuple(
             File(path=path, content=text, owner=SQUID_UID)
-            for path, text in render.squid_files(name, settings, release).items()
+            for path, text in render.squid_files(name, settings).items()
         ),
         health=HealthCheck(command=("bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{ports.SQUID}")),
         limits=limits_of(name, settings),

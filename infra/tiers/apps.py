@@ -1,4 +1,4 @@
-"""The apps tier: the instance claimed, apps imported, their keys made. It runs before anything is published."""
+"""The apps tier: the instance claimed, apps imported, keys made, before anything is published."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from infra.settings import Settings
 class AppsTier(pulumi.ComponentResource):
     """Claims Dify for the admin, imports the apps of `dify:apps` and, unless turned off, the canary.
 
-    `facts` maps an app's name to its id and mode, `keys` to its API key; the canary is apart, for smoke tests.
+    `facts` maps an app's name to its id and mode, `keys` to its API key; the canary is apart.
     """
 
     facts: dict[str, Any]

@@ -1,0 +1,156 @@
+"""What the nginx templates may know: policies and routes of the edge, and no secret."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from infra import ports
+from infra.origins import DEFAULT_PORTS
+from infra.releases import Release
+from infra.settings import CORS_GROUPS, CREDENTIALED_GROUPS, Settings
+
+RUN_DIRECTORY = "/run/edge"
+# Docker's own name server, the same address in every container.
+DOCKER_RESOLVER = "127.0.0.11"
+# Multipart borders and fields come on top of a file.
+BODY_OVERHEAD_MEGABYTES = 1
+# Dify takes webhooks of up to 10 MB, whatever the limit for uploads is.
+WEBHOOK_MEGABYTES = 10
+READ_TIMEOUT_SECONDS = 3600
+RETRY_SECONDS = 5
+# Chromium keeps a preflight's answer for two hours at most.
+PREFLIGHT_SECONDS = 7200
+
+# What Dify's own frontends and clients send, and what they read (Dify's api/extensions/ext_blueprints.py).
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "X-App-Code",
+    "X-App-Passport",
+    "X-CSRF-Token",
+    "X-Requested-With",
+)
+EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-After")
+
+ERRORS: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        400: ("bad_request", "The request could not be understood."),
+        401: ("unauthorized", "Authentication is required."),
+        403: ("forbidden", "Access is not allowed."),
+        404: ("not_found", "There is nothing here."),
+        405: ("method_not_allowed", "The method is not allowed here."),
+        413: ("request_too_large", "The request body is larger than this server accepts."),
+        414: ("uri_too_long", "The address is longer than this server accepts."),
+        429: ("too_many_requests", "Too many requests. Wait as long as Retry-After says."),
+        494: ("headers_too_large", "The request headers are larger than this server accepts."),
+        500: ("internal_error", "The edge failed."),
+        501: ("not_implemented", "The method is not supported."),
+        502: ("service_unavailable", "The service is starting or restarting. Try again."),
+        503: ("service_unavailable", "The service is starting or restarting. Try again."),
+        504: ("gateway_timeout", "No answer in time. The request may have been carried out."),
+        505: ("version_not_supported", "The HTTP version is not supported."),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeService:
+    """A service behind the edge, by its name and port in the stack's network."""
+
+    name: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeRoute:
+    """One route: how nginx matches it, whose policy applies, who answers."""
+
+    prefix: str
+    group: str
+    service: str
+    max_body_megabytes: int | None
+
+    @property
+    def matches(self) -> tuple[str, ...]:
+        """The location matches: a prefix ends at a slash, so that /v1 does not catch /v10."""
+        if self.prefix.endswith("/"):
+            return (self.prefix,)
+        return (f"= {self.prefix}", f"{self.prefix}/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeContext:
+    """Everything the nginx templates read, as `edge`. `cors` maps a group to its allowed origins."""
+
+    server_names: tuple[str, ...]
+    routes: tuple[EdgeRoute, ...]
+    services: tuple[EdgeService, ...]
+    cors: Mapping[str, tuple[str, ...]]
+    public_scheme: str
+    public_port: int
+    max_body_megabytes: int
+    revision: str = ""
+    workers: str = "2"
+    credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
+    allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
+    exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
+    errors: Mapping[int, tuple[str, str]] = field(default_factory=lambda: ERRORS)
+    resolver: str = DOCKER_RESOLVER
+    run_dir: str = RUN_DIRECTORY
+    http_port: int = ports.EDGE_HTTP
+    status_port: int = ports.EDGE_STATUS
+    read_timeout_seconds: int = READ_TIMEOUT_SECONDS
+    retry_seconds: int = RETRY_SECONDS
+    preflight_seconds: int = PREFLIGHT_SECONDS
+
+
+SERVICE_PORTS: Mapping[str, int] = MappingProxyType(
+    {
+        "api": ports.API,
+        "api_websocket": ports.API,
+        "web": ports.WEB,
+        "plugin_daemon": ports.PLUGIN_DAEMON,
+    }
+)
+
+
+def edge_context(settings: Settings, release: Release) -> EdgeContext:
+    """Derive the edge's policies from the settings and the routes from the release."""
+    upload = settings.max_upload_megabytes + BODY_OVERHEAD_MEGABYTES
+    package = settings.plugins.max_package_megabytes + BODY_OVERHEAD_MEGABYTES
+    bodies = {
+        "console": max(upload, package),
+        "triggers": max(upload, WEBHOOK_MEGABYTES + BODY_OVERHEAD_MEGABYTES),
+        "endpoints": max(upload, WEBHOOK_MEGABYTES + BODY_OVERHEAD_MEGABYTES),
+    }
+    origin = urlsplit(settings.public_url)
+    names = dict.fromkeys(route.service for route in release.routes)
+    return EdgeContext(
+        server_names=settings.server_names,
+        routes=tuple(
+            EdgeRoute(
+                prefix=route.prefix,
+                group=route.group,
+                service=route.service,
+                max_body_megabytes=bodies.get(route.group),
+            )
+            for route in release.routes
+        ),
+        services=tuple(EdgeService(name=name, port=SERVICE_PORTS[name]) for name in names),
+        cors={group: settings.cors.origins(group) for group in CORS_GROUPS},
+        public_scheme=origin.scheme,
+        public_port=origin.port or DEFAULT_PORTS[origin.scheme],
+        max_body_megabytes=upload,
+    )
+
+
+def escape_regex(text: str) -> str:
+    """Escape text for a regular expression inside a quoted nginx string.
+
+    Only letters, digits and the punctuation of paths and origins may come here; settings let nothing else in.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._:/\[\]-]+", text):
+        raise ValueError(f"{text!r} cannot stand in an nginx pattern")
+    return re.sub(r"([.\[\]])", r"\\\1", text)

@@ -1,0 +1,156 @@
+"""Rendering: from contexts to the text of configuration files. Pure, except for reading templates.
+
+Operators extend without forking: a directory of their own (`dify:templatesDir`) shadows any template by its
+path below templates/, and adds snippets where the templates include them.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jinja2
+import pulumi
+
+from infra import ports
+from infra.edge_context import EdgeContext, escape_regex
+from infra.settings import Settings
+
+TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+EDGE_DIRECTORY = "/etc/dify-kit/nginx"
+SQUID_CONFIG = "/etc/squid/squid.conf"
+SUFFIX = ".j2"
+SNIPPETS = "snippets"
+
+PRIVATE_NETWORKS = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+)
+# Where a container of the stack can have its address.
+STACK_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "127.0.0.0/8", "::1/128")
+
+
+class RenderError(Exception):
+    """A template cannot be rendered. The message names the template and the line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyContext:
+    """What the squid templates read, as `proxy`."""
+
+    name: str
+    max_body_megabytes: int
+    port: int = ports.SQUID
+    private_networks: tuple[str, ...] = PRIVATE_NETWORKS
+    stack_networks: tuple[str, ...] = STACK_NETWORKS
+    allowed_addresses: tuple[str, ...] = ()
+    allowed_domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisContext:
+    """What the Redis template reads, as `redis`."""
+
+    password: str
+    port: int = ports.REDIS
+
+    @property
+    def quoted_password(self) -> str:
+        """The password between double quotes, as Redis reads it."""
+        return self.password.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def jinja_environment(overrides: Path | None = None) -> jinja2.Environment:
+    """Return the environment of all templates; a file in `overrides` comes before ours of the same path."""
+    directories = [overrides, TEMPLATES] if overrides else [TEMPLATES]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(directories),
+        # A missing value stops the render; it never becomes an empty string.
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # configuration files, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["regex"] = escape_regex
+    return environment
+
+
+def render(template: str, context: dict[str, object], overrides: Path | None = None) -> str:
+    """Render one template by its path below templates/. Raises RenderError."""
+    try:
+        return jinja_environment(overrides).get_template(template).render(context)
+    except jinja2.TemplateSyntaxError as problem:
+        raise RenderError(
+            f"{problem.name or template}, line {problem.lineno}: {problem.message}"
+        ) from problem
+    except (jinja2.TemplateError, ValueError, TypeError) as problem:
+        raise RenderError(f"{template}{_line_of(problem)}: {problem}") from problem
+
+
+def _line_of(problem: BaseException) -> str:
+    """Return the template's line from the traceback: Jinja puts its own frames there."""
+    line = ""
+    trace = problem.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.endswith(SUFFIX):
+            line = f", line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
+
+
+def edge_templates(overrides: Path | None = None) -> list[str]:
+    """Return the nginx templates, ours and the operator's, by their path below templates/."""
+    names = jinja_environment(overrides).list_templates(
+        filter_func=lambda name: name.startswith("nginx/") and name.endswith(SUFFIX)
+    )
+    return sorted(names)
+
+
+def edge_files(context: EdgeContext, *, overrides: Path | None = None) -> dict[str, str]:
+    """Render nginx's files: path in the container -> text.
+
+    The revision that nginx reports is the digest of everything else: equal configurations have one name.
+    """
+    draft = _edge_files(replace(context, revision=""), overrides)
+    digest = hashlib.sha256("\0".join(f"{path}\0{text}" for path, text in sorted(draft.items())).encode())
+    return _edge_files(replace(context, revision=digest.hexdigest()[:12]), overrides)
+
+
+def _edge_files(context: EdgeContext, overrides: Path | None) -> dict[str, str]:
+    files = {}
+    for template in edge_templates(overrides):
+        path = template.removeprefix("nginx/").removesuffix(SUFFIX)
+        files[f"{EDGE_DIRECTORY}/{path}"] = render(template, {"edge": context}, overrides)
+    return files
+
+
+def squid_files(service: str, settings: Settings) -> dict[str, str]:
+    """Render the configuration of `ssrf_proxy` or `agent_ssrf_proxy`: path in the container -> text."""
+    template = "squid/agent.conf.j2" if service == "agent_ssrf_proxy" else "squid/sandbox.conf.j2"
+    allowed = settings.ssrf_allow_private
+    context = ProxyContext(
+        name=service,
+        max_body_megabytes=settings.max_upload_megabytes,
+        allowed_addresses=tuple(item for item in allowed if item[0].isdigit() or ":" in item),
+        allowed_domains=tuple(item for item in allowed if not item[0].isdigit() and ":" not in item),
+    )
+    return {SQUID_CONFIG: render(template, {"proxy": context}, settings.templates_dir)}
+
+
+def redis_config(settings: Settings) -> pulumi.Output[str]:
+    """Render Redis's configuration. It holds the password, so it is a secret."""
+    return pulumi.Output.secret(settings.secrets.redis_password).apply(
+        lambda password: render(
+            "data/redis.conf.j2", {"redis": RedisContext(password=password)}, settings.templates_dir
+        )
+    )
