@@ -16,7 +16,6 @@ _ORDER = (
     "down",
     "output",
     "password",
-    "logs",
     "env",
     "render",
     "setup",

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner, Result
 
 from dify_kit import preflight
 from dify_kit.__main__ import app
+from dify_kit.app import Group
 from dify_kit.docker_host import Container, Network
 from dify_kit.errors import CancelledError, KitError
 from dify_kit.pulumi_cli import require_success
@@ -542,3 +544,20 @@ def test_every_command_explains_itself(command: str) -> None:
 
     assert done.exit_code == 0
     assert len(done.stdout.split()) > 30
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    sections = {part.splitlines()[0]: part for part in text.split("\n## ")}
+    group = typer.main.get_command(app)
+    assert isinstance(group, Group)
+    missing = [
+        f"{name} {option}"
+        for name, command in group.commands.items()
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--") and option not in sections.get(name, "") + sections["Common options"]
+    ]
+
+    assert missing == []
+    assert set(group.commands) <= set(sections)
