@@ -29,7 +29,7 @@ class AppsTier(pulumi.ComponentResource):
         self.admin = Admin(
             "admin",
             **self._console(),
-            name_=settings.admin_name,
+            admin_name=settings.admin_name,
             init_password=settings.secrets.init_password,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[api.ready]),
         )
@@ -55,6 +55,7 @@ class AppsTier(pulumi.ComponentResource):
         app = App(
             f"app-{name}",
             **self._console(),
+            app_name=name,
             dsl=app_file(name).read_text(encoding="utf-8"),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.admin]),
         )

@@ -13,7 +13,7 @@ from infra.published_defaults import PUBLISHED_DEFAULTS
 from tests.integration.stacks import PYTEST, Stack, settings_changed
 
 # A service whose start the stand-in refuses, as Dify does, when a number is none.
-BROKEN = "extraEnv.{service}.GUNICORN_TIMEOUT"
+BROKEN = "extraEnv.{service}.SQLALCHEMY_POOL_SIZE"
 
 
 def chat(stack: Stack, key: str, query: str, **more: str) -> httpx.Response:
@@ -95,7 +95,7 @@ def test_service_that_fails_to_start_fails_every_up_until_mended(stack: Stack) -
         for failed in (first, second):
             assert failed.code == 1
             assert "worker: exited with code" in failed.told
-            assert "GUNICORN_TIMEOUT" in failed.told, "the last log lines are shown"
+            assert "SQLALCHEMY_POOL_SIZE" in failed.told, "the last log lines are shown"
             assert "Traceback" not in failed.told
     stack.up()
     assert stack.container("worker").attrs["State"]["Status"] == "running"
