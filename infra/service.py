@@ -26,12 +26,16 @@ class HealthCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file placed in the container before it starts. ``owner`` is a numeric uid."""
+    """A file placed in the container before it starts.
+
+    ``owner`` is a uid, root when None. Only for services without ``user``: with both, the engine looks the uid
+    up among the users of its host, where it need not exist.
+    """
 
     path: str
     content: pulumi.Input[str]
     mode: str = "0444"
-    owner: int = 0
+    owner: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

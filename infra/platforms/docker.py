@@ -151,8 +151,8 @@ def _upload(file: File) -> docker.ContainerUploadArgs:
         file=file.path,
         content=file.content,
         permissions=file.mode,
-        owner=str(file.owner),
-        group=str(file.owner),
+        owner=None if file.owner is None else str(file.owner),
+        group=None if file.owner is None else str(file.owner),
     )
 
 

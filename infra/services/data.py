@@ -111,7 +111,6 @@ def _redis(settings: Settings) -> ServiceSpec:
         image="redis",
         networks=(DATA,),
         after=("init_permissions",),
-        user=str(REDIS_UID),
         command=("redis-server", REDIS_CONFIG),
         files=(
             File(
@@ -129,6 +128,8 @@ def _redis(settings: Settings) -> ServiceSpec:
         ),
         mounts=(Mount(volume="redis", path="/data"),),
         health=HealthCheck(command=("sh", "-c", ping)),
+        # The image's entrypoint starts as root and drops to the user that the files belong to.
+        capabilities=("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"),
         stop_grace=60,
         limits=limits_of("redis", settings),
     )

@@ -244,8 +244,7 @@ def _proxy(name: str, networks: tuple[str, ...], settings: Settings) -> ServiceS
         user=str(SQUID_UID),
         entrypoint=("squid", "-NYC", "-f", "/etc/squid/squid.conf"),
         files=tuple(
-            File(path=path, content=text, owner=SQUID_UID)
-            for path, text in render.squid_files(name, settings).items()
+            File(path=path, content=text) for path, text in render.squid_files(name, settings).items()
         ),
         health=HealthCheck(command=("bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{ports.SQUID}")),
         limits=limits_of(name, settings),

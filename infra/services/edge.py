@@ -25,7 +25,7 @@ def service(settings: Settings, release: Release) -> ServiceSpec:
         # The log of the start itself goes to stderr too: the compiled-in file is not writable here.
         entrypoint=("nginx",),
         command=("-e", "stderr", "-c", NGINX_CONFIG, "-g", "daemon off;"),
-        files=tuple(File(path=path, content=text, owner=NGINX_UID) for path, text in files.items()),
+        files=tuple(File(path=path, content=text) for path, text in files.items()),
         ports=(Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address),),
         tmpfs={RUN_DIRECTORY: f"size=16m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         health=HealthCheck(
