@@ -1,6 +1,7 @@
 """Where an image comes from: the public registry, a private mirror of it, or a build on this machine."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,7 +90,8 @@ class Images:
             name=f"dify-kit/{key}:{digest}",
             # The provider does not look into the context: the digest tells it to build again.
             triggers={"context": digest},
-            build=docker.RemoteImageBuildArgs(context=str(ROOT / directory), target=target),
+            # Relative, so that a checkout at another path shows no change.
+            build=docker.RemoteImageBuildArgs(context=os.path.relpath(ROOT / directory), target=target),
             # Other stacks may run the same image, and a kept one makes the next `up` short.
             keep_locally=True,
             opts=pulumi.ResourceOptions(parent=self._group),

@@ -31,7 +31,7 @@ _API_HEALTH = HealthCheck(
 def _celery_health(release: Release) -> HealthCheck:
     # Importing Dify takes seconds of CPU: the engine asks rarely, `Ready` asks by itself.
     return HealthCheck(
-        command=("celery", "-A", release.celery_app, "inspect", "ping", "--timeout", "8"),
+        command=("celery", "-A", release.celery_app, "inspect", "ping"),
         interval=30,
         timeout=25,
         retries=3,

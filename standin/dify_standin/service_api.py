@@ -202,8 +202,9 @@ def _events(task_id: str, slot: str | None) -> Iterator[work.Event]:
                 yield {"event": "ping"}
                 continue
             event: work.Event = json.loads(popped[1])
+            last = event["event"] == "_end"
             yield event
-            if event["event"] == "_end":
+            if last:
                 return
         yield {"event": "_end", "status": "failed", "error": "the worker did not finish in time"}
     finally:
