@@ -30,7 +30,7 @@ def gunicorn(application: str, bind: list[str], threads: int, timeout: int = 360
         "--threads",
         str(threads),
     ]
-    arguments += ["--timeout", str(timeout), "--graceful-timeout", "55", "--keep-alive", "75"]
+    arguments += ["--timeout", str(timeout), "--graceful-timeout", "55", "--keep-alive", "2"]
     arguments += ["--worker-tmp-dir", "/dev/shm", "--log-level", "warning"]  # noqa: S108  # gunicorn's own advice
     arguments += [part for address in bind for part in ("--bind", address)]
     os.execvp(arguments[0], [*arguments, application])  # noqa: S606  # the container's one process
