@@ -1,163 +1,23 @@
-"""Dify's admin, apps and API keys as Pulumi resources.
-
-The providers are pickled by reference: this module must keep its name as long as stacks exist. They store the
-api container's name, not its id, so a recreated api changes nothing here.
-"""
+"""Dify's admin, apps and API keys as Pulumi resources."""
 
 import hashlib
-from typing import Any
 
 import pulumi
 import yaml
 from pulumi import dynamic
 
-from infra.resources.console_client import Console, ConsoleError, NotFoundError
-from infra.resources.console_transport import ContainerMissingError
+from infra.resources.console_providers import AdminProvider, AppKeyProvider, AppProvider, marker
 
-MARKER = "(managed by dify-kit: {name})"
-GONE = dynamic.ReadResult("", {})
-
-
-def _console(props: dict[str, Any]) -> Console:
-    return Console(
-        container=props["container"],
-        url=props["console_url"],
-        email=props["email"],
-        password=props["password"],
-    )
-
-
-def _diff(
-    olds: dict[str, Any], news: dict[str, Any], *, updates: set[str], replaces: set[str]
-) -> dynamic.DiffResult:
-    changed = {key for key in updates | replaces if olds.get(key) != news.get(key)}
-    return dynamic.DiffResult(
-        changes=bool(changed), replaces=sorted(changed & replaces), delete_before_replace=True
-    )
-
-
-# How the console is reached: a change is written down, and concerns nothing that Dify stores.
-ACCESS = {"container", "console_url", "email", "password"}
-
-
-def _delete_quietly(what: str, container: str, action: Any) -> None:  # noqa: ANN401  # a closure
-    try:
-        action()
-    except ContainerMissingError:
-        pulumi.log.warn(f"{what}: {container} is gone, so it stays in Dify's database")
-
-
-class AdminProvider(dynamic.ResourceProvider):
-    """Claims the instance; adopts it when it is claimed with the same credentials."""
-
-    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Claim or adopt. Raises when somebody else has claimed the instance."""
-        console = _console(props)
-        if not console.setup_finished():
-            console.claim(props["admin_name"], props["init_password"])
-        console.login()
-        return dynamic.CreateResult(props["email"], props)
-
-    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Report the admin gone when the instance is not claimed (an emptied database)."""
-        try:
-            finished = _console(props).setup_finished()
-        except ContainerMissingError:
-            # The api is being recreated: nothing can be said, and nothing was lost.
-            return dynamic.ReadResult(id_, props)
-        return dynamic.ReadResult(id_, props) if finished else GONE
-
-    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Everything can change in place, except the e-mail, which `update` refuses."""
-        return _diff(_olds, _news, updates=ACCESS | {"admin_name", "init_password"}, replaces=set())
-
-    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Change password and name in Dify."""
-        if _olds["email"] != _news["email"]:
-            raise ConsoleError(
-                f"dify:adminEmail: {_news['email']}: the admin is {_olds['email']}, and Dify changes an e-mail only "
-                "by mail; set it back, or change it in the console and run `pulumi refresh` afterwards"
-            )
-        if _olds["password"] != _news["password"]:
-            _console({**_news, "password": _olds["password"]}).change_password(_news["password"])
-        if _olds["admin_name"] != _news["admin_name"]:
-            _console(_news).rename(_news["admin_name"])
-        return dynamic.UpdateResult(_news)
-
-    def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Nothing: an instance cannot be unclaimed, and its data may outlive the stack."""
-
-
-class AppProvider(dynamic.ResourceProvider):
-    """An app, described by its DSL."""
-
-    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Import the app; one that an interrupted run left is found by its description and used again."""
-        console = _console(props)
-        found = console.find_app(MARKER.format(name=props["app_name"]))
-        app_id = console.import_app(props["dsl"], str(found["id"]) if found else None)
-        return dynamic.CreateResult(app_id, {**props, "app_id": app_id, "mode": console.app(app_id)["mode"]})
-
-    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Report the app gone when Dify does not have it."""
-        try:
-            app = _console(props).app(id_)
-        except NotFoundError:
-            return GONE
-        except ContainerMissingError:
-            return dynamic.ReadResult(id_, props)
-        return dynamic.ReadResult(id_, {**props, "mode": app["mode"]})
-
-    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Import again when the DSL changed; the app keeps its id, its keys and its conversations."""
-        return _diff(_olds, _news, updates=ACCESS | {"digest"}, replaces={"app_name"})
-
-    def update(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Import the new DSL over the app."""
-        console = _console(news)
-        if olds["digest"] != news["digest"]:
-            console.import_app(news["dsl"], id_)
-        return dynamic.UpdateResult({**news, "app_id": id_, "mode": console.app(id_)["mode"]})
-
-    def delete(self, id_: str, props: dict[str, Any]) -> None:
-        """Keep the app: it holds people's conversations, and a later `up` finds it by its description."""
-
-
-class AppKeyProvider(dynamic.ResourceProvider):
-    """An API key of an app. Dify cannot name keys, so each create makes a new one."""
-
-    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Make a key."""
-        key_id, key = _console(props).create_key(props["app_id"])
-        return dynamic.CreateResult(key_id, {**props, "key": key})
-
-    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Report the key gone when Dify does not list it."""
-        try:
-            known = {str(key["id"]) for key in _console(props).keys(props["app_id"])}
-        except NotFoundError:
-            return GONE
-        except ContainerMissingError:
-            return dynamic.ReadResult(id_, props)
-        return dynamic.ReadResult(id_, props) if id_ in known else GONE
-
-    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Another app needs another key."""
-        return _diff(_olds, _news, updates=ACCESS, replaces={"app_id"})
-
-    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Write down how the console is reached now."""
-        return dynamic.UpdateResult({**news, "key": olds["key"]})
-
-    def delete(self, id_: str, props: dict[str, Any]) -> None:
-        """Delete the key: from now on Dify refuses it."""
-        _delete_quietly(
-            "API key", props["container"], lambda: _console(props).delete_key(props["app_id"], id_)
-        )
+# Dify's console does not save a longer description.
+MOST_DESCRIPTION = 400
 
 
 class Admin(dynamic.Resource):
-    """The account that owns the instance."""
+    """The account that owns the instance.
+
+    Inputs: container (the api's name), console_url (public origin), email, password, admin_name, and
+    init_password (INIT_PASSWORD of the api). Passwords should be secret outputs.
+    """
 
     def __init__(
         self,
@@ -183,9 +43,12 @@ class Admin(dynamic.Resource):
 
 
 class App(dynamic.Resource):
-    """An app. Outputs: `app_id`, and `mode` as Dify names it."""
+    """An app, from the text of its DSL.
 
-    app_id: pulumi.Output[str]
+    `app_name` is what the kit calls it, whatever its title in Dify. `keep`: removing this resource leaves the
+    app in Dify. Outputs: `app_id`, and `mode` as Dify names it. Raises pulumi.RunError for a malformed DSL.
+    """
+
     mode: pulumi.Output[str]
 
     def __init__(
@@ -198,9 +61,10 @@ class App(dynamic.Resource):
         password: pulumi.Input[str],
         app_name: str,
         dsl: str,
+        keep: bool = True,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        marked = mark(dsl, app_name)
+        marked, mode = mark(dsl, app_name)
         props = {
             "container": container,
             "console_url": console_url,
@@ -209,10 +73,15 @@ class App(dynamic.Resource):
             "app_name": app_name,
             "dsl": marked,
             "digest": hashlib.sha256(marked.encode()).hexdigest(),
-            "app_id": None,
-            "mode": None,
+            "mode": mode,
+            "keep": keep,
         }
         super().__init__(AppProvider(), name, props, opts)
+
+    @property
+    def app_id(self) -> pulumi.Output[str]:
+        """The app's id in Dify, which a preview of a changed DSL knows too."""
+        return self.id
 
 
 class AppKey(dynamic.Resource):
@@ -237,15 +106,28 @@ class AppKey(dynamic.Resource):
             "email": email,
             "password": password,
             "app_id": app_id,
+            "owner": name,
             "key": None,
         }
         secret = pulumi.ResourceOptions(additional_secret_outputs=["key"])
         super().__init__(AppKeyProvider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
 
 
-def mark(dsl: str, app_name: str) -> str:
-    """Return the DSL with a description by which the app is found again after a lost state."""
-    document = yaml.safe_load(dsl)
-    described = str(document["app"].get("description") or "").strip()
-    document["app"]["description"] = f"{described} {MARKER.format(name=app_name)}".strip()
-    return yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
+def mark(dsl: str, app_name: str) -> tuple[str, str]:
+    """Return the DSL with a description by which the app is found again, and the app's mode.
+
+    Raises pulumi.RunError when the text is no DSL of an app.
+    """
+    try:
+        document = yaml.safe_load(dsl)
+    except yaml.YAMLError as problem:
+        raise pulumi.RunError(f"app {app_name}: its DSL is no YAML: {problem}") from None
+    app = document.get("app") if isinstance(document, dict) else None
+    if not isinstance(app, dict) or not app.get("mode") or not app.get("name"):
+        raise pulumi.RunError(
+            f"app {app_name}: its DSL has no app.mode or no app.name; export it from Dify's console"
+        )
+    end = marker(app_name)
+    described = str(app.get("description") or "").strip()[: MOST_DESCRIPTION - len(end) - 1]
+    app["description"] = f"{described} {end}".strip()
+    return yaml.safe_dump(document, allow_unicode=True, sort_keys=False), str(app["mode"])

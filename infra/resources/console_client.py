@@ -5,34 +5,67 @@ Routes and bodies: Dify's api/controllers/console, the same in all supported rel
 
 import base64
 import hashlib
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from infra.resources import console_transport as transport
-from infra.resources.console_transport import Answer, ContainerMissingError, Request, TransportError
+from infra.resources.console_session import (
+    SESSIONS,
+    LoginError,
+    LoginRefusedError,
+    Session,
+    Sessions,
+    cookie_header,
+    session_key,
+)
+from infra.resources.console_transport import (
+    REQUEST_SECONDS,
+    Answer,
+    ContainerMissingError,
+    NotReachedError,
+    Request,
+    Transport,
+    TransportError,
+)
 
-READY_SECONDS = 60
+CONSOLE = "/console/api"
 PAGE = 100
+# How long a call waits for an api that is starting.
+PATIENCE_SECONDS = 60
 # A DSL newer than Dify knows has to be confirmed; Dify then imports what it understands.
 PENDING, COMPLETED, WITH_WARNINGS = "pending", "completed", "completed-with-warnings"
-CONSOLE = "/console/api"
+# Dify imports over apps of these modes only, and only these have a draft to publish.
+WORKFLOW_MODES = frozenset({"advanced-chat", "workflow"})
+# On the storage volume, so that a recreated api container still knows what its predecessor noted.
+NOTES = "/app/api/storage/.dify-kit"
+
+_SECRET_FIELDS = ("password", "new_password", "repeat_new_password")
+_HINTS = {
+    "init_validate_failed": "; dify:initPassword is not the INIT_PASSWORD that the api runs with",
+    "max_keys_exceeded": "; Dify allows ten keys an app: delete some of them in the console",
+    "invalid_password": "; dify:adminPassword needs 8 characters or more, letters and digits",
+}
+_Found = TypeVar("_Found")
 
 
 class ConsoleError(Exception):
     """Dify refused. The message says what, why, and what to do; it never contains a secret."""
 
 
-class LoginError(ConsoleError):
-    """The admin's credentials were refused."""
-
-
 class NotFoundError(ConsoleError):
     """The object does not exist (any more)."""
+
+
+class NotClaimedError(ConsoleError):
+    """Nobody has claimed the instance: it has no account, no app and no key."""
+
+
+class UnavailableError(ConsoleError):
+    """Dify did not judge the request: its api or what it needs is away."""
 
 
 class _TryAgainError(Exception):
@@ -40,211 +73,283 @@ class _TryAgainError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
-    """The cookies of a console session, under the names Dify gave them (some begin with `__Host-`)."""
-
-    cookies: Mapping[str, str]
-
-    def headers(self) -> dict[str, str]:
-        """Return what every call of the session carries."""
-        token = next((value for name, value in self.cookies.items() if name.endswith("csrf_token")), "")
-        return {
-            "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
-            "X-CSRF-Token": token,
-        }
-
-
-@dataclass
-class _Sessions:
-    """One login for each container and password in a run. Dify locks an account for a day after a few failures."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    known: dict[str, Session | LoginError] = field(default_factory=dict)
-
-
-_SESSIONS = _Sessions()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Console:
-    """The console of the instance whose api runs in `container`.
+    """The console of one instance, for its admin.
 
-    `url` is the console's public origin; cookies and links depend on it. `send` is the transport.
+    `url` is the console's public origin. `patience` is how many seconds a call waits for an api that is
+    starting, `seconds` how long a request may take.
     """
 
-    container: str
+    transport: Transport
     url: str
     email: str
     password: str
-    send: Callable[[str, Request], Answer] = transport.send
+    patience: float = PATIENCE_SECONDS
+    seconds: int = REQUEST_SECONDS
+    sessions: Sessions = SESSIONS
 
     def setup_finished(self) -> bool:
         """Tell whether somebody has claimed the instance."""
-        answer = self._call(Request(method="GET", path=f"{CONSOLE}/setup"), HTTPStatus.OK)
-        return bool(answer.json().get("step") == "finished")
+        return bool(self._open("GET", "/setup").json().get("step") == "finished")
 
     def claim(self, name: str, init_password: str) -> None:
-        """Pass the gate and make the admin. Raises ConsoleError when Dify refuses."""
-        gate = self._call(
-            Request(method="POST", path=f"{CONSOLE}/init", json_body={"password": init_password}),
-            HTTPStatus.CREATED,
-        )
-        cookie = "; ".join(f"{key}={value}" for key, value in gate.cookies().items())
-        self._call(
-            Request(
-                method="POST",
-                path=f"{CONSOLE}/setup",
-                headers={"Cookie": cookie},
-                json_body={"email": self.email, "name": name, "password": self.password},
-            ),
-            HTTPStatus.CREATED,
-        )
+        """Pass the gate and make the admin. Raises ConsoleError when Dify refuses.
 
-    def login(self) -> Session:
-        """Return the session of this run, signing in when it is the first use. Raises LoginError."""
-        identity = transport.container_id(self.container) if self.send is transport.send else self.container
-        digest = hashlib.sha256(f"{self.email}\0{self.password}".encode()).hexdigest()
-        key = f"{identity}:{digest}"
-        with _SESSIONS.lock:
-            if key not in _SESSIONS.known:
-                _SESSIONS.known[key] = self._login()
-            known = _SESSIONS.known[key]
-        if isinstance(known, LoginError):
-            raise LoginError(str(known))
-        return known
-
-    def _login(self) -> Session | LoginError:
-        encoded = base64.b64encode(self.password.encode()).decode()
-        body = {"email": self.email, "password": encoded, "language": "en-US", "remember_me": True}
-        answer = self._send(Request(method="POST", path=f"{CONSOLE}/login", json_body=body))
-        if answer.status == HTTPStatus.OK:
-            return Session(cookies=answer.cookies())
-        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            return LoginError(
-                f"Dify has locked the account {self.email} after wrong passwords; the lock ends by itself "
-                "(dify:login.lockoutSeconds, 24 h by default)"
-            )
-        return LoginError(
-            f"Dify refused the admin {self.email} ({answer.status} {_code(answer)}): the instance belongs to "
-            "somebody else, or the password was changed in the console. Set dify:adminEmail and "
-            "dify:adminPassword to the account that claimed it, or start with empty volumes"
+        When somebody else was faster this returns too: signing in shows whose the instance is.
+        """
+        if self.setup_finished():
+            return
+        cookies: dict[str, str] = {}
+        if self._open("GET", "/init").json().get("status") != "finished":
+            gate = self._send(self._request("POST", "/init", body={"password": init_password}))
+            if _code(gate) == "already_setup":
+                return
+            cookies = self._checked(self._request("POST", "/init"), gate).cookies()
+        request = self._request(
+            "POST",
+            "/setup",
+            headers={"Cookie": cookie_header(cookies)} if cookies else {},
+            body={"email": self.email, "name": name, "password": self.password},
         )
+        answer = self._send(request)
+        if _code(answer) != "already_setup":
+            self._checked(request, answer)
+
+    def sign_in(self) -> Session:
+        """Return this run's session, made at the first use. Raises LoginError, NotClaimedError."""
+        return self.sessions.get(self._key(self.password), self._login)
 
     def rename(self, name: str) -> None:
         """Change the admin's name."""
         self._signed("POST", "/account/name", {"name": name})
 
     def change_password(self, new: str) -> None:
-        """Change the admin's password from this console's one to `new`."""
+        """Change the admin's password from this console's one to `new`; the session stays."""
         body = {"password": self.password, "new_password": new, "repeat_new_password": new}
         self._signed("POST", "/account/password", body)
+        self.sessions.keep(self._key(new), self.sign_in())
 
-    def find_app(self, marker: str) -> dict[str, Any] | None:
-        """Return the app whose description ends with `marker`, None when there is none."""
-        page = 1
-        while True:
-            answer = self._signed("GET", f"/apps?page={page}&limit={PAGE}").json()
-            for app in answer.get("data", []):
-                if str(app.get("description") or "").endswith(marker):
-                    return dict(app)
-            if not answer.get("has_more"):
-                return None
-            page += 1
+    def find_app(self, marker: str, mode: str) -> str | None:
+        """Return the id of the app of that mode whose description ends with `marker`.
+
+        The oldest one, as a copy made in the console has the description of its original.
+        """
+        marked = [
+            app
+            for app in self._apps()
+            if str(app.get("description") or "").endswith(marker) and app.get("mode") == mode
+        ]
+        oldest = min(marked, key=lambda app: int(app.get("created_at") or 0), default=None)
+        return str(oldest["id"]) if oldest else None
 
     def app(self, app_id: str) -> dict[str, Any]:
         """Return an app. Raises NotFoundError."""
-        return dict(self._signed("GET", f"/apps/{app_id}").json())
+        return self._signed("GET", f"/apps/{app_id}").json()
 
-    def import_app(self, dsl: str, app_id: str | None = None) -> str:
+    def import_app(self, dsl: str, mode: str, app_id: str | None = None) -> str:
         """Import a DSL, over the app `app_id` when given, publish it, and return the app's id."""
         body: dict[str, Any] = {"mode": "yaml-content", "yaml_content": dsl}
         if app_id:
             body["app_id"] = app_id
         told = self._signed("POST", "/apps/imports", body).json()
         if told.get("status") == PENDING:
-            told = self._signed("POST", f"/apps/imports/{told['id']}/confirm", {}).json()
+            told = self._signed("POST", f"/apps/imports/{told.get('id')}/confirm", {}).json()
         if told.get("status") not in {COMPLETED, WITH_WARNINGS} or not told.get("app_id"):
             raise ConsoleError(f"Dify did not import the app: {told.get('error') or told.get('status')}")
         imported = str(told["app_id"])
-        if self.app(imported)["mode"] in {"advanced-chat", "workflow"}:
+        if mode in WORKFLOW_MODES:
             self._signed("POST", f"/apps/{imported}/workflows/publish", {})
         return imported
 
     def delete_app(self, app_id: str) -> None:
-        """Delete an app; one that is gone already is fine."""
-        self._gone_is_fine("DELETE", f"/apps/{app_id}")
+        """Delete an app with its keys and conversations; one that is gone already is fine."""
+        self._gone_is_fine(f"/apps/{app_id}")
 
-    def keys(self, app_id: str) -> list[dict[str, Any]]:
-        """Return an app's keys. Raises NotFoundError when the app is gone."""
-        return list(self._signed("GET", f"/apps/{app_id}/api-keys").json().get("data", []))
+    def keys(self, app_id: str) -> set[str]:
+        """Return the ids of an app's keys. Raises NotFoundError when the app is gone."""
+        listed = self._signed("GET", f"/apps/{app_id}/api-keys").json().get("data", [])
+        return {str(key["id"]) for key in listed}
 
-    def create_key(self, app_id: str) -> tuple[str, str]:
-        """Make a key for an app and return its id and itself."""
-        answer = self._signed("POST", f"/apps/{app_id}/api-keys", {}).json()
-        return str(answer["id"]), str(answer["token"])
+    def create_key(self, app_id: str, owner: str) -> tuple[str, str, str]:
+        """Make the app's key for `owner` and return its id, itself, and why it was not noted (or nothing).
+
+        Dify cannot name keys. The one that the same owner made before (a run was killed before it could
+        remember it, or could not delete it) is known by a note on the storage volume, and deleted first.
+        """
+        note = f"{NOTES}/{app_id}-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
+        left = self._reached(lambda: self.transport.read_note(note))
+        if left and left in self.keys(app_id):
+            self.delete_key(app_id, left)
+        answer = self._signed("POST", f"/apps/{app_id}/api-keys", {}, note=note)
+        made = answer.json()
+        if not made.get("id") or not made.get("token"):
+            raise ConsoleError(f"Dify answered {answer.status} to a new API key, without the key")
+        return str(made["id"]), str(made["token"]), answer.unnoted
 
     def delete_key(self, app_id: str, key_id: str) -> None:
         """Delete a key; one that is gone already is fine."""
-        self._gone_is_fine("DELETE", f"/apps/{app_id}/api-keys/{key_id}")
+        self._gone_is_fine(f"/apps/{app_id}/api-keys/{key_id}")
 
-    def _gone_is_fine(self, method: str, path: str) -> None:
+    def _apps(self) -> Iterator[dict[str, Any]]:
+        page = 1
+        while True:
+            told = self._signed("GET", f"/apps?page={page}&limit={PAGE}").json()
+            yield from told.get("data", [])
+            if not told.get("has_more"):
+                return
+            page += 1
+
+    def _gone_is_fine(self, path: str) -> None:
         try:
-            self._signed(method, path)
+            self._signed("DELETE", path)
         except NotFoundError:
             return
 
-    def _signed(self, method: str, path: str, body: Any = None) -> Answer:  # noqa: ANN401  # JSON
-        headers = self.login().headers()
-        request = Request(method=method, path=f"{CONSOLE}{path}", headers=headers, json_body=body)
-        return self._call(request, HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT)
+    def _key(self, password: str) -> str:
+        return session_key(self.transport.identity(), self.email, password)
 
-    def _call(self, request: Request, *wanted: HTTPStatus) -> Answer:
-        answer = self._send(request)
-        if answer.status in wanted:
-            return answer
-        told = answer.json()
-        message = told.get("message", "") if isinstance(told, dict) else ""
-        text = f"{request.method} {request.path} answered {answer.status} {_code(answer)}: {message}".rstrip(
-            ": "
+    def _login(self) -> Session:
+        # Asked first, as an instance without accounts would count the attempt as a failure.
+        if not self.setup_finished():
+            raise NotClaimedError(f"nobody has claimed the instance at {self.url}")
+        body = {"email": self.email, "password": _encoded(self.password), "remember_me": True}
+        answer = self._send(self._request("POST", "/login", body=body))
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise UnavailableError(f"POST {CONSOLE}/login answered {answer.status}")
+        cookies = answer.cookies()
+        if answer.status == HTTPStatus.OK and answer.json().get("result") == "success" and cookies:
+            return Session(cookies=cookies)
+        raise self._login_error(answer)
+
+    def _login_error(self, answer: Answer) -> LoginError:
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return LoginError(
+                f"Dify has locked the account {self.email} after wrong passwords; the lock ends by itself "
+                "(dify:login.lockoutSeconds, 24 h by default)"
+            )
+        if answer.status == HTTPStatus.FORBIDDEN:
+            return LoginError(
+                "Dify does not let anybody sign in with e-mail and password, and the kit signs in so: "
+                "set dify:login.emailPassword to true"
+            )
+        if answer.status == HTTPStatus.OK:
+            return LoginError(f"the account {self.email} has no workspace in this instance")
+        return LoginRefusedError(
+            f"Dify refused the admin {self.email} ({answer.status} {_code(answer)}): the instance was "
+            "claimed by somebody else, or the password was changed in the console. Two ways out: set "
+            "dify:adminEmail and dify:adminPassword to the account that owns the instance; or, when its data "
+            "is worth nothing, remove the stack with its volumes and deploy it again. (Dify locks an account "
+            "for a day after six wrong passwords; each run tries once.)"
         )
+
+    def _renewed(self, stale: Session) -> Session:
+        """Return a new session for one that has expired: by its refresh token, else by signing in again."""
+        headers = {"Cookie": cookie_header(stale.cookies)}
+        answer = self._send(self._request("POST", "/refresh-token", headers=headers))
+        cookies = answer.cookies()
+        if answer.status == HTTPStatus.OK and cookies:
+            return Session(cookies={**stale.cookies, **cookies})
+        return self._login()
+
+    def _signed(self, method: str, path: str, body: Any = None, note: str = "") -> Answer:  # noqa: ANN401  # JSON
+        session = self.sign_in()
+        request = self._request(method, path, headers=session.headers(), body=body, note=note)
+        answer = self._send(request)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            session = self.sessions.renew(self._key(self.password), session, lambda: self._renewed(session))
+            request = self._request(method, path, headers=session.headers(), body=body, note=note)
+            answer = self._send(request)
+        return self._checked(request, answer)
+
+    def _open(self, method: str, path: str) -> Answer:
+        request = self._request(method, path)
+        return self._checked(request, self._send(request))
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        body: Any = None,  # noqa: ANN401  # JSON
+        note: str = "",
+    ) -> Request:
+        host = urlsplit(self.url).netloc
+        return Request(
+            method=method,
+            path=f"{CONSOLE}{path}",
+            headers={**({"Host": host} if host else {}), **(headers or {})},
+            json_body=body,
+            seconds=self.seconds,
+            note=note,
+        )
+
+    def _checked(self, request: Request, answer: Answer) -> Answer:
+        """Return a good answer. Raises ConsoleError for any other."""
+        if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+            return answer
+        said = ": ".join(part for part in (_code(answer), _message(answer)) if part)
+        text = f"{request.method} {request.path} answered {answer.status} {said}".rstrip()
+        text = _without_secrets(text, self.password, request)
         if answer.status == HTTPStatus.NOT_FOUND:
             raise NotFoundError(text)
-        raise ConsoleError(f"{text}{_hint(_code(answer))}")
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise UnavailableError(f"{text}; the api's log says why")
+        raise ConsoleError(f"{text}{_HINTS.get(_code(answer), '')}")
 
     def _send(self, request: Request) -> Answer:
-        """Send, again while the api is starting; never again once Dify has judged the request."""
+        return self._reached(lambda: self._once(request))
 
-        def once() -> Answer:
-            try:
-                answer = self.send(self.container, request)
-            except ContainerMissingError:
-                raise
-            except TransportError as problem:
-                raise _TryAgainError(str(problem)) from problem
-            if answer.status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}:
-                raise _TryAgainError(f"{request.path} answered {answer.status}")
-            return answer
+    def _once(self, request: Request) -> Answer:
+        answer = self.transport.send(request)
+        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise _TryAgainError(f"{request.path} answered {answer.status}")
+        return answer
 
+    def _reached(self, action: Callable[[], _Found]) -> _Found:
+        """Do it, again while the api is starting; never again what Dify may have carried out.
+
+        Raises UnavailableError, ContainerMissingError.
+        """
         try:
             return Retrying(
-                retry=retry_if_exception_type(_TryAgainError),
-                stop=stop_after_delay(READY_SECONDS),
-                wait=wait_exponential(multiplier=0.5, max=5),
-            )(once)
+                retry=retry_if_exception_type((_TryAgainError, NotReachedError)),
+                stop=stop_after_delay(self.patience),
+                wait=wait_exponential(multiplier=0.25, max=3),
+            )(action)
         except RetryError as problem:
             last = problem.last_attempt.exception()
-            raise ConsoleError(f"Dify's api did not answer within {READY_SECONDS} s; last: {last}") from None
+            raise UnavailableError(
+                f"Dify's api did not answer within {self.patience:.0f} s; last: {last}"
+            ) from None
+        except ContainerMissingError:
+            raise
+        except TransportError as problem:
+            raise UnavailableError(str(problem)) from None
+
+
+def _encoded(password: str) -> str:
+    return base64.b64encode(password.encode()).decode()
 
 
 def _code(answer: Answer) -> str:
     told = answer.json()
-    return str(told.get("code", "")) if isinstance(told, dict) else ""
+    return str(told.get("code") or told.get("custom") or "")
 
 
-def _hint(code: str) -> str:
-    hints = {
-        "init_validate_failed": "; dify:initPassword is not the INIT_PASSWORD that the api runs with",
-        "max_keys_exceeded": "; delete keys of this app in Dify's console: it allows ten",
-        "already_setup": "; somebody claimed the instance a moment ago",
-    }
-    return hints.get(code, "")
+def _message(answer: Answer) -> str:
+    """Return what Dify says was wrong, in any of the shapes in which it says so."""
+    told = answer.json()
+    error = told.get("error")
+    nested = error.get("message") if isinstance(error, dict) else error
+    return " ".join(str(told.get("message") or nested or "").split())
+
+
+def _without_secrets(text: str, password: str, request: Request) -> str:
+    """Return the text without the request's secrets: Dify's validation errors repeat their input."""
+    body = request.json_body if isinstance(request.json_body, dict) else {}
+    values = [password, _encoded(password), *(str(body[name]) for name in _SECRET_FIELDS if body.get(name))]
+    cookies = [pair.partition("=")[2] for pair in request.headers.get("Cookie", "").split("; ")]
+    for secret in sorted({value for value in [*values, *cookies] if value}, key=len, reverse=True):
+        text = text.replace(secret, "[hidden]")
+    return text

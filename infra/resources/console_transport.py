@@ -1,46 +1,87 @@
 """HTTP requests to Dify's api from inside its own container, through the Docker Engine API.
 
-Nothing has to be published for it, it works with a remote engine, and no secret becomes visible: a request goes
-to the process's standard input, never to its arguments or environment.
+Nothing has to be published for it, it works with a remote engine, and no secret becomes visible: a request
+goes to the process's standard input, never to its arguments or environment.
 """
 
 import json
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from infra import ports
 
 API = f"http://127.0.0.1:{ports.API}"
 REQUEST_SECONDS = 60
-EXEC_MARGIN_SECONDS = 15
+# The engine's own answers (inspect, create an exec) come within this time, or not at all.
+ENGINE_SECONDS = 15
 
-# Runs in the api container, which has Python: one JSON line in, one JSON line out.
+# Runs in the api container, which has Python: one JSON line in, one JSON line out. It ends by itself when the
+# time is up, and goes on to its end when this side is killed: with `note`, the id of what Dify made is then
+# written down before anybody is told, so that the next run knows it.
 SCRIPT = """
-import json, sys, urllib.error, urllib.request
+import json, os, signal, sys, urllib.error, urllib.request
+
 class Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args):
         return None
+
+def ask(asked):
+    body = asked["body"]
+    request = urllib.request.Request(asked["url"], method=asked["method"], headers=asked["headers"],
+                                     data=None if body is None else body.encode())
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Stay)
+    try:
+        answer = opener.open(request)
+    except urllib.error.HTTPError as problem:
+        answer = problem
+    return {"status": answer.status, "headers": answer.headers.items(),
+            "body": answer.read().decode("utf-8", "replace")}
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".new", "w") as file:
+        file.write(text)
+    os.replace(path + ".new", path)
+
+def read(path):
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
 asked = json.loads(sys.stdin.readline())
-body = asked["body"]
-request = urllib.request.Request(asked["url"], method=asked["method"], headers=asked["headers"],
-                                 data=None if body is None else body.encode())
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Stay)
+signal.alarm(asked["seconds"])
+note = asked["note"]
 try:
-    answer = opener.open(request, timeout=asked["timeout"])
-except urllib.error.HTTPError as problem:
-    answer = problem
-except OSError as problem:
-    print(json.dumps({"problem": str(problem)}))
-    sys.exit(0)
-print(json.dumps({"status": answer.status, "headers": answer.headers.items(),
-                  "body": answer.read().decode("utf-8", "replace")}))
+    if asked["url"]:
+        told = ask(asked)
+        if note and 200 <= told["status"] < 300:
+            try:
+                write(note, str(json.loads(told["body"])["id"]))
+            except OSError as problem:
+                told["unnoted"] = str(problem)
+    else:
+        told = {"note": read(note)}
+except Exception as problem:
+    reason = getattr(problem, "reason", problem)
+    told = {"problem": str(reason), "refused": isinstance(reason, ConnectionRefusedError)}
+print(json.dumps(told))
 """
+# Isolated: neither PYTHON* variables nor modules in the working directory of the container change the script.
+COMMAND = ["python3", "-I", "-c", SCRIPT]
 
 
 class TransportError(Exception):
-    """The request did not reach Dify's api, or its answer did not come back."""
+    """The answer did not come back. The request may have been carried out."""
+
+
+class NotReachedError(TransportError):
+    """Nothing listens on Dify's port: the request was not carried out."""
 
 
 class ContainerMissingError(TransportError):
@@ -49,100 +90,193 @@ class ContainerMissingError(TransportError):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An HTTP answer. `headers` keeps repeated ones."""
+    """An HTTP answer. `headers` keeps repeated ones; `unnoted` says why a note could not be written."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""
+    unnoted: str = ""
 
-    def json(self) -> Any:  # noqa: ANN401  # whatever Dify answers
-        """Return the parsed body; an empty mapping for a body that is no JSON."""
+    def json(self) -> dict[str, Any]:
+        """Return the parsed body; an empty mapping for a body that is no JSON object."""
         try:
-            return json.loads(self.body)
+            told = json.loads(self.body)
         except ValueError:
             return {}
+        return told if isinstance(told, dict) else {}
 
     def cookies(self) -> dict[str, str]:
-        """Return the cookies that the answer sets."""
+        """Return the cookies that the answer sets, `__Host-` ones too; not those that it takes back."""
         found = {}
         for name, value in self.headers:
             if name.lower() == "set-cookie":
-                key, _, rest = value.partition("=")
-                found[key.strip()] = rest.partition(";")[0]
+                pair, _, _ = value.partition(";")
+                key, _, content = pair.partition("=")
+                if content.strip().strip('"'):
+                    found[key.strip()] = content.strip()
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """An HTTP request to a path of Dify's api."""
+    """An HTTP request to a path of Dify's api.
+
+    `seconds` is the most it may take. `note` is a file in the container that gets the `id` of the answer.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     json_body: Any = None
+    seconds: int = REQUEST_SECONDS
+    note: str = ""
 
     def line(self) -> bytes:
         """Return the request as the line that the script reads."""
         body = None if self.json_body is None else json.dumps(self.json_body)
         headers = dict(self.headers) | ({} if body is None else {"Content-Type": "application/json"})
-        asked = {
-            "method": self.method,
-            "url": f"{API}{self.path}",
-            "headers": headers,
-            "body": body,
-            "timeout": REQUEST_SECONDS,
-        }
-        return json.dumps(asked).encode() + b"\n"
+        return _line(
+            method=self.method,
+            url=f"{API}{self.path}",
+            headers=headers,
+            body=body,
+            note=self.note,
+            seconds=self.seconds,
+        )
 
 
-def container_id(container: str) -> str:
-    """Return the id of the running container of that name. Raises ContainerMissingError."""
-    import docker  # noqa: PLC0415  # only where the engine is needed
+class Transport(Protocol):
+    """A way to one api. All raise TransportError."""
+
+    def identity(self) -> str:
+        """Return what changes when the api behind the way is another one."""
+
+    def send(self, request: Request) -> Answer:
+        """Carry out a request."""
+
+    def read_note(self, path: str) -> str:
+        """Return what an earlier request noted, empty when there is no such note."""
+
+
+@dataclass(frozen=True)
+class ContainerTransport:
+    """The way into a container of the engine that DOCKER_HOST names."""
+
+    container: str
+
+    def identity(self) -> str:
+        """Return the id of the running container. Raises ContainerMissingError."""
+        with _engine() as engine:
+            return _running(engine, self.container)
+
+    def send(self, request: Request) -> Answer:
+        """Carry out `request` inside the container. Raises TransportError, also when it takes too long."""
+        told = self._exec(request.line(), request.seconds, f"{request.method} {request.path}")
+        return Answer(
+            status=told["status"],
+            headers=tuple((name, value) for name, value in told["headers"]),
+            body=told["body"],
+            unnoted=told.get("unnoted", ""),
+        )
+
+    def read_note(self, path: str) -> str:
+        """Return the content of a note. Raises TransportError."""
+        line = _line(method="", url="", headers={}, body=None, note=path, seconds=ENGINE_SECONDS)
+        return str(self._exec(line, ENGINE_SECONDS, "reading a note")["note"])
+
+    def _exec(self, line: bytes, seconds: int, what: str) -> dict[str, Any]:
+        import docker  # noqa: PLC0415  # the providers are pickled; the SDK is needed where they run
+        import requests  # noqa: PLC0415
+        from docker.utils.socket import SocketError  # noqa: PLC0415
+
+        try:
+            with _engine() as engine:
+                identity = _running(engine, self.container)
+                stdout, stderr, late = _run(engine, identity, line, seconds + ENGINE_SECONDS)
+        except ContainerMissingError:
+            raise
+        except (docker.errors.DockerException, requests.RequestException, SocketError, OSError) as problem:
+            raise TransportError(f"{what} in {self.container}: {problem}") from None
+        told = _parse(stdout)
+        if not told:
+            said = stderr.decode(errors="replace").strip().splitlines()
+            silence = f"no answer within {seconds} s" if late or not said else said[-1]
+            raise TransportError(f"{what} in {self.container}: {silence}")
+        if "problem" in told:
+            kind = NotReachedError if told["refused"] else TransportError
+            raise kind(f"{what} in {self.container}: {told['problem']}")
+        return told
+
+
+def _line(**asked: Any) -> bytes:  # noqa: ANN401  # what the script reads
+    return json.dumps(asked).encode() + b"\n"
+
+
+def _parse(stdout: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(stdout)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+@contextmanager
+def _engine() -> Iterator[Any]:
+    import docker  # noqa: PLC0415
+    import requests  # noqa: PLC0415
 
     try:
-        found = docker.from_env(timeout=EXEC_MARGIN_SECONDS).api.inspect_container(container)
-    except docker.errors.NotFound as problem:
-        raise ContainerMissingError(f"there is no container {container}") from problem
+        client = docker.from_env(timeout=ENGINE_SECONDS)
+    except (docker.errors.DockerException, requests.RequestException) as problem:
+        raise TransportError(f"the Docker engine does not answer: {problem}") from None
+    with closing(client):
+        yield client.api
+
+
+def _running(engine: Any, container: str) -> str:  # noqa: ANN401  # docker's APIClient
+    import docker  # noqa: PLC0415
+    import requests  # noqa: PLC0415
+
+    try:
+        found = engine.inspect_container(container)
+    except docker.errors.NotFound:
+        raise ContainerMissingError(f"there is no container {container}") from None
+    except (docker.errors.DockerException, requests.RequestException) as problem:
+        raise TransportError(f"the Docker engine does not answer: {problem}") from None
     if not found["State"]["Running"]:
         raise ContainerMissingError(f"container {container} does not run ({found['State']['Status']})")
     return str(found["Id"])
 
 
-def send(container: str, request: Request) -> Answer:
-    """Carry out `request` inside the container. Raises TransportError, also when it takes too long."""
-    import docker  # noqa: PLC0415
+def _run(engine: Any, identity: str, line: bytes, seconds: float) -> tuple[bytes, bytes, bool]:  # noqa: ANN401
+    """Run the script with `line` on its standard input: (stdout, stderr, whether the time ran out).
+
+    The line ends with a newline, so the script needs no end of file: not every kind of connection to an
+    engine can be closed in one direction.
+    """
     from docker.utils.socket import frames_iter  # noqa: PLC0415
 
-    client = docker.from_env(timeout=REQUEST_SECONDS + EXEC_MARGIN_SECONDS)
-    identity = container_id(container)
+    run = engine.exec_create(identity, COMMAND, stdin=True)
+    stream = engine.exec_start(run["Id"], socket=True)
+    raw = getattr(stream, "_sock", stream)
+    output = {1: b"", 2: b""}
+    late = threading.Event()
+
+    def give_up() -> None:
+        # docker's reader polls without end; a connection that was shut down wakes it.
+        late.set()
+        with suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
+
+    watch = threading.Timer(seconds, give_up)
+    watch.daemon = True
+    watch.start()
     try:
-        run = client.api.exec_create(identity, ["python3", "-c", SCRIPT], stdin=True)
-        stream = client.api.exec_start(run["Id"], socket=True)
-        raw: socket.socket = getattr(stream, "_sock", stream)
-        raw.settimeout(REQUEST_SECONDS + EXEC_MARGIN_SECONDS)
-        raw.sendall(request.line())
-        output = {1: b"", 2: b""}
-        for number, data in frames_iter(stream, tty=False):
+        raw.settimeout(seconds)
+        raw.sendall(line)
+        for number, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
             output[number] += data
+    finally:
+        watch.cancel()
         stream.close()
-    except (docker.errors.APIError, OSError) as problem:
-        raise TransportError(f"{request.method} {request.path} in {container}: {problem}") from problem
-    return _answer(output[1], output[2], request, container)
-
-
-def _answer(stdout: bytes, stderr: bytes, request: Request, container: str) -> Answer:
-    try:
-        told = json.loads(stdout)
-    except ValueError:
-        said = stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1] if said else "no output"
-        raise TransportError(
-            f"{request.method} {request.path} in {container} gave no answer: {reason}"
-        ) from None
-    if "problem" in told:
-        raise TransportError(f"{request.method} {request.path} in {container}: {told['problem']}")
-    return Answer(
-        status=told["status"],
-        headers=tuple((name, value) for name, value in told["headers"]),
-        body=told["body"],
-    )
+    return output[1], output[2], late.is_set()
