@@ -1,5 +1,6 @@
 """PostgreSQL and Redis: connections, and the schema with its revisions."""
 
+import atexit
 import os
 import threading
 import time
@@ -82,6 +83,8 @@ def _connections() -> ConnectionPool[psycopg.Connection[Row]]:
                 check=ConnectionPool.check_connection,
                 open=True,
             )
+            # Left to the interpreter's own end, its threads cost 20 s.
+            atexit.register(_pool.close, timeout=0.5)
         return _pool
 
 
