@@ -1,9 +1,9 @@
 """The command line: ``dify-kit``. Importing a module below registers its commands."""
 
-from dify_kit import deploy, env
+from dify_kit import deploy, env, machine
 from dify_kit.app import app
 
-__all__ = ["app", "deploy", "env", "main"]
+__all__ = ["app", "deploy", "env", "machine", "main"]
 
 
 def main() -> None:

@@ -50,6 +50,23 @@ def pulled_name(image: Image, mirror: str) -> str:
     return f"{prefix}{image.repository}:{image.tag}{digest}"
 
 
+def local_name(role: str) -> str:
+    """Return the name under which mode `local` builds a role's image."""
+    directory, _ = LOCAL_BUILDS[role]
+    return f"dify-kit/{_local_key(role)}:{context_digest(ROOT / directory)}"
+
+
+def _local_key(role: str) -> str:
+    directory, target = LOCAL_BUILDS[role]
+    name = Path(directory).name
+    return f"{name}-{target}" if target else name
+
+
+def reference(role: str, mode: str, mirror: str, release: Release) -> str:
+    """Return the name of the image that a stack of these settings runs for a role."""
+    return local_name(role) if mode == "local" else pulled_name(release.images[role], mirror)
+
+
 class Images:
     """The images of one stack; each is pulled or built once, when a service first needs it."""
 
@@ -63,9 +80,7 @@ class Images:
     def id_of(self, role: str) -> pulumi.Output[str]:
         """Return the image id for a role of the catalogue."""
         if self._mode == "local":
-            directory, target = LOCAL_BUILDS[role]
-            key = f"{Path(directory).name}-{target}" if target else Path(directory).name
-            return self._image(key, lambda: self._build(key, directory, target)).image_id
+            return self._image(_local_key(role), lambda: self._build(role)).image_id
         image = self._release.images[role]
         key = image.repository.rsplit("/", 1)[-1]
         return self._image(key, lambda: self._pull(key, image)).image_id
@@ -83,11 +98,12 @@ class Images:
             opts=pulumi.ResourceOptions(parent=self._group),
         )
 
-    def _build(self, key: str, directory: str, target: str | None) -> docker.RemoteImage:
+    def _build(self, role: str) -> docker.RemoteImage:
+        directory, target = LOCAL_BUILDS[role]
         digest = context_digest(ROOT / directory)
         return docker.RemoteImage(
-            key,
-            name=f"dify-kit/{key}:{digest}",
+            _local_key(role),
+            name=local_name(role),
             # The provider does not look into the context: the digest tells it to build again.
             triggers={"context": digest},
             # Relative, so that a checkout at another path shows no change.

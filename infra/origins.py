@@ -28,7 +28,7 @@ def host_problem(host: str) -> str | None:
     return None
 
 
-def origin_problem(origin: str) -> str | None:
+def origin_problem(origin: str) -> str | None:  # noqa: C901, PLR0911  # one rule after another
     """Return what keeps `origin` from being an origin as a browser sends it, or None when it is one."""
     if origin != origin.strip() or any(
         character.isspace() or ord(character) < ord(" ") for character in origin

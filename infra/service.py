@@ -28,8 +28,8 @@ class HealthCheck:
 class File:
     """A file placed in the container before it starts.
 
-    ``owner`` is a uid, root when None. Only for services without ``user``: with both, the engine looks the uid
-    up among the users of its host, where it need not exist.
+    ``owner`` is a uid, root when None. Only for services without ``user``: with both, the engine looks the
+    uid up among the users of its host, where it need not exist.
     """
 
     path: str

@@ -277,8 +277,8 @@ class _Reader:
         top = self._top
         if not _STACK.fullmatch(self._stack):
             self._problems.lines.append(
-                f"stack name {shown(self._stack)}: cannot name containers; use a lower-case letter, then at most "
-                "30 lower-case letters, digits or '-'"
+                f"stack name {shown(self._stack)}: cannot name containers; use a lower-case letter, then at "
+                "most 30 lower-case letters, digits or '-'"
             )
         release = top.choice("release", tuple(RELEASES))
         self._release = RELEASES[release]

@@ -24,10 +24,10 @@ marker=/app_storage/.dify-kit
 refuse() { echo "refused: $1" >&2; exit 3; }
 if [ -f "$marker" ]; then
   . "$marker"
-  [ "$images" = "$KIT_IMAGES" ] || refuse "the volumes of this stack were made with dify:images $images, \
-not $KIT_IMAGES. Set it back, or start a stack of another name and move the data."
-  [ "$postgres" = "$KIT_POSTGRES" ] || refuse "the database volume is of PostgreSQL $postgres, and this stack \
-would start PostgreSQL $KIT_POSTGRES. Dump it with the old major and restore it with the new one."
+  [ "$images" = "$KIT_IMAGES" ] || refuse "the volumes of this stack were made with dify:images \
+$images, not $KIT_IMAGES. Set it back, or start a stack of another name and move the data."
+  [ "$postgres" = "$KIT_POSTGRES" ] || refuse "the database volume is of PostgreSQL $postgres, and this \
+stack would start PostgreSQL $KIT_POSTGRES. Dump it with the old major and restore it with the new one."
   [ "$vector" = "$KIT_VECTOR" ] || refuse "the vectors of this stack lie in $vector, not $KIT_VECTOR. Set \
 dify:vectorStore back to $vector, or start a stack of another name and index the documents there."
   [ "$release" -le "$KIT_RELEASE_NUMBER" ] || refuse "the data was migrated by a newer Dify ($version) than \

@@ -19,6 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
 PYTEST = CHECKOUT / ".venv" / "bin" / "pytest"
 UP_SECONDS = 900
+# `refresh` looks at a resource; what it finds shows as another step.
+UNCHANGED = {"same", "read", "refresh"}
 
 
 def free_port() -> int:
@@ -49,6 +51,7 @@ class Stack:
 
     home: Path
     release: str = "1.17.1"
+    # One edge for each test run: no two of them share a name or a port.
     name: str = field(default_factory=lambda: f"it-{secrets.token_hex(3)}")
     port: int = field(default_factory=free_port)
 
@@ -119,11 +122,7 @@ class Stack:
         done = self.pulumi("preview", "--json", *arguments)
         assert done.code == 0, done.told
         steps = json.loads(done.stdout).get("steps", [])
-        return {
-            step["urn"].rsplit("::", 1)[-1]: step["op"]
-            for step in steps
-            if step["op"] not in {"same", "read"}
-        }
+        return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps if step["op"] not in UNCHANGED}
 
     def smoke(self) -> Done:
         """Run the smoke tests against this stack."""

@@ -1,0 +1,101 @@
+"""Checks of rendered nginx files: they parse, gixy finds nothing new, and nginx itself accepts them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import crossplane
+
+from infra.edge_context import RUN_DIRECTORY
+
+NGINX_SECONDS = 60
+GIXY_SECONDS = 60
+
+# What gixy finds and we mean, each with the reason. Anything else is a failure.
+GIXY_EXCEPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "host_spoofing": (
+            "Dify builds links from the Host header, port included, which $host would lose; other hosts than "
+            "server_name never get here, they end in the default server with 444"
+        ),
+    }
+)
+
+
+class NginxError(Exception):
+    """The rendered configuration is not fit to run. The message names file and line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something gixy found: its name, how bad it is, and where."""
+
+    plugin: str
+    severity: str
+    summary: str
+
+
+def parse(directory: Path) -> list[dict[str, object]]:
+    """Parse the configuration below `directory` with crossplane; return its files. Raises NginxError."""
+    # crossplane's tables know neither every stream directive nor njs, so contexts are not checked by it.
+    payload = crossplane.parse(
+        str(directory / "nginx.conf"), check_ctx=False, check_args=False, comments=False, combine=False
+    )
+    errors = [
+        error
+        for error in payload["errors"]
+        if "/etc/nginx/" not in error["error"] and "No such file" not in error["error"]
+    ]
+    if errors:
+        first = errors[0]
+        where = str(first["file"]).removeprefix(f"{directory}/")
+        raise NginxError(f"{where}, line {first['line']}: {first['error']}")
+    return list(payload["config"])
+
+
+def lint(directory: Path) -> list[Finding]:
+    """Return what gixy finds and no exception covers. Raises NginxError when gixy itself fails."""
+    gixy = Path(sys.executable).with_name("gixy")
+    done = subprocess.run(
+        [str(gixy), "--format", "json", str(directory / "nginx.conf")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=GIXY_SECONDS,
+    )
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        raise NginxError(f"gixy failed: {done.stderr.strip()[-300:]}") from None
+    return [
+        Finding(plugin=issue["plugin"], severity=issue["severity"], summary=issue["summary"])
+        for issue in found
+        if issue["plugin"] not in GIXY_EXCEPTIONS
+    ]
+
+
+def accept(directory: Path, image: str, destination: str) -> None:
+    """Run `nginx -t` on the files in the image that will run them. Raises NginxError with its words."""
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--read-only",
+        "--user",
+        "101",
+        "--cap-drop",
+        "ALL",
+    ]
+    command += ["--tmpfs", f"{RUN_DIRECTORY}:uid=101,mode=0700", "--tmpfs", "/tmp", "--entrypoint", "nginx"]  # noqa: S108  # the container's own
+    command += ["--volume", f"{directory}:{destination}:ro", image]
+    command += ["-e", "stderr", "-t", "-c", f"{destination}/nginx.conf"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=NGINX_SECONDS)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if "[emerg]" in line or "[error]" in line]
+        raise NginxError((said[0] if said else done.stderr.strip()).replace(f"{destination}/", ""))
