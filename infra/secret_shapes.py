@@ -68,6 +68,44 @@ def _console_password_problem(value: str) -> str | None:
     return "needs a letter and a digit, else Dify's console refuses it"
 
 
+# Variables of Dify's services that carry a secret, and the setting that each comes from. One place for each
+# secret: `dify:extraEnv` may not set them a second time.
+SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
+    {
+        "SECRET_KEY": "secretKey",
+        "INIT_PASSWORD": "initPassword",
+        "DB_PASSWORD": "postgresPassword",
+        "PGVECTOR_PASSWORD": "postgresPassword",
+        "REDIS_PASSWORD": "redisPassword",
+        "CELERY_BROKER_URL": "redisPassword",
+        "DIFY_AGENT_REDIS_URL": "redisPassword",
+        "CODE_EXECUTION_API_KEY": "sandboxApiKey",
+        "API_KEY": "sandboxApiKey",
+        "PLUGIN_DAEMON_KEY": "pluginDaemonKey",
+        "SERVER_KEY": "pluginDaemonKey",
+        "DIFY_AGENT_PLUGIN_DAEMON_API_KEY": "pluginDaemonKey",
+        "INNER_API_KEY_FOR_PLUGIN": "pluginInnerApiKey",
+        "DIFY_INNER_API_KEY": "pluginInnerApiKey",
+        "DIFY_AGENT_INNER_API_KEY": "pluginInnerApiKey",
+        "WEAVIATE_API_KEY": "vectorStoreApiKey",
+        "AUTHENTICATION_APIKEY_ALLOWED_KEYS": "vectorStoreApiKey",
+        "QDRANT_API_KEY": "vectorStoreApiKey",
+        "QDRANT__SERVICE__API_KEY": "vectorStoreApiKey",
+        "DIFY_AGENT_SERVER_SECRET_KEY": "agentServerSecretKey",
+        "DIFY_AGENT_API_TOKEN": "agentApiToken",
+        "AGENT_BACKEND_API_TOKEN": "agentApiToken",
+        "DIFY_AGENT_LOCAL_SANDBOX_AUTH_TOKEN": "agentSandboxToken",
+        "SHELLCTL_AUTH_TOKEN": "agentSandboxToken",
+        "SMTP_PASSWORD": "mailPassword",
+        "RESEND_API_KEY": "mailPassword",
+        "SENDGRID_API_KEY": "mailPassword",
+        "S3_SECRET_KEY": "storageSecretKey",
+        "AWS_SECRET_KEY": "storageSecretKey",
+        "GITHUB_CLIENT_SECRET": "githubClientSecret",
+        "GOOGLE_CLIENT_SECRET": "googleClientSecret",
+    }
+)
+
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "adminPassword": Shape(low=8, high=64, rule=_console_password_problem, generate=lambda: password(24)),

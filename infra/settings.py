@@ -19,7 +19,7 @@ from infra.apps import app_file, known_apps
 from infra.project import declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.releases import DATA_SERVICES, JOBS, RELEASES, VECTOR_STORES, Release
-from infra.secret_shapes import SHAPES, Shape
+from infra.secret_shapes import SECRET_VARIABLES, SHAPES, Shape
 from infra.settings_reader import Problems, Section, shown
 
 NAMESPACE = "dify"
@@ -499,6 +499,10 @@ class _Reader:
                 if not _VARIABLE.fullmatch(name):
                     self._problems.add(
                         section.key(name), name, "no variable name", "use letters, digits and _"
+                    )
+                if setting := SECRET_VARIABLES.get(name):
+                    self._problems.add_secret(
+                        section.key(name), "comes from a setting", f"set dify:{setting} instead"
                     )
             result[service] = {name: section.text(name) for name in section.values}
         return result

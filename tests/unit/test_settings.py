@@ -1,0 +1,284 @@
+"""Settings: what is accepted, what is derived, and one clear error for each malformed value."""
+
+import re
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.origins import origin_problem
+from infra.project import declared
+from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.releases import RELEASES
+from infra.secret_shapes import SHAPES
+from infra.settings import Settings, load, snake
+from tests.unit.configuration import SECRETS, configure, settings
+
+# (settings, the key that the error names, a part of the fix or reason)
+MALFORMED: list[tuple[dict[str, Any], str, str]] = [
+    ({"release": "9.9.9"}, "release", "1.17.1"),
+    ({"release": ""}, "release", "use one of"),
+    ({"images": None}, "images", "dify-kit init unit"),
+    ({"images": "docker-hub"}, "images", "registry, mirror, local"),
+    ({"images": "mirror", "vectorStore": "weaviate"}, "mirror", "without a scheme"),
+    (
+        {"images": "mirror", "vectorStore": "weaviate", "mirror": "https://r.example"},
+        "mirror",
+        "without a scheme",
+    ),
+    ({"mirror": "r.example.com/dify"}, "mirror", "set dify:images to mirror"),
+    ({"publicUrl": "dify.example.com"}, "publicUrl", "no scheme"),
+    ({"publicUrl": "ftp://dify.example.com"}, "publicUrl", "http nor https"),
+    ({"publicUrl": "https://dify.example.com/"}, "publicUrl", "trailing slash"),
+    ({"publicUrl": "https://dify.example.com/dify"}, "publicUrl", "path"),
+    ({"publicUrl": "https://user@dify.example.com"}, "publicUrl", "user name"),
+    ({"publicUrl": "https://dify.example.com:443"}, "publicUrl", "default port"),
+    ({"publicUrl": "https://dify.example.com:99999"}, "publicUrl", "port"),
+    ({"publicUrl": "https://dify example.com"}, "publicUrl", "white space"),
+    ({"publicUrl": "https://Dify.example.com"}, "publicUrl", "lower case"),
+    ({"httpPort": 0}, "httpPort", "1 to 65535"),
+    ({"httpPort": 65536}, "httpPort", "1 to 65535"),
+    ({"httpPort": "http"}, "httpPort", "1 to 65535"),
+    ({"httpPort": 80.5}, "httpPort", "1 to 65535"),
+    ({"bindAddress": "localhost"}, "bindAddress", "127.0.0.1"),
+    ({"bindAddress": "300.1.1.1"}, "bindAddress", "no IP address"),
+    ({"serverNames": ["dify example"]}, "serverNames", "host name"),
+    ({"serverNames": ["evil; return 200"]}, "serverNames", "host name"),
+    ({"serverNames": "dify.example.com"}, "serverNames", "not a list"),
+    ({"urls": {"console": "https://dify.example.com"}}, "urls", "http and https mixed"),
+    ({"urls": {"console": "dify.example.com"}}, "urls.console", "no scheme"),
+    ({"urls": {"konsole": "http://a.example"}}, "urls.konsole", "did you mean urls.console?"),
+    ({"cors": {"v1": ["https://app.example.com/"]}}, "cors.v1", "trailing slash"),
+    ({"cors": {"v1": ["https://app.example.com/path"]}}, "cors.v1", "path"),
+    ({"cors": {"v1": ["app.example.com"]}}, "cors.v1", "no scheme"),
+    ({"cors": {"v1": ["https://*.example.com"]}}, "cors.v1", "wildcards"),
+    ({"cors": {"v1": ["null"]}}, "cors.v1", "null"),
+    ({"cors": {"v1": ["https://a.example", "https://a.example"]}}, "cors.v1", "listed twice"),
+    ({"cors": {"v1": ["*", "https://a.example"]}}, "cors.v1", "list * alone"),
+    ({"cors": {"v1": ['https://a.example"; evil']}}, "cors.v1", "white space"),
+    ({"cors": {"v1": "https://a.example"}}, "cors.v1", "not a list"),
+    ({"cors": {"console": ["*"]}}, "cors.console", "cookies"),
+    ({"cors": {"api": ["*"]}}, "cors.api", "cookies"),
+    ({"cors": {"v2": []}}, "cors.v2", "known: api, console"),
+    ({"cors": ["https://a.example"]}, "cors", "not an object"),
+    ({"vectorStore": "milvus"}, "vectorStore", "pgvector, qdrant, weaviate"),
+    ({"vectorStore": "weaviate"}, "vectorStore", "use pgvector"),
+    ({"maxUploadMegabytes": 0}, "maxUploadMegabytes", "1 to 10240"),
+    ({"maxUploadMegabytes": "15M"}, "maxUploadMegabytes", "1 to 10240"),
+    ({"apps": ["no-such-app"]}, "apps", "echo-chat"),
+    ({"apps": ["../secrets"]}, "apps", "echo-chat"),
+    ({"canary": "perhaps"}, "canary", "true or false"),
+    ({"adminEmail": ""}, "adminEmail", "you@example.com"),
+    ({"adminEmail": "admin"}, "adminEmail", "you@example.com"),
+    ({"adminName": " "}, "adminName", "name the admin"),
+    ({"keepVolumes": "no"}, "keepVolumes", "true or false"),
+    ({"templatesDir": "relative/dir"}, "templatesDir", "absolute path"),
+    ({"templatesDir": "/no/such/directory"}, "templatesDir", "absolute path"),
+    ({"extraEnv": {"nginxx": {"A": "1"}}}, "extraEnv.nginxx", "no such service"),
+    ({"extraEnv": {"api": {"NOT-A-NAME": "1"}}}, "extraEnv.api.NOT-A-NAME", "letters, digits and _"),
+    ({"extraEnv": {"api": "A=1"}}, "extraEnv.api", "{NAME: value}"),
+    ({"extraEnv": {"api": {"A": "two\nlines"}}}, "extraEnv.api.A", "one line"),
+    (
+        {"extraEnv": {"agent_backend": {"A": "1"}}, "release": "1.12.1"},
+        "extraEnv.agent_backend",
+        "no such service",
+    ),
+    ({"extraEnv": {"api": {"SECRET_KEY": "mine"}}}, "extraEnv.api.SECRET_KEY", "dify:secretKey"),
+    (
+        {"extraEnv": {"worker": {"DB_PASSWORD": "mine"}}},
+        "extraEnv.worker.DB_PASSWORD",
+        "dify:postgresPassword",
+    ),
+    ({"resources": {"api": {"memory": 1}}}, "resources.api.memory", "32"),
+    ({"resources": {"api": {"cpus": 0}}}, "resources.api.cpus", "0.1"),
+    ({"resources": {"api": {"ram": 512}}}, "resources.api.ram", "memory"),
+    ({"apiWorkers": 0}, "apiWorkers", "1 to 64"),
+    ({"celeryWorkers": -1}, "celeryWorkers", "1 to 64"),
+    ({"postgresMaxConnections": 3}, "postgresMaxConnections", "20"),
+    ({"logLevel": "verbose"}, "logLevel", "DEBUG, INFO"),
+    ({"mail": {"type": "smtp", "from": "a@b.example"}}, "mail.server", "SMTP server"),
+    ({"mail": {"type": "smtp", "server": "mail.example.com"}}, "mail.from", "sender"),
+    ({"mail": {"type": "pigeon"}}, "mail.type", "smtp, resend, sendgrid"),
+    ({"mail": {"type": "resend", "from": "a@b.example"}}, "mailPassword", "--secret"),
+    ({"storage": {"type": "s3"}}, "storage.bucket", "s3 needs it"),
+    ({"storage": {"type": "s3", "bucket": "b", "accessKey": "k"}}, "storageSecretKey", "--secret"),
+    ({"storage": {"type": "ftp"}}, "storage.type", "fs, s3"),
+    ({"login": {"social": True}}, "login.social", "githubClientId"),
+    ({"login": {"social": True, "githubClientId": "id"}}, "githubClientSecret", "--secret"),
+    ({"login": {"githubClientId": "id"}}, "login.social", "set login.social to true"),
+    ({"login": {"emailPassword": False}}, "login", "nobody could sign in"),
+    ({"openapi": {"enabled": True}, "release": "1.12.1"}, "openapi.enabled", "has no /openapi"),
+    ({"limits": {"activeRequests": -1}}, "limits.activeRequests", "0"),
+    ({"plugins": {"pipMirrorUrl": "mirror.example"}}, "plugins.pipMirrorUrl", "http"),
+    ({"telemetry": {"samplingRate": 2}}, "telemetry.samplingRate", "0.0 to 1.0"),
+    ({"ssrfAllowPrivate": ["10.0.0.0/99"]}, "ssrfAllowPrivate", "10.1.2.0/24"),
+    ({"corsOrigins": ["https://a.example"]}, "corsOrigins", "no such setting"),
+    ({"vectorstore": "pgvector"}, "vectorstore", "did you mean vectorStore?"),
+]
+
+
+def told(plain: dict[str, Any], secrets: dict[str, str] | None = None) -> list[str]:
+    """Return the problems that loading reports."""
+    configure(plain, secrets)
+    with pytest.raises(pulumi.RunError) as failure:
+        load(pulumi.Config("dify"), "unit")
+    first, *problems = str(failure.value).splitlines()
+    assert first == "the settings of stack unit cannot work:"
+    return [line.removeprefix("  - ") for line in problems]
+
+
+@pytest.mark.parametrize(
+    ("plain", "key", "hint"), MALFORMED, ids=[f"{c[1]}-{n}" for n, c in enumerate(MALFORMED)]
+)
+def test_malformed_setting_gives_one_clear_error(plain: dict[str, Any], key: str, hint: str) -> None:
+    problems = told(plain)
+
+    named = [problem for problem in problems if problem.startswith(f"dify:{key}:")]
+    assert len(named) == 1, problems
+    assert hint in named[0]
+
+
+SECRET_PROBLEMS = [
+    ("secretKey", "short", "has 5 characters"),
+    ("adminPassword", "onlyletters", "letter and a digit"),
+    ("initPassword", "x" * 31, "has 31 characters"),
+    ("postgresPassword", "", "dify-kit init unit"),
+    ("redisPassword", "pässword-with-umlaut", "ASCII"),
+    ("agentServerSecretKey", "A" * 44, "33 bytes"),
+    ("agentServerSecretKey", "A" * 43 + "=", "padded"),
+    ("agentServerSecretKey", "A" * 42 + "+", "base64url"),
+    ("agentServerSecretKey", "short", "has 5 characters"),
+    *[("secretKey", default, "upstream publishes") for default in sorted(PUBLISHED_DEFAULTS)],
+]
+
+
+@pytest.mark.parametrize(("key", "value", "reason"), SECRET_PROBLEMS)
+def test_malformed_secret_is_refused_without_being_shown(key: str, value: str, reason: str) -> None:
+    problems = told({}, {key: value})
+
+    assert len(problems) == 1
+    assert problems[0].startswith(f"dify:{key}:")
+    assert reason in problems[0]
+    assert not value or value not in problems[0]
+
+
+def test_secret_in_plain_text_is_refused() -> None:
+    configure()
+    config = dict(pulumi.runtime.config.CONFIG.get())
+    pulumi.runtime.set_all_config(config, [])
+
+    with pytest.raises(pulumi.RunError, match="dify:secretKey: is stored in plain text"):
+        load(pulumi.Config("dify"), "unit")
+
+
+@pytest.mark.parametrize("stack", ["Dev", "1st", "a_b", "x" * 32])
+def test_stack_name_that_cannot_name_containers_is_refused(stack: str) -> None:
+    configure()
+
+    with pytest.raises(pulumi.RunError, match="stack name"):
+        load(pulumi.Config("dify"), stack)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    problems = told({"httpPort": 0, "logLevel": "loud", "adminEmail": "nobody"})
+
+    assert {problem.split(":")[1] for problem in problems} == {"httpPort", "logLevel", "adminEmail"}
+
+
+def test_every_declared_setting_is_a_field_and_the_other_way_round() -> None:
+    fields = set(Settings.__dataclass_fields__) - {"stack", "secrets"}
+    plain = {snake(key) for key in declared() if key not in SHAPES}
+
+    assert plain == fields
+    assert set(SHAPES) <= set(declared())
+
+
+def test_defaults_of_pulumi_yaml_are_the_settings_of_a_new_stack() -> None:
+    found = settings()
+
+    assert found.release == declared()["release"]["default"]
+    assert found.http_port == declared()["httpPort"]["default"]
+    assert found.login.lockout_seconds == declared()["login"]["default"]["lockoutSeconds"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_release_of_the_catalogue_loads(release: str) -> None:
+    assert settings({"release": release}).release == release
+
+
+def test_one_public_origin_gives_every_url() -> None:
+    found = settings({"publicUrl": "https://dify.example.com"})
+
+    assert {getattr(found.urls, part) for part in found.urls.__dataclass_fields__} == {
+        "https://dify.example.com"
+    }
+    assert found.server_names == ("dify.example.com",)
+
+
+def test_local_address_answers_to_every_name_of_this_machine() -> None:
+    found = settings({"httpPort": 8123})
+
+    assert found.public_url == "http://localhost:8123"
+    assert found.server_names == ("localhost", "127.0.0.1", "[::1]")
+
+
+def test_split_hosts_are_all_served() -> None:
+    found = settings(
+        {
+            "publicUrl": "https://dify.example.com",
+            "urls": {"app": "https://chat.example.com"},
+            "serverNames": ["old.example.com"],
+        }
+    )
+
+    assert set(found.server_names) == {"dify.example.com", "chat.example.com", "old.example.com"}
+
+
+def test_console_and_app_always_allow_their_own_origin() -> None:
+    found = settings({"cors": {"console": ["https://admin.example.com"]}})
+
+    assert found.cors.origins("console") == ("http://localhost:8080", "https://admin.example.com")
+    assert found.cors.origins("api") == ("http://localhost:8080",)
+    assert found.cors.origins("v1") == ()
+
+
+def test_object_setting_may_be_given_in_part() -> None:
+    found = settings({"login": {"allowRegister": True}})
+
+    assert found.login.allow_register
+    assert found.login.access_token_minutes == 60
+
+
+def test_settings_read_as_text_are_understood() -> None:
+    found = settings({"httpPort": "9000", "canary": "false", "cors": '{"v1": ["https://a.example"]}'})
+
+    assert (found.http_port, found.canary, found.cors.origins("v1")) == (9000, False, ("https://a.example",))
+
+
+@given(st.text(max_size=40))
+def test_only_origins_are_taken_for_origins(text: str) -> None:
+    if origin_problem(text) is None:
+        assert re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?", text)
+
+
+@given(
+    st.sampled_from(["http", "https"]),
+    st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?(\.[a-z]{2,6}){1,3}", fullmatch=True),
+    st.integers(1, 65535).filter(lambda port: port not in {80, 443}),
+)
+def test_origins_as_browsers_send_them_are_accepted(scheme: str, host: str, port: int) -> None:
+    assert origin_problem(f"{scheme}://{host}") is None
+    assert origin_problem(f"{scheme}://{host}:{port}") is None
+
+
+@pytest.mark.parametrize("key", sorted(SECRETS))
+def test_generated_secret_has_its_shape_and_is_new_each_time(key: str) -> None:
+    generate = SHAPES[key].generate
+    assert generate is not None
+
+    made = {generate() for _ in range(50)}
+
+    assert len(made) == 50
+    assert [SHAPES[key].problem(value) for value in made] == [None] * 50
