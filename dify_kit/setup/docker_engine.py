@@ -116,7 +116,7 @@ def _install() -> None:
 
 def _start() -> Answer:
     """Start the engine, and return its answer; that may be a refusal of this user."""
-    if Path("/run/systemd/system").is_dir():
+    if _systemd():
         run_step(
             "starting the Docker engine",
             as_root(["systemctl", "enable", "--now", "docker"]),
@@ -129,16 +129,22 @@ def _start() -> Answer:
         return _wait(
             f"if it hangs, end process {PID_FILE.read_text(encoding='ascii').strip()} and try again", LOG
         )
+    dockerd = shutil.which("dockerd", path=_admin_path())
+    if dockerd is None:
+        raise KitError("the Docker engine was installed, but there is no dockerd", OWN_ENGINE)
     say("→ starting the Docker engine (detached, as there is no systemd) ...")
-    dockerd = str(shutil.which("dockerd", path=_admin_path()))
     # The program and its log are arguments of the script, not a part of its text.
     script = 'PATH="$PATH:/usr/sbin:/sbin"; log=$1; shift; exec setsid --fork "$@" >"$log" 2>&1 </dev/null'
-    command = as_root(["sh", "-c", script, "sh", str(LOG), dockerd, *daemon_options(dockerd)])
+    command = as_root(["/bin/sh", "-c", script, "sh", str(LOG), dockerd, *daemon_options(dockerd)])
     try:
         subprocess.run(command, check=True, timeout=START_SECONDS)
     except (OSError, subprocess.SubprocessError) as problem:
         raise KitError(f"the Docker engine could not be started: {problem}", OWN_ENGINE) from None
     return _wait(f"its log is {LOG}", LOG)
+
+
+def _systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()
 
 
 def _runs() -> bool:

@@ -20,7 +20,7 @@ from dify_kit.stack_files import CHECKOUT
 from dify_kit.talk import say
 
 DOCKER_PLUGIN = "5.2.0"
-INSTALLER = "https://get.pulumi.com"
+INSTALLER = "https://get.pulumi.com/install.sh"
 PROBE_SECONDS = 5
 INSTALL_SECONDS = 600
 
