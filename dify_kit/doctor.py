@@ -107,7 +107,7 @@ def ask_engine() -> EngineFacts:
         version=str(info.get("ServerVersion") or ""),
         memory=int(info.get("MemTotal") or 0),
         root=Path(str(info.get("DockerRootDir") or "/var/lib/docker")),
-        clock=_moment(str(info.get("SystemTime") or "")),
+        clock=moment(str(info.get("SystemTime") or "")),
         has_base_image=has_base_image,
     )
 
@@ -116,7 +116,8 @@ def _first_line(problem: object) -> str:
     return (str(problem).strip().splitlines() or ["it said nothing"])[0][:200]
 
 
-def _moment(text: str) -> dt.datetime | None:
+def moment(text: str) -> dt.datetime | None:
+    """Return the moment that Docker writes as RFC 3339, to the microsecond; None for anything else."""
     # Nanoseconds: more digits than datetime reads.
     head, dot, tail = text.partition(".")
     zone = tail.lstrip("0123456789")

@@ -1,0 +1,393 @@
+"""The doctor: what it finds on machines that are made up, and that it changes nothing."""
+
+import datetime as dt
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dify_kit import doctor, preflight
+from dify_kit.doctor import (
+    GIB,
+    Check,
+    EngineFacts,
+    Status,
+    check_base_image,
+    check_clock,
+    check_disk,
+    check_docker,
+    check_memory,
+    check_packages,
+    check_pulumi,
+    check_settings,
+    run_checks,
+)
+from dify_kit.errors import KitError, UsageError
+from dify_kit.setup.engine_build import PROGRAMS
+from dify_kit.setup.pulumi_engine import docker_plugin
+from dify_kit.stack_files import DataDir, StackFiles
+
+NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
+FACTS = EngineFacts(
+    address="unix:///var/run/docker.sock",
+    version="28.2.2",
+    memory=16 * GIB,
+    root=Path("/"),
+    clock=NOON,
+    has_base_image=True,
+)
+STACK_FILE = """\
+encryptionsalt: v1:abc
+config:
+  dify:images: {images}
+  dify:httpPort: "8080"
+  dify:adminPassword:
+    secure: v1:nonce:data
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> StackFiles:
+    """Give the paths of a stack that does not exist."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    return StackFiles(stack="dev", data=DataDir(root=tmp_path / "data"), checkout=checkout)
+
+
+def create(files: StackFiles, images: str = "local", mode: int = 0o600) -> None:
+    files.data.stacks.mkdir(parents=True)
+    files.stored.write_text(STACK_FILE.format(images=images))
+    files.stored.chmod(mode)
+    files.data.passphrase.write_text("a passphrase")
+    files.data.passphrase.chmod(0o600)
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, float]]:
+    return {str(path): (path.lstat().st_mode, path.lstat().st_mtime) for path in root.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        ("20.10.24+dfsg1", Status.OK),
+        ("28.2.2", Status.OK),
+        ("19.03.15", Status.FAILED),
+        ("", Status.FAILED),
+    ],
+)
+def test_old_engines_fail(version: str, status: Status) -> None:
+    assert check_docker(replace(FACTS, version=version)).status is status
+
+
+@pytest.mark.parametrize(
+    ("gib", "images", "status"),
+    [
+        (5.0, "local", Status.WARNING),
+        (5.7, "local", Status.OK),
+        (5.7, "registry", Status.WARNING),
+        (7.6, "registry", Status.OK),
+        (5.7, None, Status.WARNING),
+    ],
+)
+def test_memory_is_measured_by_what_will_run(gib: float, images: str | None, status: Status) -> None:
+    check = check_memory(replace(FACTS, memory=int(gib * GIB)), images)
+
+    assert check.status is status
+    assert bool(check.hint) is (status is not Status.OK)
+
+
+@pytest.mark.parametrize(("free", "status"), [(1, Status.FAILED), (5, Status.WARNING), (50, Status.OK)])
+def test_disks(free: int, status: Status) -> None:
+    assert check_disk("disk", Path("/data"), free * GIB).status is status
+
+
+@pytest.mark.parametrize(
+    ("now", "engine", "status"),
+    [
+        (NOON, NOON + dt.timedelta(seconds=1), Status.OK),
+        (NOON, NOON + dt.timedelta(minutes=3), Status.WARNING),
+        (NOON, NOON - dt.timedelta(minutes=3), Status.WARNING),
+        (NOON, None, Status.OK),
+        (dt.datetime(1970, 1, 1, tzinfo=dt.UTC), None, Status.FAILED),
+    ],
+)
+def test_clocks(now: dt.datetime, engine: dt.datetime | None, status: Status) -> None:
+    assert check_clock(now, engine).status is status
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-24T12:00:00.123456789Z", NOON.replace(microsecond=123456)),
+        ("2026-11-24T13:00:00.5+01:00", NOON.replace(microsecond=500000)),
+        ("2026-11-24T12:00:00Z", NOON),
+        ("", None),
+        ("soon", None),
+    ],
+)
+def test_the_engines_clock_is_read(text: str, expected: dt.datetime | None) -> None:
+    assert doctor.moment(text) == expected
+
+
+LOCK = """\
+rich==14.0.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+    # via typer
+typing_extensions==4.12.0 ; python_version >= '3.11'
+colorama==0.4.6 ; sys_platform == 'win32' \\
+    --hash=sha256:cc
+"""
+
+
+@pytest.mark.parametrize(
+    ("installed", "found"),
+    [
+        ({"rich": "14.0.0", "typing-extensions": "4.12.0", "extra": "1"}, "2 as locked"),
+        ({"rich": "13.0.0", "typing-extensions": "4.12.0"}, "rich 13.0.0 (locked: 14.0.0)"),
+        ({"rich": "14.0.0"}, "typing-extensions missing (locked: 4.12.0)"),
+    ],
+)
+def test_packages_are_compared_with_the_lock(installed: dict[str, str], found: str) -> None:
+    check = check_packages(LOCK, installed)
+
+    assert check.found == found
+    assert (check.status is Status.OK) is (found == "2 as locked")
+
+
+def test_an_empty_lock_is_not_in_sync() -> None:
+    assert check_packages("", {}).status is Status.FAILED
+
+
+def put(directory: Path, *names: str) -> Mapping[str, str]:
+    for name in names:
+        (directory / name).touch()
+        (directory / name).chmod(0o755)
+    return {"PATH": str(directory)}
+
+
+def test_a_complete_engine_tells_its_version(tmp_path: Path) -> None:
+    environment = put(tmp_path, *PROGRAMS)
+
+    check = check_pulumi(environment, lambda program, _env: f"3.259.0 of {Path(program).name}")
+
+    assert check == Check(name="Pulumi engine", status=Status.OK, found=f"3.259.0 of pulumi in {tmp_path}")
+
+
+@pytest.mark.parametrize("missing", PROGRAMS)
+def test_every_part_of_the_engine_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "none"))
+    environment = put(tmp_path, *(name for name in PROGRAMS if name != missing))
+
+    check = check_pulumi(environment, lambda _program, _env: "3.259.0")
+
+    assert check.status is Status.FAILED
+    assert check.found == f"missing: {missing}"
+    assert "make setup" in check.hint
+
+
+def test_a_provider_that_pulumi_downloaded_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
+    plugin = docker_plugin()
+    plugin.parent.mkdir(parents=True)
+    plugin.touch()
+    environment = put(tmp_path, *(name for name in PROGRAMS if name != "pulumi-resource-docker"))
+
+    assert check_pulumi(environment, lambda _program, _env: "3.259.0").status is Status.OK
+
+
+def test_an_engine_that_does_not_run_fails(tmp_path: Path) -> None:
+    def crash(program: str, _environment: Mapping[str, str]) -> str:
+        raise subprocess.CalledProcessError(139, [program])
+
+    assert check_pulumi(put(tmp_path, *PROGRAMS), crash).status is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    ("there", "images", "status"),
+    [
+        (True, "local", Status.OK),
+        (False, "local", Status.FAILED),
+        (False, "registry", Status.OK),
+        (False, "mirror", Status.OK),
+        (False, None, Status.WARNING),
+    ],
+)
+def test_only_local_stacks_depend_on_the_base_image(there: bool, images: str | None, status: Status) -> None:
+    assert check_base_image(replace(FACTS, has_base_image=there), images).status is status
+
+
+def test_a_stack_that_does_not_exist_is_no_failure(files: StackFiles) -> None:
+    check = check_settings(files, {})
+
+    assert check.status is Status.OK
+    assert "not created yet" in check.found
+
+
+def test_a_stack_in_order(files: StackFiles) -> None:
+    create(files)
+
+    check = check_settings(files, {})
+
+    assert check == Check(name="stack dev", status=Status.OK, found=f"3 settings in {files.stored}")
+
+
+def test_secrets_without_their_passphrase_fail(files: StackFiles) -> None:
+    create(files)
+    files.data.passphrase.unlink()
+
+    assert check_settings(files, {}).status is Status.FAILED
+    assert check_settings(files, {"PULUMI_CONFIG_PASSPHRASE_FILE": "/run/secrets/p"}).status is Status.OK
+
+
+def test_settings_that_others_can_read_are_a_warning(files: StackFiles) -> None:
+    create(files, mode=0o644)
+
+    check = check_settings(files, {})
+
+    assert check.status is Status.WARNING
+    assert check.hint == f"chmod 600 {files.stored}"
+
+
+@pytest.mark.parametrize("content", [b"config: [unclosed", b"\xff\xfe\x00"])
+def test_settings_that_cannot_be_read_fail(files: StackFiles, content: bytes) -> None:
+    create(files)
+    files.stored.write_bytes(content)
+
+    assert check_settings(files, {}).status is Status.FAILED
+
+
+class Machine:
+    """A machine whose engine answers, with one stack."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.environ = {"DIFY_KIT_HOME": str(root / "data"), "PATH": "/usr/bin:/bin"}
+        self.pulumi = {"PATH": str(root / "engine")}
+        (root / "engine").mkdir()
+        (root / "checkout").mkdir()
+        put(root / "engine", *PROGRAMS)
+        now = dt.datetime.now(tz=dt.UTC)
+        self.facts: EngineFacts | KitError = replace(FACTS, root=root, clock=now)
+        monkeypatch.setattr(doctor, "CHECKOUT", root / "checkout")
+        monkeypatch.setattr(doctor, "DockerEngine", lambda: None)
+        monkeypatch.setattr(doctor, "ask_version", lambda _program, _environment: "3.259.0")
+        monkeypatch.setattr(preflight, "check_port", lambda _files, _engine: None)
+        (root / "checkout" / "requirements.lock").write_text("")
+        monkeypatch.setattr(
+            doctor, "check_packages", lambda *_: Check(name="Python packages", status=Status.OK, found="")
+        )
+        self.files = StackFiles(stack="dev", data=DataDir(root=root / "data"), checkout=root / "checkout")
+
+    def engine(self) -> EngineFacts:
+        if isinstance(self.facts, KitError):
+            raise self.facts
+        return self.facts
+
+    def checks(self, stack: str = "dev") -> dict[str, Check]:
+        found = run_checks(stack, environ=self.environ, engine=self.engine, environment=lambda: self.pulumi)
+        return {check.name: check for check in found}
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Give a machine on which everything is fine, and no stack exists."""
+    return Machine(tmp_path, monkeypatch)
+
+
+def test_looking_changes_nothing(machine: Machine) -> None:
+    before = snapshot(machine.root)
+
+    checks = machine.checks()
+
+    assert len(checks) == 10
+    assert all(check.status is not Status.FAILED for check in checks.values())
+    assert snapshot(machine.root) == before
+
+
+def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None:
+    create(machine.files, images="registry")
+    machine.facts = replace(machine.engine(), has_base_image=False, memory=int(5.8 * GIB))
+
+    checks = machine.checks()
+
+    assert checks["base image"].status is Status.OK
+    assert checks["memory"].status is Status.WARNING
+
+
+def test_without_an_engine_the_other_checks_are_still_made(machine: Machine) -> None:
+    machine.facts = KitError("no answer at unix:///var/run/docker.sock", "run `make setup`")
+
+    checks = machine.checks()
+
+    assert checks["Docker engine"].status is Status.FAILED
+    assert checks["Docker engine"].hint == "run `make setup`"
+    assert {"Pulumi engine", "Python packages", "clock", "your disk", "stack dev"} <= set(checks)
+    assert "memory" not in checks
+
+
+def test_a_remote_engines_disk_is_not_ours(machine: Machine) -> None:
+    machine.facts = replace(machine.engine(), address="tcp://10.0.0.9:2376")
+
+    assert "Docker's disk" not in machine.checks()
+
+
+def test_a_taken_port_fails_with_its_reason(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(_files: object, _engine: object) -> None:
+        raise KitError("dify:httpPort: 8080 is published by container web", "choose another port")
+
+    monkeypatch.setattr(preflight, "check_port", taken)
+
+    check = machine.checks()["port"]
+
+    assert (check.status, check.hint) == (Status.FAILED, "choose another port")
+
+
+def test_a_port_that_is_none_fails(machine: Machine) -> None:
+    create(machine.files)
+    machine.files.stored.write_text("config:\n  dify:httpPort: eighty\n")
+
+    assert machine.checks()["port"].status is Status.FAILED
+
+
+def test_an_impossible_stack_name_is_refused(machine: Machine) -> None:
+    with pytest.raises(UsageError):
+        machine.checks("../dev")
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.OK, 0), (Status.WARNING, 0), (Status.FAILED, 1)])
+def test_only_failures_make_the_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: Status, code: int
+) -> None:
+    found = [Check(name="memory", status=status, found="[3] GiB", hint="buy [more]")]
+    monkeypatch.setattr(doctor, "run_checks", lambda _stack: found)
+
+    assert doctor.doctor("dev", json_output=True) == code
+
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "ok": code == 0,
+        "stack": "dev",
+        "checks": [{"name": "memory", "status": status.value, "found": "[3] GiB", "hint": "buy [more]"}],
+    }
+    assert said.err == ""
+
+
+def test_the_table_shows_text_as_it_is_and_does_not_fold_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    path = "/a/long/path" * 12
+    checks = [Check(name="disk", status=Status.FAILED, found=f"[red]{path}[/]", hint="see [docs]")]
+    monkeypatch.setattr(doctor, "run_checks", lambda _stack: checks)
+
+    assert doctor.doctor("dev") == 1
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["✗", "disk", f"[red]{path}[/]"]
+    assert second.strip() == "hint: see [docs]"
