@@ -1,0 +1,84 @@
+"""Pulumi mocks that remember every resource, and the program run against them."""
+
+import asyncio
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.runtime import mocks
+
+from tests.unit.configuration import configure
+
+PROGRAM = Path(__file__).resolve().parents[2] / "infra" / "__main__.py"
+CONTAINER = "docker:index/container:Container"
+NETWORK = "docker:index/network:Network"
+VOLUME = "docker:index/volume:Volume"
+IMAGE = "docker:index/remoteImage:RemoteImage"
+DYNAMIC = "pulumi-python:dynamic:Resource"
+
+
+# Under this key Pulumi's engine marks a special value, such as a secret, on the wire.
+SIGNATURE = "4dabf18193072939515e22adb298388d"
+
+
+def _plain(value: Any) -> Any:
+    """Return inputs with the values of secrets in the place of their envelopes."""
+    if isinstance(value, dict):
+        return (
+            _plain(value["value"]) if SIGNATURE in value else {key: _plain(one) for key, one in value.items()}
+        )
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """One resource as the program asked for it."""
+
+    type: str
+    name: str
+    inputs: dict[str, Any]
+
+
+@dataclass
+class Recorder(mocks.Mocks):
+    """Answers every registration with its inputs and an id, and keeps it."""
+
+    resources: list[Registered] = field(default_factory=list)
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        self.resources.append(Registered(type=args.typ, name=args.name, inputs=_plain(args.inputs)))
+        outputs = dict(args.inputs)
+        if args.typ == IMAGE:
+            outputs["imageId"] = f"sha256:{args.name}"
+        if "app_name" in outputs:
+            outputs |= {"app_id": f"id-of-{outputs['app_name']}", "mode": "advanced-chat"}
+        if "app_id" in outputs and "key" in outputs:
+            outputs["key"] = "app-made-by-the-mock"
+        return f"{args.name}-id", outputs
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        raise AssertionError(f"the program looks something up: {args.token}")
+
+    def of(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the inputs of every resource of a type, by its name."""
+        return {one.name: one.inputs for one in self.resources if one.type == kind}
+
+
+def run_program(plain: Mapping[str, Any] | None = None, stack: str = "unit") -> Recorder:
+    """Run `infra/__main__.py` as Pulumi would, against a recorder."""
+    configure(plain)
+    recorder = Recorder()
+    config = dict(pulumi.runtime.config.CONFIG.get())
+    secret = sorted(pulumi.runtime.config._SECRET_KEYS.get())
+    pulumi.runtime.mocks.set_mocks(recorder, project="dify", stack=stack, preview=False)
+    pulumi.runtime.set_all_config(config, secret)
+    loop = asyncio.get_event_loop()
+
+    async def program() -> None:
+        runpy.run_path(str(PROGRAM), run_name="__main__")
+
+    loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
+    return recorder

@@ -1,0 +1,253 @@
+"""The whole program against a recorder: what it declares for each release and mode, and what it never does."""
+
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from infra.images import LOCAL_BUILDS, ROOT, pulled_name
+from infra.platforms.docker import go_duration
+from infra.releases import RELEASES
+from tests.unit.configuration import configure
+from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, PROGRAM, VOLUME, Recorder, run_program
+
+CLASSIC = {"api", "worker", "worker_beat", "web", "sandbox", "plugin_daemon", "ssrf_proxy", "nginx"}
+DATA = {"db_postgres", "redis"}
+JOBS = {"init_permissions", "migration"}
+AGENT = {"agent_backend", "local_sandbox", "agent_ssrf_proxy"}
+SERVICES = {
+    "1.17.1": CLASSIC | DATA | JOBS | AGENT | {"api_websocket"},
+    "1.17.0": CLASSIC | DATA | JOBS | AGENT | {"api_websocket"},
+    "1.14.2": CLASSIC | DATA | JOBS | {"api_websocket"},
+    "1.12.1": CLASSIC | DATA | JOBS,
+}
+REGISTRY: dict[str, Any] = {"images": "registry", "vectorStore": "weaviate"}
+
+
+def containers(plain: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    return run_program(plain).of(CONTAINER)
+
+
+def networks_of(container: dict[str, Any]) -> set[str]:
+    return {one["name"].removeprefix("dify-unit-") for one in container.get("networksAdvanced", [])}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("store", ["pgvector", "weaviate", "qdrant"])
+def test_exactly_the_services_of_the_release_are_declared(release: str, store: str) -> None:
+    found = containers({"release": release, "images": "registry", "vectorStore": store})
+
+    assert set(found) == SERVICES[release] | {store}
+
+
+def test_a_local_stack_is_complete_and_nothing_else_is_declared() -> None:
+    recorder = run_program()
+
+    assert {kind: len(recorder.of(kind)) for kind in (CONTAINER, NETWORK, VOLUME, IMAGE)} == {
+        CONTAINER: 17,
+        NETWORK: 5,
+        VOLUME: 8,
+        IMAGE: 10,
+    }
+    ready = {name for name in recorder.of(DYNAMIC) if name.endswith("-ready")}
+    assert ready == {f"{name}-ready" for name in recorder.of(CONTAINER)}
+    assert set(recorder.of(DYNAMIC)) - ready == {
+        "admin",
+        "app-echo-chat",
+        "key-echo-chat",
+        "app-canary",
+        "key-canary",
+    }
+
+
+def test_only_the_edge_publishes_a_port_and_on_this_machine_only() -> None:
+    published = {name: one["ports"] for name, one in containers().items() if one.get("ports")}
+
+    assert published == {"nginx": [{"internal": 8080, "external": 8080, "ip": "127.0.0.1"}]}
+
+
+@pytest.mark.parametrize("plain", [{}, REGISTRY])
+def test_every_container_is_limited(plain: dict[str, Any]) -> None:
+    for name, one in containers(plain).items():
+        assert one["securityOpts"] == ["no-new-privileges:true"], name
+        assert one["memory"] == one["memorySwap"] > 0, name
+        assert "privileged" not in one, name
+        assert "networkMode" not in one or one["networkMode"] == "none", name
+        assert one["logOpts"] == {"max-size": "10m", "max-file": "3"}, name
+
+
+def test_capabilities_are_dropped_wherever_the_service_works_without() -> None:
+    kept = {name for name, one in containers().items() if "capabilities" not in one}
+
+    # They isolate code of users and plugins by chroot and other users.
+    assert kept == {"sandbox", "local_sandbox", "plugin_daemon"}
+    for name, one in containers().items():
+        if "capabilities" in one:
+            assert one["capabilities"]["drops"] == ["ALL"], name
+            assert all(added.startswith("CAP_") for added in one["capabilities"].get("adds", [])), name
+
+
+def test_everything_that_runs_on_has_a_health_check_and_jobs_have_none() -> None:
+    for name, one in containers().items():
+        assert ("healthcheck" in one) is (name not in JOBS), name
+        assert one["mustRun"] is (name not in JOBS), name
+
+
+def test_api_is_healthy_only_with_its_database() -> None:
+    tests = containers()["api"]["healthcheck"]["tests"]
+
+    assert tests[0] == "CMD"
+    assert "/console/api/setup" in tests[-1]
+
+
+def test_networks_isolate() -> None:
+    found = containers()
+    internal = {name: one["internal"] for name, one in run_program().of(NETWORK).items()}
+
+    assert internal == {
+        "app": False,
+        "data": True,
+        "ssrf_proxy": True,
+        "agent_sandbox": True,
+        "local_sandbox_proxy": True,
+    }
+    assert networks_of(found["sandbox"]) == {"ssrf_proxy"}
+    assert networks_of(found["local_sandbox"]) == {"agent_sandbox", "local_sandbox_proxy"}
+    assert networks_of(found["nginx"]) == networks_of(found["web"]) == {"app"}
+    for name in ("db_postgres", "redis", "pgvector"):
+        assert networks_of(found[name]) == {"data"}
+    assert found["init_permissions"]["networkMode"] == "none"
+
+
+def test_names_and_labels_carry_the_stack() -> None:
+    recorder = run_program()
+
+    for kind in (CONTAINER, NETWORK):
+        for name, one in recorder.of(kind).items():
+            assert one["name"] == f"dify-unit-{name}"
+            assert {"label": "dify-kit.stack", "value": "unit"} in one["labels"]
+    assert all(one["name"].startswith("dify-unit-") for one in recorder.of(VOLUME).values())
+
+
+def test_two_stacks_share_no_name() -> None:
+    def names(stack: str) -> set[str]:
+        recorder = run_program(stack=stack)
+        return {one["name"] for kind in (CONTAINER, NETWORK, VOLUME) for one in recorder.of(kind).values()}
+
+    assert names("one").isdisjoint(names("two"))
+
+
+def test_secrets_that_a_service_takes_from_a_file_are_not_in_its_environment() -> None:
+    found = containers()
+
+    for name in ("db_postgres", "redis", "pgvector", "nginx"):
+        assert not [env for env in found[name].get("envs", []) if "PASSWORD=" in env], name
+    for upload in (*found["db_postgres"]["uploads"], *found["redis"]["uploads"]):
+        assert upload["permissions"] == "0400", upload["file"]
+
+
+def test_files_have_an_owner_only_where_the_image_chooses_the_user() -> None:
+    # With both, the engine looks the uid up among the users of its host.
+    for name, one in containers().items():
+        if one.get("user"):
+            assert not [upload for upload in one.get("uploads", []) if upload.get("owner")], name
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_registry_images_are_pinned(release: str) -> None:
+    names = [one["name"] for one in run_program({"release": release, **REGISTRY}).of(IMAGE).values()]
+
+    assert len(names) == len(set(names))
+    assert not [name for name in names if ":" not in name or name.split("@")[0].endswith(":latest")]
+    assert f"langgenius/dify-api:{release}" in {name.split("@")[0] for name in names}
+
+
+def test_mirror_prefixes_every_image() -> None:
+    plain = {"images": "mirror", "mirror": "registry.example.com/dify", "vectorStore": "weaviate"}
+
+    names = [one["name"] for one in run_program(plain).of(IMAGE).values()]
+
+    assert names
+    assert all(name.startswith("registry.example.com/dify/") for name in names)
+
+
+def test_local_images_are_built_here_and_nothing_is_pulled() -> None:
+    images = run_program().of(IMAGE)
+
+    assert all(one["name"].startswith("dify-kit/") for one in images.values())
+    for name, one in images.items():
+        assert (PROGRAM.parent / one["build"]["context"] / "Dockerfile").is_file() or (
+            Path(one["build"]["context"]) / "Dockerfile"
+        ).is_file(), name
+        assert one["triggers"]["context"] in one["name"]
+
+
+def test_every_role_has_an_image_in_every_mode() -> None:
+    for release in RELEASES.values():
+        roles = (
+            set(LOCAL_BUILDS)
+            if release.has("agent_backend")
+            else set(LOCAL_BUILDS) - {"agent_backend", "local_sandbox"}
+        )
+        assert roles <= set(release.images)
+    for directory, target in LOCAL_BUILDS.values():
+        dockerfile = (ROOT / directory / "Dockerfile").read_text(encoding="utf-8")
+        assert target is None or f" AS {target}\n" in dockerfile
+
+
+def test_digest_goes_into_the_pulled_name() -> None:
+    image = RELEASES["1.17.0"].images["web"]
+
+    assert pulled_name(image, "") == f"langgenius/dify-web:1.17.0@{image.digest}"
+    assert pulled_name(image, "r.example:5000/x/").startswith(
+        "r.example:5000/x/langgenius/dify-web:1.17.0@sha256:"
+    )
+
+
+def test_resources_of_the_settings_win() -> None:
+    found = containers({"resources": {"api": {"memory": 4096, "cpus": 3.5}}})
+
+    assert (found["api"]["memory"], found["api"]["cpus"]) == (4096, "3.5")
+    assert found["web"]["cpus"] == "2.0"
+
+
+def test_without_canary_there_is_none() -> None:
+    dynamic = run_program({"canary": False}).of(DYNAMIC)
+
+    assert not [name for name in dynamic if "canary" in name]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(2, "2s"), (59, "59s"), (60, "1m0s"), (180, "3m0s"), (95, "1m35s")]
+)
+def test_durations_are_spelled_as_the_provider_reads_them_back(seconds: int, text: str) -> None:
+    assert go_duration(seconds) == text
+
+
+def test_bad_settings_declare_nothing() -> None:
+    recorder = Recorder()
+    pulumi.runtime.mocks.set_mocks(recorder, project="dify", stack="unit", preview=False)
+
+    with pytest.raises(pulumi.RunError, match="dify:httpPort"):
+        run_program({"httpPort": 0})
+
+    assert recorder.resources == []
+    configure()
+
+
+def test_program_fits_one_screen_and_decides_nothing() -> None:
+    lines = PROGRAM.read_text(encoding="utf-8").splitlines()
+
+    assert len(lines) <= 45
+    assert not [line for line in lines if line.startswith(("if ", "for ", "while ", "def "))]
+
+
+def test_only_settings_read_pulumis_configuration() -> None:
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "infra").rglob("*.py")
+        if "pulumi.Config(" in path.read_text(encoding="utf-8")
+    }
+
+    assert readers == {"infra/__main__.py"}

@@ -1,0 +1,385 @@
+"""Rendered files, parsed: nginx by crossplane, and the rules that every edge configuration keeps."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import crossplane
+import pytest
+
+from infra import nginx_check
+from infra.edge_context import EdgeContext, edge_context, escape_regex
+from infra.releases import RELEASES
+from infra.render import (
+    EDGE_DIRECTORY,
+    SQUID_CONFIG,
+    TEMPLATES,
+    RedisContext,
+    RenderError,
+    edge_files,
+    render,
+    squid_files,
+)
+from tests.unit.configuration import settings
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "origins on every group": {
+        "cors": {
+            group: ["https://app.example.com"]
+            for group in ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
+        }
+    },
+    "everyone on v1": {"cors": {"v1": ["*"]}},
+    "public name": {"publicUrl": "https://dify.example.com", "serverNames": ["old.example.com"]},
+    "split hosts": {"publicUrl": "https://dify.example.com", "urls": {"app": "https://chat.example.com"}},
+    "large uploads": {"maxUploadMegabytes": 500},
+    "ipv6": {"publicUrl": "http://[2001:db8::1]:8080"},
+}
+
+Directive = dict[str, Any]
+
+
+def context_of(plain: Mapping[str, Any] | None = None) -> EdgeContext:
+    found = settings(plain)
+    return edge_context(found, RELEASES[found.release])
+
+
+def written(files: Mapping[str, str], directory: Path) -> Path:
+    """Write files below a directory as they lie in the container; return nginx's directory."""
+    for path, text in files.items():
+        target = directory / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    return directory / EDGE_DIRECTORY.lstrip("/")
+
+
+def parsed(files: Mapping[str, str], tmp_path: Path) -> dict[str, list[Directive]]:
+    """Return the directives of each file, by its path below nginx's directory."""
+    directory = written(files, tmp_path)
+    nginx_check.parse(directory)
+    result = {}
+    for path in sorted(directory.rglob("*.conf")):
+        payload = crossplane.parse(str(path), single=True, check_ctx=False, check_args=False)
+        assert payload["status"] == "ok", payload["errors"]
+        result[str(path.relative_to(directory))] = payload["config"][0]["parsed"]
+    return result
+
+
+def walk(
+    directives: list[Directive], inside: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Directive]]:
+    """Yield every directive with the names of the blocks it stands in."""
+    for directive in directives:
+        yield inside, directive
+        yield from walk(directive.get("block") or [], (*inside, directive["directive"]))
+
+
+def everything(files: Mapping[str, str], tmp_path: Path) -> list[tuple[tuple[str, ...], Directive]]:
+    return [one for directives in parsed(files, tmp_path).values() for one in walk(directives)]
+
+
+def locations(files: Mapping[str, str], tmp_path: Path) -> dict[str, list[Directive]]:
+    """Return the locations of Dify's server: match -> its directives."""
+    server = parsed(files, tmp_path)["servers/dify.conf"]
+    return {" ".join(one["args"]): one["block"] for _, one in walk(server) if one["directive"] == "location"}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_parses_and_gixy_finds_nothing(release: str, variant: str, tmp_path: Path) -> None:
+    plain = {**VARIANTS[variant], "release": release}
+    if release in {"1.12.1", "1.14.2"} and "openapi" in plain.get("cors", {}):
+        plain["cors"] = {**plain["cors"], "openapi": []}
+
+    files = edge_files(context_of(plain))
+
+    parsed(files, tmp_path)
+    assert nginx_check.lint(written(files, tmp_path)) == []
+
+
+def test_headers_are_added_in_one_place_only(tmp_path: Path) -> None:
+    # One add_header in a location would drop all others there, CORS among them.
+    for inside, directive in everything(edge_files(context_of()), tmp_path):
+        if directive["directive"] in {"add_header", "proxy_hide_header", "proxy_set_header"}:
+            assert inside == ()
+
+
+def test_every_added_header_is_sent_with_errors_too(tmp_path: Path) -> None:
+    added = [
+        one for _, one in everything(edge_files(context_of()), tmp_path) if one["directive"] == "add_header"
+    ]
+
+    assert len(added) >= 10
+    assert all(one["args"][-1] == "always" for one in added)
+
+
+def test_every_cors_header_of_upstream_is_hidden(tmp_path: Path) -> None:
+    found = everything(edge_files(context_of()), tmp_path)
+    added = {one["args"][0] for _, one in found if one["directive"] == "add_header"}
+    hidden = {one["args"][0] for _, one in found if one["directive"] == "proxy_hide_header"}
+
+    owned = {name for name in added if name.startswith("Access-Control-")} | {"Vary"}
+    assert len(owned) == 7
+    assert owned <= hidden
+
+
+def maps(files: Mapping[str, str], tmp_path: Path) -> dict[str, list[tuple[str, str]]]:
+    """Return nginx's maps: variable -> [(pattern, value)]."""
+    return {
+        one["args"][1]: [(entry["directive"], (entry["args"] or [""])[0]) for entry in one["block"]]
+        for _, one in everything(files, tmp_path)
+        if one["directive"] == "map"
+    }
+
+
+def looked_up(entries: list[tuple[str, str]], key: str) -> str:
+    """Return what an nginx map of regular expressions yields for a key."""
+    for pattern, value in entries:
+        if pattern.startswith("~") and re.search(pattern[1:], key):
+            return value
+    return dict(entries).get("default", "")
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://app.example.com", True),
+        ("https://app.example.com.evil.example", False),
+        ("https://evil-app.example.com", False),
+        ("https://app.example.com:8443", False),
+        ("http://app.example.com", False),
+        ("HTTPS://APP.EXAMPLE.COM", False),
+        ("https://app.example.com.", False),
+        ("https://appxexample.com", False),
+        ("https://app.example.com/", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_origin_is_allowed_to_the_letter(origin: str, allowed: bool, tmp_path: Path) -> None:
+    files = edge_files(context_of({"cors": {"v1": ["https://app.example.com"]}}))
+
+    entries = maps(files, tmp_path)["$cors_origin"]
+
+    assert all(pattern.startswith("~^") or pattern == "default" for pattern, _ in entries)
+    assert looked_up(entries, f"v1 {origin}") == ("https://app.example.com" if allowed else "")
+    assert looked_up(entries, f"files {origin}") == ""
+
+
+def test_credentials_go_with_console_and_api_and_a_named_origin_only(tmp_path: Path) -> None:
+    files = edge_files(context_of({"cors": {"v1": ["*"], "console": ["https://a.example"]}}))
+
+    entries = maps(files, tmp_path)["$cors_credentials"]
+
+    assert looked_up(entries, "console https://a.example") == "true"
+    assert looked_up(entries, "api https://a.example") == "true"
+    for key in ("v1 *", "v1 https://a.example", "console ", "files https://a.example"):
+        assert looked_up(entries, key) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "group"),
+    [
+        ("/v1/chat-messages", "v1"),
+        ("/v1?x=1", "v1"),
+        ("/v1", "v1"),
+        ("/v10/other", "web"),
+        ("/console/api/setup", "console"),
+        ("/api/passport", "api"),
+        ("/apis", "web"),
+        ("/openapi/v1/x", "openapi"),
+        ("/files/x", "files"),
+        ("/mcp/server/x", "mcp"),
+        ("/triggers/webhook/x", "triggers"),
+        ("/e/hook", "endpoints"),
+        ("/socket.io/?EIO=4", "socket"),
+        ("/explore/apps", "explore"),
+        ("/", "web"),
+        ("/signin", "web"),
+    ],
+)
+def test_path_belongs_to_its_group(path: str, group: str, tmp_path: Path) -> None:
+    assert looked_up(maps(edge_files(context_of()), tmp_path)["$edge_group"], path) == group
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_exactly_the_routes_of_the_release_are_served(release: str, tmp_path: Path) -> None:
+    found = locations(edge_files(context_of({"release": release})), tmp_path)
+    passed = {
+        match: directive["args"][0].removeprefix("http://")
+        for match, block in found.items()
+        for directive in block
+        if directive["directive"] == "proxy_pass"
+    }
+
+    wanted = {}
+    for route in RELEASES[release].routes:
+        if route.prefix.endswith("/"):
+            wanted[route.prefix] = route.service
+        else:
+            wanted |= {f"= {route.prefix}": route.service, f"{route.prefix}/": route.service}
+    assert passed == wanted
+
+
+def test_every_service_behind_the_edge_is_looked_up_again(tmp_path: Path) -> None:
+    files = parsed(edge_files(context_of()), tmp_path)
+    hops = [one["block"] for _, one in walk(files["stream/upstreams.conf"]) if one["directive"] == "server"]
+    upstreams = [one for _, one in walk(files["http/proxy.conf"]) if one["directive"] == "upstream"]
+
+    sockets = {one["args"][0] for hop in hops for one in hop if one["directive"] == "listen"}
+    reached = {one["args"][0] for up in upstreams for one in up["block"] if one["directive"] == "server"}
+    assert sockets == reached
+    # A variable in proxy_pass is what makes nginx resolve at each connection.
+    assert all(
+        one["args"][0].startswith("$") for hop in hops for one in hop if one["directive"] == "proxy_pass"
+    )
+    assert {up["args"][0] for up in upstreams} == {"api", "api_websocket", "web", "plugin_daemon"}
+
+
+def test_unknown_hosts_are_dropped_by_the_default_server(tmp_path: Path) -> None:
+    files = parsed(edge_files(context_of()), tmp_path)
+    defaults = [
+        one["block"]
+        for name in files
+        for _, one in walk(files[name])
+        if one["directive"] == "server"
+        and any(d["directive"] == "listen" and "default_server" in d["args"] for d in one.get("block") or [])
+    ]
+
+    assert len(defaults) == 1
+    assert [d["args"] for d in defaults[0] if d["directive"] == "return"] == [["444"]]
+
+
+def test_status_server_listens_inside_the_container_only(tmp_path: Path) -> None:
+    status = parsed(edge_files(context_of()), tmp_path)["servers/status.conf"]
+
+    listens = [one["args"][0] for _, one in walk(status) if one["directive"] == "listen"]
+    assert [address.split(":")[0] for address in listens] == ["127.0.0.1"]
+
+
+def test_log_holds_neither_query_nor_credentials(tmp_path: Path) -> None:
+    files = parsed(edge_files(context_of()), tmp_path)
+    logged = "".join(
+        part
+        for _, one in walk(files["http/log.conf"])
+        if one["directive"] == "log_format"
+        for part in one["args"]
+    )
+
+    variables = set(re.findall(r"\$(\w+)", logged))
+    assert variables
+    assert variables.isdisjoint(
+        {
+            "request",
+            "request_uri",
+            "args",
+            "query_string",
+            "http_authorization",
+            "http_cookie",
+            "http_referer",
+        }
+    )
+
+
+def test_streams_are_not_buffered(tmp_path: Path) -> None:
+    found = everything(edge_files(context_of()), tmp_path)
+
+    buffering = [
+        one["args"] for _, one in found if one["directive"] in {"proxy_buffering", "gzip", "proxy_cache"}
+    ]
+    assert buffering
+    assert {argument for arguments in buffering for argument in arguments} == {"off"}
+
+
+def test_one_setting_limits_bodies(tmp_path: Path) -> None:
+    found = everything(edge_files(context_of({"maxUploadMegabytes": 200})), tmp_path)
+
+    limits = {one["args"][0] for _, one in found if one["directive"] == "client_max_body_size"}
+    assert limits == {"201m"}
+
+
+def test_revision_names_the_configuration() -> None:
+    def revision(plain: Mapping[str, Any]) -> str:
+        text = edge_files(context_of(plain))[f"{EDGE_DIRECTORY}/servers/status.conf"]
+        found = re.search(r'"revision":"([0-9a-f]{12})"', text)
+        assert found
+        return found.group(1)
+
+    assert revision({}) == revision({})
+    assert revision({}) != revision({"cors": {"v1": ["https://a.example"]}})
+
+
+def test_own_template_shadows_ours_and_snippets_are_added(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "nginx" / "snippets" / "v1").mkdir(parents=True)
+    (own / "nginx" / "http").mkdir(parents=True)
+    (own / "nginx" / "http" / "log.conf.j2").write_text("access_log off;\n")
+    (own / "nginx" / "snippets" / "v1" / "slow.conf.j2").write_text("limit_rate {{ edge.retry_seconds }}k;\n")
+
+    files = edge_files(context_of(), overrides=own)
+
+    assert files[f"{EDGE_DIRECTORY}/http/log.conf"] == "access_log off;\n"
+    assert files[f"{EDGE_DIRECTORY}/snippets/v1/slow.conf"] == "limit_rate 5k;\n"
+    assert f"{EDGE_DIRECTORY}/http/cors.conf" in files
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{{ edge.no_such_value }}\n", 1),
+        ("ok\n{% for x in %}\n", 2),
+        ("a\nb\n{{ edge.routes | nofilter }}\n", 3),
+    ],
+)
+def test_broken_template_names_itself_and_the_line(text: str, line: int, tmp_path: Path) -> None:
+    (tmp_path / "nginx" / "http").mkdir(parents=True)
+    (tmp_path / "nginx" / "http" / "log.conf.j2").write_text(text)
+
+    with pytest.raises(RenderError, match=rf"nginx/http/log\.conf\.j2, line {line}:"):
+        edge_files(context_of(), overrides=tmp_path)
+
+
+def test_pattern_lets_nothing_through_that_ends_a_string() -> None:
+    assert escape_regex("https://a.b:1") == r"https://a\.b:1"
+    for text in ('a"b', "a;b", "a b", "a\nb", "a$b", "a{b", "a\\b"):
+        with pytest.raises(ValueError, match="cannot stand"):
+            escape_regex(text)
+
+
+def test_redis_password_is_quoted() -> None:
+    text = render("data/redis.conf.j2", {"redis": RedisContext(password='a"b\\c')})
+
+    line = next(line for line in text.splitlines() if line.startswith("requirepass"))
+    assert line == 'requirepass "a\\"b\\\\c"'
+
+
+def squid_rules(service: str, plain: Mapping[str, Any] | None = None) -> list[list[str]]:
+    text = squid_files(service, settings(plain))[SQUID_CONFIG]
+    return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("service", ["ssrf_proxy", "agent_ssrf_proxy"])
+def test_proxy_refuses_private_addresses_before_it_allows_anything_else(service: str) -> None:
+    access = [words[1:] for words in squid_rules(service) if words[0] == "http_access"]
+
+    assert access[-1] == ["deny", "all"]
+    private = access.index(["deny", "to_private"])
+    allowed_before = [rule for rule in access[:private] if rule[0] == "allow"]
+    assert all("dify_files" in rule or "agent_stub" in rule for rule in allowed_before)
+    assert access.index(["allow", "from_stack"]) > private
+
+
+def test_operator_opens_private_targets_one_by_one() -> None:
+    rules = squid_rules("ssrf_proxy", {"ssrfAllowPrivate": ["10.1.2.0/24", "wiki.internal"]})
+
+    assert ["acl", "allowed_addresses", "dst", "10.1.2.0/24"] in rules
+    assert ["acl", "allowed_domains", "dstdomain", "wiki.internal"] in rules
+
+
+def test_every_template_is_described() -> None:
+    readme = (TEMPLATES / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z0-9/_.-]+\.j2)`", readme))
+
+    assert named == {str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.j2")}
