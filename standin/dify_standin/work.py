@@ -278,10 +278,15 @@ def _node_event(
         data |= {"extras": {}, "agent_strategy": None}
     else:
         data |= {
+            "process_data": {},
+            "process_data_truncated": False,
             "outputs": outputs,
             "outputs_truncated": False,
             "status": "succeeded",
             "error": None,
+            "elapsed_time": 0.0,
+            "execution_metadata": None,
+            "finished_at": int(time.time()),
             "files": [],
         }
     return {"event": event, "workflow_run_id": run["workflow_run_id"], "data": data}

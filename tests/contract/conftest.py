@@ -1,0 +1,34 @@
+"""The instance under contract: the one of the integration tests' main stack."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.instance import Instance
+from tests.integration.conftest import stack
+from tests.integration.stacks import Stack
+
+__all__ = ["stack"]
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this folder."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("integration")
+
+
+@pytest.fixture(scope="session")
+def instance(stack: Stack) -> Iterator[Instance]:  # noqa: F811  # pytest's way to use a fixture
+    """The api of the main stack."""
+    one = Instance(stack)
+    made: set[str] = {str(app["id"]) for app in one.console.get("/apps?limit=100").json()["data"]}
+    try:
+        yield one
+    finally:
+        for app in one.console.get("/apps?limit=100").json()["data"]:
+            if app["id"] not in made:
+                one.console.delete(f"/apps/{app['id']}")
