@@ -99,8 +99,7 @@ def build_engine() -> Path:
         say(
             f"→ building the Pulumi engine from Go modules: {len(PARTS)} parts, up to 10 minutes on two cores"
         )
-        for leftover in store.glob(".new-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _clear_drafts(store)
         draft = Path(tempfile.mkdtemp(prefix=".new-", dir=store))
         try:
             _build_into(draft / "bin", toolchain)
@@ -108,9 +107,15 @@ def build_engine() -> Path:
             shutil.rmtree(directory.parent, ignore_errors=True)
             draft.rename(directory.parent)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            # All of them: the compiler of a run that was killed may have put a draft back meanwhile.
+            _clear_drafts(store)
         toolchain.clean()
     return directory
+
+
+def _clear_drafts(store: Path) -> None:
+    for draft in store.glob(".new-*"):
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextlib.contextmanager

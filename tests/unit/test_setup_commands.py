@@ -1,6 +1,8 @@
 """Running installers: what is said, and what a failure looks like."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -51,6 +53,31 @@ def test_a_step_that_hangs_is_ended_at_its_deadline(tmp_path: Path) -> None:
         run_step("sleeping", python(script), hint="", seconds=1)
 
     assert time.monotonic() - began < 20
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+
+
+def test_an_interrupt_ends_the_installer_too(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    child = (
+        f"import os, pathlib, time; pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    )
+    # A shell may have started the tests with SIGINT ignored.
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from dify_kit.setup.commands import run_step\n"
+        f"run_step('sleeping', [sys.executable, '-c', {child!r}], hint='', seconds=60)"
+    )
+    with subprocess.Popen(python(script), stderr=subprocess.PIPE, text=True) as installer:
+        deadline = time.monotonic() + 20
+        while not (mark.exists() and mark.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # To the parent only: the terminal's group is not what ends the child here.
+        installer.send_signal(signal.SIGINT)
+        said = installer.communicate(timeout=20)[1]
+
+    assert said.rstrip().endswith("KeyboardInterrupt")
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
 

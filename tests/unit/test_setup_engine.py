@@ -117,6 +117,19 @@ def test_leftovers_of_a_killed_build_are_replaced(home: Path) -> None:
     assert is_complete(built_engine())
 
 
+def test_an_interrupted_build_leaves_nothing_behind(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> str:
+        # What the compiler of a killed run may do at any time.
+        (home / ".cache/dify-kit/engine/.new-orphan").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine_build, "run_step", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine()
+    assert store(home) == []
+
+
 def test_an_engine_that_says_another_version_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_GO_BUILDS", "1.0.0")
 
