@@ -1,1 +1,4 @@
-"""Tests an operator runs against a deployed environment, production included."""
+"""Tests that an operator runs against any deployed environment, production included.
+
+They read, they talk to an app of their own, they delete the conversations they made, and they never sign in.
+"""

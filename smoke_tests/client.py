@@ -1,78 +1,301 @@
-"""A caller from outside: with deadlines, and patient where the server asks for patience."""
+"""HTTP as a visitor of the environment speaks it: every wait bounded, limits honoured, keys never shown."""
 
+import email.utils
+import http.client
+import ipaddress
 import json
+import ssl
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import tenacity
 
-TIMEOUT_SECONDS = 20.0
-# An operator's limits may be tight; a smoke test waits as it is told, but not for ever.
-LONGEST_WAIT_SECONDS = 30.0
-TRIES = 3
-USER = "dify-kit-smoke-test"
+from smoke_tests.masking import Redactor, Secret
 
-
-class PatientTransport(httpx.HTTPTransport):
-    """Waits and tries again when the server answers 429 with a Retry-After that is short enough."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request, at most three times."""
-        response = super().handle_request(request)
-        for _ in range(TRIES - 1):
-            if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-                return response
-            asked = response.headers.get("retry-after", "")
-            if not asked.isdigit() or int(asked) > LONGEST_WAIT_SECONDS:
-                return response
-            response.close()
-            time.sleep(int(asked))
-            response = super().handle_request(request)
-        return response
+CONNECT_SECONDS = 5.0
+# Longer than the 10 s between Dify's keep-alives in a stream.
+READ_SECONDS = 20.0
+ANSWER_SECONDS = 60.0
+LARGEST_ANSWER = 4 * 1024 * 1024
+TOO_MANY_REQUESTS = 429
+SHOWN = 300
 
 
-def make_client(url: str, *, verify: bool = True) -> httpx.Client:
-    """Return a client for an environment. It follows no redirect: a redirect is an answer to look at."""
-    return httpx.Client(
-        base_url=url, timeout=TIMEOUT_SECONDS, transport=PatientTransport(verify=verify, retries=0)
-    )
+class VisitError(AssertionError):
+    """The environment did not answer as HTTP has it; the message says what was asked and what came."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """One server-sent event: when it arrived (monotonic seconds) and its parsed data."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Answer:
+    """An answer, with every known secret masked.
 
-    at: float
-    data: dict[str, Any]
+    `headers` are (lower-case name, value) in the order received; `seconds` counts from sending to the last
+    byte; `arrivals` are the pieces of the body with their times; `repeats_key` tells whether the answer
+    contained a key before it was masked.
+    """
 
-    @property
-    def name(self) -> str:
-        """Dify's name of the event, which it puts into the data."""
-        return str(self.data.get("event", ""))
+    asked: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    text: str
+    seconds: float
+    repeats_key: bool = False
+    arrivals: tuple[tuple[float, bytes], ...] = field(default=())
+
+    def __repr__(self) -> str:
+        """Show the exchange in one line."""
+        told = [f"{name}: {value}" for name, value in self.headers if _telling(name)]
+        return f"<{self.asked} -> {self.status} | {' | '.join(told)} | {self.text[:SHOWN]!r}>"
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of a header, one for each line it came in."""
+        return [value for key, value in self.headers if key == name.lower()]
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header; None without it. Raises VisitError when it came more than once."""
+        values = self.values(name)
+        if len(values) > 1:
+            raise VisitError(f"{name} came {len(values)} times in {self!r}")
+        return values[0] if values else None
+
+    def json(self) -> Any:  # noqa: ANN401  # whatever JSON holds
+        """Return the body as JSON. Raises VisitError when it is none."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            raise VisitError(f"no JSON in {self!r}") from None
 
 
-def events(response: httpx.Response) -> Iterator[Event]:
-    """Read server-sent events as the standard says: fields by line, an empty line ends an event."""
-    lines: list[str] = []
-    for line in response.iter_lines():
-        if line.startswith("data:"):
-            lines.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and lines:
-            yield Event(at=time.monotonic(), data=json.loads("\n".join(lines)))
-            lines = []
-    if lines:
-        raise ValueError("the stream ended in the middle of an event")
-
-
-def question(query: str, mode: str = "blocking", conversation: str = "") -> dict[str, Any]:
-    """Return the body of a chat message from the smoke tests' own user."""
-    return {
-        "inputs": {},
-        "query": query,
-        "user": USER,
-        "response_mode": mode,
-        "conversation_id": conversation,
-        "auto_generate_name": False,
+def _telling(name: str) -> bool:
+    return name.startswith("access-control-") or name in {
+        "content-type",
+        "www-authenticate",
+        "vary",
+        "retry-after",
+        "x-request-id",
+        "location",
     }
+
+
+def retry_after(answer: Answer) -> float:
+    """Return the seconds an answer asks to wait: a number or a date, 1 when it says nothing usable."""
+    value = (answer.values("retry-after") or [""])[-1].strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 1.0
+
+
+@dataclass(kw_only=True)
+class Patience:
+    """How long this run may still wait for the environment's rate limits, in seconds over all requests."""
+
+    seconds: float
+    waited: float = 0.0
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
+        """Return how long to wait before the next attempt, and count it."""
+        seconds = self._asked(state)
+        self.waited += seconds
+        return seconds
+
+    def exhausted(self, state: tenacity.RetryCallState) -> bool:
+        """Tell whether the wait that is asked for is more than what is left."""
+        return self.waited + self._asked(state) > self.seconds
+
+    @staticmethod
+    def _asked(state: tenacity.RetryCallState) -> float:
+        assert state.outcome is not None
+        return max(0.05, retry_after(state.outcome.result()))
+
+
+class Client:
+    """A visitor with an app's key, or without."""
+
+    def __init__(
+        self,
+        *,
+        key: Secret | None,
+        redact: Redactor,
+        patience: Patience,
+        loopback: bool,
+        verify: bool,
+    ) -> None:
+        self._key = key
+        self._redact = redact
+        self._patience = patience
+        self._verify = verify
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            headers={"User-Agent": "dify-kit-smoke-tests", "Accept-Encoding": "identity"},
+            # A proxy from the environment may stand between here and production, never before this machine.
+            trust_env=not loopback,
+            verify=verify,
+        )
+
+    def __repr__(self) -> str:
+        """Show nothing: a key is in here."""
+        return "<Client>"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        key: bool = False,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Answer:
+        """Send a request, and again after a 429 as soon as that allows it. Raises VisitError after too long.
+
+        `key` sends the app's key; `body` goes as JSON; `seconds` bounds one whole answer.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda answer: answer.status == TOO_MANY_REQUESTS),
+            wait=self._patience.wait,
+            stop=self._patience.exhausted,
+            retry_error_callback=self._out_of_patience,
+        )
+        answer: Answer = retrying(
+            self.once, method, url, key=key, headers=headers, body=body, seconds=seconds
+        )
+        return answer
+
+    def once(
+        self,
+        method: str,
+        url: str,
+        *,
+        key: bool = False,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Answer:
+        """Send a request and take whatever comes, a 429 too."""
+        sent = dict(headers or {})
+        if key:
+            if self._key is None:
+                raise VisitError("there is no app key to send")
+            sent["Authorization"] = f"Bearer {self._key.reveal()}"
+        asked = self._redact(f"{method} {url}")
+        started = time.monotonic()
+        with _explained(asked), self._http.stream(method, url, headers=sent, json=body) as response:
+            arrivals = tuple(self._arrivals(response, asked, started, seconds))
+            headers_received = [
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw
+            ]
+            status = response.status_code
+        return self._answer(asked, status, headers_received, arrivals, time.monotonic() - started)
+
+    def announce(self, url: str, *, size: int, origin: str = "") -> Answer:
+        """POST the header of a body of `size` bytes and nothing of the body: the edge decides by the header.
+
+        The standard library does it: httpx, rightly, does not send half a request.
+        """
+        asked, parts, started = f"POST {url} of {size} bytes", urlsplit(url), time.monotonic()
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        connection = (
+            http.client.HTTPSConnection(parts.netloc, timeout=CONNECT_SECONDS, context=self._tls())
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(parts.netloc, timeout=CONNECT_SECONDS)
+        )
+        try:
+            connection.putrequest("POST", parts.path)
+            for name, value in (headers | ({"Origin": origin} if origin else {})).items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            response = connection.getresponse()
+            body = response.read(LARGEST_ANSWER)
+        except TimeoutError:
+            raise VisitError(f"{asked}: it waits for the body instead of refusing it") from None
+        except (OSError, http.client.HTTPException) as problem:
+            raise VisitError(f"{asked}: {type(problem).__name__}: {problem}") from None
+        finally:
+            connection.close()
+        seconds = time.monotonic() - started
+        return self._answer(asked, response.status, response.getheaders(), ((seconds, body),), seconds)
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if not self._verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _answer(
+        self,
+        asked: str,
+        status: int,
+        headers: list[tuple[str, str]],
+        arrivals: tuple[tuple[float, bytes], ...],
+        seconds: float,
+    ) -> Answer:
+        text = b"".join(chunk for _, chunk in arrivals).decode("utf-8", errors="replace")
+        return Answer(
+            asked=asked,
+            status=status,
+            headers=tuple((name.lower(), self._redact(value)) for name, value in headers),
+            text=self._redact(text),
+            seconds=seconds,
+            repeats_key=any(self._redact.finds(one) for one in (text, *(value for _, value in headers))),
+            arrivals=arrivals,
+        )
+
+    def _arrivals(
+        self, response: httpx.Response, asked: str, started: float, seconds: float
+    ) -> Iterator[tuple[float, bytes]]:
+        size = 0
+        for chunk in response.iter_raw():
+            now = time.monotonic()
+            size += len(chunk)
+            yield now - started, chunk
+            if size > LARGEST_ANSWER:
+                raise VisitError(f"{asked}: the answer is longer than {LARGEST_ANSWER} bytes")
+            if now > started + seconds:
+                last = self._redact(chunk.decode("utf-8", errors="replace"))[-SHOWN:]
+                raise VisitError(
+                    f"{asked}: no end after {seconds:.0f} s; {size} bytes came, the last {last!r}"
+                )
+
+    def _out_of_patience(self, state: tenacity.RetryCallState) -> Answer:
+        assert state.outcome is not None
+        answer: Answer = state.outcome.result()
+        raise VisitError(
+            f"the limits of this environment leave no room: {answer!r} "
+            f"asks for {retry_after(answer):.0f} s more, after {self._patience.waited:.0f} s of waiting in this "
+            "run. Run the tests when less is going on, or allow more waiting with --patience SECONDS"
+        )
+
+
+@contextmanager
+def _explained(asked: str) -> Iterator[None]:
+    """Turn a failed exchange into a message; the traceback through the HTTP library says no more."""
+    try:
+        yield
+    except httpx.TimeoutException as problem:
+        raise VisitError(
+            f"{asked}: {type(problem).__name__}: nothing came within {READ_SECONDS:.0f} s"
+        ) from None
+    except httpx.HTTPError as problem:
+        raise VisitError(f"{asked}: {type(problem).__name__}: {problem}") from None
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this machine, without anything in between."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,111 +1,271 @@
-"""Find what is to be tested. Nothing here deploys, changes or destroys it."""
+"""Finds what is to be tested, selects the tests that can say something about it, and masks their reports.
 
-import os
-from collections.abc import Iterator
+Nothing here deploys, changes or destroys a stack. A stack that is missing fails the run; it never skips it.
+"""
+
+import sys
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from smoke_tests.client import USER, make_client
-from smoke_tests.target import BearerKey, Target, TargetError, from_address, from_stack, read_key
+from smoke_tests.chat import Chat, cleaning_up
+from smoke_tests.client import Client, Patience, VisitError, is_loopback
+from smoke_tests.cors import cases
+from smoke_tests.engine import Engine
+from smoke_tests.exports import TargetError
+from smoke_tests.masking import Redactor
+from smoke_tests.options import Options, add_options, read_options
+from smoke_tests.reporting import choose_reports, html_lines, mask_report, note
+from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_target
 
-NEEDS_STACK = "needs_stack"
-REPORTS = Path(__file__).resolve().parents[1] / "reports"
+MARKERS = (
+    "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
+    "needs_key: asks an app, so it needs its API key",
+)
+# What explains other failures comes first.
+ORDER = ("target", "services", "exposure", "edge", "console", "authentication", "chat", "cors")
+SELF = "test_target.py"
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One smoke run: what is tested, or why that is not known, and what was left out."""
+
+    options: Options
+    redact: Redactor
+    target: Target | None = None
+    problem: str = ""
+    reports: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What is tested, in a line."""
+        return self.target.title if self.target else f"nothing: {self.problem}"
+
+
+RUN = pytest.StashKey[Run]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer what names the environment."""
-    group = parser.getgroup("dify-kit", "what the smoke tests test")
-    group.addoption(
-        "--stack",
-        default=os.environ.get("DIFY_KIT_STACK", "dev"),
-        metavar="NAME",
-        help="a deployed stack; its exports say where it is (default: dev, or DIFY_KIT_STACK)",
-    )
-    group.addoption("--url", metavar="URL", help="any Dify by its address, without Pulumi; needs an API key")
-    group.addoption(
-        "--api-key", metavar="KEY", help="key of a chat app; better: DIFY_API_KEY in the environment"
-    )
-    group.addoption("--api-key-file", metavar="FILE", help="file that holds the key of a chat app")
-    group.addoption(
-        "--allowed-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="with --url: an origin that may call /v1; repeatable",
-    )
-    group.addoption(
-        "--insecure", action="store_true", help="accept any certificate, such as a self-signed one"
-    )
+    """Add the options of a smoke run."""
+    add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and write reports unless the caller chose where."""
-    config.addinivalue_line(
-        "markers", f"{NEEDS_STACK}: looks into the stack's containers, not only from outside"
-    )
-    if config.option.collectonly:
+    """Find the target before anything is collected: tests are made from what it consists of."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    if config.option.help:
         return
-    name = "url" if config.getoption("--url") else config.getoption("--stack")
-    if not config.option.xmlpath:
-        config.option.xmlpath = str(REPORTS / f"smoke-{name}.xml")
-    if not getattr(config.option, "htmlpath", None):
-        config.option.htmlpath = str(REPORTS / f"smoke-{name}.html")
-        config.option.self_contained_html = True
+    options = read_options(config, read_stdin=lambda: _read_stdin(config))
+    run = Run(options=options, redact=Redactor())
+    if options.key:
+        run.redact.learn([options.key.reveal()])
+    run.reports = choose_reports(config, options.reports, options.name)
+    config.stash[RUN] = run
+    try:
+        run.target = find_target(options)
+    except TargetError as problem:
+        run.problem = str(problem)
+    else:
+        run.redact.learn([run.target.key.reveal()] if run.target.key else [])
+
+
+def _read_stdin(config: pytest.Config) -> str:
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    capture.suspend_global_capture(in_=True)
+    try:
+        return sys.stdin.read()
+    finally:
+        capture.resume_global_capture()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what is tested."""
+    return [f"target: {config.stash[RUN].title}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test for each service, job and CORS case of the target."""
+    target = metafunc.config.stash[RUN].target
+    deployment = target.deployment if target else None
+    every_case = [case for policy in target.policies for case in cases(policy)] if target else []
+    values: dict[str, list[Any]] = {
+        "service": sorted(deployment.containers) if deployment else [],
+        "job": sorted(deployment.jobs) if deployment else [],
+        "outsider": [one for one in OUTSIDERS if deployment and one in deployment.containers],
+        "sandbox": [one for one in SANDBOXES if deployment and one in deployment.containers],
+        "case": every_case,
+        # Those that reach Dify: all on /v1, a few on the other groups.
+        "sent_case": [
+            case
+            for case in every_case
+            if case.policy.group == "v1" or case.kind in {"allowed-1", "stranger", "null"}
+        ],
+    }
+    for name, found in values.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, found, ids=str)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --url leave out, and say so, what only a stack of our own can answer."""
-    if not config.getoption("--url"):
-        return
-    left_out = [item for item in items if item.get_closest_marker(NEEDS_STACK)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    """Leave out what cannot run against this target, and remember to say so."""
+    run = config.stash[RUN]
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    reasons: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if reason := _left_out(run, item):
+            reasons.setdefault(reason, []).append(item)
+    run.notes = [note(len(left), reason) for reason, left in reasons.items()]
+    if left := [item for group in reasons.values() for item in group]:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+    if run.problem and not items:
+        raise pytest.UsageError(run.problem)
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    """Say what is tested."""
-    if url := config.getoption("--url"):
-        return f"smoke tests of {url}; tests that look into containers are left out, they need --stack"
-    return f"smoke tests of stack {config.getoption('--stack')}"
+def _left_out(run: Run, item: pytest.Item) -> str:
+    if run.target is None:
+        return "" if item.path.name == SELF else "what is to be tested was not found"
+    if item.get_closest_marker("needs_stack") and run.target.deployment is None:
+        return "they look at the stack's containers or exports, and --url knows neither"
+    if item.get_closest_marker("needs_key") and run.target.key is None:
+        return "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file"
+    return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:  # noqa: ANN401  # pytest's hook protocol
+    """Mask what a report says."""
+    report = yield
+    mask_report(report, item.config.stash[RUN].redact)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401  # private type
+    """Say what was left out, and where the reports are."""
+    run = config.stash[RUN]
+    for line in run.notes:
+        terminalreporter.write_line(line)
+    terminalreporter.write_line("reports: " + " ".join(str(path) for path in run.reports))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_metadata(metadata: MutableMapping[str, Any], config: pytest.Config) -> None:
+    """Tell the HTML report about the target, and nothing of this machine's environment."""
+    metadata.clear()
+    if RUN in config.stash:
+        metadata["Target"] = config.stash[RUN].title
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_report_title(report: Any) -> None:  # noqa: ANN401  # untyped plugin
+    """Name the HTML report."""
+    report.title = "Smoke tests"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
+    """Put the target and what was left out above the results."""
+    run = session.config.stash[RUN]
+    prefix.extend(html_lines([run.title, *run.notes]))
 
 
 @pytest.fixture(scope="session")
-def target(pytestconfig: pytest.Config) -> Target:
-    """Return the environment under test; none is a failure, not a skip."""
+def target(request: pytest.FixtureRequest) -> Target:
+    """Return what is tested. Fails with the reason when it was not found."""
+    run = request.config.stash[RUN]
+    if run.target is None:
+        pytest.fail(run.problem, pytrace=False)
+    return run.target
+
+
+@pytest.fixture(scope="session")
+def deployment(target: Target) -> Deployment:
+    """Return the inside of the stack, for tests marked needs_stack."""
+    assert target.deployment is not None
+    return target.deployment
+
+
+@pytest.fixture(scope="session")
+def redact(request: pytest.FixtureRequest) -> Redactor:
+    """Return what masks secrets."""
+    return request.config.stash[RUN].redact
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) -> None:  # noqa: ANN401  # pytest's
+    """Tell the JUnit report what was tested."""
+    run = request.config.stash[RUN]
+    record_testsuite_property("target", run.title)
+    for line in run.notes:
+        record_testsuite_property("note", line)
+
+
+@pytest.fixture(scope="session")
+def engine(deployment: Deployment) -> Iterator[Engine]:
+    """Lend the Docker engine that the stack runs on."""
     try:
-        if url := pytestconfig.getoption("--url"):
-            key = read_key(pytestconfig.getoption("--api-key"), pytestconfig.getoption("--api-key-file"))
-            return from_address(url, key, tuple(pytestconfig.getoption("--allowed-origin")))
-        return from_stack(pytestconfig.getoption("--stack"))
+        engine = Engine(deployment.stack)
     except TargetError as problem:
         pytest.fail(str(problem), pytrace=False)
+    yield engine
+    engine.close()
 
 
 @pytest.fixture(scope="session")
-def anonymous(target: Target, pytestconfig: pytest.Config) -> Iterator[httpx.Client]:
-    """Lend a caller without a key."""
-    with make_client(target.url, verify=not pytestconfig.getoption("--insecure")) as client:
-        yield client
+def visitor(request: pytest.FixtureRequest, target: Target, redact: Redactor) -> Iterator[Client]:
+    """Lend somebody outside; when the environment does not answer at all, every test fails and says so."""
+    client = Client(
+        key=target.key,
+        redact=redact,
+        patience=Patience(seconds=request.config.stash[RUN].options.patience),
+        loopback=is_loopback(target.url),
+        verify=request.config.stash[RUN].options.verify,
+    )
+    if target.deployment:
+        engine: Engine = request.getfixturevalue("engine")
+        stopped = _not_running(engine, target.deployment)
+    else:
+        stopped = ""
+    try:
+        client.once("GET", f"{target.url}/console/api/setup")
+    except VisitError as problem:
+        client.close()
+        pytest.fail(f"{target.url} does not answer: {problem}{stopped}", pytrace=False)
+    yield client
+    client.close()
+
+
+def _not_running(engine: Engine, deployment: Deployment) -> str:
+    """Wait until nothing is starting any more; return what is known about containers that do not run."""
+    accounts = []
+    for name in deployment.containers.values():
+        try:
+            container = engine.settled(name)
+        except AssertionError as problem:
+            accounts.append(str(problem))
+        else:
+            accounts += [] if container.status == "running" else [container.account]
+    return "".join(f"\n{account}" for account in accounts)
 
 
 @pytest.fixture(scope="session")
-def caller(target: Target, pytestconfig: pytest.Config) -> Iterator[httpx.Client]:
-    """Lend a caller with the canary's key; the conversations it made are deleted at the end."""
-    with make_client(target.url, verify=not pytestconfig.getoption("--insecure")) as client:
-        client.auth = BearerKey(target.key)
-        yield client
-        _delete_conversations(client)
+def canary(visitor: Client, target: Target) -> Iterator[Chat]:
+    """Lend the canary app; conversations that a killed run left behind are removed first."""
+    with cleaning_up(Chat(client=visitor, url=target.service_url)) as chat:
+        chat.delete_left_behind()
+        assert not chat.delete_open()
+        yield chat
 
 
-def _delete_conversations(client: httpx.Client) -> None:
-    for _ in range(10):
-        listed = client.get("/v1/conversations", params={"user": USER, "limit": 100})
-        found: list[dict[str, Any]] = listed.json().get("data", []) if listed.is_success else []
-        if not found:
-            return
-        for conversation in found:
-            client.request("DELETE", f"/v1/conversations/{conversation['id']}", json={"user": USER})
+@pytest.fixture
+def chat(canary: Chat) -> Iterator[Chat]:
+    """Lend the canary app; conversations of the test are deleted after it, also when it failed."""
+    with cleaning_up(canary) as chat:
+        yield chat

@@ -1,124 +1,151 @@
-"""What is tested: an address, a key, and, for a stack of our own, what it says about itself."""
+"""What is tested: a stack as its exports tell, or an address of which only the outside is known."""
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
+from infra import ports
+from infra.releases import RELEASES
+from smoke_tests.cors import PATHS, Policy
+from smoke_tests.exports import TargetError, read_exports
+from smoke_tests.masking import Secret
+from smoke_tests.options import Options
 
-
-class TargetError(Exception):
-    """There is nothing to test. The message says why, and what to do."""
-
-
-class Secret:
-    """A value that shows itself to nobody: not in a traceback, not in a report."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the value itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        """Return the beginning and the length, enough to tell two keys apart."""
-        return f"<secret {self._value[:4]}... of {len(self._value)} characters>"
-
-    __str__ = __repr__
+# Who must not reach the data, and whom they do reach: the probe has to be able to see an open port.
+OUTSIDERS = {
+    "sandbox": ("ssrf_proxy", ports.SQUID),
+    "local_sandbox": ("agent_ssrf_proxy", ports.SQUID),
+    "nginx": ("api", ports.API),
+}
+SANDBOXES = ("sandbox", "local_sandbox")
+MEGABYTE = 1024 * 1024
+# The edge leaves one for what surrounds a file in a form.
+OVERHEAD_MEGABYTES = 2
+# No server that has a limit has one above this.
+HUGE = 10**12
 
 
-class BearerKey(httpx.Auth):
-    """Sends a key as `Authorization: Bearer`; its repr, and so every report, hides it."""
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """The inside of a stack. `containers` and `jobs` map a service to its container's name."""
 
-    def __init__(self, key: Secret, scheme: str = "Bearer") -> None:
-        self._key = key
-        self._scheme = scheme
-
-    def auth_flow(self, request: httpx.Request) -> Any:  # noqa: ANN401  # httpx's own generator type
-        """Add the header."""
-        request.headers["Authorization"] = f"{self._scheme} {self._key.reveal()}"
-        yield request
-
-    def __repr__(self) -> str:
-        """Return the scheme and the hidden key."""
-        return f"{self._scheme} {self._key!r}"
+    stack: str
+    release: str
+    stand_in: bool
+    containers: Mapping[str, str]
+    jobs: Mapping[str, str]
+    edge: str
+    bind_address: str
+    http_port: int
+    max_upload_megabytes: int
+    callbacks: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """An environment to test. `exports` is empty when only its address is known."""
+    """Addresses (origins), the key that opens an app, CORS policies. `deployment` is None for a bare URL."""
 
     url: str
-    key: Secret
-    cors: Mapping[str, tuple[str, ...]]
-    max_upload_megabytes: int | None = None
-    exports: Mapping[str, Any] = field(default_factory=dict)
+    service_url: str
+    console_url: str
+    key: Secret | None
+    policies: tuple[Policy, ...]
+    deployment: Deployment | None = None
 
     @property
-    def origin(self) -> str:
-        """The origin of the address."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}"
+    def v1(self) -> Policy:
+        """Who may call the service API."""
+        return next(policy for policy in self.policies if policy.group == "v1")
 
-    def allowed(self, group: str) -> tuple[str, ...]:
-        """Return the origins that may call a route group."""
-        return tuple(self.cors.get(group, ()))
+    @property
+    def too_large(self) -> int:
+        """The size of a body, in bytes, that the edge has to refuse. A bare URL's limit is not known."""
+        if self.deployment is None:
+            return HUGE
+        return (self.deployment.max_upload_megabytes + OVERHEAD_MEGABYTES) * MEGABYTE
 
-
-def from_address(url: str, key: str, allowed_origins: tuple[str, ...]) -> Target:
-    """Return the target behind an address. Raises TargetError for an address or key that cannot be one."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        raise TargetError(f"--url {url!r} is no address; use https://dify.example.com")
-    if not key:
-        raise TargetError(
-            "no API key; put it into DIFY_API_KEY or a file named by --api-key-file (an argument is in the process list)"
-        )
-    return Target(url=url.rstrip("/"), key=Secret(key), cors={"v1": allowed_origins})
+    @property
+    def title(self) -> str:
+        """What this is, in a line."""
+        if self.deployment is None:
+            return f"{self.url}, from outside only"
+        what = "a STAND-IN for Dify" if self.deployment.stand_in else "Dify"
+        return f"stack {self.deployment.stack}: {self.url}, {what} {self.deployment.release}"
 
 
-def from_stack(stack: str) -> Target:
-    """Return the target of a deployed stack, from its exports alone. Raises TargetError when there is none."""
-    from dify_kit.errors import KitError  # noqa: PLC0415  # not needed for --url
-    from dify_kit.pulumi_cli import Pulumi  # noqa: PLC0415
-    from dify_kit.stack_files import StackFiles  # noqa: PLC0415
+def find_target(options: Options) -> Target:
+    """Return what the options name. Raises TargetError when it cannot be found."""
+    if options.url:
+        return from_outside(options)
+    return from_exports(read_exports(options.stack), options)
 
-    try:
-        files = StackFiles.open(stack)
-        if not files.configured():
-            raise TargetError(f"stack {stack} does not exist here; deploy it with `make up STACK={stack}`")
-        told = Pulumi(files=files).run("stack", "output", "--json", "--show-secrets", check=False)
-    except KitError as problem:
-        raise TargetError(f"stack {stack} cannot be read: {problem}") from None
-    try:
-        exports = json.loads(told.stdout)
-    except ValueError:
-        exports = {}
-    if not exports.get("publicUrl"):
-        raise TargetError(f"stack {stack} is not deployed; deploy it with `make up STACK={stack}`")
-    key = exports.pop("canaryKey", None)
-    if not key:
-        raise TargetError(f"stack {stack} has no canary app; set dify:canary to true and run `make up`")
-    exports.pop("appKeys", None)
+
+def from_outside(options: Options) -> Target:
+    """Return a target of which only the address is known."""
+    url = options.url
     return Target(
-        url=exports["publicUrl"],
-        key=Secret(key),
-        cors={group: tuple(origins) for group, origins in exports["corsOrigins"].items()},
-        max_upload_megabytes=int(exports["maxUploadMegabytes"]),
-        exports=exports,
+        url=url,
+        service_url=url,
+        console_url=url,
+        key=options.key,
+        policies=(
+            Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
+            # Which origins the console and the web app allow is not known, only that strangers are none.
+            *(
+                Policy(group=group, url=url, allowed=(), own=url, complete=False)
+                for group in ("console", "api")
+            ),
+        ),
     )
 
 
-def read_key(argument: str | None, file: str | None) -> str:
-    """Return the API key from a file, an argument or the environment, in this order."""
-    if file:
-        try:
-            return Path(file).read_text(encoding="utf-8").strip()
-        except OSError as problem:
-            raise TargetError(f"--api-key-file {file}: {problem.strerror}") from None
-    return argument or os.environ.get("DIFY_API_KEY", "")
+def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
+    """Return the target that a stack's exports describe. Raises TargetError that names a missing one."""
+    url = _get(exports, "publicUrl", str)
+    service_url = _get(exports, "serviceApiUrl", str).removesuffix("/v1")
+    console_url = _get(exports, "consoleUrl", str)
+    release = _get(exports, "release", str)
+    key = _get(exports, "canaryKey", str) if exports.get("canary") else None
+    bases = {"v1": service_url, "console": console_url}
+    origins = _get(exports, "corsOrigins", dict)
+    return Target(
+        url=url,
+        service_url=service_url,
+        console_url=console_url,
+        key=options.key or (Secret(key) if key else None),
+        policies=tuple(
+            Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
+            for group in PATHS
+            if group in _groups_of(release)
+        ),
+        deployment=Deployment(
+            stack=_get(exports, "stack", str),
+            release=release,
+            stand_in=_get(exports, "standIn", bool),
+            containers=_get(exports, "containers", dict),
+            jobs=_get(exports, "jobs", dict),
+            edge=_get(exports, "edge", str),
+            bind_address=_get(exports, "bindAddress", str),
+            # Pulumi's numbers are floats.
+            http_port=int(_get(exports, "httpPort", (int, float))),
+            max_upload_megabytes=int(_get(exports, "maxUploadMegabytes", (int, float))),
+            callbacks=_get(exports, "oauthCallbackUrls", dict),
+        ),
+    )
+
+
+def _get(exports: Mapping[str, Any], name: str, kind: Any) -> Any:  # noqa: ANN401  # JSON, checked here
+    value = exports.get(name)
+    if not isinstance(value, kind):
+        found = "is missing" if value is None else f"is a {type(value).__name__}"
+        raise TargetError(
+            f"export {name} {found}: the stack was deployed by another version of the kit, or its deployment "
+            f"did not finish. Run `make up STACK={exports.get('stack', '...')}`"
+        )
+    return value
+
+
+def _groups_of(release: str) -> set[str]:
+    """Return the route groups of a release; a newer one than this catalogue knows has all."""
+    known = RELEASES.get(release)
+    return {route.group for route in known.routes} if known else set(PATHS)

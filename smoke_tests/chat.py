@@ -1,0 +1,114 @@
+"""Talking to the canary app through the service API, and leaving nothing behind."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from smoke_tests import sse
+from smoke_tests.client import Answer, Client, VisitError
+
+# The same in every run: Dify keeps a row for each user that it ever saw.
+USER = "dify-kit-smoke-tests"
+CANARY_NAME = "dify-kit canary"
+# Conversations of a run that was killed are removed by a later one, those of a run beside this one are not.
+LEFT_BEHIND_SECONDS = 3600
+OK = 200
+REMOVED = (200, 204)
+
+
+@dataclass(kw_only=True)
+class Chat:
+    """An app behind a key; remembers the conversations it started."""
+
+    client: Client = field(repr=False)
+    url: str
+    open: set[str] = field(default_factory=set)
+
+    def send(self, query: str, *, mode: str, conversation: str = "", **headers: str) -> Answer:
+        """Send a message in `blocking` or `streaming` mode; an empty conversation starts a new one."""
+        body: dict[str, Any] = {
+            "inputs": {},
+            "query": query,
+            "response_mode": mode,
+            "user": USER,
+            # Naming a conversation takes a second and a model.
+            "auto_generate_name": False,
+        }
+        if conversation:
+            body["conversation_id"] = conversation
+        answer = self.client.ask("POST", f"{self.url}/v1/chat-messages", key=True, body=body, headers=headers)
+        if found := _conversation_of(answer):
+            self.open.add(found)
+        return answer
+
+    def messages(self, conversation: str, *, user: str = USER) -> Answer:
+        """List the messages of a conversation, as its user or as another."""
+        return self.client.ask(
+            "GET", f"{self.url}/v1/messages?user={user}&conversation_id={conversation}&limit=20", key=True
+        )
+
+    def delete(self, conversation: str) -> Answer:
+        """Delete a conversation; one that is gone already is fine (404)."""
+        answer = self.client.ask(
+            "DELETE", f"{self.url}/v1/conversations/{conversation}", key=True, body={"user": USER}
+        )
+        self.open.discard(conversation)
+        return answer
+
+    def delete_open(self) -> list[str]:
+        """Delete every conversation that is still open; return what could not be deleted."""
+        failed = []
+        for conversation in sorted(self.open):
+            try:
+                answer = self.delete(conversation)
+            except VisitError as problem:
+                failed.append(f"{conversation}: {problem}")
+            else:
+                if answer.status not in {*REMOVED, 404}:
+                    failed.append(f"{conversation}: {answer!r}")
+        self.open.clear()
+        return failed
+
+    def delete_left_behind(self) -> None:
+        """Delete conversations that an earlier run, killed in the middle, left more than an hour ago."""
+        listed = self.client.ask("GET", f"{self.url}/v1/conversations?user={USER}&limit=50", key=True)
+        if listed.status != OK:
+            return
+        old = time.time() - LEFT_BEHIND_SECONDS
+        self.open |= {
+            str(uuid.UUID(one["id"]))
+            for one in listed.json().get("data", [])
+            if one.get("created_at", old) < old
+        }
+
+    def repeats_what_it_hears(self) -> bool:
+        """Tell whether this is the kit's canary, whose answers can be foretold."""
+        answer = self.client.ask("GET", f"{self.url}/v1/info", key=True)
+        return answer.status == OK and answer.json().get("name") == CANARY_NAME
+
+
+def _conversation_of(answer: Answer) -> str:
+    """Return the conversation id of an answer in either mode; empty when there is none."""
+    if answer.status != OK:
+        return ""
+    try:
+        if "event-stream" in (answer.values("content-type") or [""])[0]:
+            events = (event.json() for event in sse.read(answer.arrivals) if event.data)
+            return next((str(one["conversation_id"]) for one in events if one.get("conversation_id")), "")
+        return str(answer.json().get("conversation_id") or "")
+    except (ValueError, AttributeError, VisitError):
+        return ""
+
+
+@contextmanager
+def cleaning_up(chat: Chat) -> Iterator[Chat]:
+    """Give the chat to a test and delete its conversations afterwards, however the test went."""
+    try:
+        yield chat
+    finally:
+        failed = chat.delete_open()
+        if failed:
+            raise AssertionError(f"conversations of the smoke tests are still there: {failed}")

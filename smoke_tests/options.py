@@ -1,0 +1,152 @@
+"""The options of a smoke run, from the command line and the environment."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.origins import origin_problem
+from smoke_tests.masking import Secret
+
+DEFAULT_STACK = "dev"
+STACK_VARIABLES = ("DIFY_STACK", "DIFY_KIT_STACK")
+KEY_VARIABLE = "DIFY_API_KEY"
+PATIENCE_SECONDS = 120.0
+KEY_LENGTHS = range(8, 201)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to test: a deployed `stack`, or any environment by its `url`; the other one is empty."""
+
+    stack: str
+    url: str
+    key: Secret | None
+    allowed_origins: tuple[str, ...]
+    verify: bool
+    patience: float
+    reports: Path
+
+    @property
+    def name(self) -> str:
+        """A name for the reports, fit for a file: the stack's, or the address without its scheme."""
+        return self.stack or self.url.partition("://")[2].replace(":", "-").replace("[", "").replace("]", "")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    group = parser.getgroup("smoke", "smoke tests of a deployed Dify")
+    group.addoption(
+        "--stack",
+        metavar="NAME",
+        help=f"a deployed stack, read through its exports [{', '.join(STACK_VARIABLES)}, or {DEFAULT_STACK}]",
+    )
+    group.addoption("--url", metavar="ORIGIN", help="test this address, without Pulumi and without Docker")
+    group.addoption(
+        "--api-key",
+        metavar="KEY",
+        help=f"an app's key; the process list shows it, {KEY_VARIABLE} and --api-key-file do not",
+    )
+    group.addoption("--api-key-file", metavar="FILE", help="read the app's key from this file; - is stdin")
+    group.addoption(
+        "--allowed-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="with --url: an origin that may call /v1 from a browser; repeatable; none means that nobody may",
+    )
+    group.addoption(
+        "--insecure", action="store_true", help="accept any certificate, such as a self-signed one"
+    )
+    group.addoption(
+        "--patience",
+        metavar="SECONDS",
+        type=float,
+        default=PATIENCE_SECONDS,
+        help="how long the whole run may wait for the environment's rate limits [%(default)s]",
+    )
+    group.addoption(
+        "--reports",
+        metavar="DIR",
+        type=Path,
+        help="where the JUnit and HTML reports go [reports/ of the checkout]",
+    )
+
+
+def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdin.read) -> Options:
+    """Collect and check the options. Raises pytest.UsageError that names the option and its mend."""
+    url, stack = config.getoption("--url"), config.getoption("--stack")
+    if url and stack:
+        raise pytest.UsageError("--url and --stack: give one of them; a stack knows its own address")
+    if url is not None:
+        url = _origin("--url", url.removesuffix("/"))
+    key = _key(config, read_stdin)
+    if url and key is None:
+        raise pytest.UsageError(
+            f"--url {url}: an app's API key is needed: set {KEY_VARIABLE}, or give --api-key-file (- is "
+            "stdin). Use the key of an app that costs nothing to ask"
+        )
+    origins = tuple(config.getoption("--allowed-origin"))
+    if origins and not url:
+        raise pytest.UsageError(
+            "--allowed-origin goes with --url; a stack knows its own: pulumi config get cors"
+        )
+    if config.getoption("--patience") < 0:
+        raise pytest.UsageError("--patience: seconds, 0 or more")
+    return Options(
+        stack="" if url else stack or _stack_of(os.environ),
+        url=url or "",
+        key=key,
+        allowed_origins=tuple(
+            origin if origin == "*" else _origin("--allowed-origin", origin) for origin in origins
+        ),
+        verify=not config.getoption("--insecure"),
+        patience=config.getoption("--patience"),
+        reports=config.getoption("--reports") or config.rootpath / "reports",
+    )
+
+
+def _stack_of(environ: Mapping[str, str]) -> str:
+    return next((environ[name] for name in STACK_VARIABLES if environ.get(name)), DEFAULT_STACK)
+
+
+def _origin(option: str, value: str) -> str:
+    if problem := origin_problem(value):
+        raise pytest.UsageError(f"{option} {value!r}: {problem}; for example https://dify.example.com")
+    return value
+
+
+def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
+    given, file = config.getoption("--api-key"), config.getoption("--api-key-file")
+    if given is not None and file is not None:
+        raise pytest.UsageError("--api-key and --api-key-file: give one of them")
+    if file is not None:
+        return _checked("--api-key-file", _read(file, read_stdin))
+    if given is not None:
+        return _checked("--api-key", given)
+    # A key left in the shell belongs to some other environment when the stack brings its own.
+    if config.getoption("--url") and (found := os.environ.get(KEY_VARIABLE)):
+        return _checked(KEY_VARIABLE, found)
+    return None
+
+
+def _read(file: str, read_stdin: Callable[[], str]) -> str:
+    if file == "-":
+        return read_stdin()
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise pytest.UsageError(f"--api-key-file {file}: {problem}") from None
+
+
+def _checked(source: str, text: str) -> Secret:
+    key = text.strip()
+    if len(key) not in KEY_LENGTHS or not key.isascii() or any(one.isspace() for one in key):
+        raise pytest.UsageError(
+            f"{source}: not an app's key: {len(key)} characters came; one word such as app-... is expected "
+            "(the app's page in the console, API Access)"
+        )
+    return Secret(key)

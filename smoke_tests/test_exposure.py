@@ -1,0 +1,195 @@
+"""That the stack is closed where it should be: ports, privileges, networks, published secrets."""
+
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from infra import ports
+from infra.published_defaults import PUBLISHED_DEFAULTS
+from smoke_tests.engine import Container, Engine
+from smoke_tests.masking import SHORTEST, Redactor
+from smoke_tests.target import OUTSIDERS, Deployment
+
+pytestmark = pytest.mark.needs_stack
+
+DATA_PORTS = {
+    "db_postgres": ports.POSTGRES,
+    "pgvector": ports.POSTGRES,
+    "redis": ports.REDIS,
+    "weaviate": ports.WEAVIATE,
+    "qdrant": ports.QDRANT,
+}
+# Prints `open host port` for each target that accepts a connection within two seconds.
+BASH_PROBE = """
+for target in "$@"; do
+  (timeout 2 bash -c "exec 3<>/dev/tcp/${target/ //}" 2>/dev/null && echo "open $target") &
+done
+wait
+"""
+PYTHON_PROBE = """
+import concurrent.futures, socket, sys
+def probe(target):
+    host, port = target.split()
+    try:
+        socket.create_connection((host, int(port)), 2).close()
+    except OSError:
+        return
+    print("open", target, flush=True)
+with concurrent.futures.ThreadPoolExecutor(32) as pool:
+    list(pool.map(probe, sys.argv[1:]))
+"""
+SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "KEY")
+
+
+@pytest.fixture(scope="module")
+def containers(engine: Engine, redact: Redactor) -> dict[str, Container]:
+    """Everything that carries the stack's label, by service; its secrets are masked from here on."""
+    found = {container.service: container for container in engine.of_stack()}
+    for container in found.values():
+        redact.learn(_secrets(container))
+    return found
+
+
+def _secrets(container: Container) -> list[str]:
+    return [
+        value
+        for name, value in container.environment.items()
+        if any(word in name for word in SECRET_WORDS) and len(value) >= SHORTEST and not value.startswith("/")
+    ]
+
+
+def test_only_exported_containers_belong_to_the_stack(
+    containers: dict[str, Container], deployment: Deployment
+) -> None:
+    exported = {*deployment.containers.values(), *deployment.jobs.values()}
+
+    assert {container.name for container in containers.values()} == exported
+
+
+def test_only_the_edge_publishes_ports(containers: dict[str, Container], deployment: Deployment) -> None:
+    published = {service: one.published for service, one in containers.items() if one.published}
+
+    assert published.keys() == {deployment.edge}, published
+
+
+def test_the_edge_listens_on_its_address_and_port_only(
+    containers: dict[str, Container], deployment: Deployment
+) -> None:
+    published = {(one.address, one.port) for one in containers[deployment.edge].published}
+
+    everywhere = {("0.0.0.0", deployment.http_port), ("::", deployment.http_port)}  # noqa: S104  # as configured
+    allowed = everywhere if deployment.bind_address in {"0.0.0.0", "::"} else set()  # noqa: S104  # as configured
+    assert published
+    assert published <= {(deployment.bind_address, deployment.http_port)} | allowed
+
+
+def test_no_container_can_leave_its_box(containers: dict[str, Container]) -> None:
+    findings = []
+    for service, one in containers.items():
+        findings += [f"{service}: privileged"] if one.privileged else []
+        findings += [f"{service}: the host's {kind} namespace" for kind in one.host_namespaces]
+        findings += [
+            f"{service}: {source} mounted" for source in one.mounts if source.endswith("docker.sock")
+        ]
+        if not any(option.startswith("no-new-privileges") for option in one.security_options):
+            findings.append(f"{service}: without no-new-privileges")
+
+    assert containers
+    assert not findings
+
+
+def test_every_container_has_a_memory_limit(containers: dict[str, Container]) -> None:
+    assert containers
+    assert not [service for service, one in containers.items() if one.memory_limit <= 0]
+
+
+@pytest.fixture(scope="module")
+def data_addresses(containers: dict[str, Container]) -> set[str]:
+    """Where the data tier listens: `host port` by name and by address."""
+    return {
+        f"{address} {port}"
+        for service, port in DATA_PORTS.items()
+        if service in containers
+        for address in (service, *containers[service].networks.values())
+        if address
+    }
+
+
+def test_the_api_reaches_the_data_tier(
+    engine: Engine, containers: dict[str, Container], data_addresses: set[str]
+) -> None:
+    # Otherwise the next test would see closed doors where there are none.
+    assert len(data_addresses) >= 4, (
+        f"database and Redis by name and address expected, found {data_addresses}"
+    )
+    assert _open_ports(engine, containers["api"].name, sorted(data_addresses)) == data_addresses
+
+
+def test_the_data_tier_is_out_of_reach(
+    engine: Engine, containers: dict[str, Container], data_addresses: set[str], outsider: str
+) -> None:
+    control = "{} {}".format(*OUTSIDERS[outsider])
+
+    opened = _open_ports(engine, containers[outsider].name, sorted({control, *data_addresses}))
+
+    assert control in opened, f"the probe cannot even reach {control}"
+    assert opened == {control}
+
+
+def _open_ports(engine: Engine, name: str, targets: list[str]) -> set[str]:
+    """Return which of `host port` accept a connection from inside a container, by a tool that it has."""
+    tools = {
+        "bash": ["bash", "-c", BASH_PROBE, "probe"],
+        "python3": ["python3", "-c", PYTHON_PROBE],
+    }
+    for tool, command in tools.items():
+        found, _ = engine.run(name, ["sh", "-c", f"command -v {tool} && command -v timeout"])
+        if found == 0:
+            code, output = engine.run(name, [*command, *targets])
+            assert code == 0, output
+            return {line.removeprefix("open ") for line in output.splitlines() if line.startswith("open ")}
+    raise AssertionError(f"{name} has neither bash nor python3 to probe with")
+
+
+def test_code_leaves_the_sandbox_through_its_proxy_only(
+    engine: Engine, containers: dict[str, Container], sandbox: str
+) -> None:
+    with_a_way_out = [name for name in containers[sandbox].networks if not engine.internal(name)]
+
+    assert containers[sandbox].networks
+    assert not with_a_way_out
+
+
+def test_no_published_default_secret_is_in_use(containers: dict[str, Container]) -> None:
+    found = [
+        f"{service}: {name}"
+        for service, one in sorted(containers.items())
+        for name, value in sorted(one.environment.items())
+        if PUBLISHED_DEFAULTS & _parts(value)
+    ]
+
+    assert containers
+    assert not found, "secrets that everybody can read in Dify's repository"
+
+
+def _parts(value: str) -> set[str]:
+    """Return a variable's value, and the user name and password when it is a URL."""
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        return {value}
+    return {value, unquote(url.username or ""), unquote(url.password or "")}
+
+
+def test_the_edge_holds_no_secret(containers: dict[str, Container], deployment: Deployment) -> None:
+    edge = containers[deployment.edge]
+    found = [
+        f"{service}: {name}"
+        for service, one in sorted(containers.items())
+        if service != deployment.edge
+        for name, value in sorted(one.environment.items())
+        if value in _secrets(one) and value in edge.raw
+    ]
+
+    assert len(containers) > 1
+    assert not found, "secrets of other services in `docker inspect` of the edge"
