@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra import exports
+from infra import exports, volume_guard
 from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
@@ -13,9 +13,15 @@ from infra.tiers.apps import AppsTier
 from infra.tiers.services import ServiceTier
 
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
+volume_guard.check(settings)
 release = RELEASES[settings.release]
 images = Images(settings.images, settings.mirror, release)
-platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes)
+platform = DockerPlatform(
+    settings.stack,
+    images,
+    keep_volumes=settings.keep_volumes,
+    volume_labels=volume_guard.labels(settings),
+)
 platform.add_networks(networks(release))
 
 data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())

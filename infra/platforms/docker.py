@@ -34,8 +34,11 @@ def go_duration(seconds: int) -> str:
 class DockerPlatform:
     """Names and creates everything of one stack on one engine."""
 
-    def __init__(self, stack: str, images: Images, *, keep_volumes: bool) -> None:
+    def __init__(
+        self, stack: str, images: Images, *, keep_volumes: bool, volume_labels: Mapping[str, str]
+    ) -> None:
         self._stack = stack
+        self._volume_labels = volume_labels
         self._images = images
         self._keep_volumes = keep_volumes
         self._networks: dict[str, docker.Network] = {}
@@ -67,6 +70,10 @@ class DockerPlatform:
             self._volumes[logical] = docker.Volume(
                 f"volume-{logical}",
                 name=self.name(logical),
+                labels=[
+                    docker.VolumeLabelArgs(label=key, value=value)
+                    for key, value in self._volume_labels.items()
+                ],
                 opts=pulumi.ResourceOptions(
                     parent=parent,
                     retain_on_delete=self._keep_volumes,

@@ -3,7 +3,7 @@
 from infra import ports, render
 from infra.dify_env import environment
 from infra.networks import DATA
-from infra.releases import POSTGRES_MAJOR, Release
+from infra.releases import Release
 from infra.service import File, HealthCheck, Mount, ServiceSpec
 from infra.services.limits import limits_of
 from infra.settings import Settings
@@ -17,27 +17,21 @@ API_UID = 1001
 # PostgreSQL's entrypoint starts as root, takes its directory over and drops to `postgres`.
 POSTGRES_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")
 
-# The marker says what made the volumes. It is written once the settings were found to fit them.
+# The marker says which release has migrated the data. What made the volumes is on their labels
+# (infra.volume_guard).
 _GUARD = """
 set -eu
 marker=/app_storage/.dify-kit
 refuse() { echo "refused: $1" >&2; exit 3; }
 if [ -f "$marker" ]; then
   . "$marker"
-  [ "$images" = "$KIT_IMAGES" ] || refuse "the volumes of this stack were made with dify:images \
-$images, not $KIT_IMAGES. Set it back, or start a stack of another name and move the data."
-  [ "$postgres" = "$KIT_POSTGRES" ] || refuse "the database volume is of PostgreSQL $postgres, and this \
-stack would start PostgreSQL $KIT_POSTGRES. Dump it with the old major and restore it with the new one."
-  [ "$vector" = "$KIT_VECTOR" ] || refuse "the vectors of this stack lie in $vector, not $KIT_VECTOR. Set \
-dify:vectorStore back to $vector, or start a stack of another name and index the documents there."
   [ "$release" -le "$KIT_RELEASE_NUMBER" ] || refuse "the data was migrated by a newer Dify ($version) than \
 dify:release $KIT_RELEASE. Dify cannot migrate back: set dify:release to $version or newer."
 fi
 chown -R "$KIT_UID:$KIT_UID" /app_storage
-printf 'images=%s\\npostgres=%s\\nvector=%s\\nrelease=%s\\nversion=%s\\n' \
-  "$KIT_IMAGES" "$KIT_POSTGRES" "$KIT_VECTOR" "$KIT_RELEASE_NUMBER" "$KIT_RELEASE" >"$marker.new"
+printf 'release=%s\\nversion=%s\\n' "$KIT_RELEASE_NUMBER" "$KIT_RELEASE" >"$marker.new"
 mv "$marker.new" "$marker"
-echo "storage belongs to uid $KIT_UID; volumes fit Dify $KIT_RELEASE"
+echo "storage belongs to uid $KIT_UID; the data is of Dify $KIT_RELEASE or older"
 """
 
 
@@ -66,9 +60,6 @@ def _init_permissions(settings: Settings, release: Release) -> ServiceSpec:
         entrypoint=("sh", "-c"),
         command=(_GUARD,),
         environment={
-            "KIT_IMAGES": settings.images,
-            "KIT_POSTGRES": str(POSTGRES_MAJOR[settings.images]),
-            "KIT_VECTOR": settings.vector_store,
             "KIT_RELEASE": release.version,
             "KIT_RELEASE_NUMBER": str(release.number),
             "KIT_UID": str(API_UID),

@@ -134,8 +134,9 @@ class Stack:
 
     def containers(self) -> dict[str, str]:
         """Return service -> container id for everything of this stack that exists."""
-        found = docker.from_env().containers.list(all=True, filters={"label": f"dify-kit.stack={self.name}"})
-        return {one.labels["dify-kit.service"]: one.id for one in found}
+        # The low-level list: the other one inspects each, and one may be gone by then.
+        found = docker.from_env().api.containers(all=True, filters={"label": f"dify-kit.stack={self.name}"})
+        return {one["Labels"]["dify-kit.service"]: one["Id"] for one in found}
 
     def volumes(self) -> list[str]:
         """Return the names of the stack's volumes."""

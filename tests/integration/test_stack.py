@@ -119,7 +119,7 @@ def test_failed_migration_leaves_api_running_and_is_tried_again(stack: Stack) ->
     ("setting", "value", "reason"),
     [
         ("release", "1.14.2", "migrated by a newer Dify"),
-        ("images", "registry", "made with dify:images local"),
+        ("images", "registry", "was made with dify:images local"),
     ],
 )
 def test_settings_that_do_not_fit_the_volumes_are_refused(

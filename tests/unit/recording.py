@@ -1,11 +1,14 @@
 """Pulumi mocks that remember every resource, and the program run against them."""
 
 import asyncio
+import functools
+import json
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pulumi
 from pulumi.runtime import mocks
@@ -68,8 +71,13 @@ class Recorder(mocks.Mocks):
 
 
 def run_program(plain: Mapping[str, Any] | None = None, stack: str = "unit") -> Recorder:
-    """Run `infra/__main__.py` as Pulumi would, against a recorder."""
-    configure(plain)
+    """Return what `infra/__main__.py` declares. One run for each configuration serves all tests."""
+    return _run(json.dumps(plain or {}, sort_keys=True), stack)
+
+
+@functools.cache
+def _run(plain: str, stack: str) -> Recorder:
+    configure(json.loads(plain))
     recorder = Recorder()
     config = dict(pulumi.runtime.config.CONFIG.get())
     secret = sorted(pulumi.runtime.config._SECRET_KEYS.get())
@@ -80,5 +88,7 @@ def run_program(plain: Mapping[str, Any] | None = None, stack: str = "unit") -> 
     async def program() -> None:
         runpy.run_path(str(PROGRAM), run_name="__main__")
 
-    loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
+    # No engine in unit tests: no volumes are there yet.
+    with mock.patch("infra.volume_guard.existing", return_value={}):
+        loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
     return recorder
