@@ -149,7 +149,7 @@ def squid_files(service: str, settings: Settings) -> dict[str, str]:
 
 def redis_config(settings: Settings) -> pulumi.Output[str]:
     """Render Redis's configuration. It holds the password, so it is a secret."""
-    return pulumi.Output.secret(settings.secrets.redis_password).apply(
+    return settings.secrets.redis_password.apply(
         lambda password: render(
             "data/redis.conf.j2", {"redis": RedisContext(password=password)}, settings.templates_dir
         )

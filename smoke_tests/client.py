@@ -273,9 +273,9 @@ class Client:
         assert state.outcome is not None
         answer: Answer = state.outcome.result()
         raise VisitError(
-            f"the limits of this environment leave no room: {answer!r} "
-            f"asks for {retry_after(answer):.0f} s more, after {self._patience.waited:.0f} s of waiting in this "
-            "run. Run the tests when less is going on, or allow more waiting with --patience SECONDS"
+            f"the limits of this environment leave no room: {answer!r} asks for {retry_after(answer):.0f} s "
+            f"more, after {self._patience.waited:.0f} s of waiting in this run. "
+            "Run the tests when less is going on, or allow more waiting with --patience SECONDS"
         )
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -26,8 +26,8 @@ MARKERS = (
     "needs_key: asks an app, so it needs its API key",
 )
 # What explains other failures comes first.
-ORDER = ("target", "services", "exposure", "edge", "console", "authentication", "chat", "cors")
-SELF = "test_target.py"
+ORDER = ("services", "exposure", "target", "edge", "console", "authentication", "chat", "cors")
+ANSWERS = "test_the_environment_answers"
 
 
 @dataclass(kw_only=True)
@@ -131,7 +131,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _left_out(run: Run, item: pytest.Item) -> str:
     if run.target is None:
-        return "" if item.path.name == SELF else "what is to be tested was not found"
+        return "" if item.name == ANSWERS else "what is to be tested was not found"
     if item.get_closest_marker("needs_stack") and run.target.deployment is None:
         return "they look at the stack's containers or exports, and --url knows neither"
     if item.get_closest_marker("needs_key") and run.target.key is None:
@@ -181,8 +181,14 @@ def target(request: pytest.FixtureRequest) -> Target:
     """Return what is tested. Fails with the reason when it was not found."""
     run = request.config.stash[RUN]
     if run.target is None:
-        pytest.fail(run.problem, pytrace=False)
+        _give_up(request, run.problem)
     return run.target
+
+
+def _give_up(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    """Fail this test and run no other: they would all say the same."""
+    request.session.shouldfail = reason.splitlines()[0]
+    pytest.fail(reason, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -208,19 +214,19 @@ def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) ->
 
 
 @pytest.fixture(scope="session")
-def engine(deployment: Deployment) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Engine]:
     """Lend the Docker engine that the stack runs on."""
     try:
         engine = Engine(deployment.stack)
     except TargetError as problem:
-        pytest.fail(str(problem), pytrace=False)
+        _give_up(request, str(problem))
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="session")
 def visitor(request: pytest.FixtureRequest, target: Target, redact: Redactor) -> Iterator[Client]:
-    """Lend somebody outside; when the environment does not answer at all, every test fails and says so."""
+    """Lend somebody outside. When the environment does not answer at all, the run ends there."""
     client = Client(
         key=target.key,
         redact=redact,
@@ -237,7 +243,7 @@ def visitor(request: pytest.FixtureRequest, target: Target, redact: Redactor) ->
         client.once("GET", f"{target.url}/console/api/setup")
     except VisitError as problem:
         client.close()
-        pytest.fail(f"{target.url} does not answer: {problem}{stopped}", pytrace=False)
+        _give_up(request, f"{target.url} does not answer: {problem}{stopped}")
     yield client
     client.close()
 

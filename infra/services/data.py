@@ -134,7 +134,8 @@ def _vector_store(settings: Settings, release: Release) -> ServiceSpec:
             f"exec 3<>/dev/tcp/127.0.0.1/{ports.QDRANT}; "
             r"printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3; grep -q '200 OK' <&3"
         )
-        path, command = "/qdrant/storage", ("bash", "-c", probe)
+        path = "/qdrant/storage"
+        command: tuple[str, ...] = ("bash", "-c", probe)
     else:
         ready = f"http://127.0.0.1:{ports.WEAVIATE}/v1/.well-known/ready"
         path, command = "/var/lib/weaviate", ("wget", "-q", "-O", "/dev/null", ready)

@@ -33,7 +33,7 @@ def gunicorn(application: str, bind: list[str], threads: int, timeout: int = 360
     arguments += ["--timeout", str(timeout), "--graceful-timeout", "55", "--keep-alive", "2"]
     arguments += ["--worker-tmp-dir", "/dev/shm", "--log-level", "warning"]  # noqa: S108  # gunicorn's own advice
     arguments += [part for address in bind for part in ("--bind", address)]
-    os.execvp(arguments[0], [*arguments, application])  # noqa: S606  # the container's one process
+    os.execvp(arguments[0], [*arguments, application])  # the container's one process
 
 
 def reach(what: str, attempt: Callable[[], object]) -> None:
@@ -83,9 +83,9 @@ def api() -> None:
         worker = [*celery, "celery_healthcheck.celery", "worker", "--pool", "threads", "--concurrency", count]
         os.execvp(
             "celery", [*worker, "--loglevel", level, "-Q", QUEUES, "--without-gossip", "--without-mingle"]
-        )  # noqa: S606
+        )
     if mode == "beat":
-        os.execvp("celery", [*celery, "celery_healthcheck.celery", "beat", "--loglevel", level, "--pidfile="])  # noqa: S606
+        os.execvp("celery", [*celery, "celery_healthcheck.celery", "beat", "--loglevel", level, "--pidfile="])
     port = config.text("DIFY_PORT", API_PORT)
     gunicorn(
         "app:app",

@@ -43,7 +43,8 @@ create table if not exists conversations (
   end_user_id uuid not null references end_users on delete cascade, name text not null, inputs jsonb not null,
   created_at timestamptz not null default now(), updated_at timestamptz not null default now());
 create table if not exists messages (
-  id uuid primary key default gen_random_uuid(), conversation_id uuid not null references conversations on delete cascade,
+  id uuid primary key default gen_random_uuid(),
+  conversation_id uuid not null references conversations on delete cascade,
   query text not null, answer text not null default '', inputs jsonb not null, status text not null default 'running',
   error text, rating text, created_at timestamptz not null default now());
 create table if not exists upload_files (

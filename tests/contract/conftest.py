@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def instance(stack: Stack) -> Iterator[Instance]:  # noqa: F811  # pytest's way to use a fixture
+def instance(stack: Stack) -> Iterator[Instance]:  # pytest's way to use a fixture
     """The api of the main stack."""
     one = Instance(stack)
     made: set[str] = {str(app["id"]) for app in one.console.get("/apps?limit=100").json()["data"]}

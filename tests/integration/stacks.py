@@ -128,7 +128,7 @@ class Stack:
         """Run the smoke tests against this stack."""
         return self._run([str(PYTEST), "smoke_tests", "--stack", self.name], timeout=300)
 
-    def container(self, service: str) -> Any:  # noqa: ANN401  # docker's models are not typed
+    def container(self, service: str) -> Any:  # docker's models are not typed
         """Return the running container of a service."""
         return docker.from_env().containers.get(f"dify-{self.name}-{service}")
 

@@ -29,7 +29,7 @@ def name() -> Iterator[str]:
         volume.remove(force=True)
 
 
-def start(stack: str, service: str, command: str, *, job: bool = False, **more: Any) -> str:  # noqa: ANN401  # options of docker.containers.run
+def start(stack: str, service: str, command: str, *, job: bool = False, **more: Any) -> str:
     """Start a container of the stack; return its id."""
     labels = {STACK_LABEL: stack, SERVICE_LABEL: service} | ({JOB_LABEL: "true"} if job else {})
     container = docker.from_env().containers.run(

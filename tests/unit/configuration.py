@@ -41,7 +41,7 @@ def resolved(values: Mapping[str, Any]) -> dict[str, str]:
 
     async def wait() -> dict[str, str]:
         return {
-            key: await value.future() if isinstance(value, pulumi.Output) else value
+            key: str(await value.future() if isinstance(value, pulumi.Output) else value)
             for key, value in values.items()
         }
 

@@ -519,7 +519,7 @@ def test_ports_of_this_machine_say_nothing_about_a_remote_engine(machine: Machin
 
 
 @pytest.mark.parametrize("port", ["http", 70000, -1])
-def test_malformed_port_is_left_to_the_program(machine: Machine, port: Any) -> None:  # noqa: ANN401  # as in YAML
+def test_malformed_port_is_left_to_the_program(machine: Machine, port: Any) -> None:  # as in YAML
     machine.configure(httpPort=port)
 
     assert preflight.published(machine.files()) is None
