@@ -137,10 +137,11 @@ def test_a_failure_after_a_change_forgets_the_older_success(checkout: Checkout) 
     lock.write_text("rich==15.0.0\n")
     assert checkout.run(FAKE_UV_BREAKS_AT="install").returncode == 1
     lock.write_text(before)
+    calls = len(checkout.calls)
 
     checkout.run()
 
-    assert checkout.verbs[-2:] == ["sync", "install"]
+    assert checkout.verbs[calls:] == ["sync", "install"]
 
 
 def test_two_runs_at_once_install_once(checkout: Checkout) -> None:
