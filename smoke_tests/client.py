@@ -23,6 +23,7 @@ READ_SECONDS = 20.0
 ANSWER_SECONDS = 60.0
 LARGEST_ANSWER = 4 * 1024 * 1024
 TOO_MANY_REQUESTS = 429
+SHORTEST_WAIT = 0.05
 SHOWN = 300
 
 
@@ -100,20 +101,19 @@ class Patience:
     seconds: float
     waited: float = 0.0
 
-    def wait(self, state: tenacity.RetryCallState) -> float:
-        """Return how long to wait before the next attempt, and count it."""
-        seconds = self._asked(state)
-        self.waited += seconds
-        return seconds
+    def asked(self, state: tenacity.RetryCallState) -> float:
+        """Return how long the last answer asks to wait."""
+        assert state.outcome is not None
+        return max(SHORTEST_WAIT, retry_after(state.outcome.result()))
 
     def exhausted(self, state: tenacity.RetryCallState) -> bool:
         """Tell whether the wait that is asked for is more than what is left."""
-        return self.waited + self._asked(state) > self.seconds
+        return self.waited + self.asked(state) > self.seconds
 
-    @staticmethod
-    def _asked(state: tenacity.RetryCallState) -> float:
-        assert state.outcome is not None
-        return max(0.05, retry_after(state.outcome.result()))
+    def sleep(self, seconds: float) -> None:
+        """Wait, and count it."""
+        self.waited += seconds
+        time.sleep(seconds)
 
 
 class Client:
@@ -164,8 +164,9 @@ class Client:
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda answer: answer.status == TOO_MANY_REQUESTS),
-            wait=self._patience.wait,
+            wait=self._patience.asked,
             stop=self._patience.exhausted,
+            sleep=self._patience.sleep,
             retry_error_callback=self._out_of_patience,
         )
         answer: Answer = retrying(

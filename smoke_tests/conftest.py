@@ -113,10 +113,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, found, ids=str)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what cannot run against this target, and remember to say so."""
+    """Leave out what cannot run against this target, and remember to say so. Comes after -k and -m."""
     run = config.stash[RUN]
-    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    items.sort(key=_place)
     reasons: dict[str, list[pytest.Item]] = {}
     for item in items:
         if reason := _left_out(run, item):
@@ -127,6 +128,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left]
     if run.problem and not items:
         raise pytest.UsageError(run.problem)
+
+
+def _place(item: pytest.Item) -> int:
+    part = item.path.stem.removeprefix("test_")
+    return ORDER.index(part) if part in ORDER else len(ORDER)
 
 
 def _left_out(run: Run, item: pytest.Item) -> str:
@@ -216,12 +222,18 @@ def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) ->
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Engine]:
     """Lend the Docker engine that the stack runs on."""
-    try:
-        engine = Engine(deployment.stack)
-    except TargetError as problem:
-        _give_up(request, str(problem))
+    engine = _engine_or_reason(deployment.stack)
+    if isinstance(engine, str):
+        _give_up(request, engine)
     yield engine
     engine.close()
+
+
+def _engine_or_reason(stack: str) -> Engine | str:
+    try:
+        return Engine(stack)
+    except TargetError as problem:
+        return str(problem)
 
 
 @pytest.fixture(scope="session")
@@ -239,13 +251,21 @@ def visitor(request: pytest.FixtureRequest, target: Target, redact: Redactor) ->
         stopped = _not_running(engine, target.deployment)
     else:
         stopped = ""
-    try:
-        client.once("GET", f"{target.url}/console/api/setup")
-    except VisitError as problem:
+    problem = _silence(client, target)
+    if problem:
         client.close()
         _give_up(request, f"{target.url} does not answer: {problem}{stopped}")
     yield client
     client.close()
+
+
+def _silence(client: Client, target: Target) -> str:
+    """Return why there is no answer at all; empty when there is one, whatever it says."""
+    try:
+        client.once("GET", f"{target.url}/console/api/setup")
+    except VisitError as problem:
+        return str(problem)
+    return ""
 
 
 def _not_running(engine: Engine, deployment: Deployment) -> str:

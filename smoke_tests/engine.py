@@ -127,10 +127,14 @@ class Engine:
         return bool(self._client.api.inspect_network(network)["Internal"])
 
     def run(self, name: str, command: list[str]) -> tuple[int, str]:
-        """Run a command in a container; return its exit code and output."""
-        run = self._client.api.exec_create(name, command)
-        output = self._client.api.exec_start(run["Id"]).decode("utf-8", errors="replace")
-        return int(self._client.api.exec_inspect(run["Id"])["ExitCode"] or 0), output
+        """Run a command in a container; return its exit code and output. It has to end by itself."""
+        try:
+            run = self._client.api.exec_create(name, command)
+            output = self._client.api.exec_start(run["Id"]).decode("utf-8", errors="replace")
+            code = self._client.api.exec_inspect(run["Id"])["ExitCode"]
+        except (DockerException, requests.RequestException) as problem:
+            raise AssertionError(f"{command[0]} cannot run in {name}: {problem}") from None
+        return int(code or 0), output
 
     def _last_lines(self, found: Mapping[str, Any]) -> str:
         """Return the last health log when there is one, else the last lines of the container's log."""

@@ -78,7 +78,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdin.read) -> Options:
     """Collect and check the options. Raises pytest.UsageError that names the option and its mend."""
-    url, stack = config.getoption("--url"), config.getoption("--stack")
+    url, stack = config.getoption("url"), config.getoption("stack")
     if url and stack:
         raise pytest.UsageError("--url and --stack: give one of them; a stack knows its own address")
     if url is not None:
@@ -89,12 +89,12 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
             f"--url {url}: an app's API key is needed: set {KEY_VARIABLE}, or give --api-key-file (- is "
             "stdin). Use the key of an app that costs nothing to ask"
         )
-    origins = tuple(config.getoption("--allowed-origin"))
+    origins = tuple(config.getoption("allowed_origin"))
     if origins and not url:
         raise pytest.UsageError(
             "--allowed-origin goes with --url; a stack knows its own: pulumi config get cors"
         )
-    if config.getoption("--patience") < 0:
+    if config.getoption("patience") < 0:
         raise pytest.UsageError("--patience: seconds, 0 or more")
     return Options(
         stack="" if url else stack or _stack_of(os.environ),
@@ -103,9 +103,9 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         allowed_origins=tuple(
             origin if origin == "*" else _origin("--allowed-origin", origin) for origin in origins
         ),
-        verify=not config.getoption("--insecure"),
-        patience=config.getoption("--patience"),
-        reports=config.getoption("--reports") or config.rootpath / "reports",
+        verify=not config.getoption("insecure"),
+        patience=config.getoption("patience"),
+        reports=config.getoption("reports") or config.rootpath / "reports",
     )
 
 
@@ -120,7 +120,7 @@ def _origin(option: str, value: str) -> str:
 
 
 def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
-    given, file = config.getoption("--api-key"), config.getoption("--api-key-file")
+    given, file = config.getoption("api_key"), config.getoption("api_key_file")
     if given is not None and file is not None:
         raise pytest.UsageError("--api-key and --api-key-file: give one of them")
     if file is not None:
@@ -128,7 +128,7 @@ def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
     if given is not None:
         return _checked("--api-key", given)
     # A key left in the shell belongs to some other environment when the stack brings its own.
-    if config.getoption("--url") and (found := os.environ.get(KEY_VARIABLE)):
+    if config.getoption("url") and (found := os.environ.get(KEY_VARIABLE)):
         return _checked(KEY_VARIABLE, found)
     return None
 

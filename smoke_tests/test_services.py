@@ -32,9 +32,10 @@ def test_nginx_accepts_the_configuration_it_runs(deployment: Deployment) -> None
     assert test.rc == 0, test.stderr
 
 
-def test_only_one_nginx_configuration_is_running(deployment: Deployment) -> None:
+def test_nginx_was_started_with_the_configuration_of_the_kit(deployment: Deployment) -> None:
     edge = testinfra.get_host(f"docker://{deployment.containers[deployment.edge]}")
 
-    started = edge.run("tr '\\0' ' ' < /proc/1/cmdline").stdout
+    started = edge.run("tr '\\0' '\\n' < /proc/1/cmdline").stdout
 
-    assert NGINX_CONFIG in started
+    # nginx writes its command line as one text into its title.
+    assert NGINX_CONFIG in started.split()

@@ -1,0 +1,236 @@
+"""From exports to a target, and from a target to the tests that can say something about it."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.releases import RELEASES
+from smoke_tests.client import Answer
+from smoke_tests.conftest import ORDER, Run, _left_out
+from smoke_tests.cors import Case, Policy, cases, look_alikes, problems
+from smoke_tests.exports import TargetError
+from smoke_tests.masking import Redactor, Secret
+from smoke_tests.options import Options
+from smoke_tests.target import from_exports
+from tests.unit.smoke_runs import CHECKOUT
+from tests.unit.smoke_upstream import ALLOWED, KEY
+
+SMOKE = CHECKOUT / "smoke_tests"
+EXPORTS: dict[str, Any] = {
+    "stack": "dev",
+    "release": "1.17.1",
+    "images": "local",
+    "standIn": True,
+    "publicUrl": "http://localhost:8080",
+    "serviceApiUrl": "https://api.example.com/v1",
+    "consoleUrl": "https://console.example.com",
+    "bindAddress": "127.0.0.1",
+    "httpPort": 8080.0,
+    "containers": {"api": "dify-dev-api", "nginx": "dify-dev-nginx"},
+    "jobs": {"migration": "dify-dev-migration"},
+    "edge": "nginx",
+    "networks": ["dify-dev-app"],
+    "corsOrigins": {"v1": [ALLOWED], "console": ["https://console.example.com"], "openapi": []},
+    "maxUploadMegabytes": 15.0,
+    "adminEmail": "admin@example.com",
+    "oauthCallbackUrls": {"github": "https://console.example.com/x"},
+    "apps": {},
+    "appKeys": {},
+    "canary": {"id": "1"},
+    "canaryKey": KEY,
+}
+
+
+def chosen(key: Secret | None = None) -> Options:
+    return Options(
+        stack="dev", url="", key=key, allowed_origins=(), verify=True, patience=0, reports=Path("reports")
+    )
+
+
+def test_exports_become_a_target() -> None:
+    target = from_exports(EXPORTS, chosen())
+
+    assert target.url == "http://localhost:8080"
+    assert target.v1.path == "https://api.example.com/v1/parameters"
+    assert {policy.group: policy.url for policy in target.policies}[
+        "console"
+    ] == "https://console.example.com"
+    assert target.key
+    assert target.key.reveal() == KEY
+    assert target.deployment
+    assert target.deployment.http_port == 8080
+    assert target.too_large == 17 * 1024 * 1024
+    assert "STAND-IN" in target.title
+    assert KEY not in repr(target)
+
+
+def test_a_key_that_was_given_goes_before_the_canarys() -> None:
+    key = from_exports(EXPORTS, chosen(Secret("app-given-by-hand"))).key
+
+    assert key
+    assert key.reveal() == "app-given-by-hand"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_groups_are_those_of_the_release(release: str) -> None:
+    groups = {policy.group for policy in from_exports(EXPORTS | {"release": release}, chosen()).policies}
+
+    assert ("openapi" in groups) == (release >= "1.17")
+    assert {"v1", "api", "console", "files", "mcp", "triggers"} <= groups
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "publicUrl",
+        "serviceApiUrl",
+        "consoleUrl",
+        "release",
+        "corsOrigins",
+        "containers",
+        "httpPort",
+        "canaryKey",
+    ],
+)
+@pytest.mark.parametrize("value", [None, []])
+def test_a_bad_export_is_named(name: str, value: object) -> None:
+    with pytest.raises(TargetError, match=f"export {name} .*make up STACK=dev") as refused:
+        from_exports(EXPORTS | {name: value}, chosen())
+
+    assert KEY not in str(refused.value)
+
+
+class FakeItem:
+    """A test as collection sees it."""
+
+    def __init__(self, name: str, *markers: str) -> None:
+        self.name, self._markers = name, markers
+
+    def get_closest_marker(self, name: str) -> str | None:
+        return name if name in self._markers else None
+
+
+def test_without_a_canary_what_asks_an_app_is_left_out() -> None:
+    target = from_exports(EXPORTS | {"canary": None, "canaryKey": None}, chosen())
+    run = Run(options=chosen(), redact=Redactor(), target=target)
+
+    assert target.key is None
+    assert "dify:canary is false" in _left_out(run, FakeItem("test_blocking", "needs_key"))  # type: ignore[arg-type]
+    assert not _left_out(run, FakeItem("test_the_job_succeeded", "needs_stack"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "origin", [ALLOWED, "http://localhost:18222", "http://127.0.0.1:65535", "https://[::1]:8443", "https://a"]
+)
+def test_look_alikes_are_different_and_none_is_the_origin(origin: str) -> None:
+    found = look_alikes(origin)
+
+    assert len(set(found.values())) == len(found) >= 9
+    assert origin not in found.values()
+
+
+def test_a_look_alike_that_is_allowed_too_is_expected_to_pass() -> None:
+    policy = Policy(group="v1", url="", allowed=(ALLOWED, "http://app.example.com"), own="http://localhost")
+    twin = next(case for case in cases(policy) if case.kind == "other-scheme")
+
+    assert policy.answer_to(twin.origin) == "http://app.example.com"
+
+
+def test_where_nobody_is_allowed_that_is_what_is_tested() -> None:
+    policy = Policy(group="v1", url="", allowed=(), own="http://localhost:8080")
+    found = {case.kind: policy.answer_to(case.origin) for case in cases(policy)}
+
+    assert {"own", "stranger", "null", "suffix"} <= found.keys()
+    assert set(found.values()) == {None}
+
+
+RIGHT = (("access-control-allow-origin", ALLOWED), ("vary", "Accept-Encoding, Origin"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        pytest.param(RIGHT, "", id="right"),
+        pytest.param((*RIGHT, RIGHT[0]), "2 times", id="twice"),
+        pytest.param((*RIGHT, ("vary", "origin")), "Vary names Origin 2 times", id="vary-twice"),
+        pytest.param(RIGHT[:1], "Vary names Origin 0 times", id="no-vary"),
+        pytest.param(RIGHT[1:], "where https://app.example.com is right", id="missing"),
+        pytest.param((("access-control-allow-origin", "*"), RIGHT[1]), "where https://app", id="star"),
+        pytest.param(
+            (("access-control-allow-origin", ALLOWED.upper()), RIGHT[1]), "where https://app", id="upper-case"
+        ),
+        pytest.param((*RIGHT, ("access-control-allow-credentials", "true")), "where none", id="credentials"),
+    ],
+)
+def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], told: str) -> None:
+    policy = Policy(group="v1", url="", allowed=(ALLOWED,), own="")
+    answer = Answer(asked="GET /", status=200, headers=headers, text="", seconds=0)
+    found = problems(answer, Case(policy=policy, kind="allowed", origin=ALLOWED))
+
+    assert bool(found) == bool(told)
+    assert told in " ".join(found)
+
+
+def test_a_refused_origin_may_be_told_nothing_at_all() -> None:
+    policy = Policy(group="v1", url="", allowed=(ALLOWED,), own="")
+    answer = Answer(
+        asked="", status=200, headers=(RIGHT[1], ("access-control-max-age", "5")), text="", seconds=0
+    )
+
+    assert problems(answer, Case(policy=policy, kind="null", origin="null"))
+
+
+def test_every_test_function_is_collected() -> None:
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "smoke_tests",
+                "--collect-only",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+            ),
+            *("-p", "tests.unit.smoke_exports"),
+        ],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    collected = {
+        (file, name) for file, name in re.findall(r"^smoke_tests/(\w+)\.py::(\w+)", done.stdout, re.MULTILINE)
+    }
+    written = {
+        (path.stem, node.name)
+        for path in SMOKE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert len(written) > 35
+    assert collected == written
+    assert {f"test_{part}" for part in ORDER} == {file for file, _ in written}
+
+
+def test_nothing_skips() -> None:
+    sources = {path.name: path.read_text(encoding="utf-8") for path in SMOKE.rglob("*.py")}
+
+    assert not [
+        name for name, source in sources.items() if re.search(r"\b(skip|skipif|importorskip|xfail)\(", source)
+    ]
+
+
+def test_nothing_signs_in() -> None:
+    sources = {path.name: path.read_text(encoding="utf-8") for path in SMOKE.rglob("test_*.py")}
+
+    assert not [name for name, source in sources.items() if "console/api/login" in source]
