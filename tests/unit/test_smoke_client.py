@@ -166,21 +166,20 @@ def test_without_a_key_none_is_sent() -> None:
     keyless.close()
 
 
-@pytest.mark.parametrize(
-    ("value", "least", "most"),
-    [
-        ("12", 12, 12),
-        ("0", 0, 0),
-        (email.utils.formatdate(time.time() + 30, usegmt=True), 25, 31),
-        (email.utils.formatdate(time.time() - 30, usegmt=True), 0, 0),
-        ("soon", 1, 1),
-        ("", 1, 1),
-    ],
-)
-def test_retry_after(value: str, least: float, most: float) -> None:
-    found = Answer(asked="", status=429, headers=(("retry-after", value),), text="", seconds=0)
+@pytest.mark.parametrize(("value", "seconds"), [("12", 12), ("0", 0), ("soon", 1), ("", 1)])
+def test_retry_after(value: str, seconds: float) -> None:
+    assert retry_after(limited(value)) == seconds
 
-    assert least <= retry_after(found) <= most
+
+@pytest.mark.parametrize(("ahead", "least", "most"), [(30, 25, 30), (-30, 0, 0)])
+def test_retry_after_a_date(ahead: float, least: float, most: float) -> None:
+    date = email.utils.formatdate(time.time() + ahead, usegmt=True)
+
+    assert least <= retry_after(limited(date)) <= most
+
+
+def limited(value: str) -> Answer:
+    return Answer(asked="", status=429, headers=(("retry-after", value),), text="", seconds=0)
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,21 @@ def test_a_stack_without_exports_is_not_deployed(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(TargetError, match=r"export serviceApiUrl is missing.*make up"):
         find_target(options("--stack", "dev"))
+
+
+def test_the_guide_names_every_option() -> None:
+    guide = (CHECKOUT / "docs" / "guides" / "smoke-tests.md").read_text(encoding="utf-8")
+    parser = pytest.Parser(_ispytest=True)
+    add_options(parser)
+    names = [name for option in parser.getgroup("smoke").options for name in option.names()]
+
+    assert len(names) >= 8
+    assert [name for name in names if f"`{name}" not in guide] == []
+
+
+def test_the_guide_names_every_file_of_tests() -> None:
+    guide = (CHECKOUT / "docs" / "guides" / "smoke-tests.md").read_text(encoding="utf-8")
+
+    assert [
+        path.name for path in (CHECKOUT / "smoke_tests").glob("test_*.py") if f"`{path.name}`" not in guide
+    ] == []
