@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import docker
@@ -52,6 +52,7 @@ class Container:
     host_namespaces: tuple[str, ...]
     mounts: tuple[str, ...]
     networks: Mapping[str, str]
+    health_command: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
     raw: str = field(repr=False)
 
@@ -84,6 +85,7 @@ class Engine:
                 "where Docker runs (or through DOCKER_HOST); from elsewhere, test with --url"
             ) from None
         self._settle_until = time.monotonic() + SETTLE_SECONDS
+        self._proven: set[str] = set()
 
     def __repr__(self) -> str:
         """Name the stack."""
@@ -107,15 +109,31 @@ class Engine:
         return _container(found, said=self._last_lines(found))
 
     def settled(self, name: str) -> Container:
-        """Return a container once it is no longer starting, or after this run's 60 s for that."""
+        """Return a container once it is no longer starting, or after this run's 60 s for that.
+
+        Docker asks for the first time only after an interval, which may be half a minute. While it has not, its
+        own health command is run here.
+        """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda container: container.starting),
             wait=tenacity.wait_fixed(POLL_SECONDS),
             stop=lambda _state: time.monotonic() > self._settle_until,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
-        container: Container = retrying(self.container, name)
+        container: Container = retrying(self._asked, name)
         return container
+
+    def _asked(self, name: str) -> Container:
+        """Return a container as it is now, healthy also when its health command says so before Docker does."""
+        container = self.container(name)
+        if container.status != "running" or container.health != "starting" or not container.health_command:
+            return container
+        if name not in self._proven:
+            code, output = self.run(name, list(container.health_command))
+            if code != 0:
+                return replace(container, said=f"health check exited with {code}: {output.strip()[-LAST:]}")
+            self._proven.add(name)
+        return replace(container, health="healthy")
 
     def of_stack(self) -> list[Container]:
         """Return every container that carries the stack's label, exported or not, running or not."""
@@ -177,6 +195,13 @@ def _container(found: Mapping[str, Any], said: str = "") -> Container:
             network: details.get("IPAddress") or ""
             for network, details in (found["NetworkSettings"].get("Networks") or {}).items()
         },
+        health_command=_health_command((config.get("Healthcheck") or {}).get("Test") or []),
         environment=environment,
         raw=json.dumps(found),
     )
+
+
+def _health_command(test: list[str]) -> tuple[str, ...]:
+    """Return the command of a container's health check; empty without one."""
+    kind, *rest = test or ["NONE"]
+    return {"CMD": tuple(rest), "CMD-SHELL": ("/bin/sh", "-c", *rest)}.get(kind, ())

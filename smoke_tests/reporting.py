@@ -1,5 +1,6 @@
 """The reports of a run: where they go, what they are called, and that no secret gets into them."""
 
+import html
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,4 +41,4 @@ def note(count: int, why: str) -> str:
 
 def html_lines(lines: Iterable[str]) -> list[str]:
     """Return paragraphs for the HTML report."""
-    return [f"<p>{line.replace('&', '&amp;').replace('<', '&lt;')}</p>" for line in lines]
+    return [f"<p>{html.escape(line, quote=False)}</p>" for line in lines]

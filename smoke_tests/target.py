@@ -51,6 +51,8 @@ class Target:
     key: Secret | None
     policies: tuple[Policy, ...]
     deployment: Deployment | None = None
+    # Its answers can be foretold. Of an app whose key was given, that is not known.
+    asks_canary: bool = False
 
     @property
     def v1(self) -> Policy:
@@ -113,6 +115,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         service_url=service_url,
         console_url=console_url,
         key=options.key or (Secret(key) if key else None),
+        asks_canary=options.key is None and key is not None,
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS

@@ -41,6 +41,7 @@ GOOD = Container(
     host_namespaces=(),
     mounts=("/var/lib/docker/volumes/dify-dev-app_storage/_data",),
     networks={"dify-dev-app": "172.18.0.2"},
+    health_command=("true",),
     environment={"SECRET_KEY": SECRET, "LOG_LEVEL": "INFO"},
     raw="{}",
 )
@@ -245,6 +246,21 @@ def test_what_the_engine_tells_is_read() -> None:
     assert container.mounts == ("/var/run/docker.sock",)
     assert container.networks == {"dify-dev-app": "172.18.0.9"}
     assert container.starting
+
+
+@pytest.mark.parametrize(
+    ("test", "command"),
+    [
+        (["CMD", "curl", "-f", "x"], ("curl", "-f", "x")),
+        (["CMD-SHELL", "a || b"], ("/bin/sh", "-c", "a || b")),
+        (["NONE"], ()),
+        ([], ()),
+    ],
+)
+def test_the_health_command_is_read(test: list[str], command: tuple[str, ...]) -> None:
+    inspected = INSPECTED | {"Config": INSPECTED["Config"] | {"Healthcheck": {"Test": test}}}
+
+    assert _container(inspected).health_command == command
 
 
 def test_an_engine_that_does_not_answer_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,9 +184,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     assert said in done.stdout
     assert "skipped" not in done.stdout
-    assert said.replace("'", "&#39;") in page.read_text(encoding="utf-8") or said in page.read_text(
-        encoding="utf-8"
-    )
+    assert said in page.read_text(encoding="utf-8")
 
 
 def test_a_bad_option_is_an_error_of_use(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def test_a_key_that_was_given_goes_before_the_canarys() -> None:
 
     assert key
     assert key.reveal() == "app-given-by-hand"
+    assert not from_exports(EXPORTS, chosen(Secret("app-given-by-hand"))).asks_canary
+    assert from_exports(EXPORTS, chosen()).asks_canary
 
 
 @pytest.mark.parametrize("release", RELEASES)
