@@ -1,0 +1,343 @@
+"""The smallest Dify that a console test needs: PostgreSQL, Redis and api, and a Pulumi program beside it."""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from dify_kit.setup import engine_env
+from infra.images import LOCAL_BUILDS, ROOT, context_digest
+from infra.resources.console_client import Console
+from infra.resources.console_session import Sessions
+from infra.resources.console_transport import ContainerTransport, Request, TransportError
+from tests.integration.stacks import Done
+
+START_SECONDS = 60
+PULUMI_SECONDS = 180
+ADMIN_EMAIL = "admin@example.com"
+
+Docker = Any  # docker's models are not typed
+
+
+def built(client: Docker, role: str) -> str:
+    """Return the image of a role, under the kit's own name for it; built when it is not there yet."""
+    directory, target = LOCAL_BUILDS[role]
+    key = f"{Path(directory).name}-{target}" if target else Path(directory).name
+    name = f"dify-kit/{key}:{context_digest(ROOT / directory)}"
+    try:
+        client.images.get(name)
+    except docker.errors.ImageNotFound:
+        client.images.build(path=str(ROOT / directory), tag=name, target=target, rm=True)
+    return name
+
+
+@dataclass(kw_only=True)
+class SmallDify:
+    """One instance, in containers, a network and volumes of its own."""
+
+    https: bool = False
+    release: str = "1.17.1"
+    prefix: str = field(default_factory=lambda: f"dify-console-{secrets.token_hex(3)}")
+    password: str = field(default_factory=lambda: f"Pw1-{secrets.token_urlsafe(12)}")
+    init_password: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    data_password: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def __post_init__(self) -> None:
+        """Connect to the engine."""
+        self.client: Docker = docker.from_env(timeout=60)
+
+    @property
+    def api(self) -> str:
+        """The name of the api container."""
+        return f"{self.prefix}-api"
+
+    @property
+    def url(self) -> str:
+        """The console's public origin; nothing listens there."""
+        return "https://dify.example.com" if self.https else "http://localhost:18080"
+
+    def start(self) -> "SmallDify":
+        """Start everything and wait until api answers from its database."""
+        self.client.networks.create(self.prefix, internal=True)
+        self._run(
+            "postgres",
+            alias="db_postgres",
+            command=["postgres"],
+            environment={
+                "POSTGRES_USER": "postgres",
+                "POSTGRES_DB": "dify",
+                "PGDATA": "/var/lib/postgresql/data/pgdata",
+                "POSTGRES_PASSWORD_FILE": "/run/password",
+            },
+            entrypoint=[
+                "sh",
+                "-c",
+                f'echo {self.data_password} >/run/password; exec entrypoint.sh "$@"',
+                "sh",
+            ],
+        )
+        self._run("redis", alias="redis", command=["redis-server", "--requirepass", self.data_password])
+        self.wait(lambda: self.sql("select 1") == "1", "the database")
+        self.start_api()
+        return self
+
+    def start_api(self) -> None:
+        """Make the api container and wait until it answers."""
+        self._run(
+            "api",
+            alias="api",
+            environment=self.environment,
+            volumes={f"{self.prefix}-storage": {"bind": "/app/api/storage", "mode": "rw"}},
+        )
+        self.wait(self.answers, "api")
+
+    def recreate_api(self) -> None:
+        """Replace the api container by another one of that name."""
+        self.client.containers.get(self.api).remove(force=True)
+        self.start_api()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The api's variables."""
+        return {
+            "DIFY_STANDIN_RELEASE": self.release,
+            "MODE": "api",
+            "SECRET_KEY": self.data_password,
+            "INIT_PASSWORD": self.init_password,
+            "CONSOLE_WEB_URL": self.url,
+            "CONSOLE_API_URL": self.url,
+            "DB_HOST": "db_postgres",
+            "DB_PASSWORD": self.data_password,
+            "DB_DATABASE": "dify",
+            "REDIS_HOST": "redis",
+            "REDIS_PASSWORD": self.data_password,
+            "CELERY_BROKER_URL": f"redis://:{self.data_password}@redis:6379/1",
+            "STORAGE_TYPE": "opendal",
+            "OPENDAL_SCHEME": "fs",
+            "OPENDAL_FS_ROOT": "storage",
+            "PLUGIN_DAEMON_URL": "http://plugin_daemon:5002",
+            "PLUGIN_DAEMON_KEY": "k",
+            "INNER_API_KEY_FOR_PLUGIN": "k",
+            "CODE_EXECUTION_ENDPOINT": "http://sandbox:8194",
+            "CODE_EXECUTION_API_KEY": "k",
+            "VECTOR_STORE": "pgvector",
+        }
+
+    def answers(self) -> bool:
+        """Tell whether the console answers from its database."""
+        try:
+            return self.send("GET", "/console/api/setup").status == 200
+        except TransportError:
+            return False
+
+    def send(self, method: str, path: str, **request: Any) -> Any:
+        """Send one request to the api, from inside its container."""
+        return ContainerTransport(self.api).send(Request(method=method, path=path, **request))
+
+    def console(self, **changes: Any) -> Console:
+        """Return the admin's console, with sessions of its own."""
+        values = {
+            "transport": ContainerTransport(self.api),
+            "url": self.url,
+            "email": ADMIN_EMAIL,
+            "password": self.password,
+            "sessions": Sessions(),
+        }
+        return Console(**values | changes)
+
+    def sql(self, statement: str) -> str:
+        """Run a statement in the database and return what it prints."""
+        done = self.client.containers.get(f"{self.prefix}-postgres").exec_run(
+            ["psql", "-h", "127.0.0.1", "-U", "postgres", "-d", "dify", "-Atc", statement],
+            environment={"PGPASSWORD": self.data_password},
+        )
+        return str(done.output.decode().strip())
+
+    def empty(self) -> None:
+        """Make the instance new: no admin, no app, no key, nobody locked out."""
+        self.sql("truncate setups, accounts, tenants, apps cascade")
+        done = self.client.containers.get(f"{self.prefix}-redis").exec_run(
+            ["redis-cli", "--no-auth-warning", "-a", self.data_password, "flushall"]
+        )
+        assert done.output.decode().strip() == "OK"
+
+    def login_failures(self) -> int:
+        """Return how many wrong passwords Dify has counted."""
+        done = self.client.containers.get(f"{self.prefix}-redis").exec_run(
+            ["redis-cli", "--no-auth-warning", "-a", self.data_password]
+            + ["get", f"login_error_rate_limit:{ADMIN_EMAIL}"]
+        )
+        return int(done.output.decode().strip() or 0)
+
+    def key_works(self, key: str) -> bool:
+        """Tell whether the service API accepts a key."""
+        headers = {"Authorization": f"Bearer {key}"}
+        return bool(self.send("GET", "/v1/parameters", headers=headers).status == 200)
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for a part to work; fail with its log."""
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                logs = [one.name + "\n" + one.logs(tail=20).decode() for one in self._containers()]
+                raise AssertionError(f"{what} does not work:\n" + "\n".join(logs))
+            time.sleep(0.3)
+
+    def remove(self) -> None:
+        """Remove everything, however far the start came."""
+        for container in self._containers():
+            container.remove(force=True, v=True)
+        for network in self.client.networks.list(filters={"name": self.prefix}):
+            network.remove()
+        for volume in self.client.volumes.list(filters={"name": self.prefix}):
+            volume.remove(force=True)
+        self.client.close()
+
+    def _containers(self) -> list[Docker]:
+        return list(self.client.containers.list(all=True, filters={"name": self.prefix}))
+
+    def _run(self, role: str, *, alias: str, **arguments: Any) -> None:
+        container = self.client.containers.create(
+            built(self.client, role), name=f"{self.prefix}-{role}", **arguments
+        )
+        network = self.client.networks.get(self.prefix)
+        network.connect(container, aliases=[alias])
+        container.start()
+
+
+PROGRAM = """
+import json, os
+import pulumi
+from infra.resources.console import Admin, App, AppKey
+
+config = json.loads(os.environ["CONSOLE_TEST"])
+settings = pulumi.Config()
+access = {
+    "container": config["container"],
+    "console_url": config["url"],
+    "email": config["email"],
+    "password": settings.require_secret("password"),
+}
+admin = Admin("admin", **access, admin_name=config["name"], init_password=settings.require_secret("init"))
+for name, dsl in config["apps"].items():
+    app = App(f"app-{name}", **access, app_name=name, dsl=dsl, keep=config["keep"],
+              opts=pulumi.ResourceOptions(depends_on=[admin]))
+    key = AppKey(f"key-{name}", **access, app_id=app.app_id, opts=pulumi.ResourceOptions(parent=app))
+    pulumi.export(name, {"id": app.app_id, "mode": app.mode, "key": key.key})
+"""
+
+
+@dataclass(kw_only=True)
+class Program:
+    """A Pulumi program that declares an admin, apps and their keys; its state lies in `home`."""
+
+    dify: SmallDify
+    home: Path
+    apps: dict[str, str]
+    name: str = "admin"
+    email: str = ADMIN_EMAIL
+    keep: bool = True
+
+    def __post_init__(self) -> None:
+        """Write the program and make its stack."""
+        (self.home / "state").mkdir(parents=True)
+        (self.home / "__main__.py").write_text(PROGRAM, encoding="utf-8")
+        runtime = {"name": "python", "options": {"toolchain": "pip", "virtualenv": str(ROOT / ".venv")}}
+        project = json.dumps({"name": "console-test", "runtime": runtime})
+        (self.home / "Pulumi.yaml").write_text(project, encoding="utf-8")
+        assert self.pulumi("stack", "init", "test").code == 0
+        self.set_secret("password", self.dify.password)
+        self.set_secret("init", self.dify.init_password)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of every command."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
+        config = {
+            "container": self.dify.api,
+            "url": self.dify.url,
+            "email": self.email,
+            "name": self.name,
+            "apps": self.apps,
+            "keep": self.keep,
+        }
+        return {
+            **kept,
+            **engine_env(),
+            "PULUMI_BACKEND_URL": f"file://{self.home / 'state'}",
+            "PULUMI_CONFIG_PASSPHRASE": "test",
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+            "CONSOLE_TEST": json.dumps(config),
+        }
+
+    def pulumi(self, *arguments: str, stdin: str = "") -> Done:
+        """Run `pulumi` and return what it said, whatever its exit code."""
+        started = time.monotonic()
+        done = subprocess.run(
+            ["pulumi", *arguments],
+            cwd=self.home,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=PULUMI_SECONDS,
+            check=False,
+        )
+        seconds = time.monotonic() - started
+        return Done(code=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=seconds)
+
+    def set_secret(self, name: str, value: str) -> None:
+        """Set one secret setting."""
+        done = self.pulumi("config", "set", "--secret", name, stdin=value)
+        assert done.code == 0, done.told
+
+    def try_up(self, *, refresh: bool = True) -> Done:
+        """Deploy, after a refresh as the kit does it."""
+        return self.pulumi("up", "--yes", "--skip-preview", *(["--refresh"] if refresh else []))
+
+    def up(self) -> dict[str, str]:
+        """Deploy, demand success, and return what happened: operation -> count."""
+        done = self.try_up()
+        assert done.code == 0, done.told
+        history = self.pulumi("stack", "history", "--json", "--page-size", "1")
+        changes: dict[str, str] = json.loads(history.stdout)[0]["resourceChanges"]
+        return changes
+
+    def destroy(self) -> Done:
+        """Destroy, and demand success."""
+        done = self.pulumi("destroy", "--yes", "--skip-preview", "--refresh")
+        assert done.code == 0, done.told
+        return done
+
+    def steps(self, *arguments: str) -> dict[str, str]:
+        """Return what a preview would do: resource name -> operation, without what stays the same."""
+        done = self.pulumi("preview", "--json", *arguments)
+        assert done.code == 0, done.told
+        steps = json.loads(done.stdout).get("steps", [])
+        kept = {"same", "read", "refresh"}
+        return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps if step["op"] not in kept}
+
+    def output(self, app: str) -> Mapping[str, str]:
+        """Return an app's id, mode and key."""
+        done = self.pulumi("stack", "output", "--json", "--show-secrets")
+        assert done.code == 0, done.told
+        found: dict[str, dict[str, str]] = json.loads(done.stdout)
+        return found[app]
+
+    def on_disk(self) -> list[bytes]:
+        """Return every file that Pulumi wrote."""
+        return [path.read_bytes() for path in self.home.rglob("*") if path.is_file()]
+
+    def remove(self) -> None:
+        """Remove the program and its state."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.home)
