@@ -77,18 +77,26 @@ def run_program(plain: Mapping[str, Any] | None = None, stack: str = "unit") -> 
 
 @functools.cache
 def _run(plain: str, stack: str) -> Recorder:
-    configure(json.loads(plain))
     recorder = Recorder()
-    config = dict(pulumi.runtime.config.CONFIG.get())
-    secret = sorted(pulumi.runtime.config._SECRET_KEYS.get())
-    pulumi.runtime.mocks.set_mocks(recorder, project="dify", stack=stack, preview=False)
-    pulumi.runtime.set_all_config(config, secret)
-    loop = asyncio.get_event_loop()
+    # A loop of its own: the run is kept for all tests, and each of those has another loop. What settings of
+    # earlier tests left unfinished hangs on closed loops, and Pulumi would wait for it.
+    loop, loop_of_the_test = asyncio.new_event_loop(), asyncio.get_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        pulumi.runtime.settings.reset_options(project="dify", stack=stack)
+        configure(json.loads(plain))
+        config = dict(pulumi.runtime.config.CONFIG.get())
+        secret = sorted(pulumi.runtime.config._SECRET_KEYS.get())
+        pulumi.runtime.mocks.set_mocks(recorder, project="dify", stack=stack, preview=False)
+        pulumi.runtime.set_all_config(config, secret)
 
-    async def program() -> None:
-        runpy.run_path(str(PROGRAM), run_name="__main__")
+        async def program() -> None:
+            runpy.run_path(str(PROGRAM), run_name="__main__")
 
-    # No engine in unit tests: no volumes are there yet.
-    with mock.patch("infra.volume_guard.existing", return_value={}):
-        loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
+        # No engine in unit tests: no volumes are there yet.
+        with mock.patch("infra.volume_guard.existing", return_value={}):
+            loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(loop_of_the_test)
     return recorder
