@@ -7,9 +7,10 @@ from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
 from infra.releases import RELEASES
-from infra.services import data, dify, edge
+from infra.services import data, dify
 from infra.settings import load
 from infra.tiers.apps import AppsTier
+from infra.tiers.edge import EdgeTier
 from infra.tiers.services import ServiceTier
 
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
@@ -34,8 +35,6 @@ dify_tier = ServiceTier(
 )
 apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
 # Nothing is published before the instance is claimed: no stranger can be first.
-edge_tier = ServiceTier(
-    "edge", [edge.service(settings, release)], platform, before=dify_tier.running, after=[apps_tier]
-)
+edge_tier = EdgeTier("edge", settings, release, platform, before=dify_tier.running, after=[apps_tier])
 
-exports.publish(settings, release, edge_tier.running, apps_tier, platform.network_names)
+exports.publish(settings, release, edge_tier, apps_tier, platform.network_names)

@@ -7,11 +7,11 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from infra import ports
+from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
 from infra.origins import DEFAULT_PORTS
 from infra.releases import Release
 from infra.settings import CORS_GROUPS, CREDENTIALED_GROUPS, Settings
 
-RUN_DIRECTORY = "/run/edge"
 # Docker's own name server, the same address in every container.
 DOCKER_RESOLVER = "127.0.0.11"
 # Multipart borders and fields come on top of a file.
@@ -99,6 +99,7 @@ class EdgeContext:
     errors: Mapping[int, tuple[str, str]] = field(default_factory=lambda: ERRORS)
     resolver: str = DOCKER_RESOLVER
     run_dir: str = RUN_DIRECTORY
+    drain_mark: str = DRAIN_MARK
     http_port: int = ports.EDGE_HTTP
     status_port: int = ports.EDGE_STATUS
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS

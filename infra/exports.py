@@ -9,16 +9,18 @@ from infra.platforms.docker import Running
 from infra.releases import Release
 from infra.settings import Settings
 from infra.tiers.apps import AppsTier
+from infra.tiers.edge import EdgeTier
 
 CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
 
 
 def publish(
-    settings: Settings, release: Release, running: Mapping[str, Running], apps: AppsTier, networks: list[str]
+    settings: Settings, release: Release, edge: EdgeTier, apps: AppsTier, networks: list[str]
 ) -> None:
     """Export the facts of the stack. Keys of apps are secret; nothing else here is."""
-    for name, value in facts(settings, release, running, networks).items():
+    for name, value in facts(settings, release, edge.running, networks).items():
         pulumi.export(name, value)
+    pulumi.export("edgeRevision", edge.revision)
     pulumi.export("apps", apps.facts)
     pulumi.export("appKeys", pulumi.Output.secret(apps.keys))
     pulumi.export("canary", apps.canary)

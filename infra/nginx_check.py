@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import crossplane
 
-from infra.edge_context import RUN_DIRECTORY
+from infra.edge_paths import RUN_DIRECTORY
 
 NGINX_SECONDS = 60
 GIXY_SECONDS = 60

@@ -5,6 +5,7 @@ path below templates/, and adds snippets where the templates include them.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import pulumi
 
 from infra import ports
 from infra.edge_context import EdgeContext, escape_regex
+from infra.edge_paths import EDGE_DIRECTORY
 from infra.settings import Settings
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
-EDGE_DIRECTORY = "/etc/dify-kit/nginx"
 SQUID_CONFIG = "/etc/squid/squid.conf"
 SUFFIX = ".j2"
 SNIPPETS = "snippets"
@@ -116,22 +117,44 @@ def edge_templates(overrides: Path | None = None) -> list[str]:
     return sorted(names)
 
 
-def edge_files(context: EdgeContext, *, overrides: Path | None = None) -> dict[str, str]:
-    """Render nginx's files: path in the container -> text.
+def template_of(path: str, overrides: Path | None = None) -> str:
+    """Return the file that a rendered file of the edge comes from, by its path below the configuration."""
+    found = jinja_environment(overrides).get_template(f"nginx/{path}{SUFFIX}").filename
+    return str(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeConfiguration:
+    """nginx's files by their path below the configuration's directory, and the name of them all."""
+
+    revision: str
+    files: Mapping[str, str]
+
+
+def edge_configuration(context: EdgeContext, *, overrides: Path | None = None) -> EdgeConfiguration:
+    """Render nginx's files.
 
     The revision that nginx reports is the digest of everything else: equal configurations have one name.
     """
     draft = _edge_files(replace(context, revision=""), overrides)
-    digest = hashlib.sha256("\0".join(f"{path}\0{text}" for path, text in sorted(draft.items())).encode())
-    return _edge_files(replace(context, revision=digest.hexdigest()[:12]), overrides)
+    text = "\0".join(f"{path}\0{text}" for path, text in sorted(draft.items()))
+    revision = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return EdgeConfiguration(
+        revision=revision, files=_edge_files(replace(context, revision=revision), overrides)
+    )
+
+
+def edge_files(context: EdgeContext, *, overrides: Path | None = None) -> dict[str, str]:
+    """Render nginx's files as they lie in a directory of their own: absolute path -> text."""
+    configuration = edge_configuration(context, overrides=overrides)
+    return {f"{EDGE_DIRECTORY}/{path}": text for path, text in configuration.files.items()}
 
 
 def _edge_files(context: EdgeContext, overrides: Path | None) -> dict[str, str]:
-    files = {}
-    for template in edge_templates(overrides):
-        path = template.removeprefix("nginx/").removesuffix(SUFFIX)
-        files[f"{EDGE_DIRECTORY}/{path}"] = render(template, {"edge": context}, overrides)
-    return files
+    return {
+        template.removeprefix("nginx/").removesuffix(SUFFIX): render(template, {"edge": context}, overrides)
+        for template in edge_templates(overrides)
+    }
 
 
 def squid_files(service: str, settings: Settings) -> dict[str, str]:

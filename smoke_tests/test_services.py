@@ -3,12 +3,11 @@
 import pytest
 import testinfra
 
+from infra.edge_paths import NGINX_CONFIG
 from smoke_tests.engine import Engine
 from smoke_tests.target import Deployment
 
 pytestmark = pytest.mark.needs_stack
-
-NGINX_CONFIG = "/etc/dify-kit/nginx/nginx.conf"
 
 
 def test_the_container_runs_and_is_healthy(engine: Engine, deployment: Deployment, service: str) -> None:

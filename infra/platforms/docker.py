@@ -1,6 +1,6 @@
 """Run service descriptions as containers of one Docker engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -64,28 +64,41 @@ class DockerPlatform:
                 opts=pulumi.ResourceOptions(delete_before_replace=True),
             )
 
-    def add_volumes(self, volumes: Sequence[str], parent: pulumi.Resource) -> None:
-        """Create or adopt the stack's volumes. They outlive `pulumi destroy` unless told otherwise."""
+    def add_volumes(self, volumes: Sequence[str], parent: pulumi.Resource, *, keep: bool = True) -> None:
+        """Create or adopt the stack's volumes.
+
+        They outlive `pulumi destroy`, unless `dify:keepVolumes` is false, or not `keep`: no data in them.
+        """
         for logical in volumes:
             self._volumes[logical] = docker.Volume(
                 f"volume-{logical}",
                 name=self.name(logical),
+                # What the data was made with: volume_guard reads it.
                 labels=[
                     docker.VolumeLabelArgs(label=key, value=value)
                     for key, value in self._volume_labels.items()
+                    if keep or key == STACK_LABEL
                 ],
                 opts=pulumi.ResourceOptions(
                     parent=parent,
-                    retain_on_delete=self._keep_volumes,
+                    retain_on_delete=keep and self._keep_volumes,
                     # A changed label would replace the volume, and with it the data.
                     ignore_changes=["labels", "driverOpts"],
                 ),
             )
 
     def run(
-        self, spec: ServiceSpec, *, parent: pulumi.Resource, after: Sequence[pulumi.Resource] = ()
+        self,
+        spec: ServiceSpec,
+        *,
+        parent: pulumi.Resource,
+        after: Sequence[pulumi.Resource] = (),
+        configure: Callable[[docker.Container], pulumi.Resource] | None = None,
     ) -> Running:
-        """Create the container of a service, and the resource that waits until it is ready."""
+        """Create the container of a service, and the resource that waits until it is ready.
+
+        `configure` makes what has to be done to the running container before it can be.
+        """
         container = docker.Container(
             spec.name,
             name=self.name(spec.name),
@@ -141,6 +154,7 @@ class DockerPlatform:
                 replace_on_changes=["healthcheck", "tmpfs", "init", "mounts"],
             ),
         )
+        configured = [configure(container)] if configure else []
         ready = Ready(
             f"{spec.name}-ready",
             container=container.id,
@@ -148,7 +162,7 @@ class DockerPlatform:
             command=spec.health.command if spec.health else (),
             job=spec.job,
             timeout=spec.ready_timeout,
-            opts=pulumi.ResourceOptions(parent=container),
+            opts=pulumi.ResourceOptions(parent=container, depends_on=configured),
         )
         return Running(spec=spec, container=container, ready=ready)
 

@@ -1,32 +1,45 @@
 """The edge: nginx, the only service that publishes a port."""
 
 from infra import ports
-from infra.edge_context import RUN_DIRECTORY, edge_context
+from infra.edge_paths import EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
 from infra.networks import APP
-from infra.releases import Release
-from infra.render import EDGE_DIRECTORY, edge_files
-from infra.service import File, HealthCheck, Port, ServiceSpec
+from infra.service import HealthCheck, Mount, Port, ServiceSpec
 from infra.services.limits import limits_of
 from infra.settings import Settings
 
 NGINX_UID = 101
-NGINX_CONFIG = f"{EDGE_DIRECTORY}/nginx.conf"
+# The configuration comes after the container (infra.resources.live_config) and outlives it on its volume. One
+# that nginx does not accept, or none yet, is waited out: the container stays there to be given a better one.
+# The log of the start itself goes to stderr: the compiled-in file is not writable here.
+_START = f"""
+trap 'exit 0' QUIT TERM INT
+until [ -f {NGINX_CONFIG} ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; do
+  sleep 0.2
+done
+exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
+"""
 
 
-def service(settings: Settings, release: Release) -> ServiceSpec:
-    """Return nginx with its rendered configuration."""
-    files = edge_files(edge_context(settings, release), overrides=settings.templates_dir)
+def volumes() -> tuple[str, ...]:
+    """Return the logical names of the edge's volumes: its configuration, and bodies on their way through.
+
+    Both are made anew by the next `up`: they go with the stack.
+    """
+    return ("edge", "edge_temp")
+
+
+def service(settings: Settings) -> ServiceSpec:
+    """Return nginx, without its configuration."""
     return ServiceSpec(
         name="nginx",
         image="nginx",
         networks=(APP,),
         after=("web",),
         user=str(NGINX_UID),
-        # The log of the start itself goes to stderr too: the compiled-in file is not writable here.
-        entrypoint=("nginx",),
-        command=("-e", "stderr", "-c", NGINX_CONFIG, "-g", "daemon off;"),
-        files=tuple(File(path=path, content=text) for path, text in files.items()),
+        entrypoint=("sh", "-c"),
+        command=(_START,),
         ports=(Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address),),
+        mounts=(Mount(volume="edge", path=EDGE_DIRECTORY), Mount(volume="edge_temp", path="/tmp")),  # noqa: S108  # the container's own
         tmpfs={RUN_DIRECTORY: f"size=16m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         health=HealthCheck(
             command=(
@@ -39,6 +52,7 @@ def service(settings: Settings, release: Release) -> ServiceSpec:
                 f"http://127.0.0.1:{ports.EDGE_STATUS}/healthz",
             )
         ),
+        read_only=True,
         # Graceful for nginx: requests in flight are finished.
         stop_signal="SIGQUIT",
         stop_grace=30,

@@ -14,10 +14,11 @@ import docker
 import httpx
 import pytest
 
-from infra.edge_context import RUN_DIRECTORY, edge_context
+from infra.edge_context import edge_context
+from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.images import LOCAL_BUILDS, ROOT, local_name
 from infra.releases import RELEASES
-from infra.render import EDGE_DIRECTORY, edge_files
+from infra.render import edge_files
 from tests.unit.configuration import settings
 
 GROUPS = {

@@ -47,7 +47,7 @@ def test_a_local_stack_is_complete_and_nothing_else_is_declared() -> None:
     assert {kind: len(recorder.of(kind)) for kind in (CONTAINER, NETWORK, VOLUME, IMAGE)} == {
         CONTAINER: 17,
         NETWORK: 5,
-        VOLUME: 8,
+        VOLUME: 10,
         IMAGE: 10,
     }
     ready = {name for name in recorder.of(DYNAMIC) if name.endswith("-ready")}
@@ -58,6 +58,7 @@ def test_a_local_stack_is_complete_and_nothing_else_is_declared() -> None:
         "key-echo-chat",
         "app-canary",
         "key-canary",
+        "nginx-config",
     }
 
 
@@ -136,6 +137,24 @@ def test_two_stacks_share_no_name() -> None:
         return {one["name"] for kind in (CONTAINER, NETWORK, VOLUME) for one in recorder.of(kind).values()}
 
     assert names("one").isdisjoint(names("two"))
+
+
+def test_configuration_of_nginx_comes_to_the_running_container() -> None:
+    recorder = run_program()
+    nginx, config = recorder.of(CONTAINER)["nginx"], recorder.of(DYNAMIC)["nginx-config"]
+
+    assert nginx["readOnly"] is True
+    assert not nginx.get("uploads")
+    assert config["container"] == "nginx-id"
+    assert set(config["templates"]) == set(config["files"])
+    assert f'"revision":"{config["revision"]}"' in config["files"]["servers/status.conf"]
+
+
+def test_volumes_of_the_edge_hold_no_data_and_go_with_the_stack() -> None:
+    volumes = run_program().of(VOLUME)
+
+    assert volumes["volume-edge"]["labels"] == [{"label": "dify-kit.stack", "value": "unit"}]
+    assert len(volumes["volume-postgres"]["labels"]) > 1
 
 
 def test_secrets_that_a_service_takes_from_a_file_are_not_in_its_environment() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from infra import nginx_check
 from infra.edge_context import EdgeContext, edge_context, escape_regex
+from infra.edge_paths import EDGE_DIRECTORY
 from infra.releases import RELEASES
 from infra.render import (
-    EDGE_DIRECTORY,
     SQUID_CONFIG,
     TEMPLATES,
     RedisContext,

@@ -1,0 +1,20 @@
+"""Where things lie in the edge's container.
+
+The configuration is on a volume of its own:
+
+::
+
+    <EDGE_DIRECTORY>/releases/<revision>/nginx.conf, http/, servers/, ...   root's, read by nginx
+    <EDGE_DIRECTORY>/current -> releases/<revision>                         what nginx runs
+
+A recreated or restarted container therefore comes back with the configuration that ran last.
+"""
+
+EDGE_DIRECTORY = "/etc/dify-kit/nginx"
+RELEASES_DIRECTORY = f"{EDGE_DIRECTORY}/releases"
+CURRENT = f"{EDGE_DIRECTORY}/current"
+NGINX_CONFIG = f"{CURRENT}/nginx.conf"
+# Sockets, the process id and the mark of a drain, on a tmpfs.
+RUN_DIRECTORY = "/run/edge"
+# While this file exists, answers close their connections: a reload then meets no idle ones.
+DRAIN_MARK = f"{RUN_DIRECTORY}/drain"

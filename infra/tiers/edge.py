@@ -1,0 +1,52 @@
+"""The edge tier: nginx, and the configuration that goes live in it without a restart."""
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import pulumi_docker as docker
+
+from infra import render
+from infra.edge_context import edge_context
+from infra.platforms.docker import DockerPlatform, Running
+from infra.releases import Release
+from infra.resources.live_config import LiveConfig
+from infra.services import edge
+from infra.settings import Settings
+
+
+class EdgeTier(pulumi.ComponentResource):
+    """Runs nginx. `running` holds, by service name, what this tier and the tiers before it brought up."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        release: Release,
+        platform: DockerPlatform,
+        *,
+        before: Mapping[str, Running],
+        after: Sequence[pulumi.Resource],
+    ) -> None:
+        super().__init__("dify-kit:tiers:Edge", name)
+        overrides = settings.templates_dir
+        configuration = render.edge_configuration(edge_context(settings, release), overrides=overrides)
+        self.revision = configuration.revision
+
+        def configure(container: docker.Container) -> LiveConfig:
+            return LiveConfig(
+                "nginx-config",
+                container=container.id,
+                files=configuration.files,
+                private_files={},
+                revision=configuration.revision,
+                templates={path: render.template_of(path, overrides) for path in configuration.files},
+                owner=edge.NGINX_UID,
+                opts=pulumi.ResourceOptions(parent=container),
+            )
+
+        platform.add_volumes(edge.volumes(), parent=self, keep=False)
+        spec = edge.service(settings)
+        needed = [before[service].ready for service in spec.after]
+        nginx = platform.run(spec, parent=self, after=[*needed, *after], configure=configure)
+        self.running: dict[str, Running] = {**before, spec.name: nginx}
+        self.register_outputs({})

@@ -1,0 +1,100 @@
+"""Steady load by wrk, against 127.0.0.1 only and bounded in time, with every answer counted by its status."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Each thread counts in its own Lua state; `done` runs in another one and adds them up.
+SCRIPT = """
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
+function init(args) counts = {}; bare = 0 end
+function request() return wrk.format(METHOD, nil, HEADERS, BODY) end
+function response(status, headers, body)
+  counts[status] = (counts[status] or 0) + 1
+  if status == 503 then
+    local told = false
+    for name, _ in pairs(headers) do told = told or string.lower(name) == "retry-after" end
+    if not told then bare = bare + 1 end
+  end
+end
+function done(summary, latency, requests)
+  local all, without = {}, 0
+  for _, thread in ipairs(threads) do
+    for status, number in pairs(thread:get("counts")) do all[status] = (all[status] or 0) + number end
+    without = without + thread:get("bare")
+  end
+  local parts = {}
+  for status, number in pairs(all) do table.insert(parts, string.format('"%d":%d', status, number)) end
+  local e = summary.errors
+  io.write(string.format('\\nRESULT {"statuses":{%s},"errors":{"connect":%d,"read":%d,"write":%d,"timeout":%d},"bare503":%d}\\n',
+    table.concat(parts, ","), e.connect, e.read, e.write, e.timeout, without))
+end
+"""
+
+
+@dataclass
+class Counted:
+    """What came back: answers by status, requests lost by cause, and 503s without Retry-After."""
+
+    statuses: dict[int, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    bare_503: int = 0
+
+    @property
+    def total(self) -> int:
+        """All answers."""
+        return sum(self.statuses.values())
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+@contextmanager
+def steady_load(
+    url: str,
+    *,
+    directory: Path,
+    seconds: int,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+    body: str = "{}",
+    connections: int = 8,
+) -> Iterator[Counted]:
+    """Send requests over kept-alive connections while the block runs, for `seconds` in all.
+
+    The block should take less: what it yields is filled in when the load has ended.
+    """
+    assert url.startswith(
+        ("http://localhost:", "http://127.0.0.1:", "https://localhost:", "https://127.0.0.1:")
+    )
+    given = "".join(f"[{_quoted(name)}] = {_quoted(value)}, " for name, value in (headers or {}).items())
+    script = directory / "load.lua"
+    script.write_text(
+        f"METHOD = {_quoted(method)}\nBODY = {_quoted(body)}\nHEADERS = {{ {given} }}\n{SCRIPT}",
+        encoding="utf-8",
+    )
+    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
+    load = subprocess.Popen(
+        [*command, "--timeout", "10s", "--script", str(script), url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    counted = Counted()
+    try:
+        yield counted
+        told, _ = load.communicate(timeout=seconds + 30)
+    finally:
+        load.kill()
+        load.wait()
+    found = [line.removeprefix("RESULT ") for line in told.splitlines() if line.startswith("RESULT ")]
+    assert found, told
+    result = json.loads(found[0])
+    counted.statuses = {int(status): number for status, number in result["statuses"].items()}
+    counted.lost = {cause: number for cause, number in result["errors"].items() if number}
+    counted.bare_503 = result["bare503"]

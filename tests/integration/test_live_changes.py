@@ -1,0 +1,178 @@
+"""Changes of the edge under load: they go live, or not at all, and no request is lost."""
+
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY
+from tests.integration.load import steady_load
+from tests.integration.stacks import Stack, settings_changed
+
+ORIGIN = "https://live.example.com"
+
+
+def allowed(stack: Stack, origin: str) -> bool:
+    answer = httpx.get(f"{stack.url}/v1/info", headers={"Origin": origin}, timeout=10)
+    return answer.headers.get_list("access-control-allow-origin") == [origin]
+
+
+def revisions(stack: Stack) -> list[str]:
+    listed = stack.container("nginx").exec_run(["ls", f"{EDGE_DIRECTORY}/releases"]).output.decode()
+    return sorted(listed.split())
+
+
+def own_templates(directory: Path, path: str, text: str) -> str:
+    """Write a template of the operator's, and return the directory for `dify:templatesDir`."""
+    file = directory / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return str(directory)
+
+
+def test_changes_under_load_lose_no_request(stack: Stack, tmp_path: Path) -> None:
+    nginx = stack.container("nginx").id
+    good = own_templates(
+        tmp_path / "good", "nginx/snippets/server/hello.conf.j2", "location = /hello { return 200 hello; }\n"
+    )
+    broken = own_templates(
+        tmp_path / "broken", "nginx/snippets/server/hello.conf.j2", "# fine\nbogus_directive on;\n"
+    )
+    with (
+        steady_load(
+            f"{stack.url}/v1/chat-messages",
+            directory=tmp_path,
+            seconds=75,
+            headers={"Authorization": "Bearer app-nobody-has-this-key", "Content-Type": "application/json"},
+        ) as load,
+        settings_changed(stack, {"cors.v1[1]": ORIGIN, "templatesDir": good}),
+    ):
+        stack.up()
+        assert allowed(stack, ORIGIN)
+        assert httpx.get(f"{stack.url}/hello").text == "hello"
+
+        stack.set_config("templatesDir", broken)
+        refused = stack.try_up()
+        assert refused.code == 1
+        assert f"{broken}/nginx/snippets/server/hello.conf.j2, line 2" in refused.told
+        assert "bogus_directive" in refused.told
+        assert "Traceback" not in refused.told
+        assert httpx.get(f"{stack.url}/hello").text == "hello", "the old configuration stays"
+
+        stack.set_config("templatesDir", good)
+        stack.up()
+    stack.up()
+
+    assert load.lost == {}
+    assert set(load.statuses) == {401}
+    assert load.total > 1000
+    assert stack.container("nginx").id == nginx
+    assert not allowed(stack, ORIGIN)
+
+
+def test_recreated_api_costs_only_503_with_retry_after(stack: Stack, tmp_path: Path) -> None:
+    with steady_load(
+        f"{stack.url}/v1/chat-messages",
+        directory=tmp_path,
+        seconds=30,
+        headers={"Authorization": "Bearer app-nobody-has-this-key", "Content-Type": "application/json"},
+    ) as load:
+        time.sleep(2)
+        stack.container("api").remove(force=True)
+        stack.up()
+        healthy = time.monotonic()
+        with httpx.Client(base_url=stack.url, timeout=10) as client:
+            while time.monotonic() < healthy + 2:
+                pass_through = client.get("/v1/info")
+                time.sleep(0.05)
+    assert pass_through.status_code == 401
+    assert load.lost == {}
+    assert set(load.statuses) == {401, 503}
+    assert load.bare_503 == 0
+
+
+def test_stream_outlives_a_change(stack: Stack) -> None:
+    key = stack.outputs(secrets_too=True)["canaryKey"]
+    # The stand-in answers word by word.
+    question = " ".join(f"word{number}" for number in range(150))
+    body = {"inputs": {}, "query": question, "user": "live", "response_mode": "streaming"}
+    with (
+        settings_changed(stack, {"cors.v1[1]": ORIGIN}),
+        httpx.stream(
+            "POST",
+            f"{stack.url}/v1/chat-messages",
+            headers={"Authorization": f"Bearer {key}"},
+            json=body,
+            timeout=60,
+        ) as answer,
+    ):
+        lines = answer.iter_lines()
+        first = next(lines)
+        stack.up()
+        rest = [line for line in lines if line.startswith("data: ")]
+    stack.up()
+
+    assert answer.status_code == 200
+    assert first
+    assert '"event": "message_end"' in rest[-1] or '"event":"message_end"' in rest[-1]
+
+
+def test_only_two_configurations_are_kept_and_nothing_stays_behind(stack: Stack) -> None:
+    for number in range(2):
+        with settings_changed(stack, {"cors.v1[1]": f"https://n{number}.example.com"}):
+            stack.up()
+    stack.up()
+
+    assert len(revisions(stack)) == 2
+    assert stack.outputs()["edgeRevision"] in revisions(stack)
+    assert stack.container("nginx").exec_run(["test", "-e", DRAIN_MARK]).exit_code == 1
+
+
+def test_recreated_and_restarted_nginx_comes_back_with_its_configuration(stack: Stack) -> None:
+    with settings_changed(stack, {"cors.v1[1]": ORIGIN}):
+        stack.up()
+        stack.container("nginx").restart(timeout=30)
+        _wait_for_the_edge(stack)
+        assert allowed(stack, ORIGIN)
+
+        stack.container("nginx").remove(force=True)
+        stack.up()
+        assert allowed(stack, ORIGIN)
+    stack.up()
+    assert not allowed(stack, ORIGIN)
+
+
+def test_change_by_hand_is_drift_and_repaired(stack: Stack) -> None:
+    nginx = stack.container("nginx")
+    script = (
+        f"cd {EDGE_DIRECTORY} && cp -r releases/$(basename $(readlink current)) releases/byhand && "
+        'sed -i \'s/"revision":"[0-9a-f]*"/"revision":"byhand"/\' releases/byhand/servers/status.conf && '
+        "ln -sfn releases/byhand current"
+    )
+    assert nginx.exec_run(["sh", "-c", script], user="0").exit_code == 0
+    assert (
+        nginx.exec_run(["nginx", "-s", "reload", "-c", f"{EDGE_DIRECTORY}/current/nginx.conf"]).exit_code == 0
+    )
+    time.sleep(1)
+
+    drift = stack.steps("--refresh")
+    stack.up()
+
+    assert drift == {"nginx-config": "update"}
+    told = nginx.exec_run(["curl", "-fsS", "http://127.0.0.1:8081/revision"]).output.decode()
+    assert stack.outputs()["edgeRevision"] in told
+
+
+def _wait_for_the_edge(stack: Stack) -> None:
+    deadline = time.monotonic() + 20
+    last = "nothing"
+    while time.monotonic() < deadline:
+        try:
+            last = str(httpx.get(f"{stack.url}/healthz", timeout=2).status_code)
+        except httpx.TransportError as problem:
+            last = repr(problem)
+        if last == "200":
+            return
+        time.sleep(0.2)
+    pytest.fail(f"the edge does not answer; last: {last}")
