@@ -30,8 +30,9 @@ function done(summary, latency, requests)
   local parts = {}
   for status, number in pairs(all) do table.insert(parts, string.format('"%d":%d', status, number)) end
   local e = summary.errors
-  io.write(string.format('\\nRESULT {"statuses":{%s},"errors":{"connect":%d,"read":%d,"write":%d,"timeout":%d},"bare503":%d}\\n',
-    table.concat(parts, ","), e.connect, e.read, e.write, e.timeout, without))
+  local lost = string.format('"connect":%d,"read":%d,"write":%d,"timeout":%d', e.connect, e.read, e.write, e.timeout)
+  local statuses = table.concat(parts, ",")
+  io.write(string.format('\\nRESULT {"statuses":{%s},"errors":{%s},"bare503":%d}\\n', statuses, lost, without))
 end
 """
 

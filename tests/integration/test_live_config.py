@@ -1,0 +1,251 @@
+"""How a configuration goes live in nginx's container: the kit's own image, script and volume, without Pulumi."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import pytest
+
+from infra.edge_context import edge_context
+from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
+from infra.images import LOCAL_BUILDS, ROOT, local_name
+from infra.releases import RELEASES
+from infra.render import EdgeConfiguration, edge_configuration
+from infra.resources.edge_container import EdgeContainer, EdgeContainerError
+from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
+from infra.services import edge as edge_service
+from tests.unit.configuration import settings
+
+Docker = Any  # docker's models are not typed
+REVISION_URL = "http://127.0.0.1:8081/revision"
+
+
+class Nginx:
+    """The edge's container as the platform would start it, without anything behind it."""
+
+    def __init__(self) -> None:
+        self.client: Docker = docker.from_env(timeout=60)
+        self.name = f"live-test-{secrets.token_hex(4)}"
+        self.volumes = [self.client.volumes.create(f"{self.name}-{name}") for name in edge_service.volumes()]
+        self.container = self.start()
+
+    def start(self) -> Docker:
+        """Start a container over the volumes."""
+        name = local_name("nginx")
+        try:
+            self.client.images.get(name)
+        except docker.errors.ImageNotFound:
+            self.client.images.build(path=str(ROOT / LOCAL_BUILDS["nginx"][0]), tag=name, rm=True)
+        spec = edge_service.service(settings())
+        mounts = {
+            volume.name: {"bind": mount.path, "mode": "rw"}
+            for volume, mount in zip(self.volumes, spec.mounts, strict=True)
+        }
+        assert spec.entrypoint is not None
+        return self.client.containers.run(
+            name,
+            list(spec.command or ()),
+            name=f"{self.name}-{secrets.token_hex(2)}",
+            entrypoint=list(spec.entrypoint),
+            user=spec.user,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            read_only=True,
+            tmpfs=dict(spec.tmpfs),
+            volumes=mounts,
+            stop_signal=spec.stop_signal,
+            detach=True,
+        )
+
+    def recreate(self) -> None:
+        """Replace the container; the volumes stay."""
+        self.container.remove(force=True)
+        self.container = self.start()
+
+    def props(self, configuration: EdgeConfiguration, **more: Any) -> dict[str, Any]:
+        """Return the inputs of the resource for a configuration."""
+        return {
+            "container": self.container.id,
+            "files": dict(configuration.files),
+            "private_files": {},
+            "revision": configuration.revision,
+            "templates": {},
+            "owner": edge_service.NGINX_UID,
+            **more,
+        }
+
+    def told(self, *command: str) -> str:
+        """Run a command in the container and return what it printed."""
+        done = self.container.exec_run(list(command))
+        assert done.exit_code == 0, done.output
+        return str(done.output.decode())
+
+    def remove(self) -> None:
+        """Remove everything."""
+        self.container.remove(force=True)
+        for volume in self.volumes:
+            volume.remove(force=True)
+
+
+@pytest.fixture
+def nginx() -> Iterator[Nginx]:
+    """A container that waits for its first configuration."""
+    one = Nginx()
+    try:
+        yield one
+    finally:
+        one.remove()
+
+
+def configuration(**snippets: str) -> EdgeConfiguration:
+    """Return a configuration with snippets: `http` or `server` -> text."""
+    base = edge_configuration(edge_context(settings(), RELEASES["1.17.1"]))
+    revision = secrets.token_hex(6)
+    files = {path: text.replace(base.revision, revision) for path, text in base.files.items()}
+    files |= {f"snippets/{where}/own.conf": text for where, text in snippets.items()}
+    return EdgeConfiguration(revision=revision, files=files)
+
+
+def live(
+    nginx: Nginx, provider: LiveConfigProvider, wanted: EdgeConfiguration, **more: Any
+) -> dict[str, Any]:
+    """Bring a configuration live and return the resource's outputs."""
+    made = provider.create(nginx.props(wanted, **more))
+    assert made.outs is not None
+    assert wanted.revision in nginx.told("curl", "-fsS", REVISION_URL)
+    return dict(made.outs)
+
+
+def test_first_configuration_starts_nginx_and_the_next_ones_replace_it(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    with pytest.raises(AssertionError):
+        nginx.told("curl", "-fsS", REVISION_URL)
+
+    first, second, third = configuration(), configuration(), configuration()
+    outs = live(nginx, provider, first)
+    started = nginx.told("cat", f"{RUN_DIRECTORY}/nginx.pid")
+    outs = provider.update("id", outs, nginx.props(second)).outs or {}
+    provider.update("id", outs, nginx.props(third))
+
+    assert third.revision in nginx.told("curl", "-fsS", REVISION_URL)
+    assert nginx.told("cat", f"{RUN_DIRECTORY}/nginx.pid") == started == "1\n"
+    assert set(nginx.told("ls", f"{EDGE_DIRECTORY}/releases").split()) == {second.revision, third.revision}
+    assert nginx.container.exec_run(["test", "-e", DRAIN_MARK]).exit_code == 1
+
+
+def test_rejected_configuration_names_the_line_and_the_old_one_stays(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    good = configuration()
+    outs = live(nginx, provider, good)
+
+    with pytest.raises(ConfigurationRejectedError) as caught:
+        provider.update("id", outs, nginx.props(configuration(server="# one\n# two\nbogus_directive on;\n")))
+
+    assert "snippets/server/own.conf, line 3" in str(caught.value)
+    assert 'unknown directive "bogus_directive"' in str(caught.value)
+    assert "the old one stays" in str(caught.value)
+    assert good.revision in nginx.told("curl", "-fsS", REVISION_URL)
+    assert nginx.told("readlink", f"{EDGE_DIRECTORY}/current").strip() == f"releases/{good.revision}"
+
+
+def test_configuration_that_passes_the_test_but_not_the_reload_is_switched_back(nginx: Nginx) -> None:
+    zone = "limit_req_zone {key} zone=own:1m rate=1r/s;\n"
+    provider = LiveConfigProvider()
+    good = configuration(http=zone.format(key="$binary_remote_addr"))
+    outs = live(nginx, provider, good)
+
+    # nginx -t accepts it and the reload exits with 0, but a running zone does not change its key.
+    with pytest.raises(ConfigurationRejectedError) as caught:
+        provider.update("id", outs, nginx.props(configuration(http=zone.format(key="$server_name"))))
+
+    assert 'limit_req "own" uses the "$server_name" key while previously it used' in str(caught.value)
+    assert good.revision in str(caught.value)
+    assert good.revision in nginx.told("curl", "-fsS", REVISION_URL)
+    assert nginx.told("readlink", f"{EDGE_DIRECTORY}/current").strip() == f"releases/{good.revision}"
+    # And the next good one goes live.
+    live(nginx, provider, configuration(http=zone.format(key="$binary_remote_addr")))
+
+
+def test_restarted_and_recreated_containers_come_back_with_it(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    wanted = configuration()
+    outs = live(nginx, provider, wanted)
+
+    nginx.container.restart(timeout=30)
+    assert EdgeContainer(nginx.container.id).wait_for(wanted.revision, 20)
+    nginx.container.kill(signal="SIGKILL")
+    nginx.container.start()
+    assert EdgeContainer(nginx.container.id).wait_for(wanted.revision, 20), "sockets of a killed nginx"
+    nginx.recreate()
+    assert EdgeContainer(nginx.container.id).wait_for(wanted.revision, 20), "from the volume, before any push"
+
+    assert provider.diff("id", outs, nginx.props(wanted)).replaces == ["container"]
+    began = time.monotonic()
+    live(nginx, provider, wanted)
+    assert time.monotonic() - began < 5
+
+
+def test_container_with_a_configuration_that_does_not_work_waits_for_a_better_one(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    live(nginx, provider, configuration())
+    config = f"{EDGE_DIRECTORY}/current/nginx.conf"
+    done = nginx.container.exec_run(["sh", "-c", f"rm {config} && echo broken > {config}"], user="0")
+    assert done.exit_code == 0
+    nginx.recreate()
+    time.sleep(1)
+
+    assert EdgeContainer(nginx.container.id).running() == ""
+    live(nginx, provider, configuration())
+
+
+def test_first_configuration_that_is_broken_fails_with_its_line(nginx: Nginx) -> None:
+    with pytest.raises(ConfigurationRejectedError, match=r"snippets/http/own.conf, line 1 .*: 'bogus on;'"):
+        LiveConfigProvider().create(nginx.props(configuration(http="bogus on;\n")))
+
+
+def test_private_files_are_readable_by_nginx_alone(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    key = secrets.token_urlsafe(24)
+    live(nginx, provider, configuration(), private_files={"keys/one.key": key})
+
+    path = f"{EDGE_DIRECTORY}/current/keys/one.key"
+    assert nginx.told("stat", "-c", "%u %a", path).split() == ["101", "400"]
+    assert nginx.told("cat", path) == key
+    written = nginx.container.exec_run(["sh", "-c", f"echo x > {NGINX_CONFIG}"])
+    assert written.exit_code != 0, "nginx itself cannot change its configuration"
+
+
+def test_change_by_hand_is_seen_and_undone(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    wanted = configuration()
+    outs = live(nginx, provider, wanted)
+    other = configuration()
+    provider.update("id", outs, nginx.props(other))
+
+    seen = provider.read("id", outs)
+    assert seen.outs is not None
+    assert seen.outs["revision"] == other.revision
+    assert provider.diff("id", dict(seen.outs), nginx.props(wanted)).changes
+    provider.update("id", dict(seen.outs), nginx.props(wanted))
+    assert wanted.revision in nginx.told("curl", "-fsS", REVISION_URL)
+
+
+def test_stopped_container_is_reported_gone_and_cannot_be_changed(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    outs = live(nginx, provider, configuration())
+    nginx.container.stop(timeout=10)
+
+    assert provider.read("id", outs).id == ""
+    with pytest.raises(EdgeContainerError, match="exited"):
+        provider.create(nginx.props(configuration()))
+
+
+def test_waiting_container_stops_at_once(nginx: Nginx) -> None:
+    began = time.monotonic()
+    nginx.container.stop(timeout=20)
+
+    assert time.monotonic() - began < 10
+    nginx.container.reload()
+    assert nginx.container.attrs["State"]["ExitCode"] == 0
