@@ -58,7 +58,7 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Most a service may use. ``memory`` in MiB, ``cpus`` in cores, ``pids`` processes and threads."""
+    """Most a service may use. ``memory`` in MiB, ``cpus`` in cores."""
 
     memory: int
     cpus: float = 2.0

@@ -1,5 +1,6 @@
 """The whole program against a recorder: what it declares for each release and mode, and what it never does."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,17 @@ def test_every_role_has_an_image_in_every_mode() -> None:
     for directory, target in LOCAL_BUILDS.values():
         dockerfile = (ROOT / directory / "Dockerfile").read_text(encoding="utf-8")
         assert target is None or f" AS {target}\n" in dockerfile
+
+
+def test_images_build_with_the_classic_builder_and_with_buildkit() -> None:
+    files = [ROOT / directory / "Dockerfile" for directory, _ in LOCAL_BUILDS.values()]
+
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        # Only BuildKit knows these; the classic builder of Debian's engine stops at them.
+        assert not re.search(
+            r"^(# ?syntax=|RUN\s+--|COPY\s+--(link|chmod|parents)|ADD\s+--)|<<", text, re.MULTILINE
+        ), file
 
 
 def test_digest_goes_into_the_pulled_name() -> None:
