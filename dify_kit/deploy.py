@@ -160,7 +160,8 @@ def refresh(stack: Stack = DEFAULT_STACK, verbose: Verbose = False, timeout: Min
         pulumi = Pulumi(files=files)
         outcome = pulumi.stream("refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose)
         require_success(outcome, f"refreshing stack {stack}", stack)
-    count = len(outcome.progress.drifted)
+    # A resource that reports itself gone comes as a removal from the state.
+    count = len({*outcome.progress.drifted, *(label for _, label in outcome.progress.changed)})
     say(f"{count} resource(s) had drifted; `make up` repairs them" if count else "no drift")
 
 

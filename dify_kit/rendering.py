@@ -14,8 +14,8 @@ from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import say
 from infra import images, nginx_check
 from infra.edge_context import edge_context
-from infra.releases import RELEASES
 from infra.edge_paths import EDGE_DIRECTORY
+from infra.releases import RELEASES
 from infra.render import RedisContext, RenderError, edge_files, render, squid_files
 from infra.settings import Settings, load
 

@@ -11,6 +11,10 @@ from types import MappingProxyType
 DATA_SERVICES = frozenset({"db_postgres", "redis"})
 VECTOR_STORES = frozenset({"weaviate", "qdrant", "pgvector"})
 JOBS = frozenset({"init_permissions", "migration"})
+# Configured by files or by the kit alone: variables would reach nobody.
+WITHOUT_ENVIRONMENT = frozenset(
+    {"db_postgres", "redis", "pgvector", "init_permissions", "nginx", "ssrf_proxy", "agent_ssrf_proxy"}
+)
 
 _CLASSIC_SERVICES = frozenset(
     {"api", "worker", "worker_beat", "web", "sandbox", "plugin_daemon", "ssrf_proxy", "nginx"}

@@ -18,7 +18,7 @@ from infra import origins
 from infra.apps import app_file, known_apps
 from infra.project import declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
-from infra.releases import DATA_SERVICES, JOBS, RELEASES, VECTOR_STORES, Release
+from infra.releases import DATA_SERVICES, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
 from infra.secret_shapes import SECRET_VARIABLES, SHAPES, Shape
 from infra.settings_reader import Problems, Section, shown
 
@@ -36,6 +36,7 @@ _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 _MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
+TEMPLATED = frozenset({"redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -485,10 +486,23 @@ class _Reader:
         )
         return False
 
+    def _without_env(self, service: str) -> str:
+        takers = ", ".join(sorted(self._known_services() - WITHOUT_ENVIRONMENT))
+        templates = " or shadow its template with dify:templatesDir" if service in TEMPLATED else ""
+        return f"use one of {takers}{templates}"
+
     def _extra_env(self) -> dict[str, dict[str, str]]:
         result: dict[str, dict[str, str]] = {}
         for service, variables in self._top.mapping("extraEnv").items():
             if not self._service("extraEnv", service, variables):
+                continue
+            if service in WITHOUT_ENVIRONMENT:
+                self._problems.add(
+                    f"extraEnv.{service}",
+                    variables,
+                    "this service reads no variables",
+                    self._without_env(service),
+                )
                 continue
             section = Section(
                 self._problems, variables if isinstance(variables, dict) else {}, {}, f"extraEnv.{service}."

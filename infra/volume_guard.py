@@ -22,7 +22,8 @@ def labels(settings: Settings) -> dict[str, str]:
     """Return the labels of volumes that these settings make."""
     return {
         STACK_LABEL: settings.stack,
-        IMAGES_LABEL: settings.images,
+        # A mirror has the registry's images: the data means the same to both.
+        IMAGES_LABEL: "registry" if settings.images == "mirror" else settings.images,
         POSTGRES_LABEL: str(POSTGRES_MAJOR[settings.images]),
         VECTOR_LABEL: settings.vector_store,
     }

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.needs_key
 # Between the first and the last event Dify writes to its database. An answer held back until its end arrives
 # in one piece, so these are far apart; three attempts, because a busy machine delivers late now and then.
 LEAST_SPREAD_SECONDS = 0.002
-ATTEMPTS = 3
+# A busy machine may read a whole answer at once; a proxy that holds it back does so every time.
+ATTEMPTS = 8
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_stream_arrives_while_it_is_made(chat: Chat, query: str) -> None:
     for _ in range(ATTEMPTS):
         answer = chat.send(query, mode="streaming")
         assert answer.status == 200
-        needed, spread = max(LEAST_SPREAD_SECONDS, own_account(answer) / 2), arrival_spread(answer)
+        needed, spread = max(LEAST_SPREAD_SECONDS, own_account(answer) / 4), arrival_spread(answer)
         spreads.append(f"{spread * 1000:.1f} ms, at least {needed * 1000:.1f} ms expected")
         if spread >= needed:
             return

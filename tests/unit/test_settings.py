@@ -50,6 +50,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"urls": {"console": "https://dify.example.com"}}, "urls", "http and https mixed"),
     ({"urls": {"console": "dify.example.com"}}, "urls.console", "no scheme"),
     ({"urls": {"konsole": "http://a.example"}}, "urls.konsole", "did you mean urls.console?"),
+    ({"extraEnv": {"nginx": {"A": "1"}}}, "extraEnv.nginx", "dify:templatesDir"),
+    ({"extraEnv": {"db_postgres": {"A": "1"}}}, "extraEnv.db_postgres", "use one of agent_backend, api"),
     ({"cors": {"v1": ["https://app.example.com/"]}}, "cors.v1", "trailing slash"),
     ({"cors": {"v1": ["https://app.example.com/path"]}}, "cors.v1", "path"),
     ({"cors": {"v1": ["app.example.com"]}}, "cors.v1", "no scheme"),
