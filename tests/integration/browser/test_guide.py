@@ -123,6 +123,10 @@ PROVOKED: dict[str, tuple[str, bool, Call]] = {
 NOT_OURS = {"contains multiple values"}
 
 
+def test_the_guide_names_methods() -> None:
+    assert {"GET", "POST", "DELETE"} <= set(methods_of_the_guide())
+
+
 def test_the_table_of_messages_is_provoked() -> None:
     table = GUIDE.partition("| the console says |")[2].partition("\n\n")[0]
 
@@ -159,9 +163,16 @@ def test_a_page_reads_the_headers_that_the_guide_names(stack: Stack, page: Page,
     assert set(seen.headers) <= wanted | {"content-length", "content-type", "cache-control"}
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+def methods_of_the_guide() -> list[str]:
+    """Return the methods that the guide says a page may use."""
+    named = re.search(r"^- Methods: (.*)\.$", GUIDE, re.MULTILINE)
+    assert named
+    return re.findall(r"[A-Z]+", named.group(1))
+
+
+@pytest.mark.parametrize("method", methods_of_the_guide())
 def test_a_page_may_use_the_methods_that_the_guide_names(stack: Stack, page: Page, method: str) -> None:
     seen = page.read(method, f"{stack.url}/v1/parameters", headers=bearer("app-of-nobody"))
 
-    assert f"{method}," in GUIDE or f"{method}." in GUIDE or f"and {method}" in GUIDE
+    # Dify has no such route for most of them; what counts is that the page gets its answer.
     assert seen.status in {401, 405}, seen
