@@ -219,19 +219,17 @@ def test_a_browser_that_is_there_is_left_alone(
     assert capfd.readouterr().err == f"✓ browser: Chromium {OLDEST_MAJOR}.0.1.2 ({path})\n"
 
 
-def test_debians_browser_is_installed(
-    programs: Path, installed: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debians_browser_is_installed(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def apt_install(packages: list[str], **_: object) -> None:
+        install(programs / packages[0], NEW)
+
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: {"ID": "debian"})
-    monkeypatch.setattr(
-        setup,
-        "apt_install",
-        lambda packages, **_: (installed.append(packages), install(programs / "chromium", NEW)),
-    )
+    monkeypatch.setattr(setup, "apt_install", apt_install)
+    monkeypatch.setattr(setup, "find_browser", lambda: find_browser(own=nowhere))
 
     ensure_browser()
 
-    assert installed == [["chromium"]]
+    assert find_browser(own=nowhere).path == str(programs / "chromium")
 
 
 def test_an_installation_without_a_browser_is_an_error(

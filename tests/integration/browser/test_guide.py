@@ -3,16 +3,17 @@
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from playwright.sync_api import Request
 
 from smoke_tests.pages import Page, Pages, Seen, bearer
 from tests.integration.browser.conftest import APP
-from tests.integration.stacks import CHECKOUT, Stack
+from tests.integration.browser.guide import GUIDE, ask, guides_page
+from tests.integration.stacks import Stack
 
-GUIDE = (CHECKOUT / "docs" / "guides" / "browser.md").read_text(encoding="utf-8")
 STRANGER = "http://stranger.example"
-ANSWER_MILLISECONDS = 20_000
 Call = Callable[[Page, str], Seen]
 
 
@@ -22,33 +23,16 @@ def key(stack: Stack) -> str:
     return str(stack.outputs(secrets_too=True)["appKeys"]["echo-chat"])
 
 
-def guides_page(api: str, key: str) -> str:
-    """Return the guide's page with the two constants that it asks its readers to change."""
-    (page,) = re.findall(r"```html\n(.*?)```", GUIDE, re.DOTALL)
-    for name, old, new in (("api", "https://dify.example.com", api), ("key", "app-...", key)):
-        line = f'const {name} = "{old}";'
-        assert page.count(line) == 1
-        page = page.replace(line, f'const {name} = "{new}";')
-    return str(page)
-
-
-def ask(page: Page, query: str, expected: str) -> None:
-    page.tab.fill("input[name=query]", query)
-    page.tab.click("button")
-    page.tab.wait_for_function(
-        "wanted => document.querySelector('output').textContent.includes(wanted)",
-        arg=expected,
-        timeout=ANSWER_MILLISECONDS,
-    )
-
-
 def test_the_guides_page_chats(stack: Stack, pages: Pages, key: str) -> None:
     first, second = (f"guide {secrets.token_hex(4)}" for _ in range(2))
-    bodies: list[dict[str, str]] = []
+    bodies: list[Any] = []
+
+    def note(sent: Request) -> None:
+        if sent.method == "POST":
+            bodies.append(sent.post_data_json)
+
     with pages.at(APP, guides_page(stack.url, key)) as page:
-        page.tab.on(
-            "request", lambda sent: bodies.append(sent.post_data_json) if sent.method == "POST" else None
-        )
+        page.tab.on("request", note)
         ask(page, first, first)
         ask(page, second, second)
 
