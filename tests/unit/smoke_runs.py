@@ -50,8 +50,8 @@ def read(report: Path) -> dict[str, str]:
 
 
 def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
-    """Run the smoke tests against an environment with one defect."""
-    with serving(defect) as upstream:
+    """Run the smoke tests against an environment with one defect, or with several: `one+another`."""
+    with serving(*defect.split("+")) as upstream:
         code, output = run(upstream.url, reports, *more)
         results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}
         return {
