@@ -7,7 +7,7 @@ KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup doctor up preview down smoke render test lint types unit integration bench lock
+.PHONY: help packages setup browser doctor up preview down smoke render test lint types unit integration bench lock
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ packages:
 
 setup: packages ## install what is missing: Docker engine, Pulumi engine, Python packages, base images
 	@$(KIT) setup
+
+browser: packages ## install the Chromium that `make smoke` looks through, where none is
+	@$(KIT) setup --browser
 
 doctor: packages ## check this machine and the stack's settings; change nothing
 	@$(KIT) doctor --stack $(STACK)
@@ -30,13 +33,13 @@ preview: packages ## show what `make up` would change
 down: packages ## remove containers and networks; the data stays in its volumes
 	@$(KIT) down --stack $(STACK)
 
-smoke: packages ## test the deployed stack: authentication, chat, CORS, exposure
+smoke: packages ## test the deployed stack: authentication, chat, CORS, exposure, the browser's view
 	@$(PYTEST) smoke_tests --stack $(STACK)
 
 render: packages ## write and check every rendered file of the stack: OUT=dir
 	@$(KIT) render --stack $(STACK) --out $(or $(OUT),rendered/$(STACK))
 
-test: setup lint types unit integration ## everything the project promises, on the real engine
+test: setup browser lint types unit integration ## everything the project promises, on the real engine
 
 lint: packages ## ruff: rules and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -47,7 +50,7 @@ types: packages ## mypy, strict
 unit: packages ## tests without an engine
 	@$(PYTEST) tests/unit
 
-integration: setup ## tests that deploy stacks of their own
+integration: setup browser ## tests that deploy stacks of their own
 	@$(PYTEST) tests/contract tests/integration
 
 bench: setup ## figures and long soaks, written to bench/results/

@@ -13,11 +13,21 @@ from dify_kit.talk import say
 
 
 @app.command()
-def setup() -> None:
+def setup(
+    browser: Annotated[
+        bool,
+        typer.Option(
+            "--browser", help="Only a Chromium, for the smoke tests that look through a browser (Debian)."
+        ),
+    ] = False,
+) -> None:
     """Install what is missing: Docker engine, Pulumi engine, base image. Skips what is there."""
-    from dify_kit.setup import run_setup  # noqa: PLC0415  # probes the machine
+    from dify_kit.setup import ensure_browser, run_setup  # noqa: PLC0415  # probes the machine
 
-    run_setup()
+    if browser:
+        ensure_browser()
+    else:
+        run_setup()
 
 
 @app.command()

@@ -6,10 +6,10 @@ import ipaddress
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -83,7 +83,21 @@ def _telling(name: str) -> bool:
     }
 
 
-def retry_after(answer: Answer) -> float:
+class Limited(Protocol):
+    """An answer, as far as limits are concerned."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of a header."""
+
+
+_Answer = TypeVar("_Answer", bound=Limited)
+
+
+def retry_after(answer: Limited) -> float:
     """Return the seconds an answer asks to wait: a number or a date, 1 when it says nothing usable."""
     value = (answer.values("retry-after") or [""])[-1].strip()
     if value.isdigit():
@@ -101,19 +115,40 @@ class Patience:
     seconds: float
     waited: float = 0.0
 
-    def asked(self, state: tenacity.RetryCallState) -> float:
+    def repeat(self, send: Callable[[], _Answer]) -> _Answer:
+        """Send a request, and again after a 429 as soon as that allows it. Raises VisitError after too long."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda answer: answer.status == TOO_MANY_REQUESTS),
+            wait=self._asked,
+            stop=self._exhausted,
+            sleep=self._sleep,
+            retry_error_callback=self._give_up,
+        )
+        answer: _Answer = retrying(send)
+        return answer
+
+    def _asked(self, state: tenacity.RetryCallState) -> float:
         """Return how long the last answer asks to wait."""
         assert state.outcome is not None
         return max(SHORTEST_WAIT, retry_after(state.outcome.result()))
 
-    def exhausted(self, state: tenacity.RetryCallState) -> bool:
+    def _exhausted(self, state: tenacity.RetryCallState) -> bool:
         """Tell whether the wait that is asked for is more than what is left."""
-        return self.waited + self.asked(state) > self.seconds
+        return self.waited + self._asked(state) > self.seconds
 
-    def sleep(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         """Wait, and count it."""
         self.waited += seconds
         time.sleep(seconds)
+
+    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+        assert state.outcome is not None
+        answer: Limited = state.outcome.result()
+        raise VisitError(
+            f"the limits of this environment leave no room: {answer!r} asks for {retry_after(answer):.0f} s "
+            f"more, after {self.waited:.0f} s of waiting in this run. "
+            "Run the tests when less is going on, or allow more waiting with --patience SECONDS"
+        )
 
 
 class Client:
@@ -162,17 +197,9 @@ class Client:
 
         `key` sends the app's key; `body` goes as JSON; `seconds` bounds one whole answer.
         """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda answer: answer.status == TOO_MANY_REQUESTS),
-            wait=self._patience.asked,
-            stop=self._patience.exhausted,
-            sleep=self._patience.sleep,
-            retry_error_callback=self._out_of_patience,
+        return self._patience.repeat(
+            lambda: self.once(method, url, key=key, headers=headers, body=body, seconds=seconds)
         )
-        answer: Answer = retrying(
-            self.once, method, url, key=key, headers=headers, body=body, seconds=seconds
-        )
-        return answer
 
     def once(
         self,
@@ -269,15 +296,6 @@ class Client:
                 raise VisitError(
                     f"{asked}: no end after {seconds:.0f} s; {size} bytes came, the last {last!r}"
                 )
-
-    def _out_of_patience(self, state: tenacity.RetryCallState) -> Answer:
-        assert state.outcome is not None
-        answer: Answer = state.outcome.result()
-        raise VisitError(
-            f"the limits of this environment leave no room: {answer!r} asks for {retry_after(answer):.0f} s "
-            f"more, after {self._patience.waited:.0f} s of waiting in this run. "
-            "Run the tests when less is going on, or allow more waiting with --patience SECONDS"
-        )
 
 
 @contextmanager

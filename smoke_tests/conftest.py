@@ -11,22 +11,27 @@ from typing import Any, NoReturn
 
 import pytest
 
+from smoke_tests.browsers import Browser, BrowserError, find_browser
 from smoke_tests.chat import Chat, cleaning_up
 from smoke_tests.client import Client, Patience, VisitError, is_loopback
 from smoke_tests.cors import cases
 from smoke_tests.engine import Engine
 from smoke_tests.exports import TargetError
 from smoke_tests.masking import Redactor
-from smoke_tests.options import Options, add_options, read_options
+from smoke_tests.options import NO_BROWSER, Options, add_options, read_options
+from smoke_tests.pages import Pages, allowed_origin, browsing, refused_origin
 from smoke_tests.reporting import choose_reports, html_lines, mask_report, note
 from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_target
 
 MARKERS = (
     "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
     "needs_key: asks an app, so it needs its API key",
+    "needs_browser: opens pages in a Chromium",
+    "needs_allowed_origin: opens a page that may call /v1, so somebody has to be allowed to",
+    "needs_refused_origin: opens a page that may not, so not everybody may be allowed to",
 )
 # What explains other failures comes first.
-ORDER = ("services", "exposure", "target", "edge", "console", "authentication", "chat", "cors")
+ORDER = ("services", "exposure", "target", "edge", "console", "authentication", "chat", "cors", "browser")
 ANSWERS = "test_the_environment_answers"
 
 
@@ -38,6 +43,8 @@ class Run:
     redact: Redactor
     target: Target | None = None
     problem: str = ""
+    browser: Browser | None = None
+    no_browser: str = ""
     reports: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -45,6 +52,11 @@ class Run:
     def title(self) -> str:
         """What is tested, in a line."""
         return self.target.title if self.target else f"nothing: {self.problem}"
+
+    @property
+    def view(self) -> str:
+        """Which browser looks at it, in a line."""
+        return str(self.browser or f"none, so what a web page sees is not tested: {self.no_browser}")
 
 
 RUN = pytest.StashKey[Run]()
@@ -68,12 +80,27 @@ def pytest_configure(config: pytest.Config) -> None:
         run.redact.learn([options.key.reveal()])
     run.reports = choose_reports(config, options.reports, options.name)
     config.stash[RUN] = run
+    _choose_browser(run)
     try:
         run.target = find_target(options)
     except TargetError as problem:
         run.problem = str(problem)
     else:
         run.redact.learn([run.target.key.reveal()] if run.target.key else [])
+
+
+def _choose_browser(run: Run) -> None:
+    """Find the browser. Raises pytest.UsageError when the one that was asked for cannot be driven."""
+    given = run.options.browser
+    if given == NO_BROWSER:
+        run.no_browser = f"--browser {NO_BROWSER} says so"
+        return
+    try:
+        run.browser = find_browser(given)
+    except BrowserError as problem:
+        if given:
+            raise pytest.UsageError(f"--browser {given}: {problem}") from None
+        run.no_browser = str(problem)
 
 
 def _read_stdin(config: pytest.Config) -> str:
@@ -87,7 +114,7 @@ def _read_stdin(config: pytest.Config) -> str:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what is tested."""
-    return [f"target: {config.stash[RUN].title}"]
+    return [f"target: {config.stash[RUN].title}", f"browser: {config.stash[RUN].view}"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -138,11 +165,26 @@ def _place(item: pytest.Item) -> int:
 def _left_out(run: Run, item: pytest.Item) -> str:
     if run.target is None:
         return "" if item.name == ANSWERS else "what is to be tested was not found"
-    if item.get_closest_marker("needs_stack") and run.target.deployment is None:
-        return "they look at the stack's containers or exports, and --url knows neither"
-    if item.get_closest_marker("needs_key") and run.target.key is None:
-        return "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file"
-    return ""
+    reasons = {
+        "needs_stack": ""
+        if run.target.deployment
+        else "they look at the stack's containers or exports, and --url knows neither",
+        "needs_key": ""
+        if run.target.key
+        else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
+        "needs_browser": "" if run.browser else f"they look through a browser: {run.no_browser}",
+        "needs_allowed_origin": ""
+        if allowed_origin(run.target.v1)
+        else f"no origin but the API's own may call /v1 from a browser ({_origins_setting(run)})",
+        "needs_refused_origin": ""
+        if refused_origin(run.target.v1)
+        else f"every origin may call /v1 from a browser, so none is refused ({_origins_setting(run)})",
+    }
+    return next((why for marker, why in reasons.items() if why and item.get_closest_marker(marker)), "")
+
+
+def _origins_setting(run: Run) -> str:
+    return "--allowed-origin" if run.options.url else "dify:cors of the stack"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -179,7 +221,7 @@ def pytest_html_report_title(report: Any) -> None:  # noqa: ANN401  # untyped pl
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     """Put the target and what was left out above the results."""
     run = session.config.stash[RUN]
-    prefix.extend(html_lines([run.title, *run.notes]))
+    prefix.extend(html_lines([run.title, f"Browser: {run.view}", *run.notes]))
 
 
 @pytest.fixture(scope="session")
@@ -215,6 +257,7 @@ def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) ->
     """Tell the JUnit report what was tested."""
     run = request.config.stash[RUN]
     record_testsuite_property("target", run.title)
+    record_testsuite_property("browser", run.view)
     for line in run.notes:
         record_testsuite_property("note", line)
 
@@ -237,12 +280,20 @@ def _engine_or_reason(stack: str) -> Engine | str:
 
 
 @pytest.fixture(scope="session")
-def visitor(request: pytest.FixtureRequest, target: Target, redact: Redactor) -> Iterator[Client]:
+def patience(request: pytest.FixtureRequest) -> Patience:
+    """Return how long the run may wait for limits, one account for all tests."""
+    return Patience(seconds=request.config.stash[RUN].options.patience)
+
+
+@pytest.fixture(scope="session")
+def visitor(
+    request: pytest.FixtureRequest, target: Target, redact: Redactor, patience: Patience
+) -> Iterator[Client]:
     """Lend somebody outside. When the environment does not answer at all, the run ends there."""
     client = Client(
         key=target.key,
         redact=redact,
-        patience=Patience(seconds=request.config.stash[RUN].options.patience),
+        patience=patience,
         loopback=is_loopback(target.url),
         verify=request.config.stash[RUN].options.verify,
     )
@@ -295,3 +346,20 @@ def chat(canary: Chat) -> Iterator[Chat]:
     """Lend the canary app; conversations of the test are deleted after it, also when it failed."""
     with cleaning_up(canary) as chat:
         yield chat
+
+
+@pytest.fixture(scope="module")
+def pages(
+    request: pytest.FixtureRequest, target: Target, visitor: Client, redact: Redactor, patience: Patience
+) -> Iterator[Pages]:
+    """Lend a running browser. Comes after a visitor, who ends the run when nothing answers at all."""
+    assert visitor
+    run = request.config.stash[RUN]
+    assert run.browser is not None
+    try:
+        with browsing(
+            run.browser, target.v1, redact=redact, patience=patience, verify=run.options.verify
+        ) as pages:
+            yield pages
+    except BrowserError as problem:
+        pytest.fail(str(problem), pytrace=False)

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from infra.origins import origin_problem
+from smoke_tests.browsers import VARIABLE
 from smoke_tests.masking import Secret
 
 DEFAULT_STACK = "dev"
 STACK_VARIABLES = ("DIFY_STACK", "DIFY_KIT_STACK")
 KEY_VARIABLE = "DIFY_API_KEY"
 PATIENCE_SECONDS = 120.0
+NO_BROWSER = "none"
 KEY_LENGTHS = range(8, 201)
 
 
@@ -28,6 +30,7 @@ class Options:
     allowed_origins: tuple[str, ...]
     verify: bool
     patience: float
+    browser: str
     reports: Path
 
     @property
@@ -69,6 +72,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="how long the whole run may wait for the environment's rate limits [%(default)s]",
     )
     group.addoption(
+        "--browser",
+        metavar="PATH",
+        default="",
+        help=f"the Chromium for the tests of the browser's view [{VARIABLE}, or the first one on this machine]; "
+        f"{NO_BROWSER} leaves them out",
+    )
+    group.addoption(
         "--reports",
         metavar="DIR",
         type=Path,
@@ -105,6 +115,7 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         ),
         verify=not config.getoption("insecure"),
         patience=config.getoption("patience"),
+        browser=config.getoption("browser"),
         reports=config.getoption("reports") or config.rootpath / "reports",
     )
 

@@ -5,17 +5,10 @@ import secrets
 import pytest
 
 from smoke_tests import sse
-from smoke_tests.chat import REMOVED, USER, Chat
-from smoke_tests.client import Answer
+from smoke_tests.chat import REMOVED, STREAM_ATTEMPTS, USER, Chat, least_spread
 from smoke_tests.target import Target
 
 pytestmark = pytest.mark.needs_key
-
-# Between the first and the last event Dify writes to its database. An answer held back until its end arrives
-# in one piece, so these are far apart; three attempts, because a busy machine delivers late now and then.
-LEAST_SPREAD_SECONDS = 0.002
-# A busy machine may read a whole answer at once; a proxy that holds it back does so every time.
-ATTEMPTS = 8
 
 
 @pytest.fixture
@@ -63,29 +56,17 @@ def test_streaming(chat: Chat, query: str, *, echoes: bool) -> None:
 
 def test_a_stream_arrives_while_it_is_made(chat: Chat, query: str) -> None:
     spreads = []
-    for _ in range(ATTEMPTS):
+    for _ in range(STREAM_ATTEMPTS):
         answer = chat.send(query, mode="streaming")
         assert answer.status == 200
-        needed, spread = max(LEAST_SPREAD_SECONDS, own_account(answer) / 4), arrival_spread(answer)
+        events = [event for event in sse.read(answer.arrivals) if event.data]
+        assert len(events) > 1, answer
+        needed, spread = least_spread(events), events[-1].at - events[0].at
         spreads.append(f"{spread * 1000:.1f} ms, at least {needed * 1000:.1f} ms expected")
         if spread >= needed:
             return
 
     raise AssertionError(f"something on the way holds the answer back: first to last event {spreads}")
-
-
-def arrival_spread(answer: Answer) -> float:
-    """Return the seconds from the first event to the last."""
-    events = [event for event in sse.read(answer.arrivals) if event.data]
-    assert len(events) > 1, answer
-    return events[-1].at - events[0].at
-
-
-def own_account(answer: Answer) -> float:
-    """Return how many seconds the app says it worked, 0 when it does not say."""
-    finished = [event.json() for event in sse.read(answer.arrivals) if event.data]
-    times = [event["data"].get("elapsed_time") for event in finished if event["event"] == "workflow_finished"]
-    return float(times[-1] or 0) if times else 0.0
 
 
 def test_follow_up_in_the_same_conversation(chat: Chat, query: str, *, echoes: bool) -> None:

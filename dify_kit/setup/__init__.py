@@ -2,11 +2,19 @@
 
 from dify_kit.errors import KitError
 from dify_kit.setup.base_images import ensure_base_images
+from dify_kit.setup.browser import ensure_browser
 from dify_kit.setup.docker_engine import ensure_docker
 from dify_kit.setup.pulumi_engine import engine_env, ensure_pulumi
 from dify_kit.talk import say, warn
 
-__all__ = ["engine_env", "ensure_base_images", "ensure_docker", "ensure_pulumi", "run_setup"]
+__all__ = [
+    "engine_env",
+    "ensure_base_images",
+    "ensure_browser",
+    "ensure_docker",
+    "ensure_pulumi",
+    "run_setup",
+]
 
 
 def run_setup(images: str | None = None) -> None:

@@ -38,7 +38,7 @@ def as_root(command: Sequence[str]) -> list[str]:
     if shutil.which("sudo") is None:
         raise KitError(
             f"`{' '.join(command[:3])}` needs root, and sudo is not installed",
-            "run `make setup` once as root, or install the Docker engine by hand",
+            "run the same once as root, or install by hand what is missing",
         )
     return ["sudo", "--non-interactive", *command] if os.environ.get("CI") else ["sudo", *command]
 

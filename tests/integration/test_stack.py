@@ -30,6 +30,10 @@ def test_smoke_tests_pass(stack: Stack) -> None:
 
     assert done.code == 0, done.told[-5000:]
     assert re.search(r"\b[1-9]\d* passed", done.stdout)
+    # All of the browser's view too: nothing of it is left out here.
+    for line in (r"browser: Chromium \d+", r"smoke_tests/test_browser\.py \.{10}\s"):
+        assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout[-5000:]
+    assert "not selected" not in done.stdout
 
 
 def test_second_up_changes_nothing(stack: Stack) -> None:

@@ -1,33 +1,39 @@
 """Runs the smoke tests against environments with defects, all in one process: starting Python costs most.
 
-`python -m tests.unit.smoke_runs DIRECTORY DEFECT...` prints {defect: {code, output, results, refused, left}}.
-`results` maps a test to its problem (empty: passed); `refused` counts 429s; `left` counts conversations.
+`python -m tests.unit.smoke_runs DIRECTORY DEFECT,DEFECT... [OPTION...]` prints an Outcome for each defect; the
+options go to each run. `results` maps a test to its problem (empty: passed); `refused` counts 429s; `left`
+counts conversations.
 """
 
 import contextlib
 import io
 import json
+import os
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.smoke_upstream import ALLOWED, serving
+from tests.unit.smoke_upstream import ALLOWED, KEY, serving
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RIGHT = "none"
 
 
 def run(url: str, reports: Path, *more: str) -> tuple[int, str]:
-    """Run the smoke tests; return exit code and output."""
+    """Run the smoke tests, without a browser unless told otherwise; return exit code and output."""
     told = io.StringIO()
     arguments = [
         str(CHECKOUT / "smoke_tests"),
         *("-c", str(CHECKOUT / "pyproject.toml"), "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
         *("--capture", "sys", "--url", url, "--allowed-origin", ALLOWED),
-        *("--reports", str(reports), "--patience", "20", *more),
+        *("--reports", str(reports), "--patience", "20", "--browser", "none", *more),
     ]
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         code = pytest.main(arguments)
@@ -43,10 +49,10 @@ def read(report: Path) -> dict[str, str]:
     return found
 
 
-def run_with(defect: str, reports: Path) -> dict[str, Any]:
-    """Run the smoke tests against an environment with one defect."""
-    with serving(defect) as upstream:
-        code, output = run(upstream.url, reports)
+def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
+    """Run the smoke tests against an environment with one defect, or with several: `one+another`."""
+    with serving(*defect.split("+")) as upstream:
+        code, output = run(upstream.url, reports, *more)
         results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}
         return {
             "code": code,
@@ -57,7 +63,46 @@ def run_with(defect: str, reports: Path) -> dict[str, Any]:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A smoke run that ended."""
+
+    code: int
+    output: str
+    results: Mapping[str, str]
+    refused: int
+    left: int
+
+    @property
+    def failed(self) -> list[str]:
+        return sorted(name for name, problem in self.results.items() if problem)
+
+    def differences(self, patterns: Sequence[str]) -> dict[str, list[str]]:
+        """Return patterns that no failed test fits, and failed tests that fit none; empty lists are right."""
+        return {
+            "missed": [one for one in patterns if not any(fnmatch(name, one) for name in self.failed)],
+            "unexpected": [name for name in self.failed if not any(fnmatch(name, one) for one in patterns)],
+        }
+
+
+def outcomes(directory: Path, defects: Sequence[str], *options: str, seconds: float) -> Mapping[str, Outcome]:
+    """Run the smoke tests once for each defect, in a process of their own without this one's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIFY_", "PULUMI_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.smoke_runs", str(directory), ",".join(defects), *options],
+        cwd=CHECKOUT,
+        # With --url nothing may need Docker.
+        env=kept | {"DIFY_API_KEY": KEY, "DOCKER_HOST": "tcp://127.0.0.1:1", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {defect: Outcome(**found) for defect, found in json.loads(done.stdout).items()}
+
+
 if __name__ == "__main__":
-    directory = Path(sys.argv[1])
-    outcomes = {defect: run_with(defect, directory / defect) for defect in sys.argv[2:]}
-    json.dump(outcomes, sys.stdout)
+    place, named, *rest = sys.argv[1:]
+    found = {defect: run_with(defect, Path(place) / defect, *rest) for defect in named.split(",")}
+    json.dump(found, sys.stdout)

@@ -249,6 +249,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.allows(origin) or (status >= 400 and self.wrong("not-on-errors")):
             return vary
         headers = [*vary, ("Access-Control-Allow-Origin", origin)]
+        if not self.wrong("hides-headers"):
+            headers.append(("Access-Control-Expose-Headers", "X-Request-Id, Retry-After"))
         if self.wrong("doubled"):
             headers.append(("Access-Control-Allow-Origin", "*"))
         if self.wrong("credentials"):

@@ -1,16 +1,10 @@
 """Each smoke test notices what it is for: a right environment passes, one with a defect fails by that test."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatch
 
 import pytest
 
-from tests.unit.smoke_runs import CHECKOUT, RIGHT
+from tests.unit.smoke_runs import RIGHT, Outcome, outcomes
 from tests.unit.smoke_upstream import KEY
 
 RUNS_SECONDS = 300
@@ -104,40 +98,11 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A smoke run that ended, as smoke_runs describes it."""
-
-    code: int
-    output: str
-    results: Mapping[str, str]
-    refused: int
-    left: int
-
-    @property
-    def failed(self) -> list[str]:
-        return sorted(name for name, problem in self.results.items() if problem)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
     """The runs of all defects, about half a second each."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIFY_", "PULUMI_"))}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.unit.smoke_runs", str(tmp_path_factory.mktemp("runs"))),
-            *(RIGHT, "limits-for-ever", *DEFECTS),
-        ],
-        cwd=CHECKOUT,
-        # With --url nothing may need Docker.
-        env=kept | {"DIFY_API_KEY": KEY, "DOCKER_HOST": "tcp://127.0.0.1:1", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=RUNS_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return {defect: Outcome(**found) for defect, found in json.loads(done.stdout).items()}
+    every = [RIGHT, "limits-for-ever", *DEFECTS]
+    return outcomes(tmp_path_factory.mktemp("runs"), every, seconds=RUNS_SECONDS)
 
 
 def test_a_right_environment_passes(runs: Mapping[str, Outcome]) -> None:
@@ -152,12 +117,9 @@ def test_a_right_environment_passes(runs: Mapping[str, Outcome]) -> None:
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_is_noticed_by_its_tests(runs: Mapping[str, Outcome], defect: str) -> None:
     outcome, patterns = runs[defect], DEFECTS[defect]
-    unexpected = [name for name in outcome.failed if not any(fnmatch(name, one) for one in patterns)]
-    missed = [one for one in patterns if not any(fnmatch(name, one) for name in outcome.failed)]
 
     assert outcome.code == (1 if patterns else 0), outcome.output[-4000:]
-    assert missed == []
-    assert unexpected == [], outcome.output[-4000:]
+    assert outcome.differences(patterns) == {"missed": [], "unexpected": []}, outcome.output[-4000:]
     assert KEY not in outcome.output
 
 

@@ -66,6 +66,7 @@ def test_failing_tests_do_not_show_the_key(tmp_path: Path, key: str) -> None:
                 *(sys.executable, "-m", "pytest", "-p", "smoke_tests.conftest", "-p", "no:cacheprovider"),
                 *("--rootdir", str(tmp_path), str(tmp_path / "test_leaks.py"), "--url", upstream.url),
                 *("--reports", str(tmp_path / "reports"), "--showlocals", "-rA", "--log-level", "DEBUG"),
+                *("--browser", "none"),
             ],
             cwd=CHECKOUT,
             env=os.environ | {"DIFY_API_KEY": key},

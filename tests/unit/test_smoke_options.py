@@ -114,7 +114,7 @@ def run(
     return subprocess.run(
         [
             *(sys.executable, "-m", "pytest", str(CHECKOUT / "smoke_tests"), "-p", "no:cacheprovider"),
-            *("--reports", str(cwd / "reports"), *arguments),
+            *("--reports", str(cwd / "reports"), "--browser", "none", *arguments),
         ],
         cwd=CHECKOUT,
         input=stdin,

@@ -48,7 +48,14 @@ EXPORTS: dict[str, Any] = {
 
 def chosen(key: Secret | None = None) -> Options:
     return Options(
-        stack="dev", url="", key=key, allowed_origins=(), verify=True, patience=0, reports=Path("reports")
+        stack="dev",
+        url="",
+        key=key,
+        allowed_origins=(),
+        verify=True,
+        patience=0,
+        browser="none",
+        reports=Path("reports"),
     )
 
 
@@ -187,7 +194,11 @@ def test_a_refused_origin_may_be_told_nothing_at_all() -> None:
     assert problems(answer, Case(policy=policy, kind="null", origin="null"))
 
 
-def test_every_test_function_is_collected() -> None:
+def test_every_test_function_is_collected(tmp_path: Path) -> None:
+    # Tests of the browser's view are collected where there is one.
+    browser = tmp_path / "chromium"
+    browser.write_text("#!/bin/sh\necho Chromium 999.0", encoding="utf-8")
+    browser.chmod(0o755)
     done = subprocess.run(
         [
             *(
@@ -200,7 +211,7 @@ def test_every_test_function_is_collected() -> None:
                 "-p",
                 "no:cacheprovider",
             ),
-            *("-p", "tests.unit.smoke_exports"),
+            *("-p", "tests.unit.smoke_exports", "--browser", str(browser)),
         ],
         cwd=CHECKOUT,
         capture_output=True,

@@ -1,0 +1,178 @@
+"""The browser's view: what a web page at an allowed origin can read, and that one at another reads nothing.
+
+The other CORS tests compare headers. Here a browser judges them, and it may know rules that nobody thought of.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from smoke_tests import sse
+from smoke_tests.chat import STREAM_ATTEMPTS, Chat, least_spread, message
+from smoke_tests.pages import Page, Pages, Seen, allowed_origin, bearer, refused_origin
+from smoke_tests.target import Target
+
+pytestmark = pytest.mark.needs_browser
+
+NO_HEADER = "No 'Access-Control-Allow-Origin' header is present on the requested resource"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def page(pages: Pages, target: Target) -> Iterator[Page]:
+    """Open a page at an origin that may call /v1."""
+    with pages.at(allowed_origin(target.v1)) as page:
+        yield page
+
+
+@pytest.fixture
+def stranger(pages: Pages, target: Target) -> Iterator[Page]:
+    """Open a page at an origin that may not."""
+    with pages.at(refused_origin(target.v1)) as page:
+        yield page
+
+
+def wrong_key() -> dict[str, str]:
+    return bearer(f"app-{secrets.token_urlsafe(18)}")
+
+
+def asks(query: str) -> str:
+    return json.dumps(message(query, mode="streaming"))
+
+
+def check_preflight(seen: Seen) -> None:
+    """Check that the browser asked first, and that the edge answered: nothing else numbers its answers."""
+    assert [one.status for one in seen.preflights] == [204], seen
+    assert seen.preflights[0].request_id, seen
+
+
+def check_nothing_read(seen: Seen) -> None:
+    """Check that the page learned no more than that its call failed, and that CORS is the reason."""
+    assert seen.error == "TypeError: Failed to fetch", seen
+    assert (seen.status, dict(seen.headers), seen.text, seen.events) == (0, {}, "", ()), seen
+    assert [line for line in seen.refusals if NO_HEADER in line], seen
+
+
+@pytest.mark.needs_allowed_origin
+def test_a_page_reads_a_401(page: Page, target: Target) -> None:
+    seen = page.read("GET", target.v1.path)
+
+    assert (seen.status, seen.kind) == (401, "cors"), seen
+    assert json.loads(seen.text)["code"] == "unauthorized"
+    # Headers beyond a handful are hidden from a page unless they are exposed.
+    assert seen.headers.get("x-request-id"), seen
+    assert not seen.preflights, "a plain GET needs none"
+
+
+@pytest.mark.needs_allowed_origin
+def test_a_page_reads_a_401_after_a_preflight(page: Page, target: Target) -> None:
+    seen = page.read("GET", target.v1.path, headers=wrong_key())
+
+    check_preflight(seen)
+    assert seen.status == 401, seen
+    assert json.loads(seen.text)["code"] == "unauthorized"
+
+
+@pytest.mark.needs_key
+@pytest.mark.needs_allowed_origin
+def test_a_page_gets_an_answer(page: Page, target: Target) -> None:
+    assert target.key
+    seen = page.read("GET", target.v1.path, headers=bearer(target.key))
+
+    check_preflight(seen)
+    assert seen.status == 200, seen
+    assert "user_input_form" in json.loads(seen.text)
+
+
+@pytest.mark.needs_key
+@pytest.mark.needs_allowed_origin
+def test_a_page_reads_a_stream(page: Page, chat: Chat, target: Target) -> None:
+    assert target.key
+    spreads = []
+    for _ in range(STREAM_ATTEMPTS):
+        seen = page.read(
+            "POST",
+            f"{chat.url}/v1/chat-messages",
+            headers=bearer(target.key) | JSON,
+            body=asks("smoke test"),
+        )
+        events = sse.read((at, piece.encode()) for at, piece in seen.pieces)
+        remember(chat, events)
+        assert seen.status == 200, seen
+        assert seen.headers["content-type"].startswith("text/event-stream"), seen
+        needed, spread = least_spread(events), seen.pieces[-1][0] - seen.pieces[0][0]
+        spreads.append(f"{spread * 1000:.1f} ms, at least {needed * 1000:.1f} ms expected")
+        if spread >= needed:
+            return
+
+    raise AssertionError(f"the page gets the answer in one piece: first to last piece {spreads}")
+
+
+@pytest.mark.needs_key
+@pytest.mark.needs_allowed_origin
+def test_a_page_listens_to_an_answer(page: Page, chat: Chat, target: Target) -> None:
+    assert target.key
+    seen = page.listen(
+        "POST", f"{chat.url}/v1/chat-messages", headers=bearer(target.key) | JSON, body=asks("smoke test")
+    )
+    remember(chat, seen.events)
+
+    assert seen.status == 200, seen
+    check_preflight(seen)
+    events = [event.json() for event in seen.events]
+    names = [event["event"] for event in events]
+    assert "error" not in names, seen
+    assert names[-1] == "message_end", seen
+    said = "".join(event["answer"] for event in events if event["event"] in {"message", "agent_message"})
+    assert said.strip(), seen
+
+
+def remember(chat: Chat, events: Sequence[sse.Event]) -> None:
+    """Have the conversation deleted after the test."""
+    chat.open |= {str(found) for event in events if (found := event.json().get("conversation_id"))}
+
+
+@pytest.mark.needs_allowed_origin
+def test_a_page_cannot_send_cookies_along(page: Page, target: Target) -> None:
+    # Cookies sign people in to the console; a key is all that /v1 takes.
+    seen = page.read("GET", target.v1.path, credentials="include")
+
+    assert seen.error == "TypeError: Failed to fetch", seen
+    assert [line for line in seen.refusals if "'include'" in line], seen
+
+
+@pytest.mark.needs_refused_origin
+def test_a_stranger_reads_no_answer(stranger: Page, target: Target) -> None:
+    seen = stranger.once("GET", target.v1.path)
+
+    check_nothing_read(seen)
+
+
+@pytest.mark.needs_refused_origin
+def test_a_strangers_preflight_is_refused(stranger: Page, target: Target) -> None:
+    seen = stranger.once("GET", target.v1.path, headers=wrong_key())
+
+    check_nothing_read(seen)
+    check_preflight(seen)
+    assert seen.wire == tuple(seen.preflights), "the browser must not even send it"
+
+
+@pytest.mark.needs_refused_origin
+def test_a_stranger_cannot_chat(stranger: Page, target: Target) -> None:
+    seen = stranger.once(
+        "POST", f"{target.service_url}/v1/chat-messages", headers=wrong_key() | JSON, body=asks("smoke test")
+    )
+
+    check_nothing_read(seen)
+    check_preflight(seen)
+    assert seen.wire == tuple(seen.preflights), "the browser must not even send it"
+
+
+@pytest.mark.needs_refused_origin
+def test_a_stranger_that_renounces_cors_sees_nothing(stranger: Page, target: Target) -> None:
+    seen = stranger.once("GET", target.v1.path, mode="no-cors")
+
+    assert (seen.error, seen.status, seen.kind) == ("", 0, "opaque"), seen
+    assert (dict(seen.headers), seen.text) == ({}, ""), seen

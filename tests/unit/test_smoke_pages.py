@@ -1,0 +1,47 @@
+"""Which origins the smoke tests open pages at."""
+
+import pytest
+
+from smoke_tests.cors import Policy
+from smoke_tests.pages import allowed_origin, refused_origin
+
+LOCAL = "http://localhost:8080"
+PUBLIC = "https://dify.example.com"
+APP = "https://app.example.com"
+PLAIN_APP = "http://app.example.com"
+
+
+def policy(*allowed: str, url: str = PUBLIC) -> Policy:
+    return Policy(group="v1", url=url, allowed=allowed, own=url)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "url", "expected"),
+    [
+        pytest.param((), PUBLIC, "", id="nobody"),
+        pytest.param((APP,), PUBLIC, APP, id="one"),
+        pytest.param((APP, "https://b.example.com"), PUBLIC, APP, id="the-first"),
+        pytest.param((PUBLIC,), PUBLIC, "", id="a-page-of-the-apis-own-origin-proves-nothing"),
+        pytest.param((PUBLIC, APP), PUBLIC, APP, id="another-than-the-apis-own"),
+        pytest.param((PLAIN_APP, APP), PUBLIC, APP, id="same-scheme-first"),
+        pytest.param((APP, PLAIN_APP), LOCAL, PLAIN_APP, id="same-scheme-first-plain"),
+        pytest.param((APP,), LOCAL, APP, id="another-scheme-when-there-is-no-choice"),
+        pytest.param(("*",), PUBLIC, "https://stranger.example", id="everybody"),
+        pytest.param(("*",), LOCAL, "http://stranger.example", id="everybody-plain"),
+        pytest.param((APP, "*"), PUBLIC, APP, id="a-named-one-before-everybody"),
+    ],
+)
+def test_allowed_origin(allowed: tuple[str, ...], url: str, expected: str) -> None:
+    assert allowed_origin(policy(*allowed, url=url)) == expected
+
+
+@pytest.mark.parametrize(
+    ("allowed", "url", "expected"),
+    [
+        pytest.param((), PUBLIC, "https://stranger.example", id="nobody-allowed"),
+        pytest.param((APP,), LOCAL, "http://stranger.example", id="plain"),
+        pytest.param(("*",), PUBLIC, "", id="everybody-allowed"),
+    ],
+)
+def test_refused_origin(allowed: tuple[str, ...], url: str, expected: str) -> None:
+    assert refused_origin(policy(*allowed, url=url)) == expected
