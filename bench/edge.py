@@ -116,7 +116,7 @@ def run(command: str, *, rounds: int, seconds: int) -> Report:
     """Measure, and return the report."""
     context = proxies.measured_context()
     facts = machine.facts({"caddy": peers.CADDY.version, "traefik": peers.TRAEFIK.version})
-    measured = [make(context) for make in (proxies.bare, proxies.edge, proxies.caddy, proxies.traefik)]
+    measured = proxies.everyone(context)
     turns = measure(measured, rounds=rounds, seconds=seconds, upstream=proxies.aliases(context))
     found = medians(turns)
     relative = ratios(found)

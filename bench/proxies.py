@@ -18,7 +18,7 @@ from tests.unit.configuration import settings
 
 CONFIGS = Path(__file__).parent / "configs"
 UPSTREAM_PORT = 5001
-BARE_PORT, CADDY_PORT, TRAEFIK_PORT = 9001, 9002, 9003
+BARE_PORT, CADDY_PORT, TRAEFIK_PORT, LOGGING_PORT = 9001, 9002, 9003, 9004
 ORIGIN = "https://app.example.com"
 NGINX_UID = "101"
 # What the edge is measured with: an allowed origin, and no limit that the load could reach.
@@ -27,6 +27,7 @@ EDGE_SETTINGS: Mapping[str, Any] = MappingProxyType({"cors": {"v1": [ORIGIN]}})
 FEATURES: Mapping[str, str] = MappingProxyType(
     {
         "bare": "nginx: proxy_pass over kept connections, and nothing else: no access log, no header, no CORS",
+        "bare-log": "the same with the access log that every nginx image has by default, on stdout",
         "edge": "everything that the kit renders: CORS by allow-list, request id, JSON access log, errors, "
         "upstream found again when it moves",
         "caddy": "CORS for one origin, request id, JSON access log, body size; its core has no rate limit",
@@ -101,13 +102,22 @@ def worker_count(context: EdgeContext) -> int:
 
 def bare(context: EdgeContext) -> Proxy:
     """Return nginx that only passes on."""
+    return _bare(context, "bare", BARE_PORT, "off")
+
+
+def bare_logging(context: EdgeContext) -> Proxy:
+    """Return nginx that passes on and logs as its images do by default."""
+    return _bare(context, "bare-log", LOGGING_PORT, "/dev/stdout combined")
+
+
+def _bare(context: EdgeContext, name: str, port: int, log: str) -> Proxy:
     path = "/bench/bare.conf"
     return Proxy(
-        name="bare",
-        port=BARE_PORT,
+        name=name,
+        port=port,
         command=("nginx", "-e", "stderr", "-c", path, "-g", "daemon off;"),
         request=Request(host=context.server_names[0]),
-        files={path: configured("bare.conf", workers=worker_count(context))},
+        files={path: configured("bare.conf", workers=worker_count(context), port=port, log=log)},
     )
 
 
@@ -156,3 +166,8 @@ def traefik(context: EdgeContext) -> Proxy:
 def aliases(context: EdgeContext) -> list[str]:
     """Return the names under which the proxies look for the upstream."""
     return [service.name for service in context.services]
+
+
+def everyone(context: EdgeContext) -> list[Proxy]:
+    """Return all that are compared, in the order of their turns."""
+    return [make(context) for make in (bare, bare_logging, edge, caddy, traefik)]

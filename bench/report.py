@@ -28,7 +28,10 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The result of one bench. `raw` holds each round's figures as they were measured."""
+    """The result of one bench. `raw` holds each round's figures as they were measured.
+
+    `problem` says what did not work, if something did not; slow is no problem.
+    """
 
     name: str
     title: str
@@ -39,6 +42,7 @@ class Report:
     notes: tuple[str, ...]
     raw: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
+    problem: str = ""
 
 
 def shown(cell: Cell) -> str:
@@ -68,8 +72,9 @@ def markdown(report: Report, date: str) -> str:
         f"{date}, by `{report.command}`.",
         "",
         *(line for table in report.tables for line in table_lines(table)),
+        *([f"**{report.problem}**", ""] if report.problem else []),
         *(f"- {note}" for note in report.notes),
-        "",
+        *([""] if report.notes else []),
         "## Machine and parameters",
         "",
         *(f"- {key}: {value}" for key, value in {**report.machine, **report.parameters}.items()),

@@ -46,7 +46,7 @@ def lag(command: str, *, rounds: int) -> Report:
     """Measure how late events come directly, through the edge, and through its peers."""
     context = proxies.measured_context()
     facts = machine.facts({"caddy": peers.CADDY.version, "traefik": peers.TRAEFIK.version})
-    measured = [make(context) for make in (proxies.bare, proxies.edge, proxies.caddy, proxies.traefik)]
+    measured = proxies.everyone(context)
     ports = {DIRECT: proxies.UPSTREAM_PORT} | {proxy.name: proxy.port for proxy in measured}
     request = proxies.Request(host=context.server_names[0], path=CHAT)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ports}
@@ -87,7 +87,7 @@ def _table(summary: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def soak(command: str) -> Report:
-    """Hold many long streams through the edge at once; return the report also when some broke."""
+    """Hold many long streams through the edge at once. The report says it when some broke."""
     context = proxies.measured_context()
     edge = proxies.edge(context)
     facts = machine.facts()
@@ -111,6 +111,7 @@ def soak(command: str) -> Report:
         parameters=SOAK,
         tables=(Table(title="What held", columns=tuple(summary), rows=(tuple(summary.values()),)),),
         notes=tuple(f"broken: {problem}" for problem in dict.fromkeys(broken)),
+        problem=f"{len(broken)} of {len(streams)} streams broke, the first: {broken[0]}" if broken else "",
         raw=[
             {"stream": number, "events": len(one["lags"]), "worst ms": max(one["lags"], default=0) / 1000}
             for number, one in enumerate(streams)

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from bench import __main__ as program
 from bench import cpu, edge, load, machine, proxies, report, streams, up
 from bench.image import sse_client, sse_server
 from bench.rig import Measured
@@ -190,6 +194,27 @@ def test_report_is_written_to_read_and_to_compare(tmp_path: Path) -> None:
     assert told["date"].endswith("UTC")
 
 
+def test_report_says_what_did_not_work() -> None:
+    assert "**" not in report.markdown(result(), "today")
+    assert "**3 streams broke**" in report.markdown(replace(result(), problem="3 streams broke"), "today")
+
+
+@pytest.mark.parametrize(
+    ("changes", "containers", "problem"), [(0, up.SAME, False), (1, up.SAME, True), (0, "others", True)]
+)
+def test_up_that_changes_something_is_a_problem(changes: int, containers: str, problem: bool) -> None:
+    raw = [
+        {"round": 1, "command": name, "seconds": seconds, "changes": changes, "containers": containers}
+        for name, seconds in ((up.MAKE, 9.0), (up.PULUMI, 6.0))
+    ]
+
+    found = up.report_of("python -m bench up", raw, first=100.0, rounds=1, facts={})
+
+    assert bool(found.problem) is problem
+    assert found.summary["ratio"] == 1.5
+    assert found.tables[0].rows[0][1:3] == (9.0, 1.5)
+
+
 def test_report_refuses_a_row_that_does_not_fit() -> None:
     with pytest.raises(ValueError, match="2 cells for 3 columns"):
         result((("edge", 1.0),))
@@ -309,3 +334,30 @@ def test_stream_that_never_ends_is_given_up() -> None:
     found = asyncio.run(_through(silent, streams=1, deadline=0.2))
 
     assert "not over within" in found[0].problem
+
+
+def test_a_bench_that_fails_stops_no_other_but_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_command: str, **_options: int) -> report.Report:
+        raise KitError("wrk is tired")
+
+    asked: list[dict[str, int]] = []
+
+    def edge_run(_command: str, **options: int) -> report.Report:
+        asked.append(options)
+        return result()
+
+    monkeypatch.setattr(up, "run", broken)
+    monkeypatch.setattr(edge, "run", edge_run)
+    # The process of the tests keeps its own handler.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    app = typer.Typer()
+    app.command()(program.main)
+
+    done = CliRunner().invoke(app, ["up", "edge", "--rounds", "2", "--seconds", "1", "--out", str(tmp_path)])
+
+    assert done.exit_code == 1
+    assert "wrk is tired" in done.output
+    assert asked == [{"rounds": 2, "seconds": 1}]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edge.json", "edge.md"]
