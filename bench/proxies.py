@@ -10,9 +10,10 @@ from typing import Any
 import jinja2
 
 from bench import peers
-from infra.edge_context import RUN_DIRECTORY, EdgeContext, edge_context
+from infra.edge_context import EdgeContext, edge_context
+from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.releases import RELEASES
-from infra.render import EDGE_DIRECTORY, edge_files
+from infra.render import edge_files
 from infra.settings import Settings
 from tests.unit.configuration import settings
 
