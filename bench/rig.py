@@ -139,8 +139,12 @@ class Rig:
             if told.stdout == "200":
                 return
             time.sleep(0.3)
-        logs = self.containers[proxy.name].logs(tail=20).decode(errors="replace")
-        raise KitError(f"{proxy.name} does not answer within {START_SECONDS} s; last: {last}\n{logs}")
+        container = self.containers[proxy.name]
+        logs = container.logs(tail=20).decode(errors="replace")
+        raise KitError(
+            f"{proxy.name} ({container.status}) does not pass a request on, waited up to {START_SECONDS} s; "
+            f"last: {last.strip()}\n{logs}"
+        )
 
     def run(
         self, name: str, run: Sequence[str], *, seconds: float = START_SECONDS
@@ -158,6 +162,7 @@ class Rig:
     def cpu_seconds(self, name: str) -> float:
         """Return the CPU seconds that a container's processes have used so far. Raises KitError."""
         container = self.containers[name]
+        container.reload()
         try:
             return cpu.tree_seconds(int(container.attrs["State"]["Pid"]))
         except cpu.NoProcessError as problem:
@@ -167,7 +172,6 @@ class Rig:
 
     def load(self, proxy: Proxy, *, seconds: int) -> Measured:
         """Load one proxy for `seconds`. Raises KitError when it answers anything but success."""
-        self.containers[proxy.name].reload()
         before = self.cpu_seconds(proxy.name)
         told = self.run(
             "load",
@@ -204,7 +208,8 @@ class Rig:
             with contextlib.suppress(docker.errors.NotFound):
                 container.remove(force=True)
         if self.network is not None:
-            self.network.remove()
+            with contextlib.suppress(docker.errors.NotFound):
+                self.network.remove()
 
 
 @contextlib.contextmanager
