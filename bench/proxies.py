@@ -12,6 +12,7 @@ import jinja2
 from bench import peers
 from infra.edge_context import EdgeContext, edge_context
 from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
+from infra.project import declared
 from infra.releases import RELEASES
 from infra.render import edge_files
 from infra.settings import Settings
@@ -22,8 +23,21 @@ UPSTREAM_PORT = 5001
 BARE_PORT, CADDY_PORT, TRAEFIK_PORT, LOGGING_PORT = 9001, 9002, 9003, 9004
 ORIGIN = "https://app.example.com"
 NGINX_UID = "101"
-# What the edge is measured with: an allowed origin, and no limit that the load could reach.
-EDGE_SETTINGS: Mapping[str, Any] = MappingProxyType({"cors": {"v1": [ORIGIN]}})
+# High enough that the load never reaches them: what they cost is measured, and nobody is refused.
+UNREACHED: Mapping[str, int] = MappingProxyType(
+    {
+        "requests": 1_000_000,
+        "seconds": 1,
+        "concurrent": 10_000,
+        "addressRequests": 1_000_000,
+        "addressSeconds": 1,
+        "addressConcurrent": 10_000,
+    }
+)
+# What the edge is measured with, as far as this checkout knows the settings: an older one has fewer.
+EDGE_SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {"cors": {"v1": [ORIGIN]}, "rateLimits": {"v1": dict(UNREACHED)}}
+)
 # What each one has of the edge's work, for the reader of the figures.
 FEATURES: Mapping[str, str] = MappingProxyType(
     {
@@ -87,7 +101,7 @@ def configured(name: str, **context: object) -> str:
 
 def edge_settings() -> Settings:
     """Return the settings of the measured edge."""
-    return settings(EDGE_SETTINGS)
+    return settings({key: value for key, value in EDGE_SETTINGS.items() if key in declared()})
 
 
 def measured_context() -> EdgeContext:
