@@ -1,0 +1,1 @@
+"""Figures of the kit, measured beside its peers: `python -m bench`."""

@@ -1,0 +1,188 @@
+"""The proxies that are measured, each with its nearest equal configuration, and the request they all get."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jinja2
+
+from bench import peers
+from infra.edge_context import EdgeContext, edge_context
+from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
+from infra.project import declared
+from infra.releases import RELEASES
+from infra.render import edge_files
+from infra.settings import Settings
+from tests.unit.configuration import settings
+
+CONFIGS = Path(__file__).parent / "configs"
+UPSTREAM_PORT = 5001
+BARE_PORT, CADDY_PORT, TRAEFIK_PORT, LOGGING_PORT = 9001, 9002, 9003, 9004
+ORIGIN = "https://app.example.com"
+NGINX_UID = "101"
+# High enough that the load never reaches them: what they cost is measured, and nobody is refused.
+UNREACHED: Mapping[str, int] = MappingProxyType(
+    {
+        "requests": 1_000_000,
+        "seconds": 1,
+        "concurrent": 10_000,
+        "addressRequests": 1_000_000,
+        "addressSeconds": 1,
+        "addressConcurrent": 10_000,
+    }
+)
+# What the edge is measured with, as far as this checkout knows the settings: an older one has fewer.
+EDGE_SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {"cors": {"v1": [ORIGIN]}, "rateLimits": {"v1": dict(UNREACHED)}}
+)
+# What each one has of the edge's work, for the reader of the figures.
+FEATURES: Mapping[str, str] = MappingProxyType(
+    {
+        "bare": "nginx: proxy_pass over kept connections, and nothing else: no access log, no header, no CORS",
+        "bare-log": "the same with the access log that every nginx image has by default, on stdout",
+        "edge": "everything that the kit renders: CORS by allow-list, request id, JSON access log, errors, "
+        "upstream found again when it moves",
+        "caddy": "CORS for one origin, request id, JSON access log, body size; its core has no rate limit",
+        "traefik": "CORS for one origin, rate and concurrency limit per credential, JSON access log; makes no request "
+        "id, has no body size limit without buffering",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The request that everyone gets: a call with an API key, from a page of an allowed origin."""
+
+    host: str
+    path: str = "/v1/parameters"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields."""
+        return {"Host": self.host, "Authorization": "Bearer app-BenchBenchBenchBench0000", "Origin": ORIGIN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """One proxy: its container, and where it listens on 127.0.0.1.
+
+    `files`: path in the container -> text. `programs`: path in the container -> program of this machine.
+    """
+
+    name: str
+    port: int
+    command: tuple[str, ...]
+    request: Request
+    files: Mapping[str, str] = field(default_factory=dict)
+    programs: Mapping[str, Path] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    user: str = NGINX_UID
+
+    @property
+    def url(self) -> str:
+        """Where the load goes."""
+        return f"http://127.0.0.1:{self.port}{self.request.path}"
+
+
+def configured(name: str, **context: object) -> str:
+    """Render a file of bench/configs."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(CONFIGS),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # configuration files, not HTML
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(f"{name}.j2").render(context)
+
+
+def edge_settings() -> Settings:
+    """Return the settings of the measured edge."""
+    return settings({key: value for key, value in EDGE_SETTINGS.items() if key in declared()})
+
+
+def measured_context() -> EdgeContext:
+    """Return what the measured edge is rendered from."""
+    found = edge_settings()
+    return edge_context(found, RELEASES[found.release])
+
+
+def worker_count(context: EdgeContext) -> int:
+    """Return how many cores the edge uses; its peers get as many."""
+    return int(context.workers) if context.workers.isdigit() else len(os.sched_getaffinity(0))
+
+
+def bare(context: EdgeContext) -> Proxy:
+    """Return nginx that only passes on."""
+    return _bare(context, "bare", BARE_PORT, "off")
+
+
+def bare_logging(context: EdgeContext) -> Proxy:
+    """Return nginx that passes on and logs as its images do by default."""
+    return _bare(context, "bare-log", LOGGING_PORT, "/dev/stdout combined")
+
+
+def _bare(context: EdgeContext, name: str, port: int, log: str) -> Proxy:
+    path = "/bench/bare.conf"
+    return Proxy(
+        name=name,
+        port=port,
+        command=("nginx", "-e", "stderr", "-c", path, "-g", "daemon off;"),
+        request=Request(host=context.server_names[0]),
+        files={path: configured("bare.conf", workers=worker_count(context), port=port, log=log)},
+    )
+
+
+def edge(context: EdgeContext, files: Mapping[str, str] | None = None) -> Proxy:
+    """Return the kit's edge; `files` replaces what it renders, for experiments."""
+    return Proxy(
+        name="edge",
+        port=context.http_port,
+        command=("nginx", "-e", "stderr", "-c", f"{EDGE_DIRECTORY}/nginx.conf", "-g", "daemon off;"),
+        request=Request(host=context.server_names[0]),
+        files=files or edge_files(context),
+        tmpfs={RUN_DIRECTORY: f"uid={NGINX_UID},mode=0700"},
+    )
+
+
+def caddy(context: EdgeContext) -> Proxy:
+    """Return Caddy, built first when the cache has none."""
+    return Proxy(
+        name="caddy",
+        port=CADDY_PORT,
+        command=("/bench/caddy", "run", "--config", "/bench/Caddyfile", "--adapter", "caddyfile"),
+        request=Request(host=context.server_names[0]),
+        files={"/bench/Caddyfile": configured("Caddyfile", origin=ORIGIN)},
+        programs={"/bench/caddy": peers.program(peers.CADDY)},
+        environment={"GOMAXPROCS": str(worker_count(context)), "HOME": "/tmp"},  # noqa: S108  # the container's own
+    )
+
+
+def traefik(context: EdgeContext) -> Proxy:
+    """Return Traefik, built first when the cache has none."""
+    host = context.server_names[0]
+    return Proxy(
+        name="traefik",
+        port=TRAEFIK_PORT,
+        command=("/bench/traefik", "--configfile=/bench/traefik.yml"),
+        request=Request(host=host),
+        files={
+            "/bench/traefik.yml": configured("traefik.yml"),
+            "/bench/traefik-routes.yml": configured("traefik-routes.yml", host=host, origin=ORIGIN),
+        },
+        programs={"/bench/traefik": peers.program(peers.TRAEFIK)},
+        environment={"GOMAXPROCS": str(worker_count(context))},
+    )
+
+
+def aliases(context: EdgeContext) -> list[str]:
+    """Return the names under which the proxies look for the upstream."""
+    return [service.name for service in context.services]
+
+
+def everyone(context: EdgeContext) -> list[Proxy]:
+    """Return all that are compared, in the order of their turns."""
+    return [make(context) for make in (bare, bare_logging, edge, caddy, traefik)]
