@@ -1,11 +1,13 @@
 """Steady load by wrk, against 127.0.0.1 only and bounded in time, with every answer counted by its status."""
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from bench import images
 
 # Each thread counts in its own Lua state; `done` runs in another one and adds them up.
 SCRIPT = """
@@ -59,7 +61,6 @@ def _quoted(text: str) -> str:
 def steady_load(
     url: str,
     *,
-    directory: Path,
     seconds: int,
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
@@ -73,24 +74,36 @@ def steady_load(
     assert url.startswith(
         ("http://localhost:", "http://127.0.0.1:", "https://localhost:", "https://127.0.0.1:")
     )
+    name = f"load-{secrets.token_hex(4)}"
+    options = [
+        "--threads 1",
+        f"--connections {connections}",
+        f"--duration {seconds}s",
+        "--timeout 10s",
+    ]
     given = "".join(f"[{_quoted(name)}] = {_quoted(value)}, " for name, value in (headers or {}).items())
-    script = directory / "load.lua"
-    script.write_text(
-        f"METHOD = {_quoted(method)}\nBODY = {_quoted(body)}\nHEADERS = {{ {given} }}\n{SCRIPT}",
-        encoding="utf-8",
-    )
-    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
+    script = f"METHOD = {_quoted(method)}\nBODY = {_quoted(body)}\nHEADERS = {{ {given} }}\n{SCRIPT}"
+    # On the host's network, as a client of this machine would be.
+    command = ["docker", "run", "--rm", "--interactive", "--network", "host", "--name", name, images.bench()]
+    command += [
+        "sh",
+        "-c",
+        f'cat >/tmp/load.lua; exec wrk --script /tmp/load.lua {" ".join(options)} "$0"',
+        url,
+    ]
     load = subprocess.Popen(
-        [*command, "--timeout", "10s", "--script", str(script), url],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    assert load.stdin is not None
+    load.stdin.write(script)
+    load.stdin.close()
+    load.stdin = None
     counted = Counted()
     try:
         yield counted
         told, _ = load.communicate(timeout=seconds + 30)
     finally:
+        subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=60)
         load.kill()
         load.wait()
     found = [line.removeprefix("RESULT ") for line in told.splitlines() if line.startswith("RESULT ")]

@@ -41,7 +41,6 @@ def test_changes_under_load_lose_no_request(stack: Stack, tmp_path: Path) -> Non
     with (
         steady_load(
             f"{stack.url}/v1/chat-messages",
-            directory=tmp_path,
             seconds=75,
             headers={"Authorization": "Bearer app-nobody-has-this-key", "Content-Type": "application/json"},
         ) as load,
@@ -73,10 +72,9 @@ def test_changes_under_load_lose_no_request(stack: Stack, tmp_path: Path) -> Non
     assert stack.container("nginx").exec_run(["test", "-e", DRAIN_MARK]).exit_code == 1
 
 
-def test_recreated_api_costs_only_503_with_retry_after(stack: Stack, tmp_path: Path) -> None:
+def test_recreated_api_costs_only_503_with_retry_after(stack: Stack) -> None:
     with steady_load(
         f"{stack.url}/v1/chat-messages",
-        directory=tmp_path,
         seconds=30,
         headers={"Authorization": "Bearer app-nobody-has-this-key", "Content-Type": "application/json"},
     ) as load:
