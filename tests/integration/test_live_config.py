@@ -72,6 +72,7 @@ class Nginx:
             "private_files": {},
             "revision": configuration.revision,
             "templates": {},
+            "direct": {},
             "owner": edge_service.NGINX_UID,
             **more,
         }
