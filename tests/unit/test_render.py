@@ -11,7 +11,8 @@ import pytest
 from infra import nginx_check
 from infra.edge_context import EdgeContext, edge_context, escape_regex
 from infra.edge_paths import EDGE_DIRECTORY
-from infra.releases import RELEASES
+from infra.edge_routes import LOGIN_PATHS
+from infra.releases import RELEASES, Route
 from infra.render import (
     SQUID_CONFIG,
     TEMPLATES,
@@ -215,7 +216,12 @@ def test_exactly_the_routes_of_the_release_are_served(release: str, tmp_path: Pa
     }
 
     wanted = {}
-    for route in RELEASES[release].routes:
+    logins = [
+        Route(prefix=path, group=group, service="api")
+        for group, paths in LOGIN_PATHS.items()
+        for path in paths
+    ]
+    for route in (*RELEASES[release].routes, *logins):
         if route.prefix.endswith("/"):
             wanted[route.prefix] = route.service
         else:

@@ -77,7 +77,13 @@ class Badly(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """A server with room for many connections at once."""
+
+    request_queue_size = 512
+
+
 if __name__ == "__main__":
     for port in PORTS:
-        server = ThreadingHTTPServer(("0.0.0.0", port), Badly)  # noqa: S104  # inside its own container
+        server = Server(("0.0.0.0", port), Badly)  # noqa: S104  # inside its own container
         threading.Thread(target=server.serve_forever).start()
