@@ -132,7 +132,7 @@ def _group(section: Section, active_requests: int) -> GroupLimits:
 
 
 def _bucket(section: Section, requests: str, seconds: str, burst: str | None) -> Bucket | None:
-    """Read a rate; None when it is off."""
+    """Read a rate; None when it is off, or reported."""
     count = section.integer(requests, 0, MAX_REQUESTS)
     period = section.integer(seconds, 1, MAX_SECONDS)
     at_once = section.integer(burst, 0, MAX_REQUESTS) if burst else 0
@@ -157,4 +157,4 @@ def _bucket(section: Section, requests: str, seconds: str, burst: str | None) ->
         "nginx counts whole requests a second or a minute",
         f"use {requests} {nearest} with {seconds} {MINUTE}{keeping}",
     )
-    return Bucket(requests=1, seconds=1, burst=1)
+    return None
