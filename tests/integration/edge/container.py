@@ -112,6 +112,7 @@ class Edge:
             self.context = change(edge_context(found, RELEASES[found.release]))
             self.write(edge_files(self.context))
             self.nginx = self._start_nginx(published)
+            self.port_number = self.port()
             self.http = httpx.Client(base_url=self.url, timeout=20)
             self.wait()
         except BaseException:
@@ -184,15 +185,15 @@ class Edge:
         raise AssertionError(f"the edge did not come up; last: {last}; {self.nginx.logs().decode()[-2000:]}")
 
     def raw(self, sent: bytes, *, seconds: float = SOCKET_SECONDS) -> Raw:
-        """Send bytes as they are and read until the edge closes; a reset ends the reading too."""
+        """Send bytes as they are and read until the edge closes, resets, or says nothing for `seconds`."""
         received = b""
-        with socket.create_connection(("127.0.0.1", self.port()), timeout=seconds) as stream:
+        with socket.create_connection(("127.0.0.1", self.port_number), timeout=seconds) as stream:
             try:
                 stream.sendall(sent)
                 while piece := stream.recv(65536):
                     received += piece
-            except ConnectionError:
-                # It may answer and close before it has read everything.
+            except (ConnectionError, TimeoutError):
+                # It may answer and close before it has read everything, or wait for more.
                 pass
         return Raw(everything=received)
 
