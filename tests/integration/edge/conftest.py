@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
+from smoke_tests.conftest import MARKERS
 from tests.integration.edge.container import PLAIN, Edge
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the markers of the smoke tests, which are tried out here."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
 
 
 @pytest.fixture(scope="package")

@@ -1,7 +1,8 @@
 """The upstream of the edge's tests: reflects every origin with credentials, repeats headers, tells what it saw.
 
 It runs inside a container, by itself. The last part of the path says what it does: a number is the status of
-the answer, `stream` five events 0.2 s apart, `hold` a stream of about 3 s, `slow` an answer after a second.
+the answer, `stream` five events 0.2 s apart, `hold` a stream of about 3 s, `slow` an answer after a second,
+`info` a 401.
 """
 
 import json
@@ -10,6 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORTS = (5001, 5002, 3000)
+UNAUTHORIZED = 401
 # What ends in these sends a stream: (events, seconds between them).
 STREAMS = {"stream": (5, 0.2), "hold": (30, 0.1)}
 
@@ -29,7 +31,13 @@ class Badly(BaseHTTPRequestHandler):
         if last == "slow":
             time.sleep(1)
         # A number that is no status is just a path.
-        status = int(last) if last.isascii() and last.isdigit() and 200 <= int(last) <= 599 else 200
+        status = (
+            UNAUTHORIZED
+            if last == "info"
+            else int(last)
+            if last.isascii() and last.isdigit() and 200 <= int(last) <= 599
+            else 200
+        )
         told = {
             "method": self.command,
             "path": self.path,
