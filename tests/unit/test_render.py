@@ -244,6 +244,16 @@ def test_every_service_behind_the_edge_is_looked_up_again(tmp_path: Path) -> Non
     assert {up["args"][0] for up in upstreams} == {"api", "api_websocket", "web", "plugin_daemon"}
 
 
+def test_the_hop_is_more_patient_than_http(tmp_path: Path) -> None:
+    found = everything(edge_files(context_of()), tmp_path)
+
+    def seconds(directive: str) -> set[int]:
+        return {int(one["args"][0].removesuffix("s")) for _, one in found if one["directive"] == directive}
+
+    # The other way round a time-out would look like a service that was not reached: 503 instead of 504.
+    assert min(seconds("proxy_timeout")) > max(seconds("proxy_read_timeout"))
+
+
 def test_unknown_hosts_are_dropped_by_the_default_server(tmp_path: Path) -> None:
     files = parsed(edge_files(context_of()), tmp_path)
     defaults = [

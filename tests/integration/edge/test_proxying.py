@@ -3,12 +3,14 @@
 import json
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from tests.integration.edge.container import Edge, image_of
+from tests.integration.edge.container import ALLOWED, Edge, image_of
 
 
 def test_own_errors_are_json_and_upstreams_pass(edge: Edge) -> None:
@@ -100,6 +102,18 @@ def test_recreated_upstream_is_found_at_its_new_address(edge: Edge) -> None:
 
     assert (gone.status_code, gone.headers["retry-after"]) == (503, "5")
     assert edge.upstream.attrs["NetworkSettings"]["Networks"][edge.name]["IPAddress"] != address
+
+
+def test_an_answer_that_comes_too_late_stays_504(start_edge: Callable[..., Edge]) -> None:
+    edge = start_edge(change=lambda context: replace(context, read_timeout_seconds=1))
+
+    answers = [edge.http.post("/v1/slow", json={}, headers={"Origin": ALLOWED}) for _ in range(3)]
+
+    # Whoever repeats a request may do something twice, so nobody is told to come again.
+    assert [answer.status_code for answer in answers] == [504] * 3
+    assert not [answer for answer in answers if "retry-after" in answer.headers]
+    assert answers[0].json()["code"] == "gateway_timeout"
+    assert answers[0].headers["access-control-allow-origin"] == ALLOWED
 
 
 def test_many_requests_at_once_lose_none(edge: Edge) -> None:

@@ -1,7 +1,7 @@
 """The upstream of the edge's tests: reflects every origin with credentials, repeats headers, tells what it saw.
 
 It runs inside a container, by itself. The last part of the path says what it does: a number is the status of
-the answer, `stream` five events 0.2 s apart, `hold` a stream of about 3 s, `slow` an answer after a second,
+the answer, `stream` five events 0.2 s apart, `hold` a stream of about 3 s, `slow` an answer after 3 s,
 `info` a 401.
 """
 
@@ -29,7 +29,7 @@ class Badly(BaseHTTPRequestHandler):
             self._stream(*STREAMS[last])
             return
         if last == "slow":
-            time.sleep(1)
+            time.sleep(3)
         # A number that is no status is just a path.
         status = (
             UNAUTHORIZED
