@@ -265,7 +265,14 @@ def test_unknown_hosts_are_dropped_by_the_default_server(tmp_path: Path) -> None
     ]
 
     assert len(defaults) == 1
-    assert [d["args"] for d in defaults[0] if d["directive"] == "return"] == [["444"]]
+    found = {" ".join(d["args"]): d["block"] for d in defaults[0] if d["directive"] == "location"}
+    assert [(d["directive"], d["args"]) for d in found["/"]] == [("return", ["444"])]
+    # Neither a page nor a service: what else there is are errors, of requests that name no host.
+    assert not [
+        d
+        for _, d in walk(defaults[0])
+        if d["directive"] in {"proxy_pass", "root"} and "/var/empty" not in d["args"]
+    ]
 
 
 def test_status_server_listens_inside_the_container_only(tmp_path: Path) -> None:
@@ -313,7 +320,8 @@ def test_one_setting_limits_bodies(tmp_path: Path) -> None:
     found = everything(edge_files(context_of({"maxUploadMegabytes": 200})), tmp_path)
 
     limits = {one["args"][0] for _, one in found if one["directive"] == "client_max_body_size"}
-    assert limits == {"201m"}
+    # 0: strangers get no answer, whatever they announce.
+    assert limits == {"201m", "0"}
 
 
 def test_revision_names_the_configuration() -> None:
