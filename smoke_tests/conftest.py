@@ -31,7 +31,10 @@ MARKERS = (
     "needs_refused_origin: opens a page that may not, so not everybody may be allowed to",
 )
 # What explains other failures comes first.
-ORDER = ("services", "exposure", "target", "edge", "console", "authentication", "chat", "cors", "browser")
+ORDER = (
+    *("services", "exposure", "target", "edge", "console", "authentication", "chat", "cors", "browser"),
+    "limits",
+)
 ANSWERS = "test_the_environment_answers"
 
 
