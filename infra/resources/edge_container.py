@@ -18,8 +18,9 @@ ENGINE_TIMEOUT_SECONDS = 60
 # `nginx -t` and every other command in the container end by themselves.
 COMMAND_SECONDS = 20
 # Idle connections of clients are closed by a reload; a client that used one in that moment would lose its
-# request. While draining, each answer says `Connection: close`, so that few idle ones are left.
-DRAIN_SECONDS = 1.5
+# request. While draining, each answer says `Connection: close`, so that few idle ones are left. The mark is seen
+# within a second (open_file_cache_valid).
+DRAIN_SECONDS = 2.5
 AFTER_RELOAD_SECONDS = 0.5
 LOG_LINES = 20
 PUBLIC_MODE, PRIVATE_MODE = 0o444, 0o400
