@@ -158,8 +158,8 @@ class Edge:
             target = self.directory / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
-        for path in (self.directory, *self.directory.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        for written in (self.directory, *self.directory.rglob("*")):
+            written.chmod(0o755 if written.is_dir() else 0o644)
         return self.client.containers.run(
             image_of("nginx"),
             ["nginx", "-e", "stderr", "-c", f"{EDGE_DIRECTORY}/nginx.conf", "-g", "daemon off;"],
@@ -170,7 +170,7 @@ class Edge:
             volumes={
                 str(self.directory / EDGE_DIRECTORY.lstrip("/")): {"bind": EDGE_DIRECTORY, "mode": "ro"}
             },
-            ports={"8080/tcp": ("127.0.0.1", None)},
+            ports={"8080/tcp": ("127.0.0.1", 0)},
             network=self.name,
             detach=True,
         )
@@ -351,11 +351,12 @@ def test_plugin_endpoint_learns_its_address(edge: Edge) -> None:
 
 
 def test_stream_arrives_piece_by_piece(edge: Edge) -> None:
-    arrived = []
     with edge.http.stream("GET", "/v1/stream") as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: "):
-                arrived.append(time.time() - json.loads(line.removeprefix("data: "))["sent"])
+        arrived = [
+            time.time() - json.loads(line.removeprefix("data: "))["sent"]
+            for line in answer.iter_lines()
+            if line.startswith("data: ")
+        ]
 
     assert len(arrived) == 5
     # Held back until the end, the first piece would be 0.8 s old.
