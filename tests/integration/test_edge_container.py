@@ -96,6 +96,7 @@ class Badly(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = do_GET
     def log_message(self, *args):
         pass
+ThreadingHTTPServer.request_queue_size = 128  # as a real one; five, Python's default, drop connections
 for port in (5001, 5002, 3000):
     server = ThreadingHTTPServer(("0.0.0.0", port), Badly)
     threading.Thread(target=server.serve_forever).start()
