@@ -276,6 +276,9 @@ def _run(engine: Any, identity: str, line: bytes, seconds: float) -> tuple[bytes
         raw.sendall(line)
         for number, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
             output[number] += data
+            if number == 1 and data.endswith(b"\n"):
+                # The script's one line is all there is to come; not every way passes on the end of a stream.
+                break
     finally:
         watch.cancel()
         stream.close()
