@@ -1,10 +1,7 @@
 """The smallest Dify that a console test needs: PostgreSQL, Redis and api, and a Pulumi program beside it."""
 
 import json
-import os
 import secrets
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,18 +10,16 @@ from typing import Any
 
 import docker
 
-from dify_kit.setup import engine_env
 from infra.images import LOCAL_BUILDS, ROOT, context_digest
 from infra.releases import RELEASES
 from infra.resources.console_client import NOTES, Console
 from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport, Request, TransportError
 from infra.services import data
-from tests.integration.stacks import Done
+from tests.integration.programs import Program
 from tests.unit.configuration import settings
 
 START_SECONDS = 60
-PULUMI_SECONDS = 180
 ADMIN_EMAIL = "admin@example.com"
 SAVED = "/run/saved.sql"
 
@@ -266,7 +261,7 @@ import json, os
 import pulumi
 from infra.resources.console import Admin, App, AppKey
 
-config = json.loads(os.environ["CONSOLE_TEST"])
+config = json.loads(os.environ["TEST_VALUES"])
 settings = pulumi.Config()
 access = {
     "container": config["container"],
@@ -284,34 +279,32 @@ for name, dsl in config["apps"].items():
 
 
 @dataclass(kw_only=True)
-class Program:
-    """A Pulumi program that declares an admin, apps and their keys; its state lies in `home`."""
+class ConsoleProgram(Program):
+    """A program that declares an admin, apps and their keys."""
 
     dify: SmallDify
-    home: Path
     apps: dict[str, str]
     name: str = "admin"
     email: str = ADMIN_EMAIL
     keep: bool = True
 
     def __post_init__(self) -> None:
-        """Write the program and make its stack, unless it is a copy of one."""
-        if self.home.exists():
-            return
-        (self.home / "state").mkdir(parents=True)
-        (self.home / "__main__.py").write_text(PROGRAM, encoding="utf-8")
-        runtime = {"name": "python", "options": {"toolchain": "pip", "virtualenv": str(ROOT / ".venv")}}
-        project = json.dumps({"name": "console-test", "runtime": runtime})
-        (self.home / "Pulumi.yaml").write_text(project, encoding="utf-8")
-        assert self.pulumi("stack", "init", "test", "--no-select").code == 0
-        self.set_secret("password", self.dify.password)
-        self.set_secret("init", self.dify.init_password)
+        """Make the program's stack and set its secrets, unless it is a copy."""
+        copied = self.home.exists()
+        super().__post_init__()
+        if not copied:
+            self.set_secret("password", self.dify.password)
+            self.set_secret("init", self.dify.init_password)
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The environment of every command."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
-        config = {
+    def source(self) -> str:
+        """The text of the program."""
+        return PROGRAM
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """How the instance is reached, and what is wanted there."""
+        return {
             "container": self.dify.api,
             "url": self.dify.url,
             "email": self.email,
@@ -319,62 +312,6 @@ class Program:
             "apps": self.apps,
             "keep": self.keep,
         }
-        return {
-            **kept,
-            **engine_env(),
-            "PULUMI_BACKEND_URL": f"file://{self.home / 'state'}",
-            "PULUMI_CONFIG_PASSPHRASE": "test",
-            "PULUMI_SKIP_UPDATE_CHECK": "1",
-            "PULUMI_STACK": "test",
-            "CONSOLE_TEST": json.dumps(config),
-        }
-
-    def pulumi(self, *arguments: str, stdin: str = "") -> Done:
-        """Run `pulumi` and return what it said, whatever its exit code."""
-        started = time.monotonic()
-        done = subprocess.run(
-            ["pulumi", *arguments],
-            cwd=self.home,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PULUMI_SECONDS,
-            check=False,
-        )
-        seconds = time.monotonic() - started
-        return Done(code=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=seconds)
-
-    def set_secret(self, name: str, value: str) -> None:
-        """Set one secret setting."""
-        done = self.pulumi("config", "set", "--secret", name, stdin=value)
-        assert done.code == 0, done.told
-
-    def try_up(self, *, refresh: bool = True) -> Done:
-        """Deploy, after a refresh as the kit does it."""
-        return self.pulumi("up", "--yes", "--skip-preview", *(["--refresh"] if refresh else []))
-
-    def up(self) -> dict[str, int]:
-        """Deploy, demand success, and return what happened: operation -> count."""
-        done = self.try_up()
-        assert done.code == 0, done.told
-        history = self.pulumi("stack", "history", "--json", "--page-size", "1")
-        changes: dict[str, int] = json.loads(history.stdout)[0]["resourceChanges"]
-        return changes
-
-    def destroy(self) -> Done:
-        """Destroy, and demand success."""
-        done = self.pulumi("destroy", "--yes", "--skip-preview", "--refresh")
-        assert done.code == 0, done.told
-        return done
-
-    def steps(self, *arguments: str) -> dict[str, str]:
-        """Return what a preview would do: resource name -> operation, without what stays the same."""
-        done = self.pulumi("preview", "--json", *arguments)
-        assert done.code == 0, done.told
-        steps = json.loads(done.stdout).get("steps", [])
-        kept = {"same", "read", "refresh"}
-        return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps if step["op"] not in kept}
 
     def output(self, app: str) -> Mapping[str, str]:
         """Return an app's id, mode and key."""
@@ -382,12 +319,3 @@ class Program:
         assert done.code == 0, done.told
         found: dict[str, dict[str, str]] = json.loads(done.stdout)
         return found[app]
-
-    def on_disk(self) -> list[bytes]:
-        """Return every file that Pulumi wrote."""
-        return [path.read_bytes() for path in self.home.rglob("*") if path.is_file()]
-
-    def copy(self, home: Path) -> "Program":
-        """Return this program as it is now, to be changed without changing this one."""
-        shutil.copytree(self.home, home)
-        return replace(self, home=home)

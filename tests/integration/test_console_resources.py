@@ -31,7 +31,7 @@ from infra.resources.console_transport import (
     Request,
     TransportError,
 )
-from tests.integration.small_dify import ADMIN_EMAIL, Program, SmallDify, built
+from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify, built
 from tests.integration.stacks import CHECKOUT, wait_until
 
 ECHO = app_file("echo-chat").read_text(encoding="utf-8")
@@ -63,15 +63,15 @@ def claimed(dify: SmallDify) -> SmallDify:
 
 
 @pytest.fixture(scope="module")
-def new_program(one_dify: SmallDify, tmp_path_factory: pytest.TempPathFactory) -> Program:
+def new_program(one_dify: SmallDify, tmp_path_factory: pytest.TempPathFactory) -> ConsoleProgram:
     """A program with one app, nothing of it deployed. Not to be changed: to be copied."""
-    return Program(dify=one_dify, home=tmp_path_factory.mktemp("new") / "program", apps={"echo": ECHO})
+    return ConsoleProgram(dify=one_dify, home=tmp_path_factory.mktemp("new") / "program", apps={"echo": ECHO})
 
 
 @pytest.fixture(scope="module")
 def deployed_program(
-    one_dify: SmallDify, new_program: Program, tmp_path_factory: pytest.TempPathFactory
-) -> Program:
+    one_dify: SmallDify, new_program: ConsoleProgram, tmp_path_factory: pytest.TempPathFactory
+) -> ConsoleProgram:
     """The program after its first deployment, which its instance has saved. Not to be changed: to be copied."""
     one_dify.empty()
     program = new_program.copy(tmp_path_factory.mktemp("deployed") / "program")
@@ -81,14 +81,14 @@ def deployed_program(
 
 
 @pytest.fixture
-def program(dify: SmallDify, new_program: Program, tmp_path: Path) -> Program:
+def program(dify: SmallDify, new_program: ConsoleProgram, tmp_path: Path) -> ConsoleProgram:
     """A program with one app, nothing of it deployed, before a new instance."""
     assert dify.sql("select count(*) from accounts") == "0"
     return new_program.copy(tmp_path / "program")
 
 
 @pytest.fixture
-def deployed(one_dify: SmallDify, deployed_program: Program, tmp_path: Path) -> Program:
+def deployed(one_dify: SmallDify, deployed_program: ConsoleProgram, tmp_path: Path) -> ConsoleProgram:
     """The program and its instance as the first deployment left them."""
     one_dify.restore()
     return deployed_program.copy(tmp_path / "program")
@@ -391,7 +391,7 @@ def test_killed_while_a_key_is_made_leaves_no_key_behind(claimed: SmallDify) -> 
 # The resources.
 
 
-def test_life_of_the_resources(deployed: Program) -> None:
+def test_life_of_the_resources(deployed: ConsoleProgram) -> None:
     dify = deployed.dify
     echo = deployed.output("echo")
     assert echo["mode"] == MODE
@@ -413,7 +413,7 @@ def test_life_of_the_resources(deployed: Program) -> None:
     assert len(dify.console().keys(echo["id"])) == 1
 
 
-def test_no_secret_is_readable_in_the_state_or_told(program: Program) -> None:
+def test_no_secret_is_readable_in_the_state_or_told(program: ConsoleProgram) -> None:
     told = program.try_up(refresh=False).told
     program.set_secret("password", "Another-password-2")
     told += program.try_up().told
@@ -428,7 +428,7 @@ def test_no_secret_is_readable_in_the_state_or_told(program: Program) -> None:
     assert program.dify.key_works(key)
 
 
-def test_changed_dsl_keeps_app_and_key(deployed: Program) -> None:
+def test_changed_dsl_keeps_app_and_key(deployed: ConsoleProgram) -> None:
     before = deployed.output("echo")
 
     deployed.apps = {"echo": saying("Changed.")}
@@ -447,7 +447,9 @@ def test_changed_dsl_keeps_app_and_key(deployed: Program) -> None:
     ("table", "lost"),
     [("api_tokens", {"key-echo": "create"}), ("apps", {"app-echo": "create", "key-echo": "create"})],
 )
-def test_what_was_deleted_by_hand_is_made_again(deployed: Program, table: str, lost: dict[str, str]) -> None:
+def test_what_was_deleted_by_hand_is_made_again(
+    deployed: ConsoleProgram, table: str, lost: dict[str, str]
+) -> None:
     before = deployed.output("echo")
     deployed.dify.sql(f"delete from {table}")
 
@@ -459,7 +461,7 @@ def test_what_was_deleted_by_hand_is_made_again(deployed: Program, table: str, l
     assert deployed.dify.key_works(after["key"])
 
 
-def test_emptied_database_is_claimed_again(deployed: Program) -> None:
+def test_emptied_database_is_claimed_again(deployed: ConsoleProgram) -> None:
     deployed.dify.empty()
 
     changes = deployed.up()
@@ -469,7 +471,7 @@ def test_emptied_database_is_claimed_again(deployed: Program) -> None:
     assert deployed.dify.login_failures() == 0
 
 
-def test_instance_of_a_stranger_is_a_clear_error(program: Program) -> None:
+def test_instance_of_a_stranger_is_a_clear_error(program: ConsoleProgram) -> None:
     stranger = program.dify.console(email="stranger@example.com", password="Strange-password-1")
     stranger.claim("stranger", program.dify.init_password)
 
@@ -483,7 +485,7 @@ def test_instance_of_a_stranger_is_a_clear_error(program: Program) -> None:
     assert program.dify.sql("select count(*) from apps") == "0"
 
 
-def test_changed_password_and_name_are_changed_in_dify(deployed: Program) -> None:
+def test_changed_password_and_name_are_changed_in_dify(deployed: ConsoleProgram) -> None:
     before = deployed.output("echo")
     new = "Another-password-2"
     deployed.set_secret("password", new)
@@ -498,7 +500,7 @@ def test_changed_password_and_name_are_changed_in_dify(deployed: Program) -> Non
     assert set(deployed.up()) == {"same"}
 
 
-def test_password_changed_in_the_console_fails_until_the_setting_follows(deployed: Program) -> None:
+def test_password_changed_in_the_console_fails_until_the_setting_follows(deployed: ConsoleProgram) -> None:
     new = "Another-password-2"
     deployed.dify.console().change_password(new)
 
@@ -513,7 +515,7 @@ def test_password_changed_in_the_console_fails_until_the_setting_follows(deploye
     assert deployed.steps("--refresh") == {}
 
 
-def test_new_email_needs_the_console(deployed: Program) -> None:
+def test_new_email_needs_the_console(deployed: ConsoleProgram) -> None:
     deployed.email = "other@example.com"
 
     failed = deployed.try_up()
@@ -526,7 +528,7 @@ def test_new_email_needs_the_console(deployed: Program) -> None:
     assert deployed.steps("--refresh") == {}
 
 
-def test_database_that_is_away_does_not_fail_a_refresh(deployed: Program) -> None:
+def test_database_that_is_away_does_not_fail_a_refresh(deployed: ConsoleProgram) -> None:
     database = deployed.dify.client.containers.get(f"{deployed.dify.prefix}-postgres")
     database.stop()
     try:
@@ -541,7 +543,7 @@ def test_database_that_is_away_does_not_fail_a_refresh(deployed: Program) -> Non
     assert deployed.steps() == {}
 
 
-def test_destroy_works_without_api_and_nothing_piles_up(deployed: Program) -> None:
+def test_destroy_works_without_api_and_nothing_piles_up(deployed: ConsoleProgram) -> None:
     before = deployed.output("echo")
     deployed.dify.client.containers.get(deployed.dify.api).remove(force=True)
     try:
@@ -558,7 +560,7 @@ def test_destroy_works_without_api_and_nothing_piles_up(deployed: Program) -> No
     assert not deployed.dify.key_works(before["key"])
 
 
-def test_app_is_deleted_when_it_is_not_to_be_kept(program: Program) -> None:
+def test_app_is_deleted_when_it_is_not_to_be_kept(program: ConsoleProgram) -> None:
     program.keep = False
     program.up()
 
@@ -567,7 +569,7 @@ def test_app_is_deleted_when_it_is_not_to_be_kept(program: Program) -> None:
     assert program.dify.sql("select count(*) from apps") == "0"
 
 
-def test_two_programs_worth_of_apps_sign_in_once(program: Program) -> None:
+def test_two_programs_worth_of_apps_sign_in_once(program: ConsoleProgram) -> None:
     program.apps = {f"echo-{number}": ECHO for number in range(4)}
     since = int(time.time())
 
