@@ -257,7 +257,9 @@ def _clients(entry: Entry, settings: Settings, tenants: Mapping[str, Tenant]) ->
         child.only(CLIENT_KEYS)
         tenant = child.text("tenant", TENANT, TENANT_RULE)
         if tenant not in tenants:
-            child.fail("tenant", f"names {tenant}, which tenants.json lacks: add it there, or remove the client")
+            child.fail(
+                "tenant", f"names {tenant}, which tenants.json lacks: add it there, or remove the client"
+            )
         method = child.values.get("auth_method", "client_secret")
         if not isinstance(method, str) or method not in AUTH_METHODS:
             child.fail("auth_method", f"must be one of {', '.join(AUTH_METHODS)}")
@@ -293,7 +295,9 @@ def _token_seconds(entry: Entry, default: int) -> int:
 def _hashes(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
     stored = entry.values.get("secrets")
     if not isinstance(stored, list) or not 1 <= len(stored) <= MOST_SECRETS:
-        entry.fail("secrets", f"must be a list of 1 to {MOST_SECRETS} hashes, as `dify-kit client` makes them")
+        entry.fail(
+            "secrets", f"must be a list of 1 to {MOST_SECRETS} hashes, as `dify-kit client` makes them"
+        )
     hashes = []
     for each in stored:
         if not isinstance(each, str) or not HASH.fullmatch(each):
@@ -319,7 +323,9 @@ def _client_keys(entry: Entry) -> tuple[jose.VerificationKey, ...]:
         key = public_key(jwk)
         if key is None or not key.algorithms:
             smallest = jose.SMALLEST_RSA_BITS
-            entry.fail(where, f"must be an EC key (P-256, P-384, P-521) or an RSA key of {smallest} bits or more")
+            entry.fail(
+                where, f"must be an EC key (P-256, P-384, P-521) or an RSA key of {smallest} bits or more"
+            )
         found.append(key)
     if len({key.kid for key in found}) != len(found):
         entry.fail("jwks.keys", "has the same kid twice: give each key its own")
@@ -352,7 +358,13 @@ def _url(entry: Entry, key: str, *, bare: bool = False) -> str:
         usable = bool(parts.hostname) and (parts.port is None or 0 < parts.port <= MOST_PORT)
     except ValueError:
         usable = False
-    if not usable or parts.scheme not in {"https", "http"} or parts.query or parts.fragment or "@" in parts.netloc:
+    if (
+        not usable
+        or parts.scheme not in {"https", "http"}
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
         entry.fail(key, "must be a URL such as https://dify.example.com, without user, query or fragment")
     if bare and parts.path:
         entry.fail(key, "must have no path, not even a slash at the end")

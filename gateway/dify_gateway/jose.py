@@ -77,7 +77,7 @@ def parse(text: str) -> Unverified:
     if not COMPACT.fullmatch(text):
         raise BadTokenError("not a compact JWS")
     header, claims, signature = (_decode(part) for part in text.split("."))
-    return Unverified(text=text, header=_object(header), claims=_object(claims), signature=signature)
+    return Unverified(text=text, header=json_object(header), claims=json_object(claims), signature=signature)
 
 
 def verify(token: Unverified, keys: Sequence[VerificationKey], algorithms: Iterable[str]) -> None:
@@ -148,7 +148,8 @@ def _decode(part: str) -> bytes:
     return data
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object that bytes hold; repeated members and NaN are refused. Raises BadTokenError."""
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):

@@ -81,13 +81,19 @@ def rotate(
 
 def read_document(document: object) -> tuple[SigningKey, ...]:
     """Check a document and return its keys, in its order."""
-    if not isinstance(document, Mapping) or set(document) != {"keys"} or not isinstance(document["keys"], list):
+    if (
+        not isinstance(document, Mapping)
+        or set(document) != {"keys"}
+        or not isinstance(document["keys"], list)
+    ):
         raise KeyDocumentError('must be {"keys": [...]}, as `dify-kit keys rotate signing` writes it')
     keys = tuple(_read_key(f"keys[{number}]", entry) for number, entry in enumerate(document["keys"]))
     if len({key.kid for key in keys}) != len(keys):
         raise KeyDocumentError("two keys have the same kid: remove one of them")
     if not any(key.secret and key.retired_at is None for key in keys):
-        raise KeyDocumentError("no key can sign: exactly the newest needs its private part `d` and no `retired_at`")
+        raise KeyDocumentError(
+            "no key can sign: exactly the newest needs its private part `d` and no `retired_at`"
+        )
     return keys
 
 
@@ -115,12 +121,14 @@ def _read_key(where: str, entry: object) -> SigningKey:
         raise KeyDocumentError(f"{where} has unknown members {', '.join(unknown)}: remove them")
     for name, value in {"kty": "EC", "crv": CURVE, "use": "sig", "alg": ALGORITHM}.items():
         if entry.get(name) != value:
-            raise KeyDocumentError(f"{where}.{name} must be {value}: this service signs with {ALGORITHM} only")
+            raise KeyDocumentError(
+                f"{where}.{name} must be {value}: this service signs with {ALGORITHM} only"
+            )
     if not isinstance(entry.get("kid"), str) or not entry["kid"]:
         raise KeyDocumentError(f"{where}.kid must be a text")
     times = {name: entry.get(name) for name in ("created_at", "use_from", "retired_at")}
-    for name, value in times.items():
-        if type(value) is not int and (name != "retired_at" or value is not None):
+    for name, moment in times.items():
+        if type(moment) is not int and (name != "retired_at" or moment is not None):
             raise KeyDocumentError(f"{where}.{name} must be a whole number of seconds since 1970")
     material = {name: entry[name] for name in (*PUBLIC_MEMBERS, "d") if name in entry}
     try:

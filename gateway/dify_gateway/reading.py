@@ -32,7 +32,9 @@ class Entry:
         """Refuse keys that nobody reads: a typing error must not silently mean the default."""
         unknown = [key for key in self.values if key not in known]
         if unknown:
-            self.fail(unknown[0], f"is not a known key: remove it, or write one of {', '.join(sorted(known))}")
+            self.fail(
+                unknown[0], f"is not a known key: remove it, or write one of {', '.join(sorted(known))}"
+            )
 
     def text(self, key: str, pattern: re.Pattern[str], fix: str, default: str | None = None) -> str:
         """Return a text that matches a pattern as a whole."""
@@ -55,7 +57,9 @@ class Entry:
             self.fail(key, "must be true or false")
         return value
 
-    def texts(self, key: str, allowed: Collection[str], default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    def texts(
+        self, key: str, allowed: Collection[str], default: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
         """Return a list of different texts out of a set, not empty, in the file's order."""
         value = self.values.get(key, default)
         names = ", ".join(sorted(allowed))
