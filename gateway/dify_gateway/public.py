@@ -148,6 +148,7 @@ def _add_errors(app: Flask) -> None:
 def _authenticated(answer: Callable[[], Response]) -> Response:
     """Let Authlib answer, unless the request is malformed or its sender has failed too often."""
     client, address = _claimed_client(request), _address(request)
+    g.claimed = client
     g.loaded.state.check_failures(client, address)
     _check_form(request)
     # Authlib would stumble over some headers that cannot be read; nothing in one can be right.
@@ -231,7 +232,7 @@ def _log(response: Response) -> None:
 def _about_refusal() -> dict[str, Any]:
     """Return who was refused and why. A client id that is not configured may be a secret in the wrong place."""
     problem = g.get("refused")
-    client = g.loaded.release.clients.get(_claimed_client(request)) if "loaded" in g else None
+    client = g.loaded.release.clients.get(g.get("claimed", ""))
     return {
         "client": client.id if client else "",
         "tenant": client.tenant if client else "",

@@ -15,6 +15,7 @@ from authlib.oauth2.rfc6749 import (
     OAuth2Request,
     TokenMixin,
     UnsupportedGrantTypeError,
+    UnsupportedTokenTypeError,
 )
 from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant
 from authlib.oauth2.rfc6750 import BearerTokenGenerator
@@ -54,7 +55,7 @@ class FormRequest(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
     """
 
     def __init__(self, request: Request) -> None:
-        super().__init__(request.method, f"https://gateway{request.path}", request.headers)
+        super().__init__(request.method, f"https://gateway{request.path}", headers=request.headers)
         self._form = request.form
         self.payload = FormPayload(request)
 
@@ -199,6 +200,9 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
         g.refused = error
         if isinstance(error, InvalidClientError):
             return unauthenticated()
+        if isinstance(error, UnsupportedTokenTypeError):
+            # RFC 7009 takes its errors from RFC 6749, where this one is no 401.
+            error.status_code = 400
         if isinstance(error, UnsupportedGrantTypeError):
             # Authlib's own description quotes what was sent.
             known = "The grant_type is client_credentials"
