@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.unit.gateway.forge import N, Forge, b64, compact, es256, public_jwk, rs256, unb64
+from tests.unit.gateway.forge import Forge, N, b64, compact, es256, public_jwk, rs256, unb64
 
 Case = Callable[[Forge], str]
 
@@ -132,7 +132,9 @@ CASES: dict[str, Case] = {
     },
     "alg none, right signature": _header(alg="none"),
     "HS256 with the public key as PEM": lambda f: "Bearer " + f.hmac_signed(f.public_pem()),
-    "HS256 with the PEM without its last newline": lambda f: "Bearer " + f.hmac_signed(f.public_pem().strip()),
+    "HS256 with the PEM without its last newline": lambda f: (
+        "Bearer " + f.hmac_signed(f.public_pem().strip())
+    ),
     "HS256 with the public key as DER": lambda f: "Bearer " + f.hmac_signed(f.public_der()),
     "HS256 with the public JWK": lambda f: "Bearer " + f.hmac_signed(compact(public_jwk(f.key, f.kid))),
     "HS256 with x": lambda f: "Bearer " + f.hmac_signed(unb64(public_jwk(f.key, f.kid)["x"])),
@@ -206,13 +208,17 @@ CASES: dict[str, Case] = {
     "other audience": _claims(aud="https://other.example"),
     "audience missing": _claims(aud=None),
     "audience empty": _claims(aud=""),
-    "audience a list with ours": lambda f: "Bearer " + f.with_claims(aud=[f.audience, "https://other.example"]),
+    "audience a list with ours": lambda f: (
+        "Bearer " + f.with_claims(aud=[f.audience, "https://other.example"])
+    ),
     "audience with more behind": lambda f: "Bearer " + f.with_claims(aud=f.audience + ".evil.example"),
     "subject another client": _claims(sub="other"),
     "subject missing": _claims(sub=None),
     "unknown client": _claims(sub="nobody", client_id="nobody"),
     "disabled client": _claims(sub="disabled", client_id="disabled"),
-    "client in other case": lambda f: "Bearer " + f.with_claims(sub=f.client.upper(), client_id=f.client.upper()),
+    "client in other case": lambda f: (
+        "Bearer " + f.with_claims(sub=f.client.upper(), client_id=f.client.upper())
+    ),
     "client a number": _claims(client_id=1, sub=1),
     "client a list": lambda f: "Bearer " + f.with_claims(client_id=[f.client]),
     "client id missing": _claims(client_id=None),
@@ -262,7 +268,9 @@ CASES: dict[str, Case] = {
     "signature missing": lambda f: "Bearer " + f.unsigned(f.header, f.claims) + ".",
     "signature one byte short": _signature(lambda data: data[:-1]),
     "signature one byte long": _signature(lambda data: data + b"\0"),
-    "signature with zeros in front of each number": _signature(lambda data: b"\0" + data[:32] + b"\0" + data[32:]),
+    "signature with zeros in front of each number": _signature(
+        lambda data: b"\0" + data[:32] + b"\0" + data[32:]
+    ),
     "signature in DER": _der_signature,
     "signature all zeros": _signature(lambda _data: bytes(64)),
     "r zero": _signature(lambda data: bytes(32) + data[32:]),
@@ -280,8 +288,9 @@ CASES: dict[str, Case] = {
     # Spellings.
     "padding": _part(2, lambda text: text + "=="),
     "unused bits set": _part(2, _same_bytes_other_text),
-    "standard base64": lambda f: "Bearer " + f.valid().replace(
-        f.valid().split(".")[0], base64.b64encode(compact(f.header) + b" ?>~").decode()
+    "standard base64": lambda f: (
+        "Bearer "
+        + f.valid().replace(f.valid().split(".")[0], base64.b64encode(compact(f.header) + b" ?>~").decode())
     ),
     "space inside": _part(1, lambda text: text[:9] + " " + text[9:]),
     "newline inside": _part(1, lambda text: text[:9] + "\n" + text[9:]),

@@ -28,7 +28,9 @@ def test_hashes_differ_and_fit() -> None:
         assert client_secrets.matches(SECRET, (client_secrets.parse_hash(stored),))
 
 
-@pytest.mark.parametrize("other", ["", "x", SECRET + "x", SECRET[:-1], SECRET.swapcase(), "\ud800", "x" * 100_000])
+@pytest.mark.parametrize(
+    "other", ["", "x", SECRET + "x", SECRET[:-1], SECRET.swapcase(), "\ud800", "x" * 100_000]
+)
 def test_other_secrets_do_not_fit(other: str) -> None:
     stored = client_secrets.parse_hash(client_secrets.hash_secret(SECRET))
 
@@ -40,7 +42,9 @@ def test_nothing_fits_nobody() -> None:
     assert not client_secrets.matches("", ())
 
 
-@pytest.mark.parametrize("chosen", ["", "password", "dks_", "dks_" + "a" * 42, "dks_" + "a" * 44, "dks_" + "!" * 43])
+@pytest.mark.parametrize(
+    "chosen", ["", "password", "dks_", "dks_" + "a" * 42, "dks_" + "a" * 44, "dks_" + "!" * 43]
+)
 def test_chosen_secrets_are_refused_without_being_told(chosen: str) -> None:
     with pytest.raises(client_secrets.SecretError) as problem:
         client_secrets.hash_secret(chosen)
@@ -50,7 +54,15 @@ def test_chosen_secrets_are_refused_without_being_told(chosen: str) -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    ["", "x", "md5$a$b", "sha256-v1$a", "sha256-v1$a$b", "sha256-v1$!!$!!", "sha256-v1$" + "A" * 22 + "$" + "A" * 42],
+    [
+        "",
+        "x",
+        "md5$a$b",
+        "sha256-v1$a",
+        "sha256-v1$a$b",
+        "sha256-v1$!!$!!",
+        "sha256-v1$" + "A" * 22 + "$" + "A" * 42,
+    ],
 )
 def test_other_formats_are_refused(stored: str) -> None:
     with pytest.raises(client_secrets.SecretError):
@@ -74,6 +86,8 @@ def test_the_kit_needs_no_web_framework_for_it(module: str) -> None:
         "print(sorted({'flask', 'authlib', 'redis', 'limits', 'gunicorn'} & set(sys.modules)))"
     )
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
 
     assert done.stdout.strip() == "[]"

@@ -17,7 +17,9 @@ def attempt(world: World, client: str, secret: str, address: str) -> Any:
 
 
 def test_guesses_for_a_client_are_limited(world: World) -> None:
-    statuses = [attempt(world, "acme-app", OTHER_SECRET, "192.0.2.1").status_code for _ in range(PER_CLIENT + 3)]
+    statuses = [
+        attempt(world, "acme-app", OTHER_SECRET, "192.0.2.1").status_code for _ in range(PER_CLIENT + 3)
+    ]
 
     assert statuses == [401] * PER_CLIENT + [429] * 3
 
@@ -61,7 +63,8 @@ def test_an_address_that_tries_many_clients_is_limited(world: World) -> None:
 
 def test_addresses_of_one_ipv6_network_count_together(world: World) -> None:
     statuses = [
-        attempt(world, "acme-app", OTHER_SECRET, f"2001:db8:1:2::{n:x}").status_code for n in range(PER_CLIENT + 1)
+        attempt(world, "acme-app", OTHER_SECRET, f"2001:db8:1:2::{n:x}").status_code
+        for n in range(PER_CLIENT + 1)
     ]
 
     assert statuses[-1] == 429
@@ -143,10 +146,12 @@ class TestWithoutRedis:
         assert world.token().status_code == 200
 
 
-def test_a_redis_that_hangs_is_not_asked_by_every_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redis_that_hangs_is_not_asked_by_every_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
 
-    def hang(self: redis.Redis, *args: Any, **_options: Any) -> None:
+    def hang(_self: redis.Redis, *args: Any, **_options: Any) -> None:
         asked.append(str(args[0]))
         raise redis.TimeoutError("Timeout reading from socket")
 

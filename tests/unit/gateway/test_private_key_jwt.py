@@ -166,7 +166,9 @@ def test_bad_assertions_are_refused_alike(world: World, signer: ClientForge, nam
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("alg ", "signature", "kid", "claims"))])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.startswith(("alg ", "signature", "kid", "claims"))]
+)
 def test_hostile_tokens_are_no_assertions_either(world: World, name: str) -> None:
     assert authenticate(world, CASES[name](world.forge).removeprefix("Bearer ")).status_code == 401
 
@@ -192,7 +194,9 @@ def test_an_assertion_beside_a_secret_is_refused(world: World, signer: ClientFor
 
 
 def test_failures_count_for_the_client_that_the_assertion_names(world: World, signer: ClientForge) -> None:
-    statuses = [authenticate(world, signer.sign(signer.header, signer.claims, ACCESS)).status_code for _ in range(6)]
+    statuses = [
+        authenticate(world, signer.sign(signer.header, signer.claims, ACCESS)).status_code for _ in range(6)
+    ]
 
     assert statuses == [401] * 5 + [429]
 

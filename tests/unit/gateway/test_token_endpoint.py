@@ -219,7 +219,9 @@ def test_parameters_in_the_address_are_refused(world: World) -> None:
     query = {**GRANT, "client_id": "acme-app", "client_secret": SECRET}
 
     assert_error(
-        world.public.post("/oauth/token", query_string=query, content_type="application/x-www-form-urlencoded"),
+        world.public.post(
+            "/oauth/token", query_string=query, content_type="application/x-www-form-urlencoded"
+        ),
         400,
         "invalid_request",
     )
@@ -245,7 +247,9 @@ def test_another_client_id_in_the_form_is_refused(world: World) -> None:
     data = {**GRANT, "client_id": "globex-app"}
 
     assert_error(
-        world.public.post("/oauth/token", data=data, headers=basic("acme-app", SECRET)), 400, "invalid_request"
+        world.public.post("/oauth/token", data=data, headers=basic("acme-app", SECRET)),
+        400,
+        "invalid_request",
     )
 
 
@@ -267,7 +271,9 @@ def test_other_methods_are_refused(world: World, path: str) -> None:
     assert "POST" in answer.headers["Allow"]
 
 
-@pytest.mark.parametrize("path", ["/verify", "/healthz", "/oauth/verify", "/oauth/../verify", "/oauth/healthz", "/"])
+@pytest.mark.parametrize(
+    "path", ["/verify", "/healthz", "/oauth/verify", "/oauth/../verify", "/oauth/healthz", "/"]
+)
 def test_what_nginx_alone_may_ask_is_not_there(world: World, path: str) -> None:
     answer = world.public.get(path, headers={"Authorization": "Bearer " + world.forge.valid()})
 

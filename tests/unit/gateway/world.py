@@ -1,7 +1,6 @@
 """A gateway for tests: a configuration in a directory, a Redis in memory, and both of its applications."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,8 +109,8 @@ class World:
         return Client(public.create_app(self.service))
 
     @property
-    def redis(self) -> redis.Redis:
-        """The Redis that the gateway uses."""
+    def redis(self) -> Any:
+        """The Redis that the gateway uses: a fake one, untyped as its answers are."""
         return fakeredis.FakeRedis(server=self.redis_server, db=5)
 
     def release(self, revision: str, files: Mapping[str, Any]) -> bool:
@@ -152,7 +151,7 @@ def ask(service: Service, authorization: str | None, path: str = "/verify", meth
     told: list[tuple[int, dict[str, str]]] = []
 
     def start(status: str, headers: list[tuple[str, str]]) -> None:
-        told.append((int(status.split()[0]), dict(headers)))
+        told.append((int(status.split(maxsplit=1)[0]), dict(headers)))
 
     data = b"".join(internal.create_app(service)(environ, start))
     return Verdict(*told[0], json.loads(data) if data else None)
@@ -186,8 +185,3 @@ def make_world(
         issuer=ISSUER, audience=AUDIENCE, kid=KID, client="acme-app", tenant="acme", key=SIGNING_KEY
     )
     return World(directory=directory, service=service, redis_server=redis_server, forge=forge, states=states)
-
-
-def owner() -> str:
-    """Return the name of this process's file in the workers' directory."""
-    return str(os.getpid())
