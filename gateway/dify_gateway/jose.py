@@ -34,6 +34,7 @@ KEY_TYPES: Final = {
 SMALLEST_RSA_BITS = 2048
 # Members that change what the signature covers, or how the rest is to be read.
 DEMANDING = ("crit", "b64", "zip", "enc")
+MOST_BRACKETS = 500
 # Keys with one kid that are tried; a set with more of them is broken.
 MOST_CANDIDATES = 4
 
@@ -150,6 +151,9 @@ def _decode(part: str) -> bytes:
 
 def json_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object that bytes hold; repeated members and NaN are refused. Raises BadTokenError."""
+    # How deep the parser goes differs between Python's versions, and there is no use for it here.
+    if data.count(b"[") + data.count(b"{") > MOST_BRACKETS:
+        raise BadTokenError("nested too deeply")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
