@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from dify_gateway.state import State, UnavailableError
 
 # A client that was removed is refused this long after the switch, plus the 4 s of nginx's cached verdicts.
 POLL_SECONDS = 0.5
+# How often Redis is asked about its own settings.
+ADVICE_SECONDS = 30
 CURRENT = "current"
 
 Mark = tuple[str, tuple[tuple[int, int, int], ...]]
@@ -48,6 +51,8 @@ class Service:
         self._seen: Mark | None = None
         self._problem = "no configuration was read yet"
         self._redis_problem = ""
+        self._advice = ""
+        self._advised_at = float("-inf")
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
@@ -70,8 +75,8 @@ class Service:
             self._seen = mark
             try:
                 self._take(config.load(Path(mark[0]), Path(mark[0]).name))
-            except FileError as problem:
-                self._problem = str(problem)
+            except Exception as problem:  # noqa: BLE001  # whatever it is, what is served must go on
+                self._problem = str(problem) if isinstance(problem, FileError) else type(problem).__name__
                 kept = self._loaded.release.revision if self._loaded else ""
                 log.write("configuration refused", level="error", problem=self._problem, still_serving=kept)
                 self._report()
@@ -95,10 +100,9 @@ class Service:
         self._stopped.set()
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the configuration and the issuers; nothing of it stops the service."""
-        return [each for each in [self._problem] if each] + (
-            self._loaded.issuers.problems() if self._loaded else []
-        )
+        """Return what is wrong with the configuration, Redis and the issuers; nothing of it stops the service."""
+        told = [self._problem, self._advice, *(self._loaded.issuers.problems() if self._loaded else [])]
+        return [each for each in told if each]
 
     def _take(self, release: config.Release) -> None:
         before = self._loaded
@@ -156,6 +160,9 @@ class Service:
             if problem != self._redis_problem:
                 log.write("redis", level="error" if problem else "info", problem=problem or "none any more")
             self._redis_problem = problem
+            if time.monotonic() - self._advised_at > ADVICE_SECONDS:
+                self._advised_at = time.monotonic()
+                self._advice = self._loaded.state.advice()
 
     def _repeat(self, name: str, step: Callable[[], object], pause: float) -> None:
         while not self._stopped.is_set():

@@ -20,6 +20,7 @@ ANSWER_SECONDS = 0.4
 # After a failure the next calls fail at once, so that a Redis that hangs does not occupy every thread.
 PAUSE_SECONDS = 0.25
 LONGEST_MEMORY_WAIT = 1.5
+KEEPS_ALL = "noeviction"
 LONGEST_PROBLEM = 160
 
 
@@ -108,6 +109,18 @@ class State:
             raise UnavailableError("Redis remembers from a later moment: the clocks of two machines differ")
         if missing > 0:
             time.sleep(missing)
+
+    def advice(self) -> str:
+        """Say whether Redis may drop what it was told to remember; empty when it does not, or does not tell."""
+        try:
+            with self._reaching():
+                told = self._commands("info", "memory")
+        except UnavailableError:
+            return ""
+        policy = told.get("maxmemory_policy", KEEPS_ALL)
+        if not int(told.get("maxmemory", 0)) or policy == KEEPS_ALL:
+            return ""
+        return f"Redis may evict revoked tokens (maxmemory-policy {policy}): set it to {KEEPS_ALL}"
 
     def close(self) -> None:
         """Close the connections."""

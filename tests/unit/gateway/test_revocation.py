@@ -6,6 +6,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+import redis
 
 from tests.unit.gateway.forge import N, b64, es256, unb64
 from tests.unit.gateway.world import AUDIENCE, ISSUER, OTHER_SECRET, SECRET, World
@@ -149,6 +150,32 @@ def test_introspection_needs_a_client(world: World) -> None:
     answer = introspect(world, world.issued(), secret=OTHER_SECRET)
 
     assert (answer.status_code, answer.json["error"]) == (401, "invalid_client")
+
+
+def test_a_token_of_our_key_for_another_issuer_is_not_ours(world: World) -> None:
+    foreign = world.forge.with_claims(iss="https://staging.dify.example.com")
+
+    assert introspect(world, foreign).json == {"active": False}
+
+
+@pytest.mark.parametrize(
+    ("told", "advice"),
+    [
+        ({"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, ""),
+        ({"maxmemory": 1000, "maxmemory_policy": "noeviction"}, ""),
+        ({}, ""),
+        ({"maxmemory": 1000, "maxmemory_policy": "volatile-lru"}, "maxmemory-policy volatile-lru"),
+    ],
+)
+def test_a_redis_that_may_forget_is_a_problem(
+    world: World, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], advice: str
+) -> None:
+    monkeypatch.setattr(redis.Redis, "info", lambda *_args: told)
+
+    world.service._remember()
+
+    problems = world.verify(None, "/healthz").body["problems"]
+    assert [advice in problem for problem in problems] == [True] * bool(advice)
 
 
 class TestLostMemory:

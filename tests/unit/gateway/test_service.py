@@ -199,6 +199,20 @@ def test_a_broken_file_keeps_the_old_configuration(
     assert world.verify(None, "/healthz").body["status"] == "ok"
 
 
+def test_an_unforeseen_problem_keeps_the_old_configuration(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("dify_gateway.config.load", broken)
+
+    assert not world.release("2", documents())
+
+    assert world.verify("Bearer " + world.forge.valid()).status == 200
+    assert world.verify(None, "/healthz").body["problems"] == ["ZeroDivisionError"]
+
+
 def test_a_broken_file_is_complained_about_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.release("2", {**documents(), "keys.json": "{"})
     for _ in range(5):
