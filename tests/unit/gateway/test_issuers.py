@@ -175,6 +175,18 @@ def test_one_key_without_kid(idp_world: World) -> None:
     assert idp_world.verify(token({"alg": "RS256"})).status == 200
 
 
+def test_without_a_kid_there_must_be_nothing_to_choose(idp_world: World, idp: Idp) -> None:
+    idp.set_keys(IDP, public_jwk(RSA_KEY, "rsa-1"), public_jwk(NEW_RSA_KEY, "rsa-2"))
+
+    assert idp_world.verify(token({"alg": "RS256"})).status == 401
+
+
+def test_two_keys_with_one_kid_are_both_tried(idp_world: World, idp: Idp) -> None:
+    idp.set_keys(IDP, public_jwk(NEW_RSA_KEY, "rsa-1"), public_jwk(RSA_KEY, "rsa-1"))
+
+    assert idp_world.verify(token()).status == 200
+
+
 REFUSED: dict[str, Callable[[], str]] = {
     "wrong audience": lambda: token(aud="other"),
     "audience missing": lambda: token(aud=None),
