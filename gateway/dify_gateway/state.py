@@ -14,10 +14,12 @@ from redis.retry import Retry
 
 from dify_gateway.config import Settings
 
-# nginx waits one second for a verdict; both attempts of a command must fit.
-CONNECT_SECONDS = 0.4
-ANSWER_SECONDS = 0.4
-# After a failure the next calls fail at once, so that a Redis that hangs does not occupy every thread.
+# nginx waits one second for a verdict, and answers 503 itself after that.
+CONNECT_SECONDS = 0.5
+ANSWER_SECONDS = 0.8
+# After failures in a row the next calls fail at once, so that a Redis that hangs does not occupy every thread. A
+# single one may be a machine that is busy.
+FAILURES_BEFORE_PAUSE = 2
 PAUSE_SECONDS = 0.25
 LONGEST_MEMORY_WAIT = 1.5
 KEEPS_ALL = "noeviction"
@@ -56,6 +58,7 @@ class State:
         self._clock = clock
         self._limits = settings.limits
         self._paused_until = 0.0
+        self._failures = 0
         self._storage_pool = pool
         self._limiter: FixedWindowRateLimiter | None = None
 
@@ -168,8 +171,11 @@ class State:
             raise UnavailableError("Redis did not answer a moment ago")
         try:
             yield
+            self._failures = 0
         except (redis.RedisError, OSError, ValueError) as problem:
-            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            self._failures += 1
+            if self._failures >= FAILURES_BEFORE_PAUSE:
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
             # What Redis says quotes no value of ours, and may be long.
             raise UnavailableError(f"Redis: {type(problem).__name__}: {problem}"[:LONGEST_PROBLEM]) from None
 

@@ -146,6 +146,21 @@ class TestWithoutRedis:
         assert world.token().status_code == 200
 
 
+def test_one_failure_in_passing_does_not_stop_the_next_verdict(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bearer = "Bearer " + world.forge.valid()
+    with monkeypatch.context() as once:
+        once.setattr(redis.Redis, "mget", _timeout)
+        assert world.verify(bearer).status == 503
+
+    assert world.verify(bearer).status == 200
+
+
+def _timeout(*_args: Any) -> None:
+    raise redis.TimeoutError
+
+
 def test_a_redis_that_hangs_is_not_asked_by_every_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

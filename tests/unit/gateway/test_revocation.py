@@ -207,6 +207,12 @@ class TestLostMemory:
 
         assert world.verify(f"Bearer {token}").status == 401
 
+    def test_no_token_is_issued_that_could_not_be_revoked(self, world: World) -> None:
+        """Another machine's clock is ahead: what is issued now would be refused at once."""
+        world.redis.set("dify-gateway:memory-since", str(int(time.time()) + 60))
+
+        assert world.token().status_code == 503
+
     def test_a_restart_that_kept_the_data_changes_nothing(self, world: World) -> None:
         revoked, kept = world.issued(), world.issued()
         revoke(world, revoked)

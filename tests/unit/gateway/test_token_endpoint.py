@@ -227,6 +227,20 @@ def test_parameters_in_the_address_are_refused(world: World) -> None:
     )
 
 
+def test_an_address_with_a_query_is_refused_though_the_body_is_right(world: World) -> None:
+    data = {**GRANT, "client_id": "acme-app", "client_secret": SECRET}
+
+    assert_error(world.public.post("/oauth/token?x=1", data=data), 400, "invalid_request")
+
+
+def test_multipart_bodies_are_refused(world: World) -> None:
+    data = {**GRANT, "client_id": "acme-app", "client_secret": SECRET}
+
+    answer = world.public.post("/oauth/token", data=data, content_type="multipart/form-data")
+
+    assert_error(answer, 400, "invalid_request")
+
+
 @pytest.mark.parametrize("name", ["grant_type", "scope", "client_id", "client_secret"])
 def test_repeated_parameters_are_refused(world: World, name: str) -> None:
     form = {**GRANT, "client_id": "acme-app", "client_secret": SECRET, "scope": "chat"}
