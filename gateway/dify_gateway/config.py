@@ -1,0 +1,371 @@
+"""What the service is told: config.json, tenants.json, clients.json and keys.json of one release, checked."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey, import_key
+
+from dify_gateway import client_secrets, jose, keys
+from dify_gateway.reading import Entry, FileError, read
+
+FILES = ("config.json", "tenants.json", "clients.json", "keys.json")
+# What a token may be allowed to do. Which routes each of them opens is decided in nginx.
+SCOPES = ("chat", "workflows", "files", "conversations", "llm")
+SECRET_BASIC, SECRET_POST, PRIVATE_KEY = "client_secret_basic", "client_secret_post", "private_key_jwt"
+AUTH_METHODS: Final = {
+    # A client with a secret may send it either way, as the article does and as libraries do by default.
+    "client_secret": frozenset({SECRET_BASIC, SECRET_POST}),
+    SECRET_BASIC: frozenset({SECRET_BASIC}),
+    SECRET_POST: frozenset({SECRET_POST}),
+    PRIVATE_KEY: frozenset({PRIVATE_KEY}),
+}
+EXTERNAL_ALGORITHMS = ("RS256", "PS256", "ES256")
+MOST_SECRETS = 2
+MOST_CLIENT_KEYS = 10
+SHORTEST_TOKEN_SECONDS = 60
+DEFAULT_TOKEN_SECONDS = 3600
+MOST_PORT = 65_535
+
+CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+APP_KEY = re.compile(r"app-[A-Za-z0-9_-]{8,64}", re.ASCII)
+ANY_TEXT = re.compile(r"[ -~]{1,512}", re.ASCII)
+WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+HASH = re.compile(r"[A-Za-z0-9_$-]{1,200}", re.ASCII)
+CA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.pem", re.ASCII)
+CLIENT_ID_RULE = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or digit"
+TENANT_RULE = "1 to 63 small letters, digits and hyphens, the first not a hyphen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many failed authentications are taken within a window before the answer is 429."""
+
+    failures_per_client: int
+    failures_per_address: int
+    window_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issuer:
+    """An external issuer of access tokens. Either `tenant` or `tenant_claim` is set."""
+
+    issuer: str
+    audience: str
+    jwks_uri: str
+    tenant: str
+    tenant_claim: tuple[str, ...]
+    tenants: tuple[tuple[str, str], ...]
+    scope_claim: tuple[str, ...]
+    subject_claim: str
+    algorithms: tuple[str, ...]
+    skew_seconds: int
+    refresh_seconds: int
+    refetch_seconds: int
+    ca_file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """config.json. `redis_url` may hold a password: never log it."""
+
+    issuer: str
+    audience: str
+    token_seconds: int
+    assertion_seconds: int
+    redis_url: str
+    redis_prefix: str
+    limits: Limits
+    issuers: Mapping[str, Issuer]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tenant:
+    """A tenant: the Dify app key that its calls get, and the name of its class of limits."""
+
+    name: str
+    app_key: str
+    limits: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Client:
+    """An OAuth client. `hashes` are (salt, digest) pairs; `keys` verify its assertions."""
+
+    id: str
+    tenant: str
+    scopes: tuple[str, ...]
+    methods: frozenset[str]
+    hashes: tuple[tuple[bytes, bytes], ...]
+    keys: tuple[jose.VerificationKey, ...]
+    token_seconds: int
+    disabled: bool
+    not_before: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Everything one release directory says. Nothing in it changes after it was read."""
+
+    revision: str
+    directory: Path
+    settings: Settings
+    tenants: Mapping[str, Tenant]
+    clients: Mapping[str, Client]
+    keys: tuple[keys.SigningKey, ...]
+    verification_keys: tuple[jose.VerificationKey, ...]
+
+
+def load(directory: Path, revision: str) -> Release:
+    """Read and check a release directory. Raises FileError with the first problem found."""
+    settings = _settings(read(directory, "config.json"), directory)
+    tenants = _tenants(read(directory, "tenants.json"))
+    clients = _clients(read(directory, "clients.json"), settings, tenants)
+    for issuer in settings.issuers.values():
+        for tenant in ([issuer.tenant] if issuer.tenant else []) + [to for _, to in issuer.tenants]:
+            if tenant not in tenants:
+                raise FileError(
+                    f"config.json: issuers names the tenant {tenant}, which tenants.json lacks: add it there"
+                )
+    signing = _keys(read(directory, "keys.json"))
+    return Release(
+        revision=revision,
+        directory=directory,
+        settings=settings,
+        tenants=tenants,
+        clients=clients,
+        keys=signing,
+        verification_keys=tuple(jose.verification_key(key.jwk) for key in signing),
+    )
+
+
+def _settings(entry: Entry, directory: Path) -> Settings:
+    entry.only({"issuer", "audience", "token_seconds", "assertion_seconds", "redis", "limits", "issuers"})
+    issuer = _url(entry, "issuer", bare=True)
+    redis = entry.inner("redis")
+    redis.only({"url", "prefix"})
+    url = redis.text("url", ANY_TEXT, "redis://[:password@]host[:port]/[db], the password percent-encoded")
+    if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+        redis.fail("url", "must begin with redis://, rediss:// or unix://")
+    limits = entry.inner("limits", {})
+    limits.only({"failures_per_client", "failures_per_address", "window_seconds"})
+    issuers = entry.values.get("issuers", [])
+    if not isinstance(issuers, list) or not all(isinstance(each, Mapping) for each in issuers):
+        entry.fail("issuers", "must be a list of objects")
+    external: dict[str, Issuer] = {}
+    for number, each in enumerate(issuers):
+        child = Entry(entry.file, f"issuers[{number}]", each)
+        read_issuer = _issuer(child, directory)
+        if read_issuer.issuer == issuer or read_issuer.issuer in external:
+            child.fail("issuer", "is this service's own issuer or stands twice: remove one of them")
+        external[read_issuer.issuer] = read_issuer
+    return Settings(
+        issuer=issuer,
+        audience=entry.text("audience", ANY_TEXT, "a text, usually a URL", issuer),
+        token_seconds=_token_seconds(entry, DEFAULT_TOKEN_SECONDS),
+        assertion_seconds=entry.whole("assertion_seconds", 30, 3600, 300),
+        redis_url=url,
+        redis_prefix=redis.text("prefix", ANY_TEXT, "a text", "dify-gateway:"),
+        limits=Limits(
+            failures_per_client=limits.whole("failures_per_client", 1, 10_000, 10),
+            failures_per_address=limits.whole("failures_per_address", 1, 100_000, 50),
+            window_seconds=limits.whole("window_seconds", 1, 3600, 60),
+        ),
+        issuers=external,
+    )
+
+
+def _issuer(entry: Entry, directory: Path) -> Issuer:
+    entry.only(set(Issuer.__dataclass_fields__))
+    if ("tenant" in entry.values) == ("tenant_claim" in entry.values):
+        entry.fail("tenant", "or tenant_claim: exactly one of them says whose calls these are")
+    if "tenants" in entry.values and "tenant_claim" not in entry.values:
+        entry.fail("tenants", "maps the values of tenant_claim: add that, or remove this")
+    mapped = dict(entry.inner("tenants", {}).values)
+    if not all(isinstance(to, str) and TENANT.fullmatch(to) for to in mapped.values()):
+        entry.fail("tenants", f"must map claim values to tenants, each {TENANT_RULE}")
+    ca_file = ""
+    if "ca_file" in entry.values:
+        ca_file = entry.text("ca_file", CA_FILE, "the name of a .pem file of the same release")
+        if not (directory / ca_file).is_file():
+            entry.fail("ca_file", "names a file that this release lacks: add it, or remove the key")
+    return Issuer(
+        issuer=_url(entry, "issuer"),
+        audience=entry.text("audience", ANY_TEXT, "the `aud` that the issuer writes for this API"),
+        jwks_uri=_url(entry, "jwks_uri") if "jwks_uri" in entry.values else "",
+        tenant=entry.text("tenant", TENANT, TENANT_RULE) if "tenant" in entry.values else "",
+        tenant_claim=_claim(entry, "tenant_claim", []),
+        tenants=tuple(sorted(mapped.items())),
+        scope_claim=_claim(entry, "scope_claim", "scope"),
+        subject_claim=entry.text("subject_claim", ANY_TEXT, "the name of a claim", "sub"),
+        algorithms=entry.texts("algorithms", jose.KEY_TYPES, EXTERNAL_ALGORITHMS),
+        skew_seconds=entry.whole("skew_seconds", 0, 300, 30),
+        refresh_seconds=entry.whole("refresh_seconds", 10, 86_400, 300),
+        refetch_seconds=entry.whole("refetch_seconds", 1, 3600, 10),
+        ca_file=ca_file,
+    )
+
+
+def _claim(entry: Entry, key: str, default: str | list[str]) -> tuple[str, ...]:
+    """Return the path of a claim: a text is one name, dots and all; a list goes into nested objects."""
+    value = entry.values.get(key, default)
+    path = [value] if isinstance(value, str) else value
+    if not isinstance(path, list) or not all(isinstance(part, str) and part for part in path):
+        entry.fail(key, "must be the name of a claim, or a list of names that leads into nested objects")
+    if key in entry.values and not path:
+        entry.fail(key, "must name a claim")
+    return tuple(path)
+
+
+def _tenants(entry: Entry) -> dict[str, Tenant]:
+    entry.only({"tenants"})
+    tenants: dict[str, Tenant] = {}
+    owners: dict[str, str] = {}
+    for name, child in entry.children("tenants", TENANT, TENANT_RULE):
+        child.only({"app_key", "limits"})
+        key = child.text("app_key", APP_KEY, "a Dify app key: app- and 8 to 64 letters, digits, _ or -")
+        if key in owners:
+            # Dify trusts the `user` a caller names: two tenants on one app could read each other's conversations.
+            child.fail("app_key", f"is also the tenant {owners[key]}'s: give each tenant an app of its own")
+        owners[key] = name
+        limits = child.text("limits", WORD, "the name of a class of limits", "default")
+        tenants[name] = Tenant(name=name, app_key=key, limits=limits)
+    return tenants
+
+
+CLIENT_KEYS = {
+    "tenant",
+    "scopes",
+    "auth_method",
+    "secrets",
+    "jwks",
+    "token_seconds",
+    "disabled",
+    "not_before",
+}
+
+
+def _clients(entry: Entry, settings: Settings, tenants: Mapping[str, Tenant]) -> dict[str, Client]:
+    entry.only({"clients"})
+    clients: dict[str, Client] = {}
+    for name, child in entry.children("clients", CLIENT_ID, CLIENT_ID_RULE):
+        child.only(CLIENT_KEYS)
+        tenant = child.text("tenant", TENANT, TENANT_RULE)
+        if tenant not in tenants:
+            child.fail(
+                "tenant", f"names {tenant}, which tenants.json lacks: add it there, or remove the client"
+            )
+        method = child.values.get("auth_method", "client_secret")
+        if not isinstance(method, str) or method not in AUTH_METHODS:
+            child.fail("auth_method", f"must be one of {', '.join(AUTH_METHODS)}")
+        has, lacks = ("jwks", "secrets") if method == PRIVATE_KEY else ("secrets", "jwks")
+        if lacks in child.values:
+            child.fail(lacks, f"has no meaning with the auth_method {method}: remove it")
+        clients[name] = Client(
+            id=name,
+            # One object for all clients of a tenant, and one for all with the same scopes: there are many clients.
+            tenant=tenants[tenant].name,
+            scopes=_interned(child.texts("scopes", SCOPES)),
+            methods=AUTH_METHODS[method],
+            hashes=_hashes(child) if has == "secrets" else (),
+            keys=_client_keys(child) if has == "jwks" else (),
+            token_seconds=_token_seconds(child, settings.token_seconds),
+            disabled=child.flag("disabled", default=False),
+            not_before=child.whole("not_before", 0, 2**40, 0),
+        )
+    return clients
+
+
+_SCOPES: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+def _interned(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    return _SCOPES.setdefault(scopes, scopes)
+
+
+def _token_seconds(entry: Entry, default: int) -> int:
+    return entry.whole("token_seconds", SHORTEST_TOKEN_SECONDS, keys.LONGEST_TOKEN_SECONDS, default)
+
+
+def _hashes(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
+    stored = entry.values.get("secrets")
+    if not isinstance(stored, list) or not 1 <= len(stored) <= MOST_SECRETS:
+        entry.fail(
+            "secrets", f"must be a list of 1 to {MOST_SECRETS} hashes, as `dify-kit client` makes them"
+        )
+    hashes = []
+    for each in stored:
+        if not isinstance(each, str) or not HASH.fullmatch(each):
+            entry.fail("secrets", f"must hold hashes of the format {client_secrets.FORMAT}$salt$digest")
+        try:
+            hashes.append(client_secrets.parse_hash(each))
+        except client_secrets.SecretError as problem:
+            entry.fail("secrets", f"holds something that is {problem}: make it with `dify-kit client rotate`")
+    return tuple(hashes)
+
+
+def _client_keys(entry: Entry) -> tuple[jose.VerificationKey, ...]:
+    listed = entry.inner("jwks").values.get("keys")
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MOST_CLIENT_KEYS:
+        entry.fail("jwks.keys", f"must be a list of 1 to {MOST_CLIENT_KEYS} public JWKs")
+    found = []
+    for number, jwk in enumerate(listed):
+        where = f"jwks.keys[{number}]"
+        if not isinstance(jwk, Mapping) or not isinstance(jwk.get("kid"), str):
+            entry.fail(where, "must be a JWK with a kid")
+        if {"d", "p", "q", "k"} & set(jwk):
+            entry.fail(where, "holds a private key: keep that with the client, and put its public part here")
+        key = public_key(jwk)
+        if key is None or not key.algorithms:
+            smallest = jose.SMALLEST_RSA_BITS
+            entry.fail(
+                where, f"must be an EC key (P-256, P-384, P-521) or an RSA key of {smallest} bits or more"
+            )
+        found.append(key)
+    if len({key.kid for key in found}) != len(found):
+        entry.fail("jwks.keys", "has the same kid twice: give each key its own")
+    return tuple(found)
+
+
+def public_key(jwk: Mapping[str, Any]) -> jose.VerificationKey | None:
+    """Return the verification key of a JWK, nothing when it is none that we could use."""
+    if jwk.get("kty") not in {"EC", "RSA"} or "d" in jwk:
+        return None
+    try:
+        key = import_key(dict(jwk))
+        return jose.verification_key(key) if isinstance(key, ECKey | RSAKey) else None
+    except (JoseError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _keys(entry: Entry) -> tuple[keys.SigningKey, ...]:
+    try:
+        return keys.read_document(entry.values)
+    except keys.KeyDocumentError as problem:
+        raise FileError(f"{entry.file}: {problem}") from None
+
+
+def _url(entry: Entry, key: str, *, bare: bool = False) -> str:
+    """Return a URL; a bare one has neither path nor query, as RFC 8414 puts its document under the host."""
+    value = entry.text(key, ANY_TEXT, "a URL")
+    parts = urlsplit(value)
+    try:
+        usable = bool(parts.hostname) and (parts.port is None or 0 < parts.port <= MOST_PORT)
+    except ValueError:
+        usable = False
+    if (
+        not usable
+        or parts.scheme not in {"https", "http"}
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
+        entry.fail(key, "must be a URL such as https://dify.example.com, without user, query or fragment")
+    if bare and parts.path:
+        entry.fail(key, "must have no path, not even a slash at the end")
+    return value

@@ -1,0 +1,155 @@
+"""What nginx alone reaches: /verify, the verdict about a token, and /healthz. Plain WSGI, as it is asked often."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from dify_gateway import jose, log, tokens, workers
+from dify_gateway.service import Loaded, NotLoadedError, Service
+from dify_gateway.state import UnavailableError
+
+# nginx keeps a verdict this long at most: with the poll of the configuration that makes the promised 5 s.
+VERDICT_SECONDS = 4
+RETRY_SECONDS = 1
+BEARER = re.compile(r"bearer ([^ ]+)", re.IGNORECASE | re.ASCII)
+STATUS: Final = {
+    200: "200 OK",
+    401: "401 Unauthorized",
+    404: "404 Not Found",
+    405: "405 Method Not Allowed",
+    500: "500 Internal Server Error",
+    503: "503 Service Unavailable",
+}
+REFUSAL: Final = {
+    "error": "invalid_token",
+    "error_description": "The access token is invalid or has expired",
+}
+UNDECIDED: Final = {
+    "error": "temporarily_unavailable",
+    "error_description": "The service cannot decide now; try again",
+}
+
+Start = Callable[[str, list[tuple[str, str]]], object]
+Headers = dict[str, str]
+Answer = tuple[int, Headers, dict[str, Any]]
+
+
+def create_app(service: Service) -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
+    """Return the internal application."""
+
+    def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        try:
+            status, headers, body = _route(service, environ)
+        except Exception as problem:  # noqa: BLE001  # no answer at all would look like a dead service
+            log.crash("internal request", problem, request_id=_request_id(environ))
+            status, headers, body = 500, {"Cache-Control": "no-store"}, UNDECIDED
+        data = json.dumps(body).encode() if body else b""
+        sent = {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}
+        start(STATUS[status], list(sent.items()))
+        return [data]
+
+    return application
+
+
+def _route(service: Service, environ: dict[str, Any]) -> Answer:
+    path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+    if path not in {"/verify", "/healthz"}:
+        return 404, {"Cache-Control": "no-store"}, {"error": "not_found"}
+    if method not in {"GET", "HEAD"}:
+        return 405, {"Cache-Control": "no-store", "Allow": "GET, HEAD"}, {"error": "invalid_request"}
+    return _verify(service, environ) if path == "/verify" else _health(service)
+
+
+def _verify(service: Service, environ: dict[str, Any]) -> Answer:
+    given = environ.get("HTTP_AUTHORIZATION", "")
+    if not given:
+        return 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"}, REFUSAL
+    try:
+        return _judge_with_news(service, given)
+    except jose.BadTokenError as problem:
+        log.write("token refused", level="warning", reason=str(problem), request_id=_request_id(environ))
+        headers = {
+            "WWW-Authenticate": 'Bearer error="invalid_token"',
+            "Cache-Control": f"max-age={VERDICT_SECONDS}",
+        }
+        return 401, headers, REFUSAL
+    except UnavailableError as problem:
+        log.write("unavailable", level="error", problem=str(problem), request_id=_request_id(environ))
+        return 503, {"Cache-Control": "no-store", "Retry-After": str(RETRY_SECONDS)}, UNDECIDED
+
+
+def _judge_with_news(service: Service, given: str) -> Answer:
+    """Judge a token; before one is refused that a newer configuration may know, look whether there is one.
+
+    Another worker may have read it already and issued this very token.
+    """
+    try:
+        return _judge(service.loaded, given)
+    except (jose.UnknownKeyError, tokens.StaleConfigError):
+        if not service.follow():
+            raise
+        return _judge(service.loaded, given)
+
+
+def _judge(loaded: Loaded, given: str) -> Answer:
+    bearer = BEARER.fullmatch(given)
+    if bearer is None:
+        raise jose.BadTokenError("not a bearer token")
+    release, now = loaded.release, time.time()
+    token = jose.parse(bearer.group(1))
+    if token.claims.get("iss") == release.settings.issuer:
+        own = tokens.verify(release, token, now)
+        if loaded.state.is_revoked(own.jti, own.issued_at):
+            raise jose.BadTokenError("revoked")
+        subject, tenant, scopes, expires_at = own.client_id, own.tenant, own.scopes, float(own.expires_at)
+    else:
+        external = loaded.issuers.verify(token, release.tenants, now)
+        subject, tenant, scopes = external.subject, external.tenant, external.scopes
+        expires_at = external.expires_at
+    target = release.tenants[tenant]
+    seconds = max(0, min(VERDICT_SECONDS, int(expires_at - now)))
+    headers = {
+        "X-Auth-Sub": subject,
+        "X-Auth-Tenant": tenant,
+        "X-Auth-Scopes": " ".join(scopes),
+        "X-Auth-Limits": target.limits,
+        # The tenant's Dify key. nginx puts it into the request to Dify; it appears in no other answer.
+        "X-Auth-Upstream": target.app_key,
+        "Cache-Control": f"max-age={seconds}" if seconds else "no-store",
+    }
+    return 200, headers, {}
+
+
+def _health(service: Service) -> Answer:
+    """Say whether this service can decide: configuration, keys and clients read, Redis answering.
+
+    A configuration that was refused while an older one is served is a problem, but no reason to be restarted.
+    """
+    problems = service.problems()
+    try:
+        loaded = service.loaded
+        loaded.state.wait_for_memory()
+    except NotLoadedError:
+        loaded = None
+    except UnavailableError as problem:
+        problems = [*problems, str(problem)]
+        loaded = None
+    reports = workers.reports()
+    problems += sorted({each["problem"] for each in reports if each["problem"]} - set(problems))
+    body: dict[str, Any] = {
+        "status": "down" if loaded is None else "degraded" if problems else "ok",
+        "problems": problems,
+        # Every worker's own: a change is live when they all name the new one.
+        "revisions": sorted({each["revision"] for each in reports}),
+        "workers": len(reports),
+    }
+    if loaded is not None:
+        release = loaded.release
+        body |= {"clients": len(release.clients), "tenants": len(release.tenants), "keys": len(release.keys)}
+    return 503 if loaded is None else 200, {"Cache-Control": "no-store"}, body
+
+
+def _request_id(environ: dict[str, Any]) -> str:
+    return log.request_id(environ.get("HTTP_X_REQUEST_ID", ""))

@@ -1,0 +1,178 @@
+"""One worker's view of the world: the release it serves, Redis, the external issuers; and how it follows changes."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dify_gateway import config, log, workers
+from dify_gateway.issuers import Fetch, Issuers
+from dify_gateway.reading import FileError
+from dify_gateway.state import State, UnavailableError
+
+# A client that was removed is refused this long after the switch, plus the 4 s of nginx's cached verdicts.
+POLL_SECONDS = 0.5
+# How often Redis is asked about its own settings.
+ADVICE_SECONDS = 30
+CURRENT = "current"
+
+Mark = tuple[str, tuple[tuple[int, int, int], ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A release and the connections that belong to it."""
+
+    release: config.Release
+    state: State
+    issuers: Issuers
+
+
+class NotLoadedError(UnavailableError):
+    """No usable configuration was read yet."""
+
+
+class Service:
+    """Holds what is loaded; replaces it as a whole, and only by something that was checked."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        connect: Callable[[config.Settings], State] = State,
+        fetch: Fetch | None = None,
+    ) -> None:
+        self._directory = directory
+        self._connect = connect
+        self._fetch = fetch
+        self._loaded: Loaded | None = None
+        self._seen: Mark | None = None
+        self._problem = "no configuration was read yet"
+        self._redis_problem = ""
+        self._advice = ""
+        self._advised_at = float("-inf")
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    @property
+    def loaded(self) -> Loaded:
+        """What is served now. A request reads it once. Raises NotLoadedError."""
+        if self._loaded is None:
+            raise NotLoadedError(self._problem)
+        return self._loaded
+
+    def follow(self) -> bool:
+        """Read the configuration when it changed since it was last seen; say whether something new is served.
+
+        A configuration that cannot be used changes nothing, and is reported in the log and by /healthz.
+        """
+        with self._lock:
+            mark = self._mark()
+            if mark == self._seen:
+                return False
+            self._seen = mark
+            try:
+                self._take(config.load(Path(mark[0]), Path(mark[0]).name))
+            except Exception as problem:  # noqa: BLE001  # whatever it is, what is served must go on
+                self._problem = str(problem) if isinstance(problem, FileError) else type(problem).__name__
+                kept = self._loaded.release.revision if self._loaded else ""
+                log.write("configuration refused", level="error", problem=self._problem, still_serving=kept)
+                self._report()
+                return False
+            self._problem = ""
+            self._report()
+            return True
+
+    def start(self) -> None:
+        """Read the configuration and keep following it, in threads that end with the process."""
+        self.follow()
+        for name, step, pause in (
+            ("configuration", self.follow, POLL_SECONDS),
+            ("issuers", self._renew_issuers, 1.0),
+            ("memory", self._remember, 1.0),
+        ):
+            threading.Thread(target=self._repeat, args=(name, step, pause), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._stopped.set()
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the configuration, Redis and the issuers; nothing of it stops the service."""
+        told = [self._problem, self._advice, *(self._loaded.issuers.problems() if self._loaded else [])]
+        return [each for each in told if each]
+
+    def _take(self, release: config.Release) -> None:
+        before = self._loaded
+        same_redis = before is not None and _redis_settings(before.release) == _redis_settings(release)
+        self._loaded = Loaded(
+            release=release,
+            state=before.state if before and same_redis else self._connect(release.settings),
+            issuers=Issuers(
+                release.settings.issuers,
+                release.directory,
+                fetch=self._fetch,
+                before=before.issuers if before else None,
+            ),
+        )
+        if before and not same_redis:
+            before.state.close()
+        log.write(
+            "configuration",
+            revision=release.revision,
+            clients=len(release.clients),
+            tenants=len(release.tenants),
+            keys=[key.kid for key in release.keys],
+            issuers=list(release.settings.issuers),
+        )
+
+    def _mark(self) -> Mark:
+        """Return which directory is the current one, and what tells its files from changed ones."""
+        link = self._directory / CURRENT
+        # Without the link the directory itself is the release: files that were mounted one by one.
+        chosen = os.path.realpath(link if link.is_symlink() or link.exists() else self._directory)
+        files = []
+        for name in config.FILES:
+            try:
+                told = os.stat(f"{chosen}/{name}")  # noqa: PTH116  # twice a second, and before each refusal
+                files.append((told.st_ino, told.st_mtime_ns, told.st_size))
+            except OSError:
+                files.append((0, 0, 0))
+        return chosen, tuple(files)
+
+    def _report(self) -> None:
+        workers.report(self._loaded.release.revision if self._loaded else "", self._problem)
+
+    def _renew_issuers(self) -> None:
+        if self._loaded is not None:
+            self._loaded.issuers.renew_when_due()
+
+    def _remember(self) -> None:
+        """Let Redis remember from the start on, rather than from the first token."""
+        if self._loaded is not None:
+            problem = ""
+            try:
+                self._loaded.state.wait_for_memory()
+            except UnavailableError as unavailable:
+                problem = str(unavailable)
+            if problem != self._redis_problem:
+                log.write("redis", level="error" if problem else "info", problem=problem or "none any more")
+            self._redis_problem = problem
+            if time.monotonic() - self._advised_at > ADVICE_SECONDS:
+                self._advised_at = time.monotonic()
+                self._advice = self._loaded.state.advice()
+
+    def _repeat(self, name: str, step: Callable[[], object], pause: float) -> None:
+        while not self._stopped.is_set():
+            try:
+                step()
+            except Exception as problem:  # noqa: BLE001  # the thread must outlive whatever it meets
+                log.crash(f"{name} thread", problem)
+            self._stopped.wait(pause)
+
+
+def _redis_settings(release: config.Release) -> tuple[object, ...]:
+    settings = release.settings
+    return settings.redis_url, settings.redis_prefix, settings.limits

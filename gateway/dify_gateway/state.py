@@ -1,0 +1,191 @@
+"""What the service keeps in Redis: revoked tokens, used assertions, failed attempts. Without Redis nothing passes."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.storage import RedisStorage
+from limits.strategies import FixedWindowRateLimiter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from dify_gateway.config import Settings
+
+# nginx waits one second for a verdict, and answers 503 itself after that.
+CONNECT_SECONDS = 0.5
+ANSWER_SECONDS = 0.8
+# After failures in a row the next calls fail at once, so that a Redis that hangs does not occupy every thread. A
+# single one may be a machine that is busy.
+FAILURES_BEFORE_PAUSE = 2
+PAUSE_SECONDS = 0.25
+LONGEST_MEMORY_WAIT = 1.5
+KEEPS_ALL = "noeviction"
+LONGEST_PROBLEM = 160
+
+
+class UnavailableError(Exception):
+    """Redis, or an external issuer, did not answer: neither yes nor no may be said."""
+
+
+class TooManyFailuresError(Exception):
+    """An address, or a client at an address, has failed too often. `seconds` is how long to wait."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many failures, {seconds} s to wait")
+        self.seconds = seconds
+
+
+class State:
+    """One worker's connection pool to Redis, and what is kept there.
+
+    `memory_since` is the moment (seconds of the epoch) from which on Redis remembers. It is written when it is
+    missing: a Redis that lost its data cannot know which older tokens were revoked, so those count as revoked.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connect: Callable[[str], redis.ConnectionPool] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        pool = (connect or _pool)(settings.redis_url)
+        self._redis: redis.Redis = redis.Redis(connection_pool=pool)
+        self._prefix = settings.redis_prefix
+        self._clock = clock
+        self._limits = settings.limits
+        self._paused_until = 0.0
+        self._failures = 0
+        self._storage_pool = pool
+        self._limiter: FixedWindowRateLimiter | None = None
+
+    def is_revoked(self, jti: str, issued_at: int) -> bool:
+        """Say whether a token was revoked, or may have been and Redis cannot know. One round trip."""
+        with self._reaching():
+            since, revoked = self._commands("mget", [self._key("memory-since"), self._key("revoked", jti)])
+            return revoked is not None or issued_at < self._memory_since(since)
+
+    def revoke(self, jti: str, issued_at: int, expires_at: int) -> None:
+        """Remember a token as revoked until it expires."""
+        with self._reaching():
+            self._memory_since(self._commands("get", self._key("memory-since")))
+            self._commands("set", self._key("revoked", jti), str(issued_at), exat=expires_at + 1)
+
+    def use_once(self, client: str, jti: str, expires_at: int) -> bool:
+        """Note an assertion as used; false when it was used before."""
+        with self._reaching():
+            return bool(
+                self._commands("set", self._key("assertion", client, jti), "1", nx=True, exat=expires_at)
+            )
+
+    def check_failures(self, client: str, address: str) -> None:
+        """Raise TooManyFailuresError when the client at this address, or the address, has failed too often.
+
+        Failures count per address and per client *at that address*: nobody can lock a client out from elsewhere.
+        """
+        with self._reaching():
+            waits = [
+                self._wait(item, *key)
+                for item, key in self._failure_keys(client, address)
+                if not self._rate_limiter().test(item, *key)
+            ]
+        if waits:
+            raise TooManyFailuresError(max(waits))
+
+    def note_failure(self, client: str, address: str) -> None:
+        """Count a failed authentication."""
+        with self._reaching():
+            for item, key in self._failure_keys(client, address):
+                self._rate_limiter().hit(item, *key)
+
+    def wait_for_memory(self) -> None:
+        """Make sure that Redis remembers from now on, so that a token issued after this call can be revoked.
+
+        Takes up to a second when Redis has just lost its data. Raises UnavailableError when it does not answer.
+        """
+        with self._reaching():
+            missing = self._memory_since(self._commands("get", self._key("memory-since"))) - self._clock()
+        if missing > LONGEST_MEMORY_WAIT:
+            raise UnavailableError("Redis remembers from a later moment: the clocks of two machines differ")
+        if missing > 0:
+            time.sleep(missing)
+
+    def advice(self) -> str:
+        """Say whether Redis may drop what it was told to remember; empty when it does not, or does not tell."""
+        try:
+            with self._reaching():
+                told = self._commands("info", "memory")
+        except UnavailableError:
+            return ""
+        policy = told.get("maxmemory_policy", KEEPS_ALL)
+        if not int(told.get("maxmemory", 0)) or policy == KEEPS_ALL:
+            return ""
+        return f"Redis may evict revoked tokens (maxmemory-policy {policy}): set it to {KEEPS_ALL}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+        self._storage_pool.disconnect()
+
+    def _failure_keys(self, client: str, address: str) -> list[tuple[RateLimitItem, tuple[str, ...]]]:
+        of_address = self._limit(self._limits.failures_per_address)
+        of_client = self._limit(self._limits.failures_per_client)
+        keys: list[tuple[RateLimitItem, tuple[str, ...]]] = [(of_address, ("address", address))]
+        return [*keys, (of_client, ("client", client, address))] if client else keys
+
+    def _limit(self, amount: int) -> RateLimitItem:
+        return RateLimitItemPerSecond(amount, self._limits.window_seconds, f"{self._prefix}failures")
+
+    def _wait(self, item: RateLimitItem, *key: str) -> int:
+        reset = self._rate_limiter().get_window_stats(item, *key).reset_time
+        return max(1, min(item.get_expiry(), round(reset - time.time() + 0.5)))
+
+    def _rate_limiter(self) -> FixedWindowRateLimiter:
+        # Made at the first use: the library asks Redis for its scripts while it is made.
+        if self._limiter is None:
+            self._limiter = FixedWindowRateLimiter(
+                RedisStorage("redis://", connection_pool=self._storage_pool)
+            )
+        return self._limiter
+
+    def _memory_since(self, stored: Any) -> int:  # noqa: ANN401  # whatever Redis holds
+        if stored is not None:
+            return int(stored)
+        # The current second may already have seen a revocation that is lost now.
+        now = int(self._clock()) + 1
+        self._commands("set", self._key("memory-since"), str(now), nx=True)
+        return int(self._commands("get", self._key("memory-since")))
+
+    def _commands(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # redis types its answers as Any
+        return getattr(self._redis, name)(*args, **options)
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        if time.monotonic() < self._paused_until:
+            raise UnavailableError("Redis did not answer a moment ago")
+        try:
+            yield
+            self._failures = 0
+        except (redis.RedisError, OSError, ValueError) as problem:
+            self._failures += 1
+            if self._failures >= FAILURES_BEFORE_PAUSE:
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
+            # What Redis says quotes no value of ours, and may be long.
+            raise UnavailableError(f"Redis: {type(problem).__name__}: {problem}"[:LONGEST_PROBLEM]) from None
+
+
+def _pool(url: str) -> redis.ConnectionPool:
+    return redis.ConnectionPool.from_url(
+        url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        # A connection that a restarted Redis closed is replaced once, at once.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        client_name="dify-gateway",
+    )

@@ -1,0 +1,30 @@
+"""What each worker process serves, in a file of its own: /healthz asks one worker and has to answer for all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+DIRECTORY = Path(os.environ.get("DIFY_GATEWAY_RUN", "/dev/shm/dify-gateway"))  # noqa: S108  # private to the container
+
+
+def report(revision: str, problem: str) -> None:
+    """Say what this process serves, and what it could not read."""
+    DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = DIRECTORY / f".{os.getpid()}"
+    draft.write_text(json.dumps({"revision": revision, "problem": problem}), encoding="utf-8")
+    draft.rename(DIRECTORY / str(os.getpid()))
+
+
+def reports() -> list[dict[str, Any]]:
+    """Return what the living processes reported; files of dead ones are removed."""
+    found = []
+    for path in sorted(DIRECTORY.glob("[0-9]*")):
+        if not Path(f"/proc/{path.name}").exists():
+            path.unlink(missing_ok=True)
+            continue
+        try:
+            found.append({"worker": int(path.name), **json.loads(path.read_text(encoding="utf-8"))})
+        except (OSError, ValueError):
+            continue  # it ended, or is being written
+    return found

@@ -1,0 +1,27 @@
+"""What the server runs: one application for each port. Which port a request came to decides, never what it says."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from dify_gateway import internal, public
+from dify_gateway.service import Service
+
+PUBLIC_PORT = 8090
+INTERNAL_PORT = 8091
+DIRECTORY = "/etc/dify-gateway"
+
+
+def create_application(service: Service) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
+    """Return the application for both ports. SERVER_PORT is the listening socket's own, not a header's."""
+    outside, inside = public.create_app(service), internal.create_app(service)
+
+    def application(environ: dict[str, Any], start: Any) -> Iterable[bytes]:  # noqa: ANN401  # WSGI's callable
+        return (inside if environ["SERVER_PORT"] == str(INTERNAL_PORT) else outside)(environ, start)
+
+    return application
+
+
+service = Service(Path(os.environ.get("DIFY_GATEWAY_CONFIG", DIRECTORY)))
+application = create_application(service)

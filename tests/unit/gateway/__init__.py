@@ -1,0 +1,1 @@
+"""Tests of the OAuth gateway, without an engine."""
