@@ -1,7 +1,6 @@
 """What must be true before anything is changed. The settings themselves are judged by the Pulumi program."""
 
 import shutil
-import socket
 from pathlib import Path
 
 from dify_kit.docker_host import Engine
@@ -10,6 +9,7 @@ from dify_kit.init import default
 from dify_kit.pulumi_cli import shell_hint
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import warn
+from infra.port_guard import bind_problem
 
 _GIB = 1024**3
 _DISK_NEEDED = 2
@@ -49,22 +49,8 @@ def check_port(files: StackFiles, engine: Engine) -> None:
     )
     if publishers:
         raise KitError(f"{PROJECT}:httpPort: {port} is published by container {publishers[0]}", hint)
-    if engine.local() and (problem := _bind_problem(address, port)):
+    if engine.local() and (problem := bind_problem(address, port)):
         raise KitError(f"{PROJECT}:httpPort: {port} on {address} cannot be used: {problem}", hint)
-
-
-def _bind_problem(address: str, port: int) -> str:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the engine does it: a port in TIME_WAIT is free, a listening one is not.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except PermissionError:
-            return ""  # a privileged port; the engine runs as root
-        except OSError as problem:
-            return problem.strerror or str(problem)
-    return ""
 
 
 def check_disk(engine: Engine) -> None:

@@ -601,7 +601,9 @@ class _Reader:
         if storage.type == "s3":
             for part, value in (("bucket", storage.bucket), ("accessKey", storage.access_key)):
                 if not value:
-                    self._problems.add(f"storage.{part}", value, "is empty", "s3 needs it")
+                    self._problems.add(
+                        f"storage.{part}", value, "is empty, and s3 needs it", "set it, or storage.type to fs"
+                    )
             if storage.endpoint:
                 self._origin("storage.endpoint", storage.endpoint)
         return storage

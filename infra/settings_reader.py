@@ -82,7 +82,10 @@ class Section:
         value = self.text(name)
         if value not in options:
             self.problems.add(
-                self.key(name), value, "not a possible value", f"use one of {', '.join(options)}"
+                self.key(name),
+                value,
+                "not a possible value",
+                f"use one of {', '.join(option or 'nothing' for option in options)}",
             )
             return options[0]
         return value

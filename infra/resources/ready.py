@@ -92,6 +92,14 @@ def _finished_seconds_ago(state: dict[str, Any]) -> float:
     return (datetime.now(UTC) - finished).total_seconds()
 
 
+def _end(state: dict[str, Any], restarts: int) -> str:
+    """Say how the container ended, also when it was started again; empty while it runs."""
+    if state["Status"] in {"exited", "dead", "restarting"}:
+        return f"exited with code {state['ExitCode']}"
+    # The engine no longer shows the exit code of the run before.
+    return "exited and was started again" if state["RestartCount"] > restarts else ""
+
+
 def wait_for_job(name: str, probe: ContainerProbe, timeout: float) -> None:
     """Wait until the job's container exited with 0.
 
@@ -137,11 +145,8 @@ def wait_for_service(
         if state is None:
             raise NotReadyError(f"{name}: the container is gone")
         restarts = state["RestartCount"] if restarts is None else restarts
-        if state["Status"] in {"exited", "dead", "restarting"}:
-            raise _fail(name, f"exited with code {state['ExitCode']}", probe)
-        if state["RestartCount"] > restarts:
-            # The engine no longer shows the exit code of the run before.
-            raise _fail(name, "exited and was started again", probe)
+        if end := _end(state, restarts):
+            raise _fail(name, end, probe)
         if state["Status"] == "running":
             if not command:
                 return

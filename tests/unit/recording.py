@@ -93,8 +93,11 @@ def _run(plain: str, stack: str) -> Recorder:
         async def program() -> None:
             runpy.run_path(str(PROGRAM), run_name="__main__")
 
-        # No engine in unit tests: no volumes are there yet.
-        with mock.patch("infra.volume_guard.existing", return_value={}):
+        # No engine in unit tests: no volumes are there yet, and no port is taken.
+        with (
+            mock.patch("infra.volume_guard.existing", return_value={}),
+            mock.patch("infra.port_guard.publishers", return_value=None),
+        ):
             loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
     finally:
         loop.close()

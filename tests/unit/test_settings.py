@@ -12,8 +12,9 @@ from infra.origins import origin_problem
 from infra.project import declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.releases import RELEASES
-from infra.secret_shapes import SHAPES
+from infra.secret_shapes import SECRET_VARIABLES, SHAPES
 from infra.settings import Settings, load, snake
+from infra.settings_reader import shown
 from tests.unit.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)
@@ -111,7 +112,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"logLevel": "verbose"}, "logLevel", "DEBUG, INFO"),
     ({"mail": {"type": "smtp", "from": "a@b.example"}}, "mail.server", "SMTP server"),
     ({"mail": {"type": "smtp", "server": "mail.example.com"}}, "mail.from", "sender"),
-    ({"mail": {"type": "pigeon"}}, "mail.type", "smtp, resend, sendgrid"),
+    ({"mail": {"type": "pigeon"}}, "mail.type", "use one of nothing, smtp, resend, sendgrid"),
     ({"mail": {"type": "resend", "from": "a@b.example"}}, "mailPassword", "--secret"),
     ({"storage": {"type": "s3"}}, "storage.bucket", "s3 needs it"),
     ({"storage": {"type": "s3", "bucket": "b", "accessKey": "k"}}, "storageSecretKey", "--secret"),
@@ -140,6 +141,18 @@ def told(plain: dict[str, Any], secrets: dict[str, str] | None = None) -> list[s
     return [line.removeprefix("  - ") for line in problems]
 
 
+def _secret(key: str) -> bool:
+    last = key.rpartition(".")[2]
+    return last in SHAPES or last in SECRET_VARIABLES
+
+
+def _given(plain: Any, key: str) -> str | int | float | None:
+    """Return the malformed value, when it is a single one under just that key."""
+    for part in key.split("."):
+        plain = plain.get(part) if isinstance(plain, dict) else None
+    return plain if isinstance(plain, str | int | float) and not isinstance(plain, bool) else None
+
+
 @pytest.mark.parametrize(
     ("plain", "key", "hint"), MALFORMED, ids=[f"{c[1]}-{n}" for n, c in enumerate(MALFORMED)]
 )
@@ -149,6 +162,15 @@ def test_malformed_setting_gives_one_clear_error(plain: dict[str, Any], key: str
     named = [problem for problem in problems if problem.startswith(f"dify:{key}:")]
     assert len(named) == 1, problems
     assert hint in named[0]
+    # Key, value (never a secret's, and not of what is not set), reason and fix.
+    valueless = _secret(key) or named[0].startswith(f"dify:{key}: not set")
+    value = "" if valueless else r"(?P<value>'.*'|\".*\"): "
+    parts = re.fullmatch(rf"dify:{re.escape(key)}: {value}(?P<why>.+?); (?P<fix>.+)", named[0])
+    assert parts, named[0]
+    given = _given(plain, key)
+    if given is not None and not valueless:
+        # A malformed name is what is wrong, not its value.
+        assert parts["value"] in {shown(given), shown(key.rpartition(".")[2])}
 
 
 SECRET_PROBLEMS = [
