@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from infra import ports
 from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
+from infra.edge_tls import EdgeTls, edge_tls
 from infra.origins import DEFAULT_PORTS
 from infra.releases import Release
 from infra.settings import CORS_GROUPS, CREDENTIALED_GROUPS, Settings
@@ -91,6 +92,7 @@ class EdgeContext:
     public_scheme: str
     public_port: int
     max_body_megabytes: int
+    tls: EdgeTls | None = None
     revision: str = ""
     workers: str = "2"
     credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
@@ -144,6 +146,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
         max_body_megabytes=upload,
+        tls=edge_tls(settings),
     )
 
 

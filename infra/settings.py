@@ -288,7 +288,8 @@ class _Reader:
         self._release = RELEASES[release]
         images = self._images()
         port = top.integer("httpPort", 1, origins.MAX_PORT)
-        tls_mode = mode_of(top)
+        tls = self._section("tls")
+        tls_mode = mode_of(tls)
         https_port = top.integer("httpsPort", 1, origins.MAX_PORT)
         public_url = (
             self._public_url("http", port) if tls_mode == "off" else self._public_url("https", https_port)
@@ -311,7 +312,7 @@ class _Reader:
             server_names=server_names,
             urls=urls,
             tls=TlsReader(
-                top,
+                tls,
                 self._problems,
                 self._tls_secret,
                 Surroundings(

@@ -66,23 +66,18 @@ class Surroundings:
     names: Sequence[str]
 
 
-def mode_of(top: Section) -> str:
+def mode_of(section: Section) -> str:
     """Return the mode. YAML reads an unquoted `off` as false, and means this."""
-    section = _section(top)
     return "off" if section.raw("mode") is False else section.choice("mode", MODES)
-
-
-def _section(top: Section) -> Section:
-    return top.section("tls", top.defaults["tls"])
 
 
 class TlsReader:
     """Reads `dify:tls` and what belongs to it. Every method reports to the same list of problems."""
 
     def __init__(
-        self, top: Section, problems: Problems, secret: Callable[..., str], around: Surroundings
+        self, section: Section, problems: Problems, secret: Callable[..., str], around: Surroundings
     ) -> None:
-        self._top = top
+        self._section = section
         self._problems = problems
         # (key, required=...) -> the secret's text, empty when it is not set.
         self._secret = secret
@@ -90,7 +85,7 @@ class TlsReader:
 
     def read(self, mode: str) -> Tls:
         """Return the settings of `mode`; only to be used when no problem was reported."""
-        section = _section(self._top)
+        section = self._section
         common: dict[str, Any] = {
             "mode": mode,
             "redirect": section.boolean("redirect"),
