@@ -58,7 +58,12 @@ def problems(certificate: str, key: str, hosts: Sequence[str], now: datetime) ->
                 fix="`pulumi config set --secret dify:tlsCertificate < fullchain.pem`",
             )
         ]
-    return [*_key_problems(chain, key), *_chain_problems(chain), *_dates(chain, now), *_names(chain[0], hosts)]
+    return [
+        *_key_problems(chain, key),
+        *_chain_problems(chain),
+        *_dates(chain, now),
+        *_names(chain[0], hosts),
+    ]
 
 
 def _key_problems(chain: list[x509.Certificate], pem: str) -> Iterator[Problem]:

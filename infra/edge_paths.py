@@ -5,6 +5,7 @@ The configuration is on a volume of its own:
 ::
 
     <EDGE_DIRECTORY>/releases/<revision>/nginx.conf, http/, servers/, ...   root's, read by nginx
+    <EDGE_DIRECTORY>/releases/<revision>/tls/                               certificate and key that the kit knows
     <EDGE_DIRECTORY>/current -> releases/<revision>                         what nginx runs
 
 A recreated or restarted container therefore comes back with the configuration that ran last.
@@ -18,3 +19,9 @@ NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 RUN_DIRECTORY = "/run/edge"
 # While this file exists, answers close their connections: a reload then meets no idle ones.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
+# Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.
+CERTIFICATE_FILE, KEY_FILE = "tls/fullchain.pem", "tls/key.pem"
+# Certificates that certbot gets, on a volume: <PUBLISHED>/current -> <PUBLISHED>/<serial>/{fullchain,key}.pem
+PUBLISHED = "/etc/dify-kit/certificates"
+# The answers to a CA's checks, on a volume.
+CHALLENGES = "/var/lib/dify-kit/challenges"

@@ -1,20 +1,18 @@
 """What the nginx templates may know about TLS: where certificate and key lie, and whom the edge answers."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+import pulumi
+
 from infra import ports
 from infra.certificates import address_of
+from infra.edge_paths import CERTIFICATE_FILE, CHALLENGES, KEY_FILE, PUBLISHED
 from infra.origins import DEFAULT_PORTS
 from infra.settings import Settings
-
-# Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.
-CERTIFICATE_FILE, KEY_FILE = "tls/fullchain.pem", "tls/key.pem"
-# Certificates that certbot gets lie in a volume, which nginx reads.
-PUBLISHED = "/etc/dify-kit/certificates"
-CHALLENGES = "/var/lib/dify-kit/challenges"
 
 # Mozilla's intermediate profile, without its DHE ciphers: they need parameters, and no client needs them.
 CIPHERS = (
@@ -32,14 +30,14 @@ CURVES = ("X25519", "prime256v1", "secp384r1")
 class EdgeTls:
     """TLS as the templates read it, as `edge.tls`.
 
-    `fingerprint` is a part of the text, so that a renewed certificate is a new configuration; empty for
+    `digest` names the chain in the text, so that a renewed certificate is a new configuration; empty for
     acme, whose certificates come and go without the kit. `public_port` is how a redirect names the port, empty
     for 443. `challenges` is the directory of ACME's answers, empty without acme.
     """
 
     certificate: str
     key: str
-    fingerprint: str
+    digest: str
     redirect: bool
     hsts_seconds: int
     public_port: str
@@ -60,7 +58,7 @@ def edge_tls(settings: Settings) -> EdgeTls | None:
     return EdgeTls(
         certificate=f"{PUBLISHED}/current/fullchain.pem" if acme else CERTIFICATE_FILE,
         key=f"{PUBLISHED}/current/key.pem" if acme else KEY_FILE,
-        fingerprint=tls.certificate.fingerprint if tls.certificate else "",
+        digest=hashlib.sha256(tls.certificate.chain.encode()).hexdigest() if tls.certificate else "",
         redirect=tls.redirect,
         hsts_seconds=tls.hsts_seconds,
         public_port="" if port in {None, DEFAULT_PORTS["https"]} else f":{port}",
@@ -74,3 +72,9 @@ def public_files(settings: Settings) -> Mapping[str, str]:
     """Return the files of TLS that are no secret, by their path relative to nginx.conf."""
     certificate = settings.tls.certificate
     return MappingProxyType({CERTIFICATE_FILE: certificate.chain} if certificate else {})
+
+
+def private_files(settings: Settings) -> Mapping[str, pulumi.Output[str]]:
+    """Return the files of TLS that only nginx may read, by their path relative to nginx.conf."""
+    key = settings.tls.key
+    return MappingProxyType({} if key is None else {KEY_FILE: key})

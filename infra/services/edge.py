@@ -38,7 +38,7 @@ def service(settings: Settings) -> ServiceSpec:
         user=str(NGINX_UID),
         entrypoint=("sh", "-c"),
         command=(_START,),
-        ports=(Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address),),
+        ports=_ports(settings),
         mounts=(Mount(volume="edge", path=EDGE_DIRECTORY), Mount(volume="edge_temp", path="/tmp")),  # noqa: S108  # the container's own
         tmpfs={RUN_DIRECTORY: f"size=16m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         health=HealthCheck(
@@ -59,3 +59,11 @@ def service(settings: Settings) -> ServiceSpec:
         limits=limits_of("nginx", settings),
         ready_timeout=60,
     )
+
+
+def _ports(settings: Settings) -> tuple[Port, ...]:
+    plain = Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address)
+    if not settings.tls.on:
+        return (plain,)
+    tls = Port(internal=ports.EDGE_HTTPS, external=settings.https_port, address=settings.bind_address)
+    return (plain, tls)

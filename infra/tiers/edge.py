@@ -7,6 +7,7 @@ import pulumi_docker as docker
 
 from infra import render
 from infra.edge_context import edge_context
+from infra.edge_tls import private_files, public_files
 from infra.platforms.docker import DockerPlatform, Running
 from infra.releases import Release
 from infra.resources.live_config import LiveConfig
@@ -36,8 +37,8 @@ class EdgeTier(pulumi.ComponentResource):
             return LiveConfig(
                 "nginx-config",
                 container=container.id,
-                files=configuration.files,
-                private_files={},
+                files={**configuration.files, **public_files(settings)},
+                private_files=dict(private_files(settings)),
                 revision=configuration.revision,
                 templates={path: render.template_of(path, overrides) for path in configuration.files},
                 owner=edge.NGINX_UID,

@@ -194,7 +194,9 @@ def test_encrypted_key_is_refused() -> None:
     assert "dify:tlsKey: is encrypted with a passphrase" in problems[0]
 
 
-@pytest.mark.parametrize("text", ["no key at all", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"])
+@pytest.mark.parametrize(
+    "text", ["no key at all", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"]
+)
 def test_text_that_is_no_key_is_refused_and_not_shown(text: str) -> None:
     problems = with_files(issue([HOST]), key=text)
 
@@ -299,9 +301,7 @@ def test_private_ca_may_check_a_private_address(tmp_path: Path) -> None:
     root.write_text(CA.pem)
     own = {**ACME["acme"], "directory": "https://ca.internal/acme/directory", "caFile": str(root)}
 
-    found = settings(
-        {**REACHABLE, "bindAddress": "192.168.1.5", "tls": {"mode": "acme", "acme": own}}
-    ).tls
+    found = settings({**REACHABLE, "bindAddress": "192.168.1.5", "tls": {"mode": "acme", "acme": own}}).tls
 
     assert found.acme is not None
     assert found.acme.ca == CA.pem
