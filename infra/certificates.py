@@ -4,6 +4,7 @@ Nothing here shows a key: what is wrong is told in words of our own.
 """
 
 import ipaddress
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,7 +111,7 @@ def _key_problems(chain: list[x509.Certificate], pem: str) -> Iterator[Problem]:
 
 
 def _chain_problems(chain: list[x509.Certificate]) -> Iterator[Problem]:
-    for number, (child, parent) in enumerate(zip(chain, chain[1:], strict=False), start=1):
+    for number, (child, parent) in enumerate(itertools.pairwise(chain), start=1):
         try:
             child.verify_directly_issued_by(parent)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

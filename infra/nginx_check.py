@@ -26,6 +26,10 @@ GIXY_EXCEPTIONS: Mapping[str, str] = MappingProxyType(
             "Dify builds links from the Host header, port included, which $host would lose; other hosts than "
             "server_name never get here, they end in the default server with 444"
         ),
+        "hsts_header": (
+            "HSTS is sent only when dify:tls.hstsSeconds asks for it: browsers remember it for that long, and "
+            "would not come back to a stack that gives TLS up"
+        ),
     }
 )
 

@@ -19,8 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.certificates import Certificate, address_of, describe
 
-# Browsers take server certificates of at most 398 days.
-VALID = timedelta(days=397)
+# Mozilla's profile has a year as the longest life.
+VALID = timedelta(days=365)
 PERIOD = timedelta(days=90)
 # For clients whose clock is behind.
 EARLY = timedelta(days=1)

@@ -51,8 +51,8 @@ def test_certificate_is_valid_on_every_day_and_for_months_to_come(day: datetime)
     ca = x509.load_pem_x509_certificate(made.ca.encode())
 
     assert leaf.not_valid_before_utc < now
-    assert leaf.not_valid_after_utc > now + timedelta(days=300)
-    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc < timedelta(days=398)
+    assert leaf.not_valid_after_utc > now + timedelta(days=270)
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc < timedelta(days=366)
     assert ca.not_valid_after_utc > leaf.not_valid_after_utc
 
 

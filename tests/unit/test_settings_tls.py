@@ -137,7 +137,7 @@ def test_key_in_plain_text_is_refused_without_showing_it() -> None:
         {"tlsCertificate": pair.pem, "tlsKey": pair.key_pem},
     )
     config = dict(pulumi.runtime.config.CONFIG.get())
-    secret = [key for key in config if key not in {"dify:tlsKey"}]
+    secret = [key for key in config if key != "dify:tlsKey"]
     pulumi.runtime.set_all_config(config, secret)
 
     with pytest.raises(pulumi.RunError, match="dify:tlsKey: is stored in plain text") as caught:
@@ -169,7 +169,10 @@ def test_keys_that_browsers_take_are_taken(key: Any) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [rsa.generate_private_key(65537, 1024), ed25519.Ed25519PrivateKey.generate()],
+    [
+        rsa.generate_private_key(65537, 1024),  # noqa: S505  # what is refused
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
 )
 def test_keys_that_browsers_refuse_are_refused(key: Any) -> None:
     problems = with_files(issue([HOST], key=key))
@@ -281,6 +284,7 @@ def test_names_have_to_be_covered(named: list[str], host: str, covered: bool) ->
 
 
 def test_every_host_of_the_stack_has_to_be_covered() -> None:
+    pair = issue([HOST])
     problems = told(
         {
             "publicUrl": f"https://{HOST}",
@@ -288,7 +292,7 @@ def test_every_host_of_the_stack_has_to_be_covered() -> None:
             "serverNames": ["old.example.com"],
             "tls": {"mode": "files"},
         },
-        (lambda pair: {"tlsCertificate": pair.pem, "tlsKey": pair.key_pem})(issue([HOST])),
+        {"tlsCertificate": pair.pem, "tlsKey": pair.key_pem},
     )
 
     assert len(problems) == 2
