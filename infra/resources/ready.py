@@ -19,6 +19,8 @@ TALK_EVERY_SECONDS = 10.0
 # A job that failed longer ago than this was left by an earlier `pulumi up`: it gets another run.
 STALE_JOB_SECONDS = 15.0
 ENGINE_TIMEOUT_SECONDS = 15
+# A health command exits with it when waiting is of no use: somebody has to mend something first.
+HOPELESS = 3
 
 
 class NotReadyError(Exception):
@@ -44,8 +46,8 @@ class ContainerProbe:
             return None
         return {**found["State"], "RestartCount": found["RestartCount"]}
 
-    def check(self, command: list[str]) -> tuple[bool, str]:
-        """Run the health command inside the container: (succeeded, last line of its output)."""
+    def check(self, command: list[str]) -> tuple[int, str]:
+        """Run the health command inside the container: (exit code, last line of its output)."""
         import docker  # noqa: PLC0415
         import requests  # noqa: PLC0415
 
@@ -54,9 +56,9 @@ class ContainerProbe:
             output = self._client.api.exec_start(run["Id"]).decode(errors="replace").strip()
             code = self._client.api.exec_inspect(run["Id"])["ExitCode"]
         except (docker.errors.APIError, requests.exceptions.RequestException) as problem:
-            return False, f"health command could not run: {problem}"
+            return -1, f"health command could not run: {problem}"
         last = output.splitlines()[-1][:300] if output else "no output"
-        return code == 0, f"health command exited with {code}: {last}"
+        return int(code), f"health command exited with {code}: {last}"
 
     def start(self) -> None:
         """Start the stopped container again."""
@@ -109,8 +111,8 @@ def wait_for_service(
 ) -> None:
     """Wait until the health command succeeds (or, without one, the container keeps running).
 
-    Raises NotReadyError as soon as the container exits, restarts or is called unhealthy by the engine, or
-    after `timeout` seconds; the message says what was seen last.
+    Raises NotReadyError as soon as the container exits, restarts, calls itself hopeless or is called unhealthy
+    by the engine, or after `timeout` seconds; the message says what was seen last.
     """
     started = time.monotonic()
     talked = started
@@ -126,9 +128,11 @@ def wait_for_service(
         if state["Status"] == "running":
             if not command:
                 return
-            healthy, seen = probe.check(command)
-            if healthy:
+            code, seen = probe.check(command)
+            if code == 0:
                 return
+            if code == HOPELESS:
+                raise _fail(name, f"will not get ready: {seen}", probe)
             if state.get("Health", {}).get("Status") == "unhealthy":
                 raise _fail(name, f"is unhealthy: {seen}", probe)
         else:

@@ -217,6 +217,7 @@ def test_http2_is_offered_and_works(local: TlsEdge) -> None:
         ["curl", "-sk", "--http2", *asked, f"https://localhost:{ports.EDGE_HTTPS}/v1/info"]
     )
     assert code == 0, output
+    assert isinstance(output, bytes)
     text = output.decode().lower()
     assert text.endswith("2 200")
     assert f"access-control-allow-origin: {ORIGIN}" in text

@@ -128,8 +128,8 @@ class TlsEdge:
             target = self.directory / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
-        for path in (self.directory, *self.directory.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o444)
+        for made in (self.directory, *self.directory.rglob("*")):
+            made.chmod(0o755 if made.is_dir() else 0o444)
 
     def _answers(self) -> bool:
         if self.nginx.status == "exited":
