@@ -47,12 +47,12 @@ exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 """
 
 
-def volumes(settings: Settings) -> tuple[str, ...]:
+def volumes() -> tuple[str, ...]:
     """Return the logical names of the edge's volumes: its configuration, and bodies on their way through.
 
-    They are made anew by the next `up`: they go with the stack.
+    Both are made anew by the next `up`: they go with the stack.
     """
-    return ("edge", "edge_temp", *certificates.passing_volumes(settings))
+    return ("edge", "edge_temp")
 
 
 def service(settings: Settings) -> ServiceSpec:

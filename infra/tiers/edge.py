@@ -46,7 +46,8 @@ class EdgeTier(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=container),
             )
 
-        platform.add_volumes(edge.volumes(settings), parent=self, keep=False)
+        passing = (*edge.volumes(), *certificates.passing_volumes(settings))
+        platform.add_volumes(passing, parent=self, keep=False)
         platform.add_volumes(certificates.lasting_volumes(settings), parent=self)
         self.running: dict[str, Running] = dict(before)
         for spec in certificates.preparing(settings):
