@@ -90,7 +90,6 @@ def getting(settings: Settings) -> tuple[ServiceSpec, ...]:
             health=HealthCheck(
                 command=("python3", SCRIPT, "check"), interval=30, timeout=10, start_period=READY_SECONDS
             ),
-            read_only=True,
             limits=limits_of(CERTBOT, settings),
             ready_timeout=READY_SECONDS,
         ),

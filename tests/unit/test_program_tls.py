@@ -77,7 +77,6 @@ def test_certbot_runs_as_nginx_without_any_capability_or_socket() -> None:
 
     assert certbot["user"] == nginx["user"] == "101"
     assert certbot["capabilities"] == {"drops": ["ALL"], "adds": []}
-    assert certbot["readOnly"] is True
     assert not certbot.get("ports")
     for one in containers.values():
         assert not [mount for mount in one.get("volumes", []) if "hostPath" in mount]
