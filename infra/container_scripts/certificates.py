@@ -33,8 +33,8 @@ CERTBOT_SECONDS = 300
 FIRST_PAUSE, LONGEST_PAUSE = 120.0, 3600.0
 JITTER = 0.1
 PLACEHOLDER_DAYS = 7
-# So long is a failure news. `up` ends with it then, instead of waiting for the next try.
-FRESH_SECONDS = 60.0
+# So long is a failure news, and ends an `up` at once. An `up` that comes later waits for the next try.
+FRESH_SECONDS = 20.0
 HOPELESS = 3
 # certbot renews at a third of the life; at a sixth something has been going wrong for long.
 LAST_PART = 6

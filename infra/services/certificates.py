@@ -79,7 +79,8 @@ def getting(settings: Settings) -> tuple[ServiceSpec, ...]:
             image="certbot",
             networks=(APP,),
             after=("nginx",),
-            user=str(UID),
+            # With its group: certbot's image does not know this user.
+            user=f"{UID}:{UID}",
             entrypoint=("python3", SCRIPT),
             command=("run",),
             environment=_environment(settings, acme),

@@ -162,7 +162,7 @@ def test_failure_is_kept_with_the_cas_words(where: Place, certbot: Certbot) -> N
     assert certificates.check(where) == certificates.HOPELESS
 
 
-def test_failure_is_news_for_a_minute(
+def test_failure_is_news_for_a_moment(
     where: Place, certbot: Certbot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(where)

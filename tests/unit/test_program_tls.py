@@ -75,7 +75,7 @@ def test_certbot_runs_as_nginx_without_any_capability_or_socket() -> None:
     containers = run_program(ACME).of(CONTAINER)
     certbot, nginx = containers["certbot"], containers["nginx"]
 
-    assert certbot["user"] == nginx["user"] == "101"
+    assert (certbot["user"], nginx["user"]) == ("101:101", "101")
     assert certbot["capabilities"] == {"drops": ["ALL"], "adds": []}
     assert not certbot.get("ports")
     for one in containers.values():
