@@ -47,7 +47,7 @@ class Certbot:
         self.commands: list[list[str]] = []
         self.pair: Pair | None = issue(NAMES)
         self.words = ""
-        monkeypatch.setattr(certificates.subprocess, "run", self.run)
+        monkeypatch.setattr(subprocess, "run", self.run)
 
     def run(self, command: Sequence[str], **_: Any) -> "subprocess.CompletedProcess[str]":
         self.commands.append(list(command))
@@ -119,13 +119,13 @@ def test_same_certificate_is_published_once(where: Place) -> None:
 
 def test_only_the_certificate_before_is_kept(where: Place, certbot: Certbot) -> None:
     prepare(where)
-    for _ in range(4):
-        certbot.pair = issue(NAMES)
+    pairs = [issue(NAMES) for _ in range(4)]
+    for certbot.pair in pairs:
         attempt(where)
 
     kept = [path for path in where.published.iterdir() if path.is_dir() and not path.is_symlink()]
     assert len(kept) == 2
-    assert served(where) == certbot.pair.certificate
+    assert served(where) == pairs[-1].certificate
 
 
 @pytest.mark.usefixtures("certbot")
@@ -169,7 +169,7 @@ def test_failure_is_news_for_a_moment(
     certbot.pair = None
     attempt(where)
     later = time.time() + certificates.FRESH_SECONDS + 1
-    monkeypatch.setattr(certificates.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
 
     assert certificates.check(where) == 1
 
@@ -225,7 +225,7 @@ def test_certbot_that_hangs_is_a_failure(where: Place, monkeypatch: pytest.Monke
     def hang(command: Sequence[str], timeout: float, **_: Any) -> None:
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(certificates.subprocess, "run", hang)
+    monkeypatch.setattr(subprocess, "run", hang)
 
     assert not attempt(where)
     assert "did not finish within 300 s" in problem_of(where, time.time())
@@ -251,7 +251,7 @@ def test_loop_gets_sleeps_and_starts_over(
         if len(slept) == 3:
             raise SystemExit(0)
 
-    monkeypatch.setattr(certificates.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(SystemExit):
         certificates.run(where)
 
