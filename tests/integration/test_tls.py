@@ -1,5 +1,6 @@
 """What the edge offers by TLS, and to whom: the policy, the redirect, and the names that get nothing."""
 
+import asyncio
 import json
 import socket
 import ssl
@@ -24,13 +25,25 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
     check_server_against_tls_configuration,
 )
 
+from dify_kit import rendering
 from infra import ports
 from tests.certificates import issue
 from tests.integration.tls_edge import ORIGIN, TlsEdge
+from tests.unit.test_render_tls import tls_settings
 
 TWO_YEARS = 63072000
 NAME = "dify.test"
 PREFLIGHT = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loop() -> Iterator[None]:
+    """Lend Pulumi an event loop: the settings hold secrets as its outputs."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +278,15 @@ def test_without_the_redirect_both_ports_serve(named: TlsEdge) -> None:
 def test_nginx_complains_of_nothing(local: TlsEdge, named: TlsEdge) -> None:
     for edge in (local, named):
         assert not [line for line in edge.logs.splitlines() if "[warn]" in line or "[emerg]" in line]
+
+
+@pytest.mark.parametrize("mode", ["selfsigned", "files", "acme"])
+def test_rendering_is_accepted_by_nginx_and_shows_no_key(mode: str, tmp_path: Path) -> None:
+    found = tls_settings(mode)
+
+    rendering.write(found, tmp_path / "out")
+    rendering.check(found, tmp_path / "out")
+
+    texts = [path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(texts) > 10
+    assert not [text for text in texts if "PRIVATE KEY" in text]
