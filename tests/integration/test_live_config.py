@@ -72,7 +72,8 @@ class Nginx:
             "private_files": {},
             "revision": configuration.revision,
             "templates": {},
-            "owner": edge_service.NGINX_UID,
+            # Pulumi hands numbers over as floats.
+            "owner": float(edge_service.NGINX_UID),
             **more,
         }
 

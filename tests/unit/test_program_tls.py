@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from dify_kit.init import KEPT_VOLUMES
 from tests.unit.recording import CONTAINER, DYNAMIC, VOLUME, Recorder, run_program
 
 ACME: dict[str, Any] = {
@@ -88,3 +89,11 @@ def test_nginx_watches_for_certificates_with_acme_alone() -> None:
 
     assert "readlink /etc/dify-kit/certificates/current" in with_acme
     assert "readlink" not in without
+
+
+def test_what_outlives_the_stack_is_what_the_command_line_can_delete() -> None:
+    volumes = run_program(ACME).of(VOLUME)
+    # Volumes that are made anew carry the name of the stack alone.
+    lasting = {name.removeprefix("volume-") for name, one in volumes.items() if len(one["labels"]) > 1}
+
+    assert lasting == set(KEPT_VOLUMES)
