@@ -176,7 +176,9 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         "needs_stack": ""
         if run.target.deployment
         else "they look at the stack's containers or exports, and --url knows neither",
-        "needs_https": "" if run.target.https_origins else "they look at TLS, which the edge does not speak here",
+        "needs_https": ""
+        if run.target.https_origins
+        else "they look at TLS, which the edge does not speak here",
         "needs_key": ""
         if run.target.key
         else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
@@ -376,7 +378,12 @@ def pages(
     assert run.browser is not None
     try:
         with browsing(
-            run.browser, target.v1, redact=redact, patience=patience, verify=run.options.verify and not run.target.ca
+            run.browser,
+            target.v1,
+            redact=redact,
+            patience=patience,
+            # Chromium takes no authority from here; test_tls judges the certificate.
+            verify=run.options.verify and not target.ca,
         ) as pages:
             yield pages
     except BrowserError as problem:
