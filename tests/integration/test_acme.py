@@ -67,7 +67,7 @@ class Site:
 
 @dataclass
 class Visitors:
-    """Clients with kept-alive connections that POST without pause, and count what does not come back."""
+    """Clients with kept-alive connections that POST all the time, and count what does not come back."""
 
     site: Site
     number: int = 8
@@ -101,6 +101,8 @@ class Visitors:
                     self.answers += not problem
                     if problem:
                         self.lost.append(problem)
+                # Below the limits of the edge, all of them together.
+                self._stop.wait(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,9 @@ def test_renewal_under_load_loses_no_request(secure: Stack, tmp_path: Path) -> N
     assert after == secure.outputs()["tls"]["sha256"]
     assert secure.container("nginx").id == nginx
     assert load.lost == {}
-    assert set(load.statuses) == {401}
+    # Dify's own answer, or that of a limit: nothing that the reload made.
+    assert 401 in load.statuses
+    assert set(load.statuses) <= {401, 429}
     assert load.total > 500
 
 
