@@ -4,7 +4,7 @@ from pathlib import Path
 
 from infra import container_scripts
 from infra.edge_paths import CHALLENGES, PUBLISHED
-from infra.networks import APP
+from infra.networks import ACME
 from infra.service import File, HealthCheck, Mount, ServiceSpec
 from infra.services.limits import limits_of
 from infra.settings import Settings
@@ -77,7 +77,7 @@ def getting(settings: Settings) -> tuple[ServiceSpec, ...]:
         ServiceSpec(
             name=CERTBOT,
             image="certbot",
-            networks=(APP,),
+            networks=(ACME,),
             after=("nginx",),
             # With its group: certbot's image does not know this user.
             user=f"{UID}:{UID}",

@@ -6,6 +6,7 @@ import pytest
 
 from dify_kit.init import KEPT_VOLUMES
 from tests.unit.recording import CONTAINER, DYNAMIC, VOLUME, Recorder, run_program
+from tests.unit.test_program import networks_of
 
 ACME: dict[str, Any] = {
     "publicUrl": "https://dify.example.com",
@@ -79,6 +80,10 @@ def test_certbot_runs_as_nginx_without_any_capability_or_socket() -> None:
     assert (certbot["user"], nginx["user"]) == ("101:101", "101")
     assert certbot["capabilities"] == {"drops": ["ALL"], "adds": []}
     assert not certbot.get("ports")
+    # The volume is all that it shares with the others.
+    alone = {name for name, one in containers.items() if "acme" in networks_of(one)}
+    assert (alone, networks_of(certbot)) == ({"certbot"}, {"acme"})
+    assert containers["certificates"]["networkMode"] == "none"
     for one in containers.values():
         assert not [mount for mount in one.get("volumes", []) if "hostPath" in mount]
 
