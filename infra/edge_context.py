@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from infra import ports
+from infra import edge_errors, ports
+from infra.edge_limits import EdgeLimits, edge_limits
 from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
+from infra.edge_routes import EdgeLocation, EdgeRoute, locations
 from infra.edge_tls import EdgeTls, edge_tls
 from infra.origins import DEFAULT_PORTS
 from infra.releases import Release
@@ -35,26 +37,6 @@ ALLOWED_HEADERS = (
 )
 EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-After")
 
-ERRORS: Mapping[int, tuple[str, str]] = MappingProxyType(
-    {
-        400: ("bad_request", "The request could not be understood."),
-        401: ("unauthorized", "Authentication is required."),
-        403: ("forbidden", "Access is not allowed."),
-        404: ("not_found", "There is nothing here."),
-        405: ("method_not_allowed", "The method is not allowed here."),
-        413: ("request_too_large", "The request body is larger than this server accepts."),
-        414: ("uri_too_long", "The address is longer than this server accepts."),
-        429: ("too_many_requests", "Too many requests. Wait as long as Retry-After says."),
-        494: ("headers_too_large", "The request headers are larger than this server accepts."),
-        500: ("internal_error", "The edge failed."),
-        501: ("not_implemented", "The method is not supported."),
-        502: ("service_unavailable", "The service is starting or restarting. Try again."),
-        503: ("service_unavailable", "The service is starting or restarting. Try again."),
-        504: ("gateway_timeout", "No answer in time. The request may have been carried out."),
-        505: ("version_not_supported", "The HTTP version is not supported."),
-    }
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeService:
@@ -62,23 +44,6 @@ class EdgeService:
 
     name: str
     port: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EdgeRoute:
-    """One route: how nginx matches it, whose policy applies, who answers."""
-
-    prefix: str
-    group: str
-    service: str
-    max_body_megabytes: int | None
-
-    @property
-    def matches(self) -> tuple[str, ...]:
-        """The location matches: a prefix ends at a slash, so that /v1 does not catch /v10."""
-        if self.prefix.endswith("/"):
-            return (self.prefix,)
-        return (f"= {self.prefix}", f"{self.prefix}/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +57,19 @@ class EdgeContext:
     public_scheme: str
     public_port: int
     max_body_megabytes: int
+    limits: EdgeLimits
+    trusted_proxies: tuple[str, ...] = ()
+    console_allow_from: tuple[str, ...] = ()
     tls: EdgeTls | None = None
     revision: str = ""
     workers: str = "2"
     credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
     allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
-    errors: Mapping[int, tuple[str, str]] = field(default_factory=lambda: ERRORS)
+    error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
+    error_shapes: Mapping[str, str] = field(default_factory=lambda: edge_errors.GROUP_SHAPES)
+    default_error_shape: str = edge_errors.DEFAULT_SHAPE
+    challenges: Mapping[str, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
     resolver: str = DOCKER_RESOLVER
     run_dir: str = RUN_DIRECTORY
     drain_mark: str = DRAIN_MARK
@@ -107,6 +78,11 @@ class EdgeContext:
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
     preflight_seconds: int = PREFLIGHT_SECONDS
+
+    @property
+    def locations(self) -> tuple[EdgeLocation, ...]:
+        """The locations of nginx that the routes become."""
+        return locations(self.routes, guarded=bool(self.console_allow_from))
 
 
 SERVICE_PORTS: Mapping[str, int] = MappingProxyType(
@@ -146,6 +122,9 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
         max_body_megabytes=upload,
+        limits=edge_limits(settings.rate_limits),
+        trusted_proxies=settings.trusted_proxies,
+        console_allow_from=settings.console_allow_from,
         tls=edge_tls(settings),
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 import pulumi
 
 from infra.platforms.docker import Running
+from infra.rate_limits import Bucket, RateLimits
 from infra.releases import Release
 from infra.settings import Settings
 from infra.tiers.apps import AppsTier
@@ -52,6 +53,8 @@ def facts(
         "networks": networks,
         "corsOrigins": {group: list(settings.cors.origins(group)) for group in CORS_GROUPS},
         "maxUploadMegabytes": settings.max_upload_megabytes,
+        "rateLimits": limit_facts(settings.rate_limits),
+        "consoleAllowFrom": list(settings.console_allow_from),
         "adminEmail": settings.admin_email,
         "oauthCallbackUrls": {provider: f"{callback}/{provider}" for provider in ("github", "google")},
     }
@@ -74,3 +77,25 @@ def tls_facts(settings: Settings) -> dict[str, Any]:
         "expires": certificate.not_after.isoformat() if certificate else "",
         "ca": tls.ca,
     }
+
+
+def limit_facts(limits: RateLimits) -> dict[str, Any]:
+    """Return the limits as they hold: by group, with the seconds that a 429 for the rate names. 0: no limit."""
+    return {
+        "dryRun": limits.dry_run,
+        "groups": {
+            group: {
+                **_bucket_facts(found.rate, "requests", "seconds", "burst"),
+                "concurrent": found.concurrent,
+                **_bucket_facts(found.address_rate, "addressRequests", "addressSeconds", "addressBurst"),
+                "addressConcurrent": found.address_concurrent,
+                "retryAfter": found.retry_seconds,
+            }
+            for group, found in limits.groups.items()
+        },
+    }
+
+
+def _bucket_facts(bucket: Bucket | None, *names: str) -> dict[str, int]:
+    values = (bucket.requests, bucket.seconds, bucket.burst) if bucket else (0, 0, 0)
+    return dict(zip(names, values, strict=True))

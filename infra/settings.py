@@ -18,6 +18,7 @@ from infra import origins
 from infra.apps import app_file, known_apps
 from infra.project import declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.rate_limits import RateLimits, read_rate_limits
 from infra.releases import DATA_SERVICES, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
 from infra.secret_shapes import SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
 from infra.settings_reader import Problems, Section, shown
@@ -189,6 +190,9 @@ class Settings:
     urls: Urls
     tls: Tls
     cors: Cors
+    rate_limits: RateLimits
+    trusted_proxies: tuple[str, ...]
+    console_allow_from: tuple[str, ...]
     vector_store: str
     max_upload_megabytes: int
     apps: tuple[str, ...]
@@ -300,6 +304,7 @@ class _Reader:
         local = LOOPBACK_NAMES if any(host in LOOPBACK_NAMES for host in hosts) else ()
         server_names = tuple(dict.fromkeys([*hosts, *local]))
         mail, storage, login = self._mail(), self._storage(), self._login()
+        limits = self._limits()
         return Settings(
             stack=self._stack,
             release=release,
@@ -326,6 +331,9 @@ class _Reader:
                 ),
             ).read(tls_mode),
             cors=self._cors(urls),
+            rate_limits=read_rate_limits(self._section("rateLimits"), active_requests=limits.active_requests),
+            trusted_proxies=self._networks("trustedProxies"),
+            console_allow_from=self._networks("consoleAllowFrom"),
             vector_store=self._vector_store(images),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),
@@ -345,7 +353,7 @@ class _Reader:
             storage=storage,
             login=login,
             openapi=self._openapi(),
-            limits=self._limits(),
+            limits=limits,
             plugins=self._plugins(),
             sandbox_network=top.boolean("sandboxNetwork"),
             ssrf_allow_private=self._ssrf_allow_private(),
@@ -461,6 +469,21 @@ class _Reader:
                 )
             return ("*",)
         return tuple(self._origin(section.key(group), origin) for origin in listed)
+
+    def _networks(self, key: str) -> tuple[str, ...]:
+        """Read addresses of networks. One that holds everybody is no list of somebody."""
+        listed = self._top.texts(key)
+        for item in listed:
+            if not _is_network(item):
+                self._problems.add(
+                    key,
+                    item,
+                    "no network",
+                    "use an address or CIDR whose host bits are 0, such as 10.1.2.0/24",
+                )
+            elif ipaddress.ip_network(item).prefixlen == 0:
+                self._problems.add(key, item, "everybody is in it", "name the networks that you mean")
+        return listed
 
     def _vector_store(self, images: str) -> str:
         stores = tuple(sorted(VECTOR_STORES))

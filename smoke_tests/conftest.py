@@ -36,7 +36,7 @@ MARKERS = (
 # What explains other failures comes first.
 ORDER = (
     *("services", "exposure", "tls", "target", "edge", "console"),
-    *("authentication", "chat", "cors", "browser"),
+    *("authentication", "chat", "cors", "browser", "limits"),
 )
 ANSWERS = "test_the_environment_answers"
 

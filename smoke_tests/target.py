@@ -37,6 +37,14 @@ class Tls:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateLimits:
+    """What the edge lets through, by route group; numbers as `infra/exports.py` names them, 0 without a limit."""
+
+    dry_run: bool
+    groups: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """The inside of a stack. `containers` and `jobs` map a service to its container's name."""
 
@@ -50,6 +58,7 @@ class Deployment:
     http_port: int
     max_upload_megabytes: int
     callbacks: Mapping[str, str]
+    rate_limits: RateLimits
     tls: Tls = Tls()
 
 
@@ -169,12 +178,22 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
             http_port=int(_get(exports, "httpPort", (int, float))),
             max_upload_megabytes=int(_get(exports, "maxUploadMegabytes", (int, float))),
             callbacks=_get(exports, "oauthCallbackUrls", dict),
+            rate_limits=_rate_limits(_get(exports, "rateLimits", dict)),
             tls=Tls(
                 https_port=None if tls["httpsPort"] is None else int(tls["httpsPort"]),
                 redirect=tls["redirect"],
                 hsts_seconds=int(tls["hstsSeconds"]),
             ),
         ),
+    )
+
+
+def _rate_limits(told: Mapping[str, Any]) -> RateLimits:
+    groups = _get(told, "groups", dict)
+    return RateLimits(
+        dry_run=_get(told, "dryRun", bool),
+        # Pulumi's numbers are floats.
+        groups={name: {key: int(value) for key, value in limits.items()} for name, limits in groups.items()},
     )
 
 

@@ -110,7 +110,7 @@ def rows() -> list[Row]:
 
 def expected_rows() -> dict[str, tuple[str, Any]]:
     """Return every setting and part of a setting with its type and default."""
-    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
     found: dict[str, tuple[str, Any]] = {}
     for key, entry in declared().items():
         default = entry.get("default")

@@ -11,7 +11,8 @@ import pytest
 from infra import nginx_check
 from infra.edge_context import EdgeContext, edge_context, escape_regex
 from infra.edge_paths import EDGE_DIRECTORY
-from infra.releases import RELEASES
+from infra.edge_routes import LOGIN_PATHS
+from infra.releases import RELEASES, Route
 from infra.render import (
     SQUID_CONFIG,
     TEMPLATES,
@@ -215,7 +216,12 @@ def test_exactly_the_routes_of_the_release_are_served(release: str, tmp_path: Pa
     }
 
     wanted = {}
-    for route in RELEASES[release].routes:
+    logins = [
+        Route(prefix=path, group=group, service="api")
+        for group, paths in LOGIN_PATHS.items()
+        for path in paths
+    ]
+    for route in (*RELEASES[release].routes, *logins):
         if route.prefix.endswith("/"):
             wanted[route.prefix] = route.service
         else:
@@ -238,6 +244,16 @@ def test_every_service_behind_the_edge_is_looked_up_again(tmp_path: Path) -> Non
     assert {up["args"][0] for up in upstreams} == {"api", "api_websocket", "web", "plugin_daemon"}
 
 
+def test_the_hop_is_more_patient_than_http(tmp_path: Path) -> None:
+    found = everything(edge_files(context_of()), tmp_path)
+
+    def seconds(directive: str) -> set[int]:
+        return {int(one["args"][0].removesuffix("s")) for _, one in found if one["directive"] == directive}
+
+    # The other way round a time-out would look like a service that was not reached: 503 instead of 504.
+    assert min(seconds("proxy_timeout")) > max(seconds("proxy_read_timeout"))
+
+
 def test_unknown_hosts_are_dropped_by_the_default_server(tmp_path: Path) -> None:
     files = parsed(edge_files(context_of()), tmp_path)
     defaults = [
@@ -249,7 +265,14 @@ def test_unknown_hosts_are_dropped_by_the_default_server(tmp_path: Path) -> None
     ]
 
     assert len(defaults) == 1
-    assert [d["args"] for d in defaults[0] if d["directive"] == "return"] == [["444"]]
+    found = {" ".join(d["args"]): d["block"] for d in defaults[0] if d["directive"] == "location"}
+    assert [(d["directive"], d["args"]) for d in found["/"]] == [("return", ["444"])]
+    # Neither a page nor a service: what else there is are errors, of requests that name no host.
+    assert not [
+        d
+        for _, d in walk(defaults[0])
+        if d["directive"] in {"proxy_pass", "root"} and "/var/empty" not in d["args"]
+    ]
 
 
 def test_status_server_listens_inside_the_container_only(tmp_path: Path) -> None:
@@ -297,7 +320,8 @@ def test_one_setting_limits_bodies(tmp_path: Path) -> None:
     found = everything(edge_files(context_of({"maxUploadMegabytes": 200})), tmp_path)
 
     limits = {one["args"][0] for _, one in found if one["directive"] == "client_max_body_size"}
-    assert limits == {"201m"}
+    # 0: strangers get no answer, whatever they announce.
+    assert limits == {"201m", "0"}
 
 
 def test_revision_names_the_configuration() -> None:

@@ -11,7 +11,7 @@ from infra.published_defaults import PUBLISHED_DEFAULTS
 from smoke_tests.conftest import MARKERS
 from smoke_tests.engine import EVERYWHERE, Container, Publication, _container
 from smoke_tests.exports import TargetError
-from smoke_tests.target import Deployment
+from smoke_tests.target import Deployment, RateLimits
 
 SECRET = "kP3vXq8LmZ2w"
 DEPLOYMENT = Deployment(
@@ -25,6 +25,7 @@ DEPLOYMENT = Deployment(
     http_port=8080,
     max_upload_megabytes=15,
     callbacks={},
+    rate_limits=RateLimits(dry_run=False, groups={}),
 )
 EDGE = (Publication(address="127.0.0.1", port=8080, inside="8080/tcp"),)
 GOOD = Container(

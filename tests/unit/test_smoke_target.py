@@ -38,6 +38,7 @@ EXPORTS: dict[str, Any] = {
     "networks": ["dify-dev-app"],
     "corsOrigins": {"v1": [ALLOWED], "console": ["https://console.example.com"], "openapi": []},
     "maxUploadMegabytes": 15.0,
+    "rateLimits": {"dryRun": False, "groups": {"v1": {"requests": 5.0, "burst": 5.0, "retryAfter": 13.0}}},
     "adminEmail": "admin@example.com",
     "oauthCallbackUrls": {"github": "https://console.example.com/x"},
     "apps": {},

@@ -1,0 +1,111 @@
+"""Errors that the edge makes itself, in the shape that clients of a route group parse.
+
+A new route group needs one line in `GROUP_SHAPES`, when Dify's shape is not its own.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+DEFAULT_SHAPE = "dify"
+GROUP_SHAPES: Mapping[str, str] = MappingProxyType({"v1": "service", "oauth": "oauth", "llm": "openai"})
+# The variable with the seconds to wait after a 429, and what stands for it until the JSON is made.
+RETRY_VARIABLE = "$edge_retry_number"
+_RETRY = "@retry@"
+UNAUTHORIZED, FORBIDDEN, TOO_MANY, SERVER_ERROR, UNAVAILABLE = 401, 403, 429, 500, 503
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeError:
+    """An error by its status; texts hold nothing that JSON or nginx would have to escape."""
+
+    status: int
+    code: str
+    message: str
+
+
+def _error(status: int, code: str, message: str) -> EdgeError:
+    return EdgeError(status=status, code=code, message=message)
+
+
+ERRORS = (
+    _error(400, "bad_request", "The request could not be understood."),
+    _error(401, "unauthorized", "Authentication is required."),
+    _error(403, "forbidden", "Access is not allowed."),
+    _error(404, "not_found", "There is nothing here."),
+    _error(405, "method_not_allowed", "The method is not allowed here."),
+    _error(413, "request_too_large", "The request body is larger than this server accepts."),
+    _error(414, "uri_too_long", "The address is longer than this server accepts."),
+    _error(429, "too_many_requests", "Too many requests. Wait as long as Retry-After says."),
+    _error(431, "headers_too_large", "The request headers are larger than this server accepts."),
+    _error(500, "internal_error", "The edge failed."),
+    _error(501, "not_implemented", "The method or coding is not supported."),
+    _error(503, "service_unavailable", "The service is starting or restarting. Try again."),
+    _error(504, "gateway_timeout", "No answer in time. The request may have been carried out."),
+    _error(505, "version_not_supported", "The HTTP version is not supported."),
+)
+
+
+def _dify(error: EdgeError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "status": error.status}
+
+
+def _service(error: EdgeError) -> dict[str, Any]:
+    """Dify's, but for what the OAuth gateway promises."""
+    if error.status == UNAUTHORIZED:
+        return {
+            "error": "invalid_token",
+            "error_description": "The access token is invalid or has expired",
+        }
+    if error.status == TOO_MANY:
+        return {"error": "rate_limit_exceeded", "retry_after": _RETRY}
+    return _dify(error)
+
+
+def _oauth(error: EdgeError) -> dict[str, Any]:
+    """RFC 6749, section 5.2, with the two codes of 4.1.2.1 for what the server is to blame for."""
+    code = {
+        UNAUTHORIZED: "invalid_client",
+        FORBIDDEN: "access_denied",
+        TOO_MANY: "temporarily_unavailable",
+        UNAVAILABLE: "temporarily_unavailable",
+    }.get(error.status, "server_error" if error.status >= SERVER_ERROR else "invalid_request")
+    return {"error": code, "error_description": error.message}
+
+
+def _openai(error: EdgeError) -> dict[str, Any]:
+    kind = {
+        UNAUTHORIZED: "authentication_error",
+        FORBIDDEN: "permission_error",
+        TOO_MANY: "rate_limit_error",
+    }.get(error.status, "server_error" if error.status >= SERVER_ERROR else "invalid_request_error")
+    code = "rate_limit_exceeded" if error.status == TOO_MANY else error.code
+    return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
+
+
+SHAPES: Mapping[str, Callable[[EdgeError], dict[str, Any]]] = MappingProxyType(
+    {"dify": _dify, "service": _service, "oauth": _oauth, "openai": _openai}
+)
+# How a client has to authenticate, with every 401 of the edge's own.
+CHALLENGES: Mapping[str, str] = MappingProxyType(
+    {
+        "dify": 'Bearer realm="edge"',
+        "service": 'Bearer error="invalid_token"',
+        "oauth": 'Basic realm="oauth"',
+        "openai": 'Bearer realm="edge"',
+    }
+)
+
+
+def bodies() -> dict[str, str]:
+    """Return every body by `<shape> <status>`, as an nginx string between single quotes may hold it."""
+    found = {}
+    for shape, make in SHAPES.items():
+        for error in ERRORS:
+            text = json.dumps(make(error), separators=(",", ":"))
+            if "'" in text or "$" in text or "\\" in text:
+                raise ValueError(f"{text}: nginx would read this in another way")
+            found[f"{shape} {error.status}"] = text.replace(f'"{_RETRY}"', RETRY_VARIABLE)
+    return found

@@ -1,0 +1,67 @@
+"""The smoke tests of limits, against an edge with narrow ones: what holds passes, what does not fails."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from infra.exports import limit_facts
+from smoke_tests import test_limits as smoke
+from smoke_tests.client import Client, Patience
+from smoke_tests.masking import Redactor
+from smoke_tests.options import Options
+from smoke_tests.target import Deployment, RateLimits, Target, from_exports
+from tests.integration.edge.container import PLAIN, Edge
+from tests.unit.configuration import settings
+from tests.unit.test_smoke_target import EXPORTS, chosen
+
+NARROW = {"rateLimits": {"v1": {"requests": 30, "seconds": 60, "burst": 5}}}
+
+
+@pytest.fixture(scope="module")
+def target(start_edge: Callable[..., Edge]) -> Target:
+    """An edge with narrow limits, as a stack's exports describe it."""
+    edge = start_edge(plain=NARROW)
+    exports: dict[str, Any] = {
+        **EXPORTS,
+        "serviceApiUrl": f"{edge.url}/v1",
+        "containers": {"nginx": edge.nginx.name},
+        "rateLimits": limit_facts(settings({**PLAIN, **NARROW}).rate_limits),
+    }
+    options: Options = chosen()
+    return from_exports(exports, options)
+
+
+@pytest.fixture
+def visitor() -> Iterator[Client]:
+    """Somebody with some patience."""
+    client = Client(key=None, redact=Redactor(), patience=Patience(seconds=10), loopback=True, verify=True)
+    yield client
+    client.close()
+
+
+def deployment_of(target: Target, **promised: int) -> Deployment:
+    """Return the deployment, whose exports may promise something else than what it does."""
+    assert target.deployment
+    limits = target.deployment.rate_limits
+    groups = {**limits.groups, "v1": {**limits.groups["v1"], **promised}}
+    return replace(target.deployment, rate_limits=RateLimits(dry_run=limits.dry_run, groups=groups))
+
+
+def test_limits_that_hold_pass(target: Target, visitor: Client) -> None:
+    smoke.test_usual_traffic_meets_no_limit(target, deployment_of(target), visitor)
+    smoke.test_too_many_requests_hear_when_to_come_again(target, deployment_of(target), visitor)
+
+
+@pytest.mark.parametrize("promised", [{"burst": 6}, {"burst": 1}, {"retryAfter": 1}])
+def test_limits_that_differ_fail(target: Target, visitor: Client, promised: dict[str, int]) -> None:
+    with pytest.raises(AssertionError):
+        smoke.test_too_many_requests_hear_when_to_come_again(
+            target, deployment_of(target, **promised), visitor
+        )
+
+
+def test_usual_traffic_that_is_refused_fails(target: Target, visitor: Client) -> None:
+    with pytest.raises(AssertionError):
+        smoke.test_usual_traffic_meets_no_limit(target, deployment_of(target, burst=smoke.MOST), visitor)
