@@ -32,7 +32,7 @@ class EdgeTls:
 
     `digest` names the chain in the text, so that a renewed certificate is a new configuration; empty for
     acme, whose certificates come and go without the kit. `public_port` is how a redirect names the port, empty
-    for 443. `challenges` is the directory of ACME's answers, empty without acme.
+    for 443; `plain_port` is the host's for http. `challenges` is the directory of ACME's answers, empty without acme.
     """
 
     certificate: str
@@ -41,6 +41,7 @@ class EdgeTls:
     redirect: bool
     hsts_seconds: int
     public_port: str
+    plain_port: int
     refuse_unknown_names: bool
     challenges: str
     port: int = ports.EDGE_HTTPS
@@ -62,6 +63,7 @@ def edge_tls(settings: Settings) -> EdgeTls | None:
         redirect=tls.redirect,
         hsts_seconds=tls.hsts_seconds,
         public_port="" if port in {None, DEFAULT_PORTS["https"]} else f":{port}",
+        plain_port=settings.http_port,
         # A client that asks for an address sends no name, and cannot be told from one without a right one.
         refuse_unknown_names=not any(address_of(name) for name in settings.server_names),
         challenges=CHALLENGES if acme else "",

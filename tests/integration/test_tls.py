@@ -178,7 +178,7 @@ def test_health_is_answered_on_both_ports(local: TlsEdge) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"), [("X-Long: " + "a" * 20000, 400), ("Content-Length: 99999999", 413)]
+    ("headers", "status"), [("X-Long: " + "a" * 20000, 431), ("Content-Length: 99999999", 413)]
 )
 def test_errors_of_the_redirecting_port_are_json(local: TlsEdge, headers: str, status: int) -> None:
     answer = raw(
@@ -187,7 +187,7 @@ def test_errors_of_the_redirecting_port_are_json(local: TlsEdge, headers: str, s
 
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.split()[1] == str(status).encode()
-    assert json.loads(body)["code"] == {400: "bad_request", 413: "request_too_large"}[status]
+    assert json.loads(body)["code"] == {431: "headers_too_large", 413: "request_too_large"}[status]
 
 
 def test_hsts_goes_with_https_alone_and_comes_from_one_owner(local: TlsEdge) -> None:
@@ -215,6 +215,13 @@ def test_upstream_hears_of_https(local: TlsEdge) -> None:
     assert told["x-forwarded-proto"] == "https"
     assert told["x-forwarded-port"] == str(local.https_port)
     assert told["host"] == f"localhost:{local.https_port}"
+
+
+def test_upstream_hears_of_http_where_it_is_served(named: TlsEdge) -> None:
+    answer = raw(named.http_port, f"GET /v1/info HTTP/1.0\r\nHost: {NAME}\r\n\r\n")
+
+    told = json.loads(answer.partition(b"\r\n\r\n")[2])["headers"]
+    assert (told["x-forwarded-proto"], told["x-forwarded-port"]) == ("http", str(named.http_port))
 
 
 def test_http2_is_offered_and_works(local: TlsEdge) -> None:

@@ -211,7 +211,8 @@ def test_unknown_names_get_no_certificate(
 
     assert values(unknown, "listen") == [["8443", "ssl", "default_server"]]
     assert values(unknown, "ssl_reject_handshake") == ([["on"]] if refused else [])
-    assert values(unknown, "return") == [["444"]]
+    (rest,) = [one["block"] for one in unknown if one["directive"] == "location" and one["args"] == ["/"]]
+    assert values(rest, "return") == [["444"]]
 
 
 def test_hsts_is_sent_when_asked_for_and_only_on_https(tmp_path: Path) -> None:
@@ -239,9 +240,23 @@ def test_renewed_certificate_is_a_new_revision() -> None:
     assert revision(PAIR) != revision(renewed)
 
 
-def test_upstream_hears_the_public_scheme_and_port(tmp_path: Path) -> None:
-    headers = parsed(files_of(tls_settings("selfsigned", {"httpsPort": 9443})), tmp_path)["http/headers.conf"]
-    sent = {one[0]: one[1] for one in values(headers, "proxy_set_header")}
+@pytest.mark.parametrize(
+    ("redirect", "proto", "port"),
+    [
+        (True, {"default": "https"}, {"default": "9443"}),
+        (False, {"default": "https", "http": "http"}, {"default": "9443", "http": "8080"}),
+    ],
+)
+def test_upstream_hears_scheme_and_port(
+    redirect: bool, proto: dict[str, str], port: dict[str, str], tmp_path: Path
+) -> None:
+    plain = {"httpsPort": 9443, "tls": {"redirect": redirect}}
+    client = parsed(files_of(tls_settings("selfsigned", plain)), tmp_path)["http/client.conf"]
+    found = {
+        one["args"][1]: {entry["directive"]: entry["args"][0] for entry in one["block"]}
+        for one in client
+        if one["directive"] == "map"
+    }
 
-    assert sent["X-Forwarded-Proto"] == "https"
-    assert sent["X-Forwarded-Port"] == "9443"
+    assert found["$edge_proto"] == proto
+    assert found["$edge_port"] == port
