@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -105,9 +105,7 @@ def test_key_is_nginxs_alone_and_nowhere_in_plain_text(secure: Stack) -> None:
     assert secret not in str(nginx.attrs)
 
 
-def test_renewal_under_load_loses_no_request(
-    secure: Stack, record_property: Callable[[str, object], None]
-) -> None:
+def test_renewal_under_load_loses_no_request(secure: Stack) -> None:
     nginx, before = secure.container("nginx").id, served(secure)
     with steady_load(
         f"{origin(secure)}/v1/chat-messages",
@@ -118,7 +116,6 @@ def test_renewal_under_load_loses_no_request(
         secure.up()
         after = served(secure)
 
-    record_property("requests", load.total)
     assert after != before
     assert after == secure.outputs()["tls"]["sha256"]
     assert secure.container("nginx").id == nginx
