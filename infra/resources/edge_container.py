@@ -79,6 +79,17 @@ class EdgeContainer:
         self._api = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS).api
         self._id = container
 
+    def address_of(self, container: str, network: str) -> str:
+        """Return the address that another container has in a network, empty when it does not run there."""
+        import docker  # noqa: PLC0415
+
+        try:
+            found = self._api.inspect_container(container)
+        except docker.errors.NotFound:
+            return ""
+        place = found["NetworkSettings"]["Networks"].get(network) or {}
+        return str(place.get("IPAddress") or "")
+
     def status(self) -> str:
         """Return the engine's word for the container's state, empty when there is no such container."""
         import docker  # noqa: PLC0415

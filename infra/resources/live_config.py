@@ -5,6 +5,7 @@ believed only once nginx answers with the new revision: `nginx -t` and `nginx -s
 cases in which the old configuration stays.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -24,7 +25,10 @@ COMPLAINT_SECONDS = 4.0
 START_SECONDS = 20.0
 # A recreated container starts with what its volume has; it needs a moment to answer.
 ANSWER_SECONDS = 5.0
-_PLACE = re.compile(re.escape(RELEASES_DIRECTORY) + r"/[0-9a-f]+/(?P<path>[^:\s]+):(?P<line>\d+)")
+# How long a service that did not answer at its address is reached through the hop alone.
+DIRECT_AGAIN_SECONDS = 60
+LIVE_DIRECTORY = "live"
+_PLACE = re.compile(re.escape(RELEASES_DIRECTORY) + r"/[0-9a-f-]+/(?P<path>[^:\s]+):(?P<line>\d+)")
 
 
 class ConfigurationRejectedError(Exception):
@@ -64,10 +68,33 @@ def _words_of(output: str) -> str:
     return re.sub(r"^.*?\[(?:emerg|alert)\]\s*(?:\d+#\d+:)?\s*", "", lines[0]) if lines else output.strip()
 
 
+def completed(edge: EdgeContainer, props: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the name and the files of what goes live: the rendered ones, and what only the engine knows.
+
+    nginx reaches `direct` where it is now, and through the hop, which asks the name server for each connection,
+    when nobody answers there. Another address is another configuration, so the revision names it too.
+    """
+    revision, files = str(props["revision"]), dict(props["files"])
+    direct = props["direct"]
+    address = edge.address_of(direct["container"], direct["network"]) if direct else ""
+    if not address:
+        return revision, files
+    name = f"{revision}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
+    upstream = f"{LIVE_DIRECTORY}/{direct['service']}.conf"
+    hop = files[upstream].strip()
+    files[upstream] = (
+        f"server {address}:{direct['port']} max_fails=1 fail_timeout={DIRECT_AGAIN_SECONDS}s;\n"
+        f"{hop.removesuffix(';')} backup;\n"
+    )
+    told = f"{LIVE_DIRECTORY}/revision.conf"
+    files[told] = files[told].replace(revision, name)
+    return name, files
+
+
 def go_live(edge: EdgeContainer, props: Mapping[str, Any]) -> None:
     """Bring a configuration into the container. Raises ConfigurationRejectedError; then the old one runs on."""
-    revision, files, private = props["revision"], props["files"], props["private_files"]
-    templates = props["templates"]
+    revision, files = completed(edge, props)
+    private, templates = props["private_files"], props["templates"]
     before = edge.current()
     if before == revision and edge.wait_for(revision, ANSWER_SECONDS):
         return
@@ -125,7 +152,7 @@ class LiveConfigProvider(dynamic.ResourceProvider):
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
         """Another revision is an update; another container gets everything anew."""
         moved = _olds.get("container") != _news.get("container")
-        changed = moved or _olds.get("revision") != _news.get("revision")
+        changed = moved or any(_olds.get(key) != _news.get(key) for key in ("revision", "direct"))
         return dynamic.DiffResult(
             changes=changed, replaces=["container"] if moved else [], delete_before_replace=True
         )
@@ -140,7 +167,10 @@ class LiveConfigProvider(dynamic.ResourceProvider):
         edge = EdgeContainer(props["container"])
         if edge.status() != "running":
             return dynamic.ReadResult("", {})
-        return dynamic.ReadResult(id_, {**props, "revision": edge.running() or "none"})
+        # The service behind it may be away at this moment: then nobody knows a better address.
+        wanted, running = completed(edge, props)[0], edge.running()
+        same = running == wanted or (wanted == props["revision"] and running.startswith(wanted))
+        return dynamic.ReadResult(id_, props if same else {**props, "revision": running or "none"})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Nothing: the configuration goes with the container and its volume."""
@@ -148,6 +178,9 @@ class LiveConfigProvider(dynamic.ResourceProvider):
 
 class LiveConfig(dynamic.Resource):
     """The configuration that nginx runs in `container` (an id).
+
+    `direct` names a service behind it whose address goes into the configuration: `service`, `container` (its id),
+    `network`, `port`; empty for none.
 
     Inputs: `files` and `private_files` (readable by `owner`, a uid, alone) map a path below the configuration's
     directory to its text; `revision` names them all, and is what the status server's /revision answers with;
@@ -165,6 +198,7 @@ class LiveConfig(dynamic.Resource):
         private_files: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         revision: pulumi.Input[str],
         templates: Mapping[str, str],
+        direct: Mapping[str, pulumi.Input[str]],
         owner: int,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -174,6 +208,7 @@ class LiveConfig(dynamic.Resource):
             "private_files": private_files,
             "revision": revision,
             "templates": dict(templates),
+            "direct": dict(direct),
             "owner": owner,
         }
         super().__init__(LiveConfigProvider(), name, props, opts)

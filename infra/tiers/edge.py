@@ -6,8 +6,9 @@ import pulumi
 import pulumi_docker as docker
 
 from infra import render
-from infra.edge_context import edge_context
+from infra.edge_context import DIRECT, SERVICE_PORTS, edge_context
 from infra.edge_tls import private_files, public_files
+from infra.networks import APP
 from infra.platforms.docker import DockerPlatform, Running
 from infra.releases import Release
 from infra.resources.live_config import LiveConfig
@@ -41,6 +42,12 @@ class EdgeTier(pulumi.ComponentResource):
                 files={**configuration.files, **public_files(settings)},
                 private_files=dict(private_files(settings)),
                 revision=configuration.revision,
+                direct={
+                    "service": DIRECT,
+                    "container": before[DIRECT].container.id,
+                    "network": platform.name(APP),
+                    "port": str(SERVICE_PORTS[DIRECT]),
+                },
                 templates={path: render.template_of(path, overrides) for path in configuration.files},
                 owner=edge.NGINX_UID,
                 opts=pulumi.ResourceOptions(parent=container),

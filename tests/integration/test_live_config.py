@@ -72,6 +72,7 @@ class Nginx:
             "private_files": {},
             "revision": configuration.revision,
             "templates": {},
+            "direct": {},
             # Pulumi hands numbers over as floats.
             "owner": float(edge_service.NGINX_UID),
             **more,
