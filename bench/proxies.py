@@ -10,11 +10,12 @@ from typing import Any
 import jinja2
 
 from bench import peers
-from infra.edge_context import EdgeContext, edge_context
+from infra.edge_context import DIRECT, SERVICE_PORTS, EdgeContext, edge_context
 from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
+from infra.live_files import completed
 from infra.project import declared
 from infra.releases import RELEASES
-from infra.render import edge_files
+from infra.render import edge_configuration
 from infra.settings import Settings
 from tests.unit.configuration import settings
 
@@ -137,15 +138,24 @@ def _bare(context: EdgeContext, name: str, port: int, log: str) -> Proxy:
 
 
 def edge(context: EdgeContext, files: Mapping[str, str] | None = None) -> Proxy:
-    """Return the kit's edge; `files` replaces what it renders, for experiments."""
+    """Return the kit's edge, as it goes live; `files` replaces that, for experiments."""
     return Proxy(
         name="edge",
         port=context.http_port,
         command=("nginx", "-e", "stderr", "-c", f"{EDGE_DIRECTORY}/nginx.conf", "-g", "daemon off;"),
         request=Request(host=context.server_names[0]),
-        files=files or edge_files(context),
+        files=files or _live(context),
         tmpfs={RUN_DIRECTORY: f"uid={NGINX_UID},mode=0700"},
     )
+
+
+def _live(context: EdgeContext) -> dict[str, str]:
+    """Return the files that `up` would put into the container, with the address of the upstream."""
+    rendered = edge_configuration(context)
+    _, files = completed(
+        rendered.revision, rendered.files, service=DIRECT, address="127.0.0.1", port=SERVICE_PORTS[DIRECT]
+    )
+    return {f"{EDGE_DIRECTORY}/{path}": text for path, text in files.items()}
 
 
 def caddy(context: EdgeContext) -> Proxy:

@@ -20,8 +20,9 @@ RUN_DIRECTORY = "/run/edge"
 # While this file exists, answers close their connections: a reload then meets no idle ones.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
 # Idle connections of clients are closed by a reload; a client that used one in that moment would lose its
-# request. While draining, each answer says `Connection: close`, so that few idle ones are left.
-DRAIN_SECONDS = 1.5
+# request. While draining, each answer says `Connection: close`, so that few idle ones are left. The mark is seen
+# within a second (open_file_cache_valid).
+DRAIN_SECONDS = 2.5
 AFTER_RELOAD_SECONDS = 0.5
 # Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.
 CERTIFICATE_FILE, KEY_FILE = "tls/fullchain.pem", "tls/key.pem"

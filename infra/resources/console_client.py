@@ -40,8 +40,9 @@ PATIENCE_SECONDS = 60
 PENDING, COMPLETED, WITH_WARNINGS = "pending", "completed", "completed-with-warnings"
 # Dify imports over apps of these modes only, and only these have a draft to publish.
 WORKFLOW_MODES = frozenset({"advanced-chat", "workflow"})
-# On the storage volume, so that a recreated api container still knows what its predecessor noted.
-NOTES = "/app/api/storage/.dify-kit"
+# On the storage volume, so that a recreated api container still knows what its predecessor noted. A directory:
+# `.dify-kit` beside it is the file by which init_permissions knows the volume (infra.services.data).
+NOTES = "/app/api/storage/.dify-kit-keys"
 
 _SECRET_FIELDS = ("password", "new_password", "repeat_new_password")
 _HINTS = {

@@ -5,14 +5,13 @@ goes to the process's standard input, never to its arguments or environment.
 """
 
 import json
-import socket
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from infra import ports
+from infra.resources.execution import run
 
 API = f"http://127.0.0.1:{ports.API}"
 REQUEST_SECONDS = 60
@@ -192,15 +191,15 @@ class ContainerTransport:
         try:
             with _engine() as engine:
                 identity = _running(engine, self.container)
-                stdout, stderr, late = _run(engine, identity, line, seconds + ENGINE_SECONDS)
+                ran = run(engine, identity, COMMAND, seconds=seconds + ENGINE_SECONDS, line=line)
         except ContainerMissingError:
             raise
         except (docker.errors.DockerException, requests.RequestException, SocketError, OSError) as problem:
             raise TransportError(f"{what} in {self.container}: {problem}") from None
-        told = _parse(stdout)
+        told = _parse(ran.stdout)
         if not told:
-            said = stderr.decode(errors="replace").strip().splitlines()
-            silence = f"no answer within {seconds} s" if late or not said else said[-1]
+            said = ran.stderr.decode(errors="replace").strip().splitlines()
+            silence = f"no answer within {seconds} s" if ran.late or not said else said[-1]
             raise TransportError(f"{what} in {self.container}: {silence}")
         if "problem" in told:
             kind = NotReachedError if told["refused"] else TransportError
@@ -246,37 +245,3 @@ def _running(engine: Any, container: str) -> str:  # noqa: ANN401  # docker's AP
     if not found["State"]["Running"]:
         raise ContainerMissingError(f"container {container} does not run ({found['State']['Status']})")
     return str(found["Id"])
-
-
-def _run(engine: Any, identity: str, line: bytes, seconds: float) -> tuple[bytes, bytes, bool]:  # noqa: ANN401
-    """Run the script with `line` on its standard input: (stdout, stderr, whether the time ran out).
-
-    The line ends with a newline, so the script needs no end of file: not every kind of connection to an
-    engine can be closed in one direction.
-    """
-    from docker.utils.socket import frames_iter  # noqa: PLC0415
-
-    run = engine.exec_create(identity, COMMAND, stdin=True)
-    stream = engine.exec_start(run["Id"], socket=True)
-    raw = getattr(stream, "_sock", stream)
-    output = {1: b"", 2: b""}
-    late = threading.Event()
-
-    def give_up() -> None:
-        # docker's reader polls without end; a connection that was shut down wakes it.
-        late.set()
-        with suppress(OSError):
-            raw.shutdown(socket.SHUT_RDWR)
-
-    watch = threading.Timer(seconds, give_up)
-    watch.daemon = True
-    watch.start()
-    try:
-        raw.settimeout(seconds)
-        raw.sendall(line)
-        for number, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
-            output[number] += data
-    finally:
-        watch.cancel()
-        stream.close()
-    return output[1], output[2], late.is_set()

@@ -5,7 +5,6 @@ believed only once nginx answers with the new revision: `nginx -t` and `nginx -s
 cases in which the old configuration stays.
 """
 
-import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import pulumi
 from pulumi import dynamic
 
 from infra.edge_paths import RELEASES_DIRECTORY
+from infra.live_files import completed
 from infra.resources.edge_container import EdgeContainer, EdgeContainerError
 
 LIVE_SECONDS = 15.0
@@ -25,9 +25,6 @@ COMPLAINT_SECONDS = 4.0
 START_SECONDS = 20.0
 # A recreated container starts with what its volume has; it needs a moment to answer.
 ANSWER_SECONDS = 5.0
-# How long a service that did not answer at its address is reached through the hop alone.
-DIRECT_AGAIN_SECONDS = 60
-LIVE_DIRECTORY = "live"
 _PLACE = re.compile(re.escape(RELEASES_DIRECTORY) + r"/[0-9a-f-]+/(?P<path>[^:\s]+):(?P<line>\d+)")
 
 
@@ -68,32 +65,18 @@ def _words_of(output: str) -> str:
     return re.sub(r"^.*?\[(?:emerg|alert)\]\s*(?:\d+#\d+:)?\s*", "", lines[0]) if lines else output.strip()
 
 
-def completed(edge: EdgeContainer, props: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    """Return the name and the files of what goes live: the rendered ones, and what only the engine knows.
-
-    nginx reaches `direct` where it is now, and through the hop, which asks the name server for each connection,
-    when nobody answers there. Another address is another configuration, so the revision names it too.
-    """
-    revision, files = str(props["revision"]), dict(props["files"])
-    direct = props["direct"]
+def _completed(edge: EdgeContainer, props: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the name and the files of what goes live: the rendered ones, and what only the engine knows."""
+    revision, files, direct = str(props["revision"]), dict(props["files"]), props["direct"]
     address = edge.address_of(direct["container"], direct["network"]) if direct else ""
     if not address:
         return revision, files
-    name = f"{revision}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
-    upstream = f"{LIVE_DIRECTORY}/{direct['service']}.conf"
-    hop = files[upstream].strip()
-    files[upstream] = (
-        f"server {address}:{direct['port']} max_fails=1 fail_timeout={DIRECT_AGAIN_SECONDS}s;\n"
-        f"{hop.removesuffix(';')} backup;\n"
-    )
-    told = f"{LIVE_DIRECTORY}/revision.conf"
-    files[told] = files[told].replace(revision, name)
-    return name, files
+    return completed(revision, files, service=direct["service"], address=address, port=int(direct["port"]))
 
 
 def go_live(edge: EdgeContainer, props: Mapping[str, Any]) -> None:
     """Bring a configuration into the container. Raises ConfigurationRejectedError; then the old one runs on."""
-    revision, files = completed(edge, props)
+    revision, files = _completed(edge, props)
     private, templates = props["private_files"], props["templates"]
     before = edge.current()
     if before == revision and edge.wait_for(revision, ANSWER_SECONDS):
@@ -168,7 +151,7 @@ class LiveConfigProvider(dynamic.ResourceProvider):
         if edge.status() != "running":
             return dynamic.ReadResult("", {})
         # The service behind it may be away at this moment: then nobody knows a better address.
-        wanted, running = completed(edge, props)[0], edge.running()
+        wanted, running = _completed(edge, props)[0], edge.running()
         same = running == wanted or (wanted == props["revision"] and running.startswith(wanted))
         return dynamic.ReadResult(id_, props if same else {**props, "revision": running or "none"})
 

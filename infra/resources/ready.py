@@ -13,6 +13,8 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
+from infra.resources.execution import run
+
 POLL_SECONDS = 0.4
 LOG_LINES = 20
 TALK_EVERY_SECONDS = 10.0
@@ -21,6 +23,10 @@ STALE_JOB_SECONDS = 15.0
 ENGINE_TIMEOUT_SECONDS = 15
 # A health command exits with it when waiting is of no use: somebody has to mend something first.
 HOPELESS = 3
+# A health command that takes longer hangs. `celery inspect ping`, the slowest, imports Dify first.
+CHECK_SECONDS = 30.0
+# The provider starts what it creates; what it could not start stays as it is.
+START_SECONDS = 5.0
 
 
 class NotReadyError(Exception):
@@ -46,17 +52,28 @@ class ContainerProbe:
             return None
         return {**found["State"], "RestartCount": found["RestartCount"]}
 
-    def check(self, command: list[str]) -> tuple[int, str]:
-        """Run the health command inside the container: (exit code, last line of its output)."""
+    def check(self, command: list[str], seconds: float) -> tuple[int, str]:
+        """Run the health command inside the container: (exit code, last line of its output).
+
+        The code is -1 when there is none.
+        """
         import docker  # noqa: PLC0415
         import requests  # noqa: PLC0415
+        from docker.utils.socket import SocketError  # noqa: PLC0415
 
         try:
-            run = self._client.api.exec_create(self._id, command)
-            output = self._client.api.exec_start(run["Id"]).decode(errors="replace").strip()
-            code = self._client.api.exec_inspect(run["Id"])["ExitCode"]
-        except (docker.errors.APIError, requests.exceptions.RequestException) as problem:
+            ran = run(self._client.api, self._id, command, seconds=seconds)
+            if ran.late:
+                return -1, f"health command did not end within {seconds:.0f} s"
+            code = self._client.api.exec_inspect(ran.id)["ExitCode"]
+        except (
+            docker.errors.APIError,
+            requests.exceptions.RequestException,
+            SocketError,
+            OSError,
+        ) as problem:
             return -1, f"health command could not run: {problem}"
+        output = (ran.stdout + ran.stderr).decode(errors="replace").strip()
         last = output.splitlines()[-1][:300] if output else "no output"
         return int(code), f"health command exited with {code}: {last}"
 
@@ -85,9 +102,9 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float) -> None:
 
     Raises NotReadyError on another exit code, on a missing container, or after `timeout` seconds.
     """
-    deadline = time.monotonic() + timeout
+    started = time.monotonic()
     first_look = True
-    while time.monotonic() < deadline:
+    while time.monotonic() - started < timeout:
         state = probe.state()
         if state is None:
             raise NotReadyError(f"{name}: the container is gone")
@@ -97,6 +114,8 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float) -> None:
             if not (first_look and _finished_seconds_ago(state) > STALE_JOB_SECONDS):
                 raise _fail(name, f"exited with code {state['ExitCode']}", probe)
             probe.start()
+        if state["Status"] == "created" and time.monotonic() - started > START_SECONDS:
+            raise _fail(name, "was created and never started", probe)
         first_look = False
         time.sleep(POLL_SECONDS)
     raise _fail(name, f"did not finish within {timeout:.0f} s", probe)
@@ -123,12 +142,16 @@ def wait_for_service(
         if state is None:
             raise NotReadyError(f"{name}: the container is gone")
         restarts = state["RestartCount"] if restarts is None else restarts
-        if state["Status"] in {"exited", "dead", "restarting"} or state["RestartCount"] > restarts:
+        if state["Status"] in {"exited", "dead", "restarting"}:
             raise _fail(name, f"exited with code {state['ExitCode']}", probe)
+        if state["RestartCount"] > restarts:
+            # The engine no longer shows the exit code of the run before.
+            raise _fail(name, "exited and was started again", probe)
         if state["Status"] == "running":
             if not command:
                 return
-            code, seen = probe.check(command)
+            left = timeout - (time.monotonic() - started)
+            code, seen = probe.check(command, max(1.0, min(CHECK_SECONDS, left)))
             if code == 0:
                 return
             if code == HOPELESS:
@@ -137,6 +160,8 @@ def wait_for_service(
                 raise _fail(name, f"is unhealthy: {seen}", probe)
         else:
             seen = f"container is {state['Status']}"
+            if state["Status"] == "created" and time.monotonic() - started > START_SECONDS:
+                raise _fail(name, "was created and never started", probe)
         if time.monotonic() - talked > TALK_EVERY_SECONDS:
             talked = time.monotonic()
             say(f"{name}: not ready after {talked - started:.0f} s; {seen}")

@@ -24,7 +24,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})
         assert created.code == 0, created.told
-        stack.up()
+        stack.first = stack.up()
         yield stack
     finally:
         stack.remove()

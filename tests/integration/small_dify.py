@@ -1,29 +1,27 @@
 """The smallest Dify that a console test needs: PostgreSQL, Redis and api, and a Pulumi program beside it."""
 
 import json
-import os
 import secrets
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import docker
 
-from dify_kit.setup import engine_env
 from infra.images import LOCAL_BUILDS, ROOT, context_digest
-from infra.resources.console_client import Console
+from infra.releases import RELEASES
+from infra.resources.console_client import NOTES, Console
 from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport, Request, TransportError
-from tests.integration.stacks import Done
+from infra.services import data
+from tests.integration.programs import Program
+from tests.unit.configuration import settings
 
 START_SECONDS = 60
-PULUMI_SECONDS = 180
 ADMIN_EMAIL = "admin@example.com"
+SAVED = "/run/saved.sql"
 
 Docker = Any  # docker's models are not typed
 
@@ -68,6 +66,7 @@ class SmallDify:
     def start(self) -> "SmallDify":
         """Start everything and wait until api answers from its database."""
         self.client.networks.create(self.prefix, internal=True)
+        self._prepare_storage()
         self._run(
             "postgres",
             alias="db_postgres",
@@ -90,13 +89,33 @@ class SmallDify:
         self.start_api()
         return self
 
+    def _prepare_storage(self) -> None:
+        """Make the storage volume what it is in a stack, with its marker."""
+        guard, *_ = data.services(settings({"release": self.release}), RELEASES[self.release])
+        self.client.containers.run(
+            built(self.client, guard.image),
+            name=f"{self.prefix}-{guard.name}",
+            entrypoint=[*(guard.entrypoint or ())],
+            command=[*(guard.command or ())],
+            environment=dict(guard.environment),
+            user=guard.user,
+            volumes={self.storage: {"bind": guard.mounts[0].path, "mode": "rw"}},
+            network_mode="none",
+            remove=True,
+        )
+
+    @property
+    def storage(self) -> str:
+        """The name of the volume that api keeps its files on."""
+        return f"{self.prefix}-storage"
+
     def start_api(self) -> None:
         """Make the api container and wait until it answers."""
         self._run(
             "api",
             alias="api",
             environment=self.environment,
-            volumes={f"{self.prefix}-storage": {"bind": "/app/api/storage", "mode": "rw"}},
+            volumes={self.storage: {"bind": "/app/api/storage", "mode": "rw"}},
         )
         self.wait(self.answers, "api")
 
@@ -111,6 +130,8 @@ class SmallDify:
         return {
             "DIFY_STANDIN_RELEASE": self.release,
             "MODE": "api",
+            # Requests are counted by its log.
+            "GUNICORN_CMD_ARGS": "--access-logfile=-",
             "SECRET_KEY": self.data_password,
             "INIT_PASSWORD": self.init_password,
             "CONSOLE_WEB_URL": self.url,
@@ -135,7 +156,7 @@ class SmallDify:
     def answers(self) -> bool:
         """Tell whether the console answers from its database."""
         try:
-            return self.send("GET", "/console/api/setup").status == 200
+            return bool(self.send("GET", "/console/api/setup").status == 200)
         except TransportError:
             return False
 
@@ -145,36 +166,44 @@ class SmallDify:
 
     def console(self, **changes: Any) -> Console:
         """Return the admin's console, with sessions of its own."""
-        values = {
-            "transport": ContainerTransport(self.api),
-            "url": self.url,
-            "email": ADMIN_EMAIL,
-            "password": self.password,
-            "sessions": Sessions(),
-        }
-        return Console(**values | changes)
+        console = Console(
+            transport=ContainerTransport(self.api),
+            url=self.url,
+            email=ADMIN_EMAIL,
+            password=self.password,
+            sessions=Sessions(),
+        )
+        return replace(console, **changes)
 
     def sql(self, statement: str) -> str:
         """Run a statement in the database and return what it prints."""
-        done = self.client.containers.get(f"{self.prefix}-postgres").exec_run(
-            ["psql", "-h", "127.0.0.1", "-U", "postgres", "-d", "dify", "-Atc", statement],
-            environment={"PGPASSWORD": self.data_password},
-        )
-        return str(done.output.decode().strip())
+        return self._in_postgres("psql", "-Atc", statement, check=False)
 
     def empty(self) -> None:
-        """Make the instance new: no admin, no app, no key, nobody locked out."""
+        """Make the instance new: no admin, no app, no key, no note of one, nobody locked out."""
         self.sql("truncate setups, accounts, tenants, apps cascade")
+        self._in_api(f"rm -rf {NOTES}")
         done = self.client.containers.get(f"{self.prefix}-redis").exec_run(
             ["redis-cli", "--no-auth-warning", "-a", self.data_password, "flushall"]
         )
         assert done.output.decode().strip() == "OK"
 
+    def save(self) -> None:
+        """Remember what the database holds and what is noted, for `restore`."""
+        self._in_postgres("pg_dump", "--data-only", "--exclude-table=alembic_version", f"--file={SAVED}")
+        self._in_api(f"cp -a {NOTES} {NOTES}.saved")
+
+    def restore(self) -> None:
+        """Make the instance again what it was when it was saved; nobody is locked out."""
+        self.empty()
+        self._in_postgres("psql", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={SAVED}")
+        self._in_api(f"cp -a {NOTES}.saved {NOTES}")
+
     def login_failures(self) -> int:
         """Return how many wrong passwords Dify has counted."""
+        key = f"login_error_rate_limit:{ADMIN_EMAIL}"
         done = self.client.containers.get(f"{self.prefix}-redis").exec_run(
-            ["redis-cli", "--no-auth-warning", "-a", self.data_password]
-            + ["get", f"login_error_rate_limit:{ADMIN_EMAIL}"]
+            ["redis-cli", "--no-auth-warning", "-a", self.data_password, "get", key]
         )
         return int(done.output.decode().strip() or 0)
 
@@ -202,6 +231,19 @@ class SmallDify:
             volume.remove(force=True)
         self.client.close()
 
+    def _in_postgres(self, program: str, *arguments: str, check: bool = True) -> str:
+        done = self.client.containers.get(f"{self.prefix}-postgres").exec_run(
+            [program, "-h", "127.0.0.1", "-U", "postgres", "-d", "dify", *arguments],
+            environment={"PGPASSWORD": self.data_password},
+        )
+        told = str(done.output.decode().strip())
+        assert done.exit_code == 0 or not check, told
+        return told
+
+    def _in_api(self, script: str) -> None:
+        done = self.client.containers.get(self.api).exec_run(["sh", "-c", script])
+        assert done.exit_code == 0, done.output
+
     def _containers(self) -> list[Docker]:
         return list(self.client.containers.list(all=True, filters={"name": self.prefix}))
 
@@ -219,7 +261,7 @@ import json, os
 import pulumi
 from infra.resources.console import Admin, App, AppKey
 
-config = json.loads(os.environ["CONSOLE_TEST"])
+config = json.loads(os.environ["TEST_VALUES"])
 settings = pulumi.Config()
 access = {
     "container": config["container"],
@@ -237,32 +279,32 @@ for name, dsl in config["apps"].items():
 
 
 @dataclass(kw_only=True)
-class Program:
-    """A Pulumi program that declares an admin, apps and their keys; its state lies in `home`."""
+class ConsoleProgram(Program):
+    """A program that declares an admin, apps and their keys."""
 
     dify: SmallDify
-    home: Path
     apps: dict[str, str]
     name: str = "admin"
     email: str = ADMIN_EMAIL
     keep: bool = True
 
     def __post_init__(self) -> None:
-        """Write the program and make its stack."""
-        (self.home / "state").mkdir(parents=True)
-        (self.home / "__main__.py").write_text(PROGRAM, encoding="utf-8")
-        runtime = {"name": "python", "options": {"toolchain": "pip", "virtualenv": str(ROOT / ".venv")}}
-        project = json.dumps({"name": "console-test", "runtime": runtime})
-        (self.home / "Pulumi.yaml").write_text(project, encoding="utf-8")
-        assert self.pulumi("stack", "init", "test").code == 0
-        self.set_secret("password", self.dify.password)
-        self.set_secret("init", self.dify.init_password)
+        """Make the program's stack and set its secrets, unless it is a copy."""
+        copied = self.home.exists()
+        super().__post_init__()
+        if not copied:
+            self.set_secret("password", self.dify.password)
+            self.set_secret("init", self.dify.init_password)
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The environment of every command."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
-        config = {
+    def source(self) -> str:
+        """The text of the program."""
+        return PROGRAM
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """How the instance is reached, and what is wanted there."""
+        return {
             "container": self.dify.api,
             "url": self.dify.url,
             "email": self.email,
@@ -270,61 +312,6 @@ class Program:
             "apps": self.apps,
             "keep": self.keep,
         }
-        return {
-            **kept,
-            **engine_env(),
-            "PULUMI_BACKEND_URL": f"file://{self.home / 'state'}",
-            "PULUMI_CONFIG_PASSPHRASE": "test",
-            "PULUMI_SKIP_UPDATE_CHECK": "1",
-            "CONSOLE_TEST": json.dumps(config),
-        }
-
-    def pulumi(self, *arguments: str, stdin: str = "") -> Done:
-        """Run `pulumi` and return what it said, whatever its exit code."""
-        started = time.monotonic()
-        done = subprocess.run(
-            ["pulumi", *arguments],
-            cwd=self.home,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PULUMI_SECONDS,
-            check=False,
-        )
-        seconds = time.monotonic() - started
-        return Done(code=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=seconds)
-
-    def set_secret(self, name: str, value: str) -> None:
-        """Set one secret setting."""
-        done = self.pulumi("config", "set", "--secret", name, stdin=value)
-        assert done.code == 0, done.told
-
-    def try_up(self, *, refresh: bool = True) -> Done:
-        """Deploy, after a refresh as the kit does it."""
-        return self.pulumi("up", "--yes", "--skip-preview", *(["--refresh"] if refresh else []))
-
-    def up(self) -> dict[str, str]:
-        """Deploy, demand success, and return what happened: operation -> count."""
-        done = self.try_up()
-        assert done.code == 0, done.told
-        history = self.pulumi("stack", "history", "--json", "--page-size", "1")
-        changes: dict[str, str] = json.loads(history.stdout)[0]["resourceChanges"]
-        return changes
-
-    def destroy(self) -> Done:
-        """Destroy, and demand success."""
-        done = self.pulumi("destroy", "--yes", "--skip-preview", "--refresh")
-        assert done.code == 0, done.told
-        return done
-
-    def steps(self, *arguments: str) -> dict[str, str]:
-        """Return what a preview would do: resource name -> operation, without what stays the same."""
-        done = self.pulumi("preview", "--json", *arguments)
-        assert done.code == 0, done.told
-        steps = json.loads(done.stdout).get("steps", [])
-        kept = {"same", "read", "refresh"}
-        return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps if step["op"] not in kept}
 
     def output(self, app: str) -> Mapping[str, str]:
         """Return an app's id, mode and key."""
@@ -332,12 +319,3 @@ class Program:
         assert done.code == 0, done.told
         found: dict[str, dict[str, str]] = json.loads(done.stdout)
         return found[app]
-
-    def on_disk(self) -> list[bytes]:
-        """Return every file that Pulumi wrote."""
-        return [path.read_bytes() for path in self.home.rglob("*") if path.is_file()]
-
-    def remove(self) -> None:
-        """Remove the program and its state."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.home)

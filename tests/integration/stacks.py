@@ -54,6 +54,8 @@ class Stack:
     # One edge for each test run: no two of them share a name or a port.
     name: str = field(default_factory=lambda: f"it-{secrets.token_hex(3)}")
     port: int = field(default_factory=free_port)
+    # What the first deployment said.
+    first: Done | None = None
 
     @property
     def environment(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import docker
@@ -10,15 +11,25 @@ import pytest
 
 from infra.edge_context import edge_context
 from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
-from infra.images import LOCAL_BUILDS, ROOT, local_name
 from infra.releases import RELEASES
 from infra.render import EdgeConfiguration, edge_configuration
 from infra.resources.edge_container import EdgeContainer, EdgeContainerError
 from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
 from infra.services import edge as edge_service
+from tests.integration.edge.container import image_of
+from tests.integration.stacks import wait_until
 from tests.unit.configuration import settings
 
 Docker = Any  # docker's models are not typed
+API = """
+from http.server import *
+class H(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "8"); self.end_headers()
+        self.wfile.write(b"from api")
+    def log_message(self, *a): pass
+ThreadingHTTPServer(("0.0.0.0", 5001), H).serve_forever()
+"""
 REVISION_URL = "http://127.0.0.1:8081/revision"
 
 
@@ -29,15 +40,33 @@ class Nginx:
         self.client: Docker = docker.from_env(timeout=60)
         self.name = f"live-test-{secrets.token_hex(4)}"
         self.volumes = [self.client.volumes.create(f"{self.name}-{name}") for name in edge_service.volumes()]
+        self.network = self.client.networks.create(self.name)
+        self.others: list[Docker] = []
         self.container = self.start()
+
+    def stand_behind(self, name: str = "api", *, listen: bool = True) -> Docker:
+        """Start a service behind nginx; `listen` False: it only takes an address."""
+        container = self.client.containers.create(
+            image_of("api"),
+            entrypoint=["python3", "-c", API if listen else "input()"],
+            tty=True,
+            network_mode="none",
+        )
+        self.others.append(container)
+        self.client.networks.get("none").disconnect(container)
+        self.network.connect(container, aliases=[name])
+        container.start()
+        if listen:
+            wait_until(
+                lambda: container.exec_run(["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/5001"]).exit_code == 0,
+                seconds=20,
+                what="the service behind nginx",
+            )
+        return container
 
     def start(self) -> Docker:
         """Start a container over the volumes."""
-        name = local_name("nginx")
-        try:
-            self.client.images.get(name)
-        except docker.errors.ImageNotFound:
-            self.client.images.build(path=str(ROOT / LOCAL_BUILDS["nginx"][0]), tag=name, rm=True)
+        name = image_of("nginx")
         spec = edge_service.service(settings())
         mounts = {
             volume.name: {"bind": mount.path, "mode": "rw"}
@@ -55,6 +84,7 @@ class Nginx:
             read_only=True,
             tmpfs=dict(spec.tmpfs),
             volumes=mounts,
+            network=self.network.name,
             stop_signal=spec.stop_signal,
             detach=True,
         )
@@ -87,6 +117,10 @@ class Nginx:
     def remove(self) -> None:
         """Remove everything."""
         self.container.remove(force=True)
+        for other in self.others:
+            with suppress(docker.errors.NotFound):
+                other.remove(force=True)
+        self.network.remove()
         for volume in self.volumes:
             volume.remove(force=True)
 
@@ -168,6 +202,41 @@ def test_configuration_that_passes_the_test_but_not_the_reload_is_switched_back(
     assert nginx.told("readlink", f"{EDGE_DIRECTORY}/current").strip() == f"releases/{good.revision}"
     # And the next good one goes live.
     live(nginx, provider, configuration(http=zone.format(key="$binary_remote_addr")))
+
+
+def test_service_behind_is_reached_at_its_address_and_through_the_hop_when_it_moved(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    api = nginx.stand_behind()
+    network = nginx.network.name
+    direct = {"service": "api", "container": api.id, "network": network, "port": "5001"}
+    wanted = configuration()
+    outs = live(nginx, provider, wanted, direct=direct)
+    api.reload()
+    address = api.attrs["NetworkSettings"]["Networks"][network]["IPAddress"]
+
+    def answer() -> str:
+        return nginx.told("curl", "-sS", "-H", "Host: localhost:8080", "http://127.0.0.1:8080/v1/x")
+
+    assert f"server {address}:5001 " in nginx.told("cat", f"{EDGE_DIRECTORY}/current/live/api.conf")
+    assert answer() == "from api"
+    assert provider.read("id", outs).outs == outs, "no drift"
+
+    # Another container gets the old address, and api another one: nobody tells nginx.
+    api.remove(force=True)
+    nginx.stand_behind(name="stranger", listen=False)
+    moved = nginx.stand_behind()
+    moved.reload()
+    assert moved.attrs["NetworkSettings"]["Networks"][network]["IPAddress"] != address
+    assert answer() == "from api"
+
+    # The next refresh sees it, and `up` puts the new address in.
+    news = nginx.props(wanted, direct={**direct, "container": moved.id})
+    assert provider.diff("id", outs, news).changes
+    outs = dict(provider.update("id", outs, news).outs or {})
+    assert f"server {address}:5001 " not in nginx.told("cat", f"{EDGE_DIRECTORY}/current/live/api.conf")
+    assert answer() == "from api"
+    moved.remove(force=True)
+    assert provider.read("id", outs).outs == outs, "a service that is away is no drift of the edge"
 
 
 def test_restarted_and_recreated_containers_come_back_with_it(nginx: Nginx) -> None:

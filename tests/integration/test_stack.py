@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.resources.console_client import NOTES
 from tests.integration.stacks import PYTEST, Stack, settings_changed
 
 # A service whose start the stand-in refuses, as Dify does, when a number is none.
@@ -34,6 +35,16 @@ def test_smoke_tests_pass(stack: Stack) -> None:
     for line in (r"browser: Chromium \d+", r"smoke_tests/test_browser\.py \.{10}\s"):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout[-5000:]
     assert "not selected" not in done.stdout
+
+
+def test_first_up_warns_of_nothing_and_notes_the_keys(stack: Stack) -> None:
+    assert stack.first is not None
+    noted = stack.container("api").exec_run(["sh", "-c", f"ls {NOTES}"]).output.decode().split()
+
+    assert [line for line in stack.first.told.splitlines() if line.startswith("  ! ")] == []
+    # One for each app of the stack, the canary among them.
+    assert len(noted) == 2
+    assert not [name for name in noted if name.endswith(".new")]
 
 
 def test_second_up_changes_nothing(stack: Stack) -> None:

@@ -148,7 +148,7 @@ def test_configuration_of_nginx_comes_to_the_running_container() -> None:
     assert not nginx.get("uploads")
     assert config["container"] == "nginx-id"
     assert set(config["templates"]) == set(config["files"])
-    assert f'"revision":"{config["revision"]}"' in config["files"]["servers/status.conf"]
+    assert f'"revision":"{config["revision"]}"' in config["files"]["live/revision.conf"]
 
 
 def test_volumes_of_the_edge_hold_no_data_and_go_with_the_stack() -> None:

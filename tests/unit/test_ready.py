@@ -19,8 +19,9 @@ class Probe(ContainerProbe):
     def state(self) -> dict[str, Any]:
         return {"Status": "running", "RestartCount": 0, "ExitCode": 0}
 
-    def check(self, command: list[str]) -> tuple[int, str]:
+    def check(self, command: list[str], seconds: float) -> tuple[int, str]:
         assert command == ["health"]
+        assert seconds > 0
         self.asked += 1
         self._last = next(self._codes, self._last)
         return self._last, f"health command exited with {self._last}: its words"

@@ -236,6 +236,10 @@ def test_every_service_behind_the_edge_is_looked_up_again(tmp_path: Path) -> Non
 
     sockets = {one["args"][0] for hop in hops for one in hop if one["directive"] == "listen"}
     reached = {one["args"][0] for up in upstreams for one in up["block"] if one["directive"] == "server"}
+    included = {one["args"][0] for up in upstreams for one in up["block"] if one["directive"] == "include"}
+    # The address of api comes in when the configuration goes live.
+    assert included == {"live/api.conf"}
+    reached |= {one["args"][0] for _, one in walk(files["live/api.conf"])}
     assert sockets == reached
     # A variable in proxy_pass is what makes nginx resolve at each connection.
     assert all(
@@ -326,7 +330,7 @@ def test_one_setting_limits_bodies(tmp_path: Path) -> None:
 
 def test_revision_names_the_configuration() -> None:
     def revision(plain: Mapping[str, Any]) -> str:
-        text = edge_files(context_of(plain))[f"{EDGE_DIRECTORY}/servers/status.conf"]
+        text = edge_files(context_of(plain))[f"{EDGE_DIRECTORY}/live/revision.conf"]
         found = re.search(r'"revision":"([0-9a-f]{12})"', text)
         assert found
         return found.group(1)
