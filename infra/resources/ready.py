@@ -121,6 +121,21 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float) -> None:
     raise _fail(name, f"did not finish within {timeout:.0f} s", probe)
 
 
+def _ended(state: dict[str, Any], restarts: int) -> str:
+    """Return how the container ended, empty when it did not since it had `restarts`."""
+    if state["Status"] in {"exited", "dead", "restarting"}:
+        return f"exited with code {state['ExitCode']}"
+    # The engine no longer shows the exit code of the run before.
+    return "exited and was started again" if state["RestartCount"] > restarts else ""
+
+
+def _hopeless(code: int, state: dict[str, Any]) -> str:
+    """Return why waiting is of no use, by a health command's exit code or the engine; empty when it may be."""
+    if code == HOPELESS:
+        return "will not get ready"
+    return "is unhealthy" if state.get("Health", {}).get("Status") == "unhealthy" else ""
+
+
 def wait_for_service(
     name: str,
     probe: ContainerProbe,
@@ -142,11 +157,8 @@ def wait_for_service(
         if state is None:
             raise NotReadyError(f"{name}: the container is gone")
         restarts = state["RestartCount"] if restarts is None else restarts
-        if state["Status"] in {"exited", "dead", "restarting"}:
-            raise _fail(name, f"exited with code {state['ExitCode']}", probe)
-        if state["RestartCount"] > restarts:
-            # The engine no longer shows the exit code of the run before.
-            raise _fail(name, "exited and was started again", probe)
+        if reason := _ended(state, restarts):
+            raise _fail(name, reason, probe)
         if state["Status"] == "running":
             if not command:
                 return
@@ -154,10 +166,8 @@ def wait_for_service(
             code, seen = probe.check(command, max(1.0, min(CHECK_SECONDS, left)))
             if code == 0:
                 return
-            if code == HOPELESS:
-                raise _fail(name, f"will not get ready: {seen}", probe)
-            if state.get("Health", {}).get("Status") == "unhealthy":
-                raise _fail(name, f"is unhealthy: {seen}", probe)
+            if reason := _hopeless(code, state):
+                raise _fail(name, f"{reason}: {seen}", probe)
         else:
             seen = f"container is {state['Status']}"
             if state["Status"] == "created" and time.monotonic() - started > START_SECONDS:
