@@ -12,7 +12,7 @@ from dify_kit import preflight
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
 from dify_kit.docker_host import DockerEngine, Engine
 from dify_kit.errors import KitError, UsageError
-from dify_kit.init import VOLUMES, Choices, initialise
+from dify_kit.init import KEPT_VOLUMES, Choices, initialise
 from dify_kit.pulumi_cli import Outcome, Pulumi, require_success
 from dify_kit.recovery import recover
 from dify_kit.stack_files import StackFiles
@@ -195,7 +195,7 @@ def down(
             _destroy(files, engine, deadline=timeout * 60, verbose=verbose)
         elif not deleting:
             _require_configured(files)
-        volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in VOLUMES])
+        volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in KEPT_VOLUMES])
         if deleting:
             for volume in volumes:
                 engine.remove_volume(volume)
@@ -217,7 +217,7 @@ def _ask_for_name(stack: str, engine: Engine) -> None:
             "--delete-data asks for the stack's name, and nobody is there to type it",
             f"say it on the command line: --yes-delete-data-of {stack}",
         )
-    volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in VOLUMES])
+    volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in KEPT_VOLUMES])
     warn(f"this deletes all data of stack {stack} for good: {', '.join(volumes) or '(no volumes)'}")
     if (
         typer.prompt(f"Type the stack's name ({stack}) to go on", default="", show_default=False, err=True)

@@ -1,5 +1,6 @@
 """What must be true before anything is changed. The settings themselves are judged by the Pulumi program."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -35,22 +36,42 @@ def published(files: StackFiles) -> tuple[str, int] | None:
 
 
 def check_port(files: StackFiles, engine: Engine) -> None:
-    """Raise KitError when the port is taken by anything but this stack's own edge."""
+    """Raise KitError when a port is taken by anything but this stack's own edge."""
     wanted = published(files)
     if wanted is None:
         return
     address, port = wanted
+    _check(files, engine, "httpPort", address, port)
+    if (tls_port := published_tls(files)) is not None:
+        _check(files, engine, "httpsPort", address, tls_port)
+
+
+def published_tls(files: StackFiles) -> int | None:
+    """Return the port of TLS; None without TLS and for values that the program will refuse."""
+    config = files.config()
+    tls = config.get(f"{PROJECT}:tls")
+    try:
+        tls = json.loads(tls) if isinstance(tls, str) else tls
+        port = int(str(config.get(f"{PROJECT}:httpsPort") or default("httpsPort")))
+    except ValueError:
+        return None
+    # YAML reads an unquoted `off` as false.
+    on = isinstance(tls, dict) and tls.get("mode") not in {None, False, "off"}
+    return port if on and 0 < port <= _MAX_PORT else None
+
+
+def _check(files: StackFiles, engine: Engine, setting: str, address: str, port: int) -> None:
     edge = f"dify-{files.stack}-nginx"
     publishers = engine.publishers(port)
     if edge in publishers:
         return
     hint = "stop what uses it, or choose another port: " + shell_hint(
-        f"pulumi config set httpPort <port> --stack {files.stack}"
+        f"pulumi config set {setting} <port> --stack {files.stack}"
     )
     if publishers:
-        raise KitError(f"{PROJECT}:httpPort: {port} is published by container {publishers[0]}", hint)
+        raise KitError(f"{PROJECT}:{setting}: {port} is published by container {publishers[0]}", hint)
     if engine.local() and (problem := bind_problem(address, port)):
-        raise KitError(f"{PROJECT}:httpPort: {port} on {address} cannot be used: {problem}", hint)
+        raise KitError(f"{PROJECT}:{setting}: {port} on {address} cannot be used: {problem}", hint)
 
 
 def check_disk(engine: Engine) -> None:

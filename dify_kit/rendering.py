@@ -14,7 +14,8 @@ from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import say
 from infra import images, nginx_check
 from infra.edge_context import edge_context
-from infra.edge_paths import EDGE_DIRECTORY
+from infra.edge_paths import CERTIFICATE_FILE, EDGE_DIRECTORY
+from infra.edge_tls import public_files
 from infra.releases import RELEASES
 from infra.render import RedisContext, RenderError, edge_files, render, squid_files
 from infra.settings import Settings, load
@@ -61,6 +62,8 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         ]
         redis = render("data/redis.conf.j2", {"redis": RedisContext(password=HIDDEN_PASSWORD)}, overrides)
         edge = edge_files(edge_context(settings, release), overrides=overrides)
+        # The certificate, but not its key: that one is nobody's to read.
+        edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in public_files(settings).items()}
     except RenderError as problem:
         raise KitError(f"rendering failed: {problem}", "mend the template; nothing was deployed") from None
     return [
@@ -107,7 +110,10 @@ def check(settings: Settings, out: Path) -> None:
             )
         say("✓ gixy finds nothing")
         image = _image(settings)
-        nginx_check.accept(directory, image, EDGE_DIRECTORY)
+        if settings.tls.on:
+            # Docker needs a place to mount on.
+            (directory / CERTIFICATE_FILE).parent.mkdir(exist_ok=True)
+        nginx_check.accept(directory, image, EDGE_DIRECTORY, tls=settings.tls.on)
         say(f"✓ nginx -t accepts it in {image.split('@')[0]}")
     except nginx_check.NginxError as problem:
         raise KitError(f"nginx would not start: {problem}", "the file has the path of its template") from None

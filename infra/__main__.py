@@ -24,7 +24,7 @@ platform = DockerPlatform(
     keep_volumes=settings.keep_volumes,
     volume_labels=volume_guard.labels(settings),
 )
-platform.add_networks(networks(release))
+platform.add_networks(networks(release, acme=settings.tls.acme is not None))
 
 data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())
 dify_tier = ServiceTier(

@@ -10,6 +10,7 @@ from infra import edge_errors, ports
 from infra.edge_limits import EdgeLimits, edge_limits
 from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
 from infra.edge_routes import EdgeLocation, EdgeRoute, locations
+from infra.edge_tls import EdgeTls, edge_tls
 from infra.origins import DEFAULT_PORTS
 from infra.releases import Release
 from infra.settings import CORS_GROUPS, CREDENTIALED_GROUPS, Settings
@@ -65,6 +66,7 @@ class EdgeContext:
     limits: EdgeLimits
     trusted_proxies: tuple[str, ...] = ()
     console_allow_from: tuple[str, ...] = ()
+    tls: EdgeTls | None = None
     revision: str = ""
     workers: str = "2"
     credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
@@ -131,6 +133,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         limits=edge_limits(settings.rate_limits),
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
+        tls=edge_tls(settings),
     )
 
 

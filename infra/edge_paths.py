@@ -1,10 +1,11 @@
-"""Where things lie in the edge's container.
+"""Where things lie in the edge's container, and how a reload goes there.
 
 The configuration is on a volume of its own:
 
 ::
 
     <EDGE_DIRECTORY>/releases/<revision>/nginx.conf, http/, servers/, ...   root's, read by nginx
+    <EDGE_DIRECTORY>/releases/<revision>/tls/                               certificate and key that the kit knows
     <EDGE_DIRECTORY>/current -> releases/<revision>                         what nginx runs
 
 A recreated or restarted container therefore comes back with the configuration that ran last.
@@ -18,3 +19,14 @@ NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 RUN_DIRECTORY = "/run/edge"
 # While this file exists, answers close their connections: a reload then meets no idle ones.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
+# Idle connections of clients are closed by a reload; a client that used one in that moment would lose its
+# request. While draining, each answer says `Connection: close`, so that few idle ones are left. The mark is seen
+# within a second (open_file_cache_valid).
+DRAIN_SECONDS = 2.5
+AFTER_RELOAD_SECONDS = 0.5
+# Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.
+CERTIFICATE_FILE, KEY_FILE = "tls/fullchain.pem", "tls/key.pem"
+# Certificates that certbot gets, on a volume: <PUBLISHED>/current -> <PUBLISHED>/<serial>/{fullchain,key}.pem
+PUBLISHED = "/etc/dify-kit/certificates"
+# The answers to a CA's checks, on a volume.
+CHALLENGES = "/var/lib/dify-kit/challenges"

@@ -46,6 +46,7 @@ def facts(
         "consoleUrl": settings.urls.console,
         "bindAddress": settings.bind_address,
         "httpPort": settings.http_port,
+        "tls": tls_facts(settings),
         "containers": containers,
         "jobs": jobs,
         "edge": "nginx",
@@ -56,6 +57,25 @@ def facts(
         "consoleAllowFrom": list(settings.console_allow_from),
         "adminEmail": settings.admin_email,
         "oauthCallbackUrls": {provider: f"{callback}/{provider}" for provider in ("github", "google")},
+    }
+
+
+def tls_facts(settings: Settings) -> dict[str, Any]:
+    """Return how the edge speaks TLS.
+
+    Certificates that certbot gets are not known here. `ca` is in PEM: what a client of a self-signed stack has
+    to trust, empty otherwise.
+    """
+    tls = settings.tls
+    certificate = tls.certificate
+    return {
+        "mode": tls.mode,
+        "httpsPort": settings.https_port if tls.on else None,
+        "redirect": tls.on and tls.redirect,
+        "hstsSeconds": tls.hsts_seconds,
+        "sha256": certificate.fingerprint if certificate else "",
+        "expires": certificate.not_after.isoformat() if certificate else "",
+        "ca": tls.ca,
     }
 
 

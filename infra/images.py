@@ -25,6 +25,7 @@ LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
     "redis": ("containers/redis", None),
     "nginx": ("containers/nginx", None),
     "squid": ("containers/squid", None),
+    "certbot": ("containers/certbot", None),
     # Any image with a shell and chown will do, and this one is there already.
     "busybox": ("containers/postgres", None),
 }

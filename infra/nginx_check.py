@@ -1,8 +1,11 @@
 """Checks of rendered nginx files: they parse, gixy finds nothing new, and nginx itself accepts them."""
 
 import json
+import posixpath
+import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,8 @@ from types import MappingProxyType
 
 import crossplane
 
-from infra.edge_paths import RUN_DIRECTORY
+from infra import certificates, selfsigned
+from infra.edge_paths import KEY_FILE, PUBLISHED, RUN_DIRECTORY
 
 NGINX_SECONDS = 60
 GIXY_SECONDS = 60
@@ -21,6 +25,10 @@ GIXY_EXCEPTIONS: Mapping[str, str] = MappingProxyType(
         "host_spoofing": (
             "Dify builds links from the Host header, port included, which $host would lose; other hosts than "
             "server_name never get here, they end in the default server with 444"
+        ),
+        "hsts_header": (
+            "HSTS is sent only when dify:tls.hstsSeconds asks for it: browsers remember it for that long, and "
+            "would not come back to a stack that gives TLS up"
         ),
     }
 )
@@ -78,8 +86,27 @@ def lint(directory: Path) -> list[Finding]:
     ]
 
 
-def accept(directory: Path, image: str, destination: str) -> None:
-    """Run `nginx -t` on the files in the image that will run them. Raises NginxError with its words."""
+def accept(directory: Path, image: str, destination: str, *, tls: bool = False) -> None:
+    """Run `nginx -t` on the files in the image that will run them. Raises NginxError with its words.
+
+    `tls`: they name a certificate and its key. Others take their place, so that no key has to be written.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        extra = _stand_in_certificates(Path(scratch), destination) if tls else []
+        _accept(directory, image, destination, extra)
+
+
+def _stand_in_certificates(scratch: Path, destination: str) -> list[str]:
+    made = selfsigned.issue(secrets.token_hex(32), "check", ["localhost"], certificates.now_utc())
+    (scratch / "fullchain.pem").write_text(made.certificate.chain, encoding="utf-8")
+    (scratch / "key.pem").write_text(made.key, encoding="utf-8")
+    # nginx runs as another user; the pair is good for nothing but this check.
+    scratch.chmod(0o755)
+    places = (f"{destination}/{posixpath.dirname(KEY_FILE)}", f"{PUBLISHED}/current")
+    return [part for place in places for part in ("--volume", f"{scratch}:{place}:ro")]
+
+
+def _accept(directory: Path, image: str, destination: str, extra: list[str]) -> None:
     command = [
         "docker",
         "run",
@@ -93,7 +120,7 @@ def accept(directory: Path, image: str, destination: str) -> None:
         "ALL",
     ]
     command += ["--tmpfs", f"{RUN_DIRECTORY}:uid=101,mode=0700", "--tmpfs", "/tmp", "--entrypoint", "nginx"]  # noqa: S108  # the container's own
-    command += ["--volume", f"{directory}:{destination}:ro", image]
+    command += ["--volume", f"{directory}:{destination}:ro", *extra, image]
     command += ["-e", "stderr", "-t", "-c", f"{destination}/nginx.conf"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=NGINX_SECONDS)
     if done.returncode != 0:

@@ -16,8 +16,13 @@ DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
 def check(settings: Settings) -> None:
-    """Raise pulumi.RunError when the edge could not publish its port."""
-    port = settings.http_port
+    """Raise pulumi.RunError when the edge could not publish its ports."""
+    _check(settings, "httpPort", settings.http_port)
+    if settings.tls.on:
+        _check(settings, "httpsPort", settings.https_port)
+
+
+def _check(settings: Settings, key: str, port: int) -> None:
     found = publishers(port)
     if found is None or f"dify-{settings.stack}-nginx" in found:
         return
@@ -27,8 +32,8 @@ def check(settings: Settings) -> None:
         reason = f"on {address} cannot be used: {problem}"
     if reason:
         raise pulumi.RunError(
-            f"dify:httpPort: {port} {reason}; stop what uses it, or choose another port: "
-            f"`pulumi config set dify:httpPort <port> --stack {settings.stack}`"
+            f"dify:{key}: {port} {reason}; stop what uses it, or choose another port: "
+            f"`pulumi config set dify:{key} <port> --stack {settings.stack}`"
         )
 
 

@@ -89,6 +89,7 @@ _THIRD_PARTY: Mapping[str, Image] = MappingProxyType(
         # Not pinned by digest in a public source that we know.
         "qdrant": Image(repository="langgenius/qdrant", tag="v1.8.3"),
         "pgvector": Image(repository="pgvector/pgvector", tag="pg16"),
+        "certbot": Image(repository="certbot/certbot", tag="v4.0.0"),
         "squid": Image(
             repository="ubuntu/squid",
             tag="6.6-24.04_edge",

@@ -106,6 +106,9 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Read with dify:tls, and handed to no service as they are.
+TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
+
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "adminPassword": Shape(low=8, high=64, rule=_console_password_problem, generate=lambda: password(24)),
@@ -120,6 +123,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "agentServerSecretKey": Shape(low=43, high=44, rule=_agent_key_problem, generate=agent_key),
         "agentApiToken": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
         "agentSandboxToken": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
+        "tlsSeed": Shape(low=32, generate=lambda: secrets.token_hex(32)),
         "mailPassword": Shape(low=1),
         "storageSecretKey": Shape(low=8),
         "githubClientSecret": Shape(low=8),

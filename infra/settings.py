@@ -20,8 +20,9 @@ from infra.project import declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.rate_limits import RateLimits, read_rate_limits
 from infra.releases import DATA_SERVICES, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
-from infra.secret_shapes import SECRET_VARIABLES, SHAPES, Shape
+from infra.secret_shapes import SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
 from infra.settings_reader import Problems, Section, shown
+from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
 
 NAMESPACE = "dify"
 IMAGE_MODES = ("registry", "mirror", "local")
@@ -183,9 +184,11 @@ class Settings:
     mirror: str
     public_url: str
     http_port: int
+    https_port: int
     bind_address: str
     server_names: tuple[str, ...]
     urls: Urls
+    tls: Tls
     cors: Cors
     rate_limits: RateLimits
     trusted_proxies: tuple[str, ...]
@@ -289,8 +292,17 @@ class _Reader:
         self._release = RELEASES[release]
         images = self._images()
         port = top.integer("httpPort", 1, origins.MAX_PORT)
-        public_url = self._public_url(port)
+        tls = self._section("tls")
+        tls_mode = mode_of(tls)
+        https_port = top.integer("httpsPort", 1, origins.MAX_PORT)
+        public_url = (
+            self._public_url("http", port) if tls_mode == "off" else self._public_url("https", https_port)
+        )
         urls = self._urls(public_url)
+        bind_address, hosts = self._bind_address(), self._hosts(urls)
+        # Who is on the machine itself may write its name in three ways.
+        local = LOOPBACK_NAMES if any(host in LOOPBACK_NAMES for host in hosts) else ()
+        server_names = tuple(dict.fromkeys([*hosts, *local]))
         mail, storage, login = self._mail(), self._storage(), self._login()
         limits = self._limits()
         return Settings(
@@ -300,9 +312,24 @@ class _Reader:
             mirror=self._mirror(images),
             public_url=public_url,
             http_port=port,
-            bind_address=self._bind_address(),
-            server_names=self._server_names(urls),
+            https_port=https_port,
+            bind_address=bind_address,
+            server_names=server_names,
             urls=urls,
+            tls=TlsReader(
+                tls,
+                self._problems,
+                self._tls_secret,
+                Surroundings(
+                    stack=self._stack,
+                    bind_address=bind_address,
+                    http_port=port,
+                    https_port=https_port,
+                    public_url=public_url,
+                    hosts=hosts,
+                    names=server_names,
+                ),
+            ).read(tls_mode),
             cors=self._cors(urls),
             rate_limits=read_rate_limits(self._section("rateLimits"), active_requests=limits.active_requests),
             trusted_proxies=self._networks("trustedProxies"),
@@ -376,11 +403,11 @@ class _Reader:
             return "http://invalid.example"
         return origin
 
-    def _public_url(self, port: int) -> str:
+    def _public_url(self, scheme: str, port: int) -> str:
         given = self._top.text("publicUrl")
         if given:
             return self._origin("publicUrl", given)
-        return "http://localhost" if port == origins.DEFAULT_PORTS["http"] else f"http://localhost:{port}"
+        return f"{scheme}://localhost" + ("" if port == origins.DEFAULT_PORTS[scheme] else f":{port}")
 
     def _urls(self, public_url: str) -> Urls:
         section = self._top.section("urls", dict.fromkeys(URL_PARTS, ""))
@@ -408,15 +435,14 @@ class _Reader:
             )
         return address
 
-    def _server_names(self, urls: Urls) -> tuple[str, ...]:
+    def _hosts(self, urls: Urls) -> tuple[str, ...]:
+        """Return the hosts under which people reach the stack, by origin and by `serverNames`."""
         names = [origins.host_of(getattr(urls, part.name)) for part in fields(urls)]
         for name in self._top.texts("serverNames"):
             if problem := origins.host_problem(name):
                 self._problems.add("serverNames", name, problem, "use a host name such as dify.example.com")
                 continue
             names.append(name)
-        if any(name in LOOPBACK_NAMES for name in names):
-            names += LOOPBACK_NAMES
         return tuple(dict.fromkeys(names))
 
     def _cors(self, urls: Urls) -> Cors:
@@ -701,15 +727,42 @@ class _Reader:
         read: Callable[[str], pulumi.Output[str] | None] = lambda key: self._secret(  # noqa: E731  # one line, one use
             key, SHAPES[key], required=needed.get(key, True)
         )
-        found = {snake(key): read(key) for key in SHAPES}
+        found = {snake(key): read(key) for key in SHAPES if key not in TLS_SECRETS}
         return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported: load raises
 
-    def _secret(self, key: str, shape: Shape, *, required: bool) -> pulumi.Output[str] | None:
-        value = self._top.text(key)
-        if value and not pulumi.runtime.config.is_config_secret(f"{NAMESPACE}:{key}"):
+    def _tls_secret(self, key: str, *, required: bool) -> str:
+        """Return the text of a secret that is read here and not handed to a service as it is."""
+        shape = SHAPES.get(key)
+        value = self._top.text(key) if shape else self._pem(key)
+        if not value:
+            if required:
+                fix = (
+                    f"`openssl rand -hex 32 | pulumi config set --secret dify:{key}`"
+                    if shape
+                    else f"`pulumi config set --secret dify:{key} < file.pem`, or choose another dify:tls.mode"
+                )
+                self._problems.add_secret(key, "the secret is not set", fix)
+            return ""
+        self._check_encrypted(key)
+        if shape and (problem := shape.problem(value)):
+            self._problems.add_secret(key, problem, shape.fix)
+        return value
+
+    def _pem(self, key: str) -> str:
+        """Read text of several lines."""
+        value = self._top.raw(key)
+        return value.strip() + "\n" if isinstance(value, str) and value.strip() else ""
+
+    def _check_encrypted(self, key: str) -> None:
+        if not pulumi.runtime.config.is_config_secret(f"{NAMESPACE}:{key}"):
             self._problems.add_secret(
                 key, "is stored in plain text", f"set it again: `pulumi config set --secret dify:{key}`"
             )
+
+    def _secret(self, key: str, shape: Shape, *, required: bool) -> pulumi.Output[str] | None:
+        value = self._top.text(key)
+        if value:
+            self._check_encrypted(key)
         if not value:
             if required:
                 fix = f"run `dify-kit init {self._stack}`" if shape.generate else "set it with `--secret`"

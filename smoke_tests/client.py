@@ -161,7 +161,7 @@ class Client:
         redact: Redactor,
         patience: Patience,
         loopback: bool,
-        verify: bool,
+        verify: ssl.SSLContext | bool,
     ) -> None:
         self._key = key
         self._redact = redact
@@ -256,6 +256,8 @@ class Client:
         return self._answer(asked, response.status, response.getheaders(), ((seconds, body),), seconds)
 
     def _tls(self) -> ssl.SSLContext:
+        if isinstance(self._verify, ssl.SSLContext):
+            return self._verify
         context = ssl.create_default_context()
         if not self._verify:
             context.check_hostname = False

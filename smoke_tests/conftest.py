@@ -3,6 +3,7 @@
 Nothing here deploys, changes or destroys a stack. A stack that is missing fails the run; it never skips it.
 """
 
+import ssl
 import sys
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from smoke_tests import tls
 from smoke_tests.browsers import Browser, BrowserError, find_browser
 from smoke_tests.chat import Chat, cleaning_up
 from smoke_tests.client import Client, Patience, VisitError, is_loopback
@@ -26,14 +28,15 @@ from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_ta
 MARKERS = (
     "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
     "needs_key: asks an app, so it needs its API key",
+    "needs_https: looks at TLS, so the edge has to speak it",
     "needs_browser: opens pages in a Chromium",
     "needs_allowed_origin: opens a page that may call /v1, so somebody has to be allowed to",
     "needs_refused_origin: opens a page that may not, so not everybody may be allowed to",
 )
 # What explains other failures comes first.
 ORDER = (
-    *("services", "exposure", "target", "edge", "console", "authentication", "chat", "cors", "browser"),
-    "limits",
+    *("services", "exposure", "tls", "target", "edge", "console"),
+    *("authentication", "chat", "cors", "browser", "limits"),
 )
 ANSWERS = "test_the_environment_answers"
 
@@ -130,6 +133,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "job": sorted(deployment.jobs) if deployment else [],
         "outsider": [one for one in OUTSIDERS if deployment and one in deployment.containers],
         "sandbox": [one for one in SANDBOXES if deployment and one in deployment.containers],
+        "https_origin": list(target.https_origins) if target else [],
         "case": every_case,
         # Those that reach Dify: all on /v1, a few on the other groups.
         "sent_case": [
@@ -172,6 +176,9 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         "needs_stack": ""
         if run.target.deployment
         else "they look at the stack's containers or exports, and --url knows neither",
+        "needs_https": ""
+        if run.target.https_origins
+        else "they look at TLS, which the edge does not speak here",
         "needs_key": ""
         if run.target.key
         else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
@@ -289,8 +296,18 @@ def patience(request: pytest.FixtureRequest) -> Patience:
 
 
 @pytest.fixture(scope="session")
+def trust(request: pytest.FixtureRequest, target: Target) -> ssl.SSLContext:
+    """Return what judges the environment's certificates."""
+    return tls.trust(target.ca, verify=request.config.stash[RUN].options.verify)
+
+
+@pytest.fixture(scope="session")
 def visitor(
-    request: pytest.FixtureRequest, target: Target, redact: Redactor, patience: Patience
+    request: pytest.FixtureRequest,
+    target: Target,
+    redact: Redactor,
+    patience: Patience,
+    trust: ssl.SSLContext,
 ) -> Iterator[Client]:
     """Lend somebody outside. When the environment does not answer at all, the run ends there."""
     client = Client(
@@ -298,7 +315,7 @@ def visitor(
         redact=redact,
         patience=patience,
         loopback=is_loopback(target.url),
-        verify=request.config.stash[RUN].options.verify,
+        verify=trust,
     )
     if target.deployment:
         engine: Engine = request.getfixturevalue("engine")
@@ -361,7 +378,12 @@ def pages(
     assert run.browser is not None
     try:
         with browsing(
-            run.browser, target.v1, redact=redact, patience=patience, verify=run.options.verify
+            run.browser,
+            target.v1,
+            redact=redact,
+            patience=patience,
+            # Chromium takes no authority from here; test_tls judges the certificate.
+            verify=run.options.verify and not target.ca,
         ) as pages:
             yield pages
     except BrowserError as problem:

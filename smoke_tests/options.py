@@ -1,6 +1,7 @@
 """The options of a smoke run, from the command line and the environment."""
 
 import os
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class Options:
     patience: float
     browser: str
     reports: Path
+    # Authorities to trust besides the usual ones, in PEM.
+    ca: str = ""
 
     @property
     def name(self) -> str:
@@ -63,6 +66,12 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--insecure", action="store_true", help="accept any certificate, such as a self-signed one"
+    )
+    group.addoption(
+        "--ca-file",
+        metavar="FILE",
+        type=Path,
+        help="a private authority to trust, in PEM; a self-signed stack's own is known from its exports",
     )
     group.addoption(
         "--patience",
@@ -117,6 +126,7 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         patience=config.getoption("patience"),
         browser=config.getoption("browser"),
         reports=config.getoption("reports") or config.rootpath / "reports",
+        ca=_authorities(config.getoption("ca_file")),
     )
 
 
@@ -128,6 +138,17 @@ def _origin(option: str, value: str) -> str:
     if problem := origin_problem(value):
         raise pytest.UsageError(f"{option} {value!r}: {problem}; for example https://dify.example.com")
     return value
+
+
+def _authorities(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        ssl.create_default_context(cadata=text)
+    except (OSError, UnicodeDecodeError, ssl.SSLError) as problem:
+        raise pytest.UsageError(f"--ca-file {file}: no certificates in PEM: {problem}") from None
+    return text
 
 
 def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra import ports
+from infra.origins import DEFAULT_PORTS, host_of
 from infra.releases import RELEASES
 from smoke_tests.cors import PATHS, Policy
 from smoke_tests.exports import TargetError, read_exports
@@ -23,6 +25,15 @@ MEGABYTE = 1024 * 1024
 OVERHEAD_MEGABYTES = 2
 # No server that has a limit has one above this.
 HUGE = 10**12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How a stack's edge speaks TLS; `https_port` is None when it does not."""
+
+    https_port: int | None = None
+    redirect: bool = False
+    hsts_seconds: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +59,15 @@ class Deployment:
     max_upload_megabytes: int
     callbacks: Mapping[str, str]
     rate_limits: RateLimits
+    tls: Tls = Tls()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Addresses (origins), the key that opens an app, CORS policies. `deployment` is None for a bare URL."""
+    """Addresses (origins), the key that opens an app, CORS policies. `deployment` is None for a bare URL.
+
+    `ca` is what has to be trusted besides the usual authorities, in PEM.
+    """
 
     url: str
     service_url: str
@@ -62,11 +77,29 @@ class Target:
     deployment: Deployment | None = None
     # Its answers can be foretold. Of an app whose key was given, that is not known.
     asks_canary: bool = False
+    ca: str = ""
 
     @property
     def v1(self) -> Policy:
         """Who may call the service API."""
         return next(policy for policy in self.policies if policy.group == "v1")
+
+    @property
+    def https_origins(self) -> tuple[str, ...]:
+        """The addresses that TLS is spoken at by the edge itself, none of a stack behind another's TLS."""
+        found = dict.fromkeys((self.url, self.service_url, self.console_url))
+        if self.deployment and self.deployment.tls.https_port is None:
+            return ()
+        return tuple(url for url in found if url.startswith("https://"))
+
+    @property
+    def plain_url(self) -> str:
+        """Where the same edge answers by http. Where ports are translated on the way, that is port 80."""
+        assert self.deployment is not None
+        parts = urlsplit(self.url)
+        translated = (parts.port or DEFAULT_PORTS[parts.scheme]) != self.deployment.tls.https_port
+        port = DEFAULT_PORTS["http"] if translated else self.deployment.http_port
+        return f"http://{host_of(self.url)}" + ("" if port == DEFAULT_PORTS["http"] else f":{port}")
 
     @property
     def too_large(self) -> int:
@@ -99,6 +132,7 @@ def from_outside(options: Options) -> Target:
         service_url=url,
         console_url=url,
         key=options.key,
+        ca=options.ca,
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
@@ -119,12 +153,14 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
     key = _get(exports, "canaryKey", str) if exports.get("canary") else None
     bases = {"v1": service_url, "console": console_url}
     origins = _get(exports, "corsOrigins", dict)
+    tls = _get(exports, "tls", dict)
     return Target(
         url=url,
         service_url=service_url,
         console_url=console_url,
         key=options.key or (Secret(key) if key else None),
         asks_canary=options.key is None and key is not None,
+        ca=tls["ca"] + options.ca,
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS
@@ -143,6 +179,11 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
             max_upload_megabytes=int(_get(exports, "maxUploadMegabytes", (int, float))),
             callbacks=_get(exports, "oauthCallbackUrls", dict),
             rate_limits=_rate_limits(_get(exports, "rateLimits", dict)),
+            tls=Tls(
+                https_port=None if tls["httpsPort"] is None else int(tls["httpsPort"]),
+                redirect=tls["redirect"],
+                hsts_seconds=int(tls["hstsSeconds"]),
+            ),
         ),
     )
 

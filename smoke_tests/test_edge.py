@@ -1,5 +1,7 @@
 """What nginx does by itself, before Dify is asked."""
 
+import ssl
+
 import httpx
 import pytest
 
@@ -11,11 +13,10 @@ UNKNOWN_HOST = "unknown.invalid"
 REFUSED_BY_SOMEBODY = {400, 403, 404, 421}
 
 
-def test_an_unknown_host_gets_no_answer(target: Target, visitor: Client, pytestconfig: pytest.Config) -> None:
+def test_an_unknown_host_gets_no_answer(target: Target, visitor: Client, trust: ssl.SSLContext) -> None:
     assert visitor.once("GET", f"{target.url}/console/api/setup").status == 200
     local = is_loopback(target.url)
-    verify = not pytestconfig.getoption("--insecure")
-    with httpx.Client(timeout=CONNECT_SECONDS, trust_env=not local, verify=verify) as stranger:
+    with httpx.Client(timeout=CONNECT_SECONDS, trust_env=not local, verify=trust) as stranger:
         try:
             status = stranger.get(
                 f"{target.url}/console/api/setup", headers={"Host": UNKNOWN_HOST}

@@ -77,10 +77,11 @@ def test_the_edge_listens_on_its_address_and_port_only(
 ) -> None:
     published = {(one.address, one.port) for one in containers[deployment.edge].published}
 
-    everywhere = {("0.0.0.0", deployment.http_port), ("::", deployment.http_port)}  # noqa: S104  # as configured
-    allowed = everywhere if deployment.bind_address in {"0.0.0.0", "::"} else set()  # noqa: S104  # as configured
-    assert published
-    assert published <= {(deployment.bind_address, deployment.http_port)} | allowed
+    ports = {deployment.http_port, deployment.tls.https_port} - {None}
+    everywhere = {"0.0.0.0", "::"}  # noqa: S104  # as configured
+    addresses = everywhere if deployment.bind_address in everywhere else {deployment.bind_address}
+    assert {port for _, port in published} == ports
+    assert {address for address, _ in published} <= addresses
 
 
 def test_no_container_can_leave_its_box(containers: dict[str, Container]) -> None:

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra import ports
-from infra.edge_paths import CURRENT, DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RELEASES_DIRECTORY
+from infra.edge_paths import (
+    AFTER_RELOAD_SECONDS,
+    CURRENT,
+    DRAIN_MARK,
+    DRAIN_SECONDS,
+    EDGE_DIRECTORY,
+    NGINX_CONFIG,
+    RELEASES_DIRECTORY,
+)
 
 ENGINE_TIMEOUT_SECONDS = 60
 # `nginx -t` and every other command in the container end by themselves.
 COMMAND_SECONDS = 20
-# Idle connections of clients are closed by a reload; a client that used one in that moment would lose its
-# request. While draining, each answer says `Connection: close`, so that few idle ones are left. The mark is seen
-# within a second (open_file_cache_valid).
-DRAIN_SECONDS = 2.5
-AFTER_RELOAD_SECONDS = 0.5
 LOG_LINES = 20
 PUBLIC_MODE, PRIVATE_MODE = 0o444, 0o400
 ROOT = 0

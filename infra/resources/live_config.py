@@ -82,7 +82,8 @@ def go_live(edge: EdgeContainer, props: Mapping[str, Any]) -> None:
     if before == revision and edge.wait_for(revision, ANSWER_SECONDS):
         return
     if before != revision:
-        edge.write(revision, files, private, props["owner"])
+        # Pulumi's numbers are floats, and no uid is one.
+        edge.write(revision, files, private, int(props["owner"]))
     verdict = edge.accepts(revision)
     if verdict.code != 0:
         reason = located(_words_of(verdict.output), files, templates)

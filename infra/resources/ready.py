@@ -21,6 +21,8 @@ TALK_EVERY_SECONDS = 10.0
 # A job that failed longer ago than this was left by an earlier `pulumi up`: it gets another run.
 STALE_JOB_SECONDS = 15.0
 ENGINE_TIMEOUT_SECONDS = 15
+# A health command exits with it when waiting is of no use: somebody has to mend something first.
+HOPELESS = 3
 # A health command that takes longer hangs. `celery inspect ping`, the slowest, imports Dify first.
 CHECK_SECONDS = 30.0
 # The provider starts what it creates; what it could not start stays as it is.
@@ -50,8 +52,11 @@ class ContainerProbe:
             return None
         return {**found["State"], "RestartCount": found["RestartCount"]}
 
-    def check(self, command: list[str], seconds: float) -> tuple[bool, str]:
-        """Run the health command inside the container: (succeeded, last line of its output)."""
+    def check(self, command: list[str], seconds: float) -> tuple[int, str]:
+        """Run the health command inside the container: (exit code, last line of its output).
+
+        The code is -1 when there is none.
+        """
         import docker  # noqa: PLC0415
         import requests  # noqa: PLC0415
         from docker.utils.socket import SocketError  # noqa: PLC0415
@@ -59,7 +64,7 @@ class ContainerProbe:
         try:
             ran = run(self._client.api, self._id, command, seconds=seconds)
             if ran.late:
-                return False, f"health command did not end within {seconds:.0f} s"
+                return -1, f"health command did not end within {seconds:.0f} s"
             code = self._client.api.exec_inspect(ran.id)["ExitCode"]
         except (
             docker.errors.APIError,
@@ -67,10 +72,10 @@ class ContainerProbe:
             SocketError,
             OSError,
         ) as problem:
-            return False, f"health command could not run: {problem}"
+            return -1, f"health command could not run: {problem}"
         output = (ran.stdout + ran.stderr).decode(errors="replace").strip()
         last = output.splitlines()[-1][:300] if output else "no output"
-        return code == 0, f"health command exited with {code}: {last}"
+        return int(code), f"health command exited with {code}: {last}"
 
     def start(self) -> None:
         """Start the stopped container again."""
@@ -124,6 +129,13 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float) -> None:
     raise _fail(name, f"did not finish within {timeout:.0f} s", probe)
 
 
+def _hopeless(code: int, state: dict[str, Any]) -> str:
+    """Return why waiting is of no use, by a health command's exit code or the engine; empty when it may be."""
+    if code == HOPELESS:
+        return "will not get ready"
+    return "is unhealthy" if state.get("Health", {}).get("Status") == "unhealthy" else ""
+
+
 def wait_for_service(
     name: str,
     probe: ContainerProbe,
@@ -133,8 +145,8 @@ def wait_for_service(
 ) -> None:
     """Wait until the health command succeeds (or, without one, the container keeps running).
 
-    Raises NotReadyError as soon as the container exits, restarts or is called unhealthy by the engine, or
-    after `timeout` seconds; the message says what was seen last.
+    Raises NotReadyError as soon as the container exits, restarts, calls itself hopeless or is called unhealthy
+    by the engine, or after `timeout` seconds; the message says what was seen last.
     """
     started = time.monotonic()
     talked = started
@@ -151,11 +163,11 @@ def wait_for_service(
             if not command:
                 return
             left = timeout - (time.monotonic() - started)
-            healthy, seen = probe.check(command, max(1.0, min(CHECK_SECONDS, left)))
-            if healthy:
+            code, seen = probe.check(command, max(1.0, min(CHECK_SECONDS, left)))
+            if code == 0:
                 return
-            if state.get("Health", {}).get("Status") == "unhealthy":
-                raise _fail(name, f"is unhealthy: {seen}", probe)
+            if reason := _hopeless(code, state):
+                raise _fail(name, f"{reason}: {seen}", probe)
         else:
             seen = f"container is {state['Status']}"
             if state["Status"] == "created" and time.monotonic() - started > START_SECONDS:

@@ -1,21 +1,48 @@
 """The edge: nginx, the only service that publishes a port."""
 
 from infra import ports
-from infra.edge_paths import EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
+from infra.edge_paths import (
+    AFTER_RELOAD_SECONDS,
+    DRAIN_MARK,
+    DRAIN_SECONDS,
+    EDGE_DIRECTORY,
+    NGINX_CONFIG,
+    PUBLISHED,
+    RUN_DIRECTORY,
+)
 from infra.networks import APP
 from infra.service import HealthCheck, Mount, Port, ServiceSpec
+from infra.services import certificates
 from infra.services.limits import limits_of
 from infra.settings import Settings
 
-NGINX_UID = 101
+NGINX_UID = certificates.UID
+# How soon a renewed certificate is noticed.
+WATCH_SECONDS = 5
 # The configuration comes after the container (infra.resources.live_config) and outlives it on its volume. One
 # that nginx does not accept, or none yet, is waited out: the container stays there to be given a better one.
 # The log of the start itself goes to stderr: the compiled-in file is not writable here.
-_START = f"""
+_WAIT = f"""
 trap 'exit 0' QUIT TERM INT
 until [ -f {NGINX_CONFIG} ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; do
   sleep 0.2
 done
+"""
+# certbot publishes certificates by a link (infra.container_scripts.certificates): another target is another
+# certificate. It is taken as a configuration is: judged, idle connections drained, reloaded.
+_WATCH = f"""
+certificate() {{ readlink {PUBLISHED}/current; }}
+known=$(certificate)
+while sleep {WATCH_SECONDS}; do
+  now=$(certificate)
+  if [ "$now" != "$known" ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; then
+    touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}
+    nginx -e stderr -s reload -c {NGINX_CONFIG} && known=$now
+    sleep {AFTER_RELOAD_SECONDS}; rm -f {DRAIN_MARK}
+  fi
+done &
+"""
+_RUN = f"""
 exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 """
 
@@ -34,12 +61,16 @@ def service(settings: Settings) -> ServiceSpec:
         name="nginx",
         image="nginx",
         networks=(APP,),
-        after=("web",),
+        after=("web", *(spec.name for spec in certificates.preparing(settings))),
         user=str(NGINX_UID),
         entrypoint=("sh", "-c"),
-        command=(_START,),
-        ports=(Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address),),
-        mounts=(Mount(volume="edge", path=EDGE_DIRECTORY), Mount(volume="edge_temp", path="/tmp")),  # noqa: S108  # the container's own
+        command=(_WAIT + (_WATCH if settings.tls.acme else "") + _RUN,),
+        ports=_ports(settings),
+        mounts=(
+            Mount(volume="edge", path=EDGE_DIRECTORY),
+            Mount(volume="edge_temp", path="/tmp"),  # noqa: S108  # the container's own
+            *certificates.nginx_mounts(settings),
+        ),
         tmpfs={RUN_DIRECTORY: f"size=16m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         health=HealthCheck(
             command=(
@@ -59,3 +90,11 @@ def service(settings: Settings) -> ServiceSpec:
         limits=limits_of("nginx", settings),
         ready_timeout=60,
     )
+
+
+def _ports(settings: Settings) -> tuple[Port, ...]:
+    plain = Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address)
+    if not settings.tls.on:
+        return (plain,)
+    tls = Port(internal=ports.EDGE_HTTPS, external=settings.https_port, address=settings.bind_address)
+    return (plain, tls)

@@ -26,6 +26,8 @@ DEFAULTS: dict[str, Limits] = {
     "ssrf_proxy": Limits(memory=256),
     "agent_ssrf_proxy": Limits(memory=256),
     "nginx": Limits(memory=512),
+    "certbot": Limits(memory=256),
+    "certificates": Limits(memory=256),
     "init_permissions": Limits(memory=64),
 }
 

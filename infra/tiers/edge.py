@@ -7,11 +7,13 @@ import pulumi_docker as docker
 
 from infra import render
 from infra.edge_context import DIRECT, SERVICE_PORTS, edge_context
+from infra.edge_tls import private_files, public_files
 from infra.networks import APP
 from infra.platforms.docker import DockerPlatform, Running
 from infra.releases import Release
 from infra.resources.live_config import LiveConfig
-from infra.services import edge
+from infra.service import ServiceSpec
+from infra.services import certificates, edge
 from infra.settings import Settings
 
 
@@ -37,8 +39,8 @@ class EdgeTier(pulumi.ComponentResource):
             return LiveConfig(
                 "nginx-config",
                 container=container.id,
-                files=configuration.files,
-                private_files={},
+                files={**configuration.files, **public_files(settings)},
+                private_files=dict(private_files(settings)),
                 revision=configuration.revision,
                 direct={
                     "service": DIRECT,
@@ -51,9 +53,19 @@ class EdgeTier(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=container),
             )
 
-        platform.add_volumes(edge.volumes(), parent=self, keep=False)
-        spec = edge.service(settings)
-        needed = [before[service].ready for service in spec.after]
-        nginx = platform.run(spec, parent=self, after=[*needed, *after], configure=configure)
-        self.running: dict[str, Running] = {**before, spec.name: nginx}
+        passing = (*edge.volumes(), *certificates.passing_volumes(settings))
+        platform.add_volumes(passing, parent=self, keep=False)
+        platform.add_volumes(certificates.lasting_volumes(settings), parent=self)
+        self.running: dict[str, Running] = dict(before)
+        for spec in certificates.preparing(settings):
+            self.running[spec.name] = platform.run(spec, parent=self, after=after)
+        nginx = edge.service(settings)
+        self.running[nginx.name] = platform.run(
+            nginx, parent=self, after=[*self._ready(nginx), *after], configure=configure
+        )
+        for spec in certificates.getting(settings):
+            self.running[spec.name] = platform.run(spec, parent=self, after=self._ready(spec))
         self.register_outputs({})
+
+    def _ready(self, spec: ServiceSpec) -> list[pulumi.Resource]:
+        return [self.running[service].ready for service in spec.after]

@@ -103,7 +103,8 @@ class Nginx:
             "revision": configuration.revision,
             "templates": {},
             "direct": {},
-            "owner": edge_service.NGINX_UID,
+            # Pulumi hands numbers over as floats.
+            "owner": float(edge_service.NGINX_UID),
             **more,
         }
 

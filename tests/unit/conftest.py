@@ -6,6 +6,14 @@ from collections.abc import Iterator
 import pulumi
 import pytest
 
+from smoke_tests.conftest import MARKERS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the markers of the smoke tests: some of their modules are tested here."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
 
 @pytest.fixture(autouse=True)
 def _fresh_pulumi() -> Iterator[None]:

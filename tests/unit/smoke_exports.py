@@ -9,5 +9,6 @@ from tests.unit.test_smoke_target import EXPORTS
 def pytest_cmdline_main() -> None:
     """Replace the reading of exports before anything is configured."""
     containers = dict.fromkeys(("api", "nginx", "sandbox", "local_sandbox"), "dify-nowhere")
-    exports = EXPORTS | {"containers": containers}
+    tls = EXPORTS["tls"] | {"mode": "files", "httpsPort": 8443}
+    exports = EXPORTS | {"containers": containers, "tls": tls}
     pytest.MonkeyPatch().setattr("smoke_tests.target.read_exports", lambda _stack: exports)

@@ -36,6 +36,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "urls": URL_PARTS,
     "resources": ("<service>.memory", "<service>.cpus"),
 }
+# Objects whose parts are objects of one kind: the page explains them once.
+WHOLE = frozenset({"rateLimits"})
 PART_TYPES = {"cors": "array", "urls": "string"}
 PART_DEFAULTS: Mapping[str, Any] = {"cors": [], "urls": ""}
 # Every feature on, so that every variable is made.
@@ -119,10 +121,19 @@ def expected_rows() -> dict[str, tuple[str, Any]]:
         elif key in PARTS:
             found |= {f"{key}.{part}": ("", None) for part in PARTS[key]}
         elif isinstance(default, dict) and default:
-            found |= {f"{key}.{part}": (names[type(value)], value) for part, value in default.items()}
+            found |= {part: (names[type(value)], value) for part, value in _parts(key, default)}
         else:
             found[key] = (str(entry["type"]), default)
     return found
+
+
+def _parts(key: str, default: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every part of an object, however deep, with its default; those of WHOLE in one piece."""
+    for part, value in default.items():
+        if isinstance(value, dict) and key not in WHOLE:
+            yield from _parts(f"{key}.{part}", value)
+        else:
+            yield f"{key}.{part}", value
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -31,6 +31,7 @@ EXPORTS: dict[str, Any] = {
     "consoleUrl": "https://console.example.com",
     "bindAddress": "127.0.0.1",
     "httpPort": 8080.0,
+    "tls": {"mode": "off", "httpsPort": None, "redirect": False, "hstsSeconds": 0.0, "ca": ""},
     "containers": {"api": "dify-dev-api", "nginx": "dify-dev-nginx"},
     "jobs": {"migration": "dify-dev-migration"},
     "edge": "nginx",
@@ -104,6 +105,7 @@ def test_groups_are_those_of_the_release(release: str) -> None:
         "corsOrigins",
         "containers",
         "httpPort",
+        "tls",
         "canaryKey",
     ],
 )

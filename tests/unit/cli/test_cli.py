@@ -518,6 +518,32 @@ def test_port_in_use_is_refused_unless_our_own_edge_holds_it(machine: Machine) -
         preflight.check_port(machine.files(), machine.engine)
 
 
+@pytest.mark.parametrize(
+    ("tls", "looked_at"),
+    [
+        ({"mode": "selfsigned"}, True),
+        ('{"mode": "acme"}', True),
+        ({"mode": "off"}, False),
+        ({"mode": False}, False),
+        ({"redirect": True}, False),
+        ("not JSON", False),
+    ],
+)
+def test_port_of_tls_is_looked_at_when_there_is_tls(machine: Machine, tls: Any, looked_at: bool) -> None:
+    with listening() as server:
+        port = server.getsockname()[1]
+        machine.configure(httpPort=free_port(), httpsPort=port, tls=tls)
+        if not looked_at:
+            preflight.check_port(machine.files(), machine.engine)
+            return
+        with pytest.raises(KitError, match=f"dify:httpsPort: {port} on 127.0.0.1") as refused:
+            preflight.check_port(machine.files(), machine.engine)
+        assert "pulumi config set httpsPort" in refused.value.hint
+
+        machine.engine.ports = {port: ["dify-dev-nginx"]}
+        preflight.check_port(machine.files(), machine.engine)
+
+
 def test_ports_of_this_machine_say_nothing_about_a_remote_engine(machine: Machine) -> None:
     machine.engine.is_local = False
     with listening() as server:

@@ -28,6 +28,7 @@ REQUIRED_SECRETS = {
     "agentServerSecretKey",
     "agentApiToken",
     "agentSandboxToken",
+    "tlsSeed",
 }
 
 

@@ -1,0 +1,109 @@
+"""TLS as a visitor of the environment meets it: whom it trusts, which certificate comes, what is refused."""
+
+import os
+import socket
+import ssl
+import struct
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+import httpx
+from cryptography import x509
+
+from smoke_tests.client import CONNECT_SECONDS, VisitError
+
+HTTPS_PORT = 443
+HANDSHAKE = 22
+VERSIONS = {"1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303}
+# Ciphers that servers of these versions had, with and without forward secrecy.
+CIPHERS = (0xC013, 0xC014, 0xC009, 0xC00A, 0xC02F, 0xC02B, 0x002F, 0x0035)
+GROUPS = (0x001D, 0x0017, 0x0018)
+SIGNATURES = (0x0403, 0x0401, 0x0804, 0x0201, 0x0203)
+
+
+def trust(ca: str, *, verify: bool) -> ssl.SSLContext:
+    """Return what judges certificates: the usual authorities, and those of `ca` (PEM, or empty)."""
+    if not verify:
+        return httpx.create_ssl_context(verify=False)
+    context = httpx.create_ssl_context()
+    if ca:
+        context.load_verify_locations(cadata=ca)
+    return context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A certificate that a server showed, and how the connection was made."""
+
+    expires: datetime
+    version: str
+
+
+def served(url: str, context: ssl.SSLContext) -> Served:
+    """Return the certificate of a server that `context` trusts for its host. Raises VisitError otherwise."""
+    host, port = _address(url)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
+            der, version = connection.getpeercert(binary_form=True), connection.version()
+    except ssl.SSLCertVerificationError as problem:
+        raise VisitError(
+            f"{url}: its certificate is not trusted: {problem.verify_message}. A private CA goes with --ca-file"
+        ) from None
+    except OSError as problem:
+        raise VisitError(f"{url}: {type(problem).__name__}: {problem}") from None
+    if der is None:
+        raise VisitError(f"{url}: it shows no certificate")
+    return Served(
+        expires=x509.load_der_x509_certificate(der).not_valid_after_utc, version=version or "no version"
+    )
+
+
+def answer_to_old_hello(url: str, version: str) -> str:
+    """Offer nothing newer than TLS `version`; return the version that the server takes, empty when it refuses.
+
+    Written by hand: today's libraries refuse to offer what is to be refused here.
+    """
+    host, port = _address(url)
+    with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection:
+        connection.sendall(_hello(host, VERSIONS[version]))
+        try:
+            head = connection.recv(11)
+        except (ConnectionResetError, TimeoutError):
+            return ""
+    # A record of 5 bytes, then type and length of the handshake in 4, then the version.
+    if len(head) < 11 or head[0] != HANDSHAKE:  # explained above
+        return ""
+    number = struct.unpack("!H", head[9:11])[0]
+    return next((name for name, one in VERSIONS.items() if one == number), hex(number))
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or HTTPS_PORT
+
+
+def _hello(host: str, version: int) -> bytes:
+    name = host.encode("idna")
+    server_name = struct.pack("!HBH", len(name) + 3, 0, len(name)) + name
+    extensions = b"".join(
+        struct.pack("!HH", number, len(content)) + content
+        for number, content in (
+            (0x0000, server_name),
+            (0x000A, _listed(GROUPS)),
+            (0x000B, b"\x01\x00"),
+            (0x000D, _listed(SIGNATURES)),
+            (0xFF01, b"\x00"),
+        )
+    )
+    body = struct.pack("!H", version) + os.urandom(32) + b"\x00" + _listed(CIPHERS) + b"\x01\x00"
+    body += struct.pack("!H", len(extensions)) + extensions
+    handshake = b"\x01" + struct.pack("!I", len(body))[1:] + body
+    return struct.pack("!BHH", HANDSHAKE, VERSIONS["1.0"], len(handshake)) + handshake
+
+
+def _listed(numbers: tuple[int, ...]) -> bytes:
+    return struct.pack("!H", 2 * len(numbers)) + b"".join(struct.pack("!H", number) for number in numbers)
