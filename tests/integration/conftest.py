@@ -1,5 +1,6 @@
 """One deployed stack for all tests of this folder, removed at the end however they went."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import pytest
 from tests.integration.stacks import Stack
 
 HERE = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Let a run that is asked to end (as by a CI system) clean up as one that is interrupted by hand does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
