@@ -53,7 +53,7 @@ def facts(
         "networks": networks,
         "corsOrigins": {group: list(settings.cors.origins(group)) for group in CORS_GROUPS},
         "maxUploadMegabytes": settings.max_upload_megabytes,
-        "rateLimits": limit_facts(settings.rate_limits),
+        "rateLimits": limit_facts(settings.rate_limits, release),
         "consoleAllowFrom": list(settings.console_allow_from),
         "adminEmail": settings.admin_email,
         "oauthCallbackUrls": {provider: f"{callback}/{provider}" for provider in ("github", "google")},
@@ -79,8 +79,12 @@ def tls_facts(settings: Settings) -> dict[str, Any]:
     }
 
 
-def limit_facts(limits: RateLimits) -> dict[str, Any]:
-    """Return the limits as they hold: by group, with the seconds that a 429 for the rate names. 0: no limit."""
+def limit_facts(limits: RateLimits, release: Release) -> dict[str, Any]:
+    """Return the limits as they hold: by group, with the seconds that a 429 for the rate names. 0: no limit.
+
+    Groups that the release does not have are left out; signing in is one in every release.
+    """
+    groups = {route.group for route in release.routes} | {"login"}
     return {
         "dryRun": limits.dry_run,
         "groups": {
@@ -92,6 +96,7 @@ def limit_facts(limits: RateLimits) -> dict[str, Any]:
                 "retryAfter": found.retry_seconds,
             }
             for group, found in limits.groups.items()
+            if group in groups
         },
     }
 

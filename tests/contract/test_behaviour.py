@@ -10,6 +10,7 @@ import pytest
 
 from infra.images import local_name
 from tests.contract.instance import Instance
+from tests.integration.stacks import wait_until
 
 # What each container of the stand-in refuses to start without, and what it says.
 MISSING = [
@@ -163,15 +164,19 @@ def test_failed_run_is_a_400_when_blocking_and_an_event_when_streaming(instance:
 
 def test_lost_database_shows_everywhere_but_in_health(instance: Instance) -> None:
     database = instance.stack.container("db_postgres")
-    database.pause()
+    database.stop(timeout=30)
     try:
         health = instance.api.get("/health")
         setup = instance.api.get("/console/api/setup")
     finally:
-        database.unpause()
+        database.start()
 
     assert (health.status_code, setup.status_code) == (200, 500)
-    assert instance.api.get("/console/api/setup").status_code == 200
+    wait_until(
+        lambda: instance.api.get("/console/api/setup").status_code == httpx.codes.OK,
+        seconds=60,
+        what="the database is back",
+    )
 
 
 def test_lost_worker_keeps_answers_away(instance: Instance) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from infra.exports import limit_facts
+from infra.releases import RELEASES
 from smoke_tests import test_limits as smoke
 from smoke_tests.client import Client, Patience
 from smoke_tests.masking import Redactor
@@ -27,7 +28,7 @@ def target(start_edge: Callable[..., Edge]) -> Target:
         **EXPORTS,
         "serviceApiUrl": f"{edge.url}/v1",
         "containers": {"nginx": edge.nginx.name},
-        "rateLimits": limit_facts(settings({**PLAIN, **NARROW}).rate_limits),
+        "rateLimits": limit_facts(settings({**PLAIN, **NARROW}).rate_limits, RELEASES["1.17.1"]),
     }
     options: Options = chosen()
     return from_exports(exports, options)
