@@ -23,7 +23,8 @@ def completed(
         **files,
         upstream: (
             f"server {address}:{port} max_fails=1 fail_timeout={DIRECT_AGAIN_SECONDS}s;\n"
-            f"{hop.removesuffix(';')} backup;\n"
+            # Never given up: it is what finds the service again.
+            f"{hop.removesuffix(';')} max_fails=0 backup;\n"
         ),
         told: files[told].replace(revision, name),
     }

@@ -67,7 +67,7 @@ def _words_of(output: str) -> str:
 
 def _completed(edge: EdgeContainer, props: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """Return the name and the files of what goes live: the rendered ones, and what only the engine knows."""
-    revision, files, direct = str(props["revision"]), dict(props["files"]), props.get("direct")
+    revision, files, direct = str(props["revision"]), dict(props["files"]), props.get("direct") or {}
     address = edge.address_of(direct["container"], direct["network"]) if direct else ""
     if not address:
         return revision, files
