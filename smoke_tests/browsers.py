@@ -66,7 +66,13 @@ def _candidates(own: Callable[[], str]) -> Iterator[str]:
     yield from (found for name in NAMES if (found := shutil.which(name)))
     yield from (str(place) for place in PLACES if place.exists())
     # Asked last: Playwright has to be started to know.
-    path = own()
+    try:
+        path = own()
+    except Exception as problem:  # noqa: BLE001  # see below
+        # The driver lacks a system library that a browser's package would bring; it raises nothing narrower.
+        raise BrowserError(
+            f"there is no Chromium on this machine, and Playwright does not start ({problem}): {INSTALL}"
+        ) from None
     if Path(path).exists():
         yield path
 

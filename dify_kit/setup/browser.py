@@ -8,7 +8,8 @@ from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, done
 from smoke_tests.browsers import Browser, BrowserError, find_browser
 
-PACKAGE = "chromium"
+# The second one is for Playwright's driver.
+PACKAGES = ("chromium", "libatomic1")
 INSTALL_SECONDS = 900
 
 
@@ -17,7 +18,7 @@ def ensure_browser() -> None:
     found = _found()
     if isinstance(found, str) and _has_package():
         apt_install(
-            [PACKAGE],
+            PACKAGES,
             hint=f"are Debian's package sources reachable? Otherwise {by_hand()}",
             seconds=INSTALL_SECONDS,
         )

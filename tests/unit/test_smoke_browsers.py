@@ -100,6 +100,16 @@ def test_no_browser_is_said_with_the_mend(programs: Path) -> None:
         find_browser(own=nowhere)
 
 
+@pytest.mark.usefixtures("programs")
+def test_a_playwright_that_does_not_start_is_no_browser_either() -> None:
+    def broken() -> str:
+        # What Playwright raises when its driver misses a system library.
+        raise Exception("Connection closed while reading from the driver")  # noqa: TRY002
+
+    with pytest.raises(BrowserError, match=r"Playwright does not start \(Connection closed.*make browser"):
+        find_browser(own=broken)
+
+
 def test_a_browser_that_is_too_old_is_passed_over(programs: Path) -> None:
     install(programs / "chromium", OLD)
     with pytest.raises(
@@ -241,7 +251,7 @@ def test_an_installation_without_a_browser_is_an_error(
         ensure_browser()
 
     assert programs.is_dir()
-    assert installed == [["chromium"]]
+    assert [list(packages) for packages in installed] == [["chromium", "libatomic1"]]
     assert "playwright install --with-deps chromium" in failed.value.hint
 
 
