@@ -1,24 +1,11 @@
 """The instance under contract: the one of the integration tests' main stack."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.contract.instance import Instance
-from tests.integration.conftest import stack
 from tests.integration.stacks import Stack
-
-__all__ = ["stack"]
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in this folder."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("integration")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import pytest
 from tests.unit.smoke_runs import Outcome, outcomes
 from tests.unit.smoke_upstream import KEY
 
+pytestmark = pytest.mark.browser
+
 RUNS_SECONDS = 200
 # Right in all but this: it refuses every fifth request, and says that it may be sent again at once.
 RIGHT = "limits-now-and-then"

@@ -13,6 +13,8 @@ from tests.integration.browser.conftest import APP
 from tests.integration.browser.guide import GUIDE, ask, guides_page
 from tests.integration.stacks import Stack
 
+pytestmark = pytest.mark.browser
+
 STRANGER = "http://stranger.example"
 Call = Callable[[Page, str], Seen]
 

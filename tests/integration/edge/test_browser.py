@@ -14,6 +14,8 @@ from smoke_tests.pages import Page, Pages, bearer, browsing
 from tests.integration.browser.guide import ask, guides_page
 from tests.integration.edge.container import ALLOWED, Edge
 
+pytestmark = pytest.mark.browser
+
 STRANGER = "http://stranger.example"
 KEY = bearer("app-of-this-test")
 # The edge's limit of these tests is below 3 MB.

@@ -1,0 +1,31 @@
+"""The smoke tests with the browser's view in them: none of it may be left out here, over http as over https."""
+
+import re
+
+import pytest
+
+from tests.integration.stacks import Done, Stack, free_port, settings_changed
+
+pytestmark = pytest.mark.browser
+
+
+def assert_whole(done: Done, *, without: str = "") -> None:
+    """Demand that all passed, the browser's tests among them, and that nothing else than `without` was left out."""
+    assert done.code == 0, done.told[-5000:]
+    assert re.search(r"\b[1-9]\d* passed", done.stdout)
+    for line in (r"browser: Chromium \d+", r"smoke_tests/test_browser\.py \.{10}\s"):
+        assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout[-5000:]
+    left_out = [line for line in done.stdout.splitlines() if "not selected" in line]
+    assert [line for line in left_out if not without or without not in line] == []
+
+
+def test_smoke_tests_pass(stack: Stack) -> None:
+    assert_whole(stack.smoke(), without="TLS")
+
+
+def test_smoke_tests_pass_over_tls_too(stack: Stack) -> None:
+    changes = {"httpsPort": str(free_port()), "tls.mode": "selfsigned", "tls.hstsSeconds": "300"}
+    with settings_changed(stack, changes):
+        stack.up()
+        assert_whole(stack.smoke())
+    stack.up()
