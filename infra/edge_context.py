@@ -66,6 +66,7 @@ class EdgeContext:
     limits: EdgeLimits
     trusted_proxies: tuple[str, ...] = ()
     console_allow_from: tuple[str, ...] = ()
+    access_log: str = "all"
     tls: EdgeTls | None = None
     revision: str = ""
     workers: str = "2"
@@ -133,6 +134,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         limits=edge_limits(settings.rate_limits),
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
+        access_log=settings.access_log,
         tls=edge_tls(settings),
     )
 

@@ -26,6 +26,7 @@ from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
 
 NAMESPACE = "dify"
 IMAGE_MODES = ("registry", "mirror", "local")
+ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
 # Their answers carry cookies: an origin has to be named, `*` would open them to every page.
@@ -193,6 +194,7 @@ class Settings:
     rate_limits: RateLimits
     trusted_proxies: tuple[str, ...]
     console_allow_from: tuple[str, ...]
+    access_log: str
     vector_store: str
     max_upload_megabytes: int
     apps: tuple[str, ...]
@@ -334,6 +336,7 @@ class _Reader:
             rate_limits=read_rate_limits(self._section("rateLimits"), active_requests=limits.active_requests),
             trusted_proxies=self._networks("trustedProxies"),
             console_allow_from=self._networks("consoleAllowFrom"),
+            access_log=top.choice("accessLog", ACCESS_LOGS),
             vector_store=self._vector_store(images),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),

@@ -46,6 +46,7 @@ FEATURES: dict[str, list[dict[str, Any]]] = {
     ],
     "proxies": [{}, {"trustedProxies": ["172.16.0.0/12", "2001:db8::7"]}],
     "console": [{}, {"consoleAllowFrom": ALLOWED}],
+    "log": [{}, {"accessLog": "errors"}, {"accessLog": "off"}],
     "cors": [{}, {"cors": {"v1": ["*"], "files": ["https://a.example"]}}],
     "address": [{}, {"publicUrl": "https://dify.example.com", "urls": {"app": "https://chat.example.com"}}],
 }
@@ -404,3 +405,19 @@ def test_keys_are_not_logged(tmp_path: Path) -> None:
     }
     # Below what the error log takes: a rejection there would repeat the query.
     assert levels == {"limit_req_log_level": ["info"], "limit_conn_log_level": ["info"]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "conditions"), [("all", [[]]), ("errors", [["if=$log_wanted"]]), ("off", [])]
+)
+def test_access_log_is_what_the_setting_says(
+    setting: str, conditions: list[list[str]], tmp_path: Path
+) -> None:
+    files = edge_files(context_of({"accessLog": setting}))
+    logs = [one["args"] for _, one in everything(files, tmp_path) if one["directive"] == "access_log"]
+
+    written = [args for args in logs if args != ["off"]]
+    assert [[word for word in args if word.startswith("if=")] for args in written] == conditions
+    if setting == "errors":
+        wanted = maps(files, tmp_path)["$log_wanted"]
+        assert [captured(wanted, status) for status in ("200", "308", "401", "503")] == ["0", "0", "1", "1"]

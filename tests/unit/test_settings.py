@@ -110,6 +110,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"celeryWorkers": -1}, "celeryWorkers", "1 to 64"),
     ({"postgresMaxConnections": 3}, "postgresMaxConnections", "20"),
     ({"logLevel": "verbose"}, "logLevel", "DEBUG, INFO"),
+    ({"accessLog": "some"}, "accessLog", "all, errors, off"),
     ({"mail": {"type": "smtp", "from": "a@b.example"}}, "mail.server", "SMTP server"),
     ({"mail": {"type": "smtp", "server": "mail.example.com"}}, "mail.from", "sender"),
     ({"mail": {"type": "pigeon"}}, "mail.type", "use one of nothing, smtp, resend, sendgrid"),
