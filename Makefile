@@ -3,6 +3,8 @@
 
 STACK ?= dev
 export DIFY_KIT_STACK = $(STACK)
+# How many tests that deploy run side by side.
+WORKERS ?= 3
 KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
@@ -50,8 +52,10 @@ types: packages ## mypy, strict
 unit: packages ## tests without an engine
 	@$(PYTEST) tests/unit
 
+# Tests with a browser run alone: Chromium gives up requests while Docker's networks change.
 integration: setup browser ## tests that deploy stacks of their own
-	@$(PYTEST) tests/contract tests/integration
+	@$(PYTEST) tests/contract tests/integration -m "not browser" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	@$(PYTEST) tests/integration -m browser
 
 bench: setup ## figures and long soaks, written to bench/results/
 	@.venv/bin/python -m bench

@@ -18,9 +18,9 @@ class HealthCheck:
     """
 
     command: tuple[str, ...]
-    interval: int = 5
+    interval: int = 10
     timeout: int = 5
-    retries: int = 6
+    retries: int = 3
     start_period: int = 60
 
 

@@ -22,6 +22,9 @@ START_SECONDS = 60
 INSTALL_SECONDS = 900
 SOCKET = Path("/var/run/docker.sock")
 PID_FILE = Path("/var/run/docker.pid")
+CONFIGURATION = Path("/etc/docker/daemon.json")
+# A part of what Docker takes by default, cut into 512 networks of 256 addresses.
+POOL, POOL_NETWORK_BITS = "172.18.0.0/15", 24
 LOG = Path("/var/log/dify-kit-dockerd.log")
 OWN_ENGINE = "install a Docker engine (version 20.10 or newer), or point DOCKER_HOST at one, then try again"
 _CAP_SYS_RESOURCE = 24
@@ -157,10 +160,28 @@ def _runs() -> bool:
 
 
 def daemon_options(dockerd: str) -> list[str]:
-    """Return the options that this machine needs.
+    """Return the options that this machine needs."""
+    return [*_oom_options(dockerd), *_network_options()]
 
-    Up to version 24 dockerd lowers its own score with the out-of-memory killer, and fails where it may not,
-    as in most containers. Later versions neither do that nor know the option.
+
+def _network_options() -> list[str]:
+    """Return smaller networks than the default ones, of which there are about thirty: three or four stacks.
+
+    The engine does not start when its configuration file says something else about them.
+    """
+    try:
+        if "default-address-pools" in CONFIGURATION.read_text(encoding="utf-8"):
+            return []
+    except FileNotFoundError:
+        pass
+    return [f"--default-address-pool=base={POOL},size={POOL_NETWORK_BITS}"]
+
+
+def _oom_options(dockerd: str) -> list[str]:
+    """Return what keeps dockerd away from its own score with the out-of-memory killer.
+
+    Up to version 24 dockerd lowers it, and fails where it may not, as in most containers. Later versions
+    neither do that nor know the option.
     """
     if _may_lower_oom_score():
         return []

@@ -8,7 +8,7 @@ from tests.contract.instance import Instance
 from tests.integration.stacks import Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def instance(stack: Stack) -> Iterator[Instance]:  # pytest's way to use a fixture
     """The api of the main stack."""
     one = Instance(stack)

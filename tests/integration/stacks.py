@@ -19,6 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
 PYTEST = CHECKOUT / ".venv" / "bin" / "pytest"
 UP_SECONDS = 900
+# How the names of a test run's stacks begin. Workers of one run have one id.
+RUN = f"it-{os.environ.get('PYTEST_XDIST_TESTRUNUID', secrets.token_hex(2))[:4]}-"
 # `refresh` looks at a resource; what it finds shows as another step.
 UNCHANGED = {"same", "read", "refresh"}
 
@@ -52,10 +54,12 @@ class Stack:
     home: Path
     release: str = "1.17.1"
     # One edge for each test run: no two of them share a name or a port.
-    name: str = field(default_factory=lambda: f"it-{secrets.token_hex(3)}")
+    name: str = field(default_factory=lambda: f"{RUN}{secrets.token_hex(2)}")
     port: int = field(default_factory=free_port)
     # What the first deployment said.
     first: Done | None = None
+    _prepared: str = ""
+    _removed: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -99,8 +103,17 @@ class Stack:
 
     def pulumi(self, *arguments: str, stdin: str = "") -> Done:
         """Run plain `pulumi` in the environment that `dify-kit env` prepares, as an operator may."""
-        script = f'eval "$({KIT} env --stack {self.name})" && exec pulumi "$@" --stack {self.name}'
-        return self._run(["bash", "-c", script, "pulumi", *arguments], timeout=UP_SECONDS, stdin=stdin)
+        script = f'eval "$KIT_ENV" && exec pulumi "$@" --stack {self.name}'
+        command = ["bash", "-c", script, "pulumi", *arguments]
+        return self._run(command, timeout=UP_SECONDS, stdin=stdin, KIT_ENV=self._shell())
+
+    def _shell(self) -> str:
+        """Return what `dify-kit env` prints: the same for the whole life of the stack, so asked for once."""
+        if not self._prepared:
+            done = self.kit("env", "--stack", self.name)
+            assert done.code == 0, done.told
+            self._prepared = done.stdout
+        return self._prepared
 
     def set_config(self, path: str, value: str) -> None:
         """Set one setting; `path` may reach into an object (`cors.v1[0]`)."""
@@ -159,22 +172,19 @@ class Stack:
 
     def remove(self) -> None:
         """Remove everything of this stack, however far it came."""
+        if self._removed:
+            return
+        self._removed = True
         self.kit("down", "--stack", self.name, "--yes-delete-data-of", self.name, timeout=300)
-        client = docker.from_env()
-        for container in client.containers.list(all=True, filters={"label": f"dify-kit.stack={self.name}"}):
-            container.remove(force=True)
-        for network in client.networks.list(filters={"label": f"dify-kit.stack={self.name}"}):
-            network.remove()
-        for volume in client.volumes.list(filters={"name": f"dify-{self.name}-"}):
-            volume.remove(force=True)
+        remove_from_engine(self.name)
         (CHECKOUT / f"Pulumi.{self.name}.yaml").unlink(missing_ok=True)
 
-    def _run(self, command: list[str], *, timeout: int, stdin: str = "") -> Done:
+    def _run(self, command: list[str], *, timeout: int, stdin: str = "", **variables: str) -> Done:
         started = time.monotonic()
         done = subprocess.run(
             command,
             cwd=CHECKOUT,
-            env=self.environment,
+            env=self.environment | variables,
             input=stdin,
             capture_output=True,
             text=True,
@@ -215,3 +225,21 @@ def settings_changed(stack: Stack, values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for path in values:
             stack.unset_config(path)
+
+
+def remove_from_engine(name: str) -> None:
+    """Remove containers, networks and volumes of every stack whose name begins like this."""
+    client = docker.from_env()
+    for container in client.containers.list(all=True, filters={"name": f"^/?dify-{name}"}):
+        container.remove(force=True, v=True)
+    for network in client.networks.list(filters={"name": f"^dify-{name}"}):
+        network.remove()
+    for volume in client.volumes.list(filters={"name": f"^dify-{name}"}):
+        volume.remove(force=True)
+
+
+def remove_leftovers() -> None:
+    """Remove what workers of this run left that were killed: nothing, in a run that came to its end."""
+    remove_from_engine(RUN)
+    for link in CHECKOUT.glob(f"Pulumi.{RUN}*.yaml"):
+        link.unlink()

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -15,6 +16,19 @@ from tests.integration.stacks import PYTEST, Stack, settings_changed
 
 # A service whose start the stand-in refuses, as Dify does, when a number is none.
 BROKEN = "extraEnv.{service}.SQLALCHEMY_POOL_SIZE"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that nobody else uses: it is taken down, broken and mended here for minutes."""
+    stack = Stack(home=tmp_path_factory.mktemp("home"))
+    try:
+        created = stack.init(**{"cors-origin": "https://app.example.com"})
+        assert created.code == 0, created.told
+        stack.first = stack.up()
+        yield stack
+    finally:
+        stack.remove()
 
 
 def chat(stack: Stack, key: str, query: str, **more: str) -> httpx.Response:

@@ -1,7 +1,9 @@
 """The Docker engine and the base image: what is done on which machine. Programs are played by scripts."""
 
 import getpass
+import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,7 +226,35 @@ def test_the_oom_option_goes_to_engines_that_need_and_know_it(
     machine.install("dockerd", f"echo '{told}'")
     monkeypatch.setattr(docker_engine, "_may_lower_oom_score", lambda: may_lower)
 
-    assert daemon_options(str(machine.programs / "dockerd")) == expected
+    options = daemon_options(str(machine.programs / "dockerd"))
+    assert [option for option in options if "oom" in option] == expected
+
+
+@pytest.mark.parametrize(
+    ("configuration", "asked"),
+    [
+        (None, True),
+        ('{"log-driver": "local"}', True),
+        # The engine takes them from one place only, and does not start otherwise.
+        ('{"default-address-pools": [{"base": "10.9.0.0/16", "size": 24}]}', False),
+    ],
+)
+def test_networks_are_small_where_nobody_chose_their_size(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, configuration: str | None, asked: bool
+) -> None:
+    machine.install("dockerd", "echo 'Docker version 28.2.2, build e6534b4'")
+    monkeypatch.setattr(docker_engine, "CONFIGURATION", tmp_path / "daemon.json")
+    if configuration is not None:
+        (tmp_path / "daemon.json").write_text(configuration)
+
+    pools = [option for option in daemon_options(str(machine.programs / "dockerd")) if "pool" in option]
+
+    assert bool(pools) == asked
+    for pool in pools:
+        found = re.fullmatch(r"--default-address-pool=base=(?P<base>\S+),size=(?P<bits>\d+)", pool)
+        assert found
+        networks = list(ipaddress.ip_network(found["base"]).subnets(new_prefix=int(found["bits"])))
+        assert len(networks) > 256
 
 
 @pytest.mark.parametrize(
