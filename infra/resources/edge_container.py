@@ -20,6 +20,7 @@ from infra.edge_paths import (
     EDGE_DIRECTORY,
     NGINX_CONFIG,
     RELEASES_DIRECTORY,
+    RUN_DIRECTORY,
 )
 
 ENGINE_TIMEOUT_SECONDS = 60
@@ -128,6 +129,11 @@ class EdgeContainer:
             f"nginx -e stderr -s reload -c {NGINX_CONFIG}; code=$?; sleep {AFTER_RELOAD_SECONDS}; exit $code"
         )
         return self._run(["sh", "-c", script])
+
+    def started(self) -> bool:
+        """Tell whether nginx runs at all, be it too busy to answer; else the container waits for something to run."""
+        pid = f"{RUN_DIRECTORY}/nginx.pid"
+        return self._run(["sh", "-c", f"kill -0 $(cat {pid})"]).code == 0
 
     def running(self) -> str:
         """Return the revision that nginx answers with, empty when it does not answer."""

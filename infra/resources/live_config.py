@@ -91,7 +91,7 @@ def go_live(edge: EdgeContainer, props: Mapping[str, Any]) -> None:
             "nginx rejects the new configuration, and the old one stays" if before else "nginx rejects this"
         )
         raise ConfigurationRejectedError(f"{stays}: {reason}")
-    if not edge.running():
+    if not edge.started():
         # A container without a configuration that works waits for one, and then starts nginx by itself.
         edge.switch(revision)
         if not edge.wait_for(revision, START_SECONDS):

@@ -258,6 +258,20 @@ def test_restarted_and_recreated_containers_come_back_with_it(nginx: Nginx) -> N
     assert time.monotonic() - began < 5
 
 
+def test_nginx_that_does_not_answer_is_reloaded_all_the_same(nginx: Nginx) -> None:
+    provider = LiveConfigProvider()
+    outs = live(nginx, provider, configuration())
+    new = configuration()
+    workers = nginx.told("sh", "-c", f"cat /proc/$(cat {RUN_DIRECTORY}/nginx.pid)/task/*/children").split()
+    assert workers
+    nginx.told("sh", "-c", f"kill -STOP {' '.join(workers)}")
+    assert EdgeContainer(nginx.container.id).running() == ""
+
+    provider.update("id", outs, nginx.props(new))
+
+    assert new.revision in nginx.told("curl", "-fsS", REVISION_URL)
+
+
 def test_container_with_a_configuration_that_does_not_work_waits_for_a_better_one(nginx: Nginx) -> None:
     provider = LiveConfigProvider()
     live(nginx, provider, configuration())
