@@ -40,7 +40,7 @@ def migrate(source: bytes, target: Target) -> Result:
         edits, migrated, undecided, module = _plan(original, target)
         if not migrated:
             return Result(source, 0, undecided)
-        result = cast("cst.Module", module.visit(_Apply(edits)))
+        result = module.visit(_Apply(edits))
         if not imports(result, "os"):
             result = _import_os(result)
         code = result.bytes
@@ -266,10 +266,14 @@ class _Site:
 
     def _query(self, new: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
         element = cast("cst.DictElement", new)
+        # The line break after the question is one after the model too, but not its comment.
+        comma = element.comma
+        if not isinstance(comma, cst.Comma) or "#" in self._code(comma):
+            comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
         model = cst.DictElement(
             cst.SimpleString('"model"'),
             cst.SimpleString(json.dumps(self.target.model)),
-            comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")),
+            comma=comma,
         )
         message = cst.Dict(
             [
