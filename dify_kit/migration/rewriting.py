@@ -312,7 +312,8 @@ class _Site:
             case cst.Subscript(slice=[cst.SubscriptElement(slice=cst.Index(value=key))]) if (
                 text(key) == "answer"
             ):
-                self.edits[parent] = lambda new: _content(cast("cst.Subscript", new).value)
+                quote = self._code(key)[-1]
+                self.edits[parent] = lambda new: _content(cast("cst.Subscript", new).value, quote)
             case cst.Attribute(attr=cst.Name("get")) if isinstance(outer, cst.Call) and parent.value is data:
                 if (
                     not outer.args
@@ -328,6 +329,8 @@ class _Site:
 
     def _named(self, value: cst.CSTNode, follow: Callable[[cst.CSTNode], None]) -> None:
         parent = self.parents[value]
+        if isinstance(self.scope, cst.ClassDef):
+            raise _UndecidedError("its response is an attribute of a class, which may be read anywhere")
         if isinstance(parent, cst.Assign) and isinstance(parent.targets[0].target, cst.Name):
             name = parent.targets[0].target.value
             function = isinstance(self.scope, cst.FunctionDef)
@@ -341,16 +344,18 @@ class _Site:
         raise _UndecidedError("where its response goes cannot be followed; read `answer` next to the call")
 
 
-def _content(data: cst.BaseExpression) -> cst.BaseExpression:
-    pattern = cst.parse_expression('data["choices"][0]["message"]["content"]')
+def _content(data: cst.BaseExpression, quote: str) -> cst.BaseExpression:
+    # The author's quotes: inside an f-string the other kind would end it.
+    pattern = cst.parse_expression('data["choices"][0]["message"]["content"]'.replace('"', quote))
     return cast("cst.BaseExpression", pattern.visit(_Put(data)))
 
 
 def _content_or(call: cst.Call) -> cst.BaseExpression:
     """Keep the forgiving reading of ``.get("answer", default)``: a body without choices gives the default."""
     data = cast("cst.Attribute", call.func).value
-    start = cst.parse_expression('data.get("choices", [{}])[0].get("message", {}).get')
-    content = call.args[0].with_changes(value=cst.SimpleString('"content"'))
+    quote = cst.ensure_type(call.args[0].value, cst.SimpleString).value[-1]
+    start = cst.parse_expression('data.get("choices", [{}])[0].get("message", {}).get'.replace('"', quote))
+    content = call.args[0].with_changes(value=cst.SimpleString(f"{quote}content{quote}"))
     return call.with_changes(
         func=cast("cst.BaseExpression", start.visit(_Put(data))), args=[content, *call.args[1:]]
     )
