@@ -58,10 +58,12 @@ def _plan(original: cst.Module, target: Target) -> tuple[Edits, int, tuple[Undec
     edits: Edits = {}
     migrated = 0
     undecided = []
+    seen: set[cst.CSTNode] = set()
     for node in walk(module):
         reason = ""
         if isinstance(node, cst.Call):
             url = _url(node)
+            seen.update(walk(url) if url else ())
             if ending(url).endswith("/chat-messages") if url else False:
                 try:
                     planned = _Site(node, module, parents, target).plan()
@@ -72,7 +74,7 @@ def _plan(original: cst.Module, target: Target) -> tuple[Edits, int, tuple[Undec
             elif url and _is_request(node):
                 reason = next((why for route, why in _ROUTES.items() if route in ending(url)), "")
         else:
-            reason = _elsewhere(node, module, parents)
+            reason = _elsewhere(node, module) if node not in seen else ""
         if reason:
             undecided.append(Undecided(positions[node].start.line, reason))
     return edits, migrated, tuple(undecided), module
@@ -86,13 +88,12 @@ def _merge(edits: Edits, planned: Edits) -> str:
     return ""
 
 
-def _elsewhere(node: cst.CSTNode, module: cst.Module, parents: Parents) -> str:
+def _elsewhere(node: cst.CSTNode, module: cst.Module) -> str:
     """Return why a use of Dify outside a request is undecided; empty if it is none."""
     if isinstance(node, cst.Import | cst.ImportFrom) and "dify_client" in module.code_for_node(node):
         return "the Dify client package is not rewritten; replace it by the `openai` package"
-    if (text(node) or "").endswith("/chat-messages") and not isinstance(
-        parents[node], cst.Arg | cst.BinaryOperation
-    ):
+    literal = node.value if isinstance(node, cst.FormattedStringText) else text(node) or ""
+    if literal.endswith("chat-messages"):
         return "the route is kept apart from the call that uses it; write it into the call"
     return ""
 
