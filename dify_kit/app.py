@@ -20,6 +20,7 @@ _ORDER = (
     "render",
     "setup",
     "doctor",
+    "migrate",
 )
 
 
