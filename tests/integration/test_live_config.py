@@ -14,8 +14,8 @@ from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIREC
 from infra.releases import RELEASES
 from infra.render import EdgeConfiguration, edge_configuration
 from infra.resources.edge_container import EdgeContainer
-from infra.resources.release_container import ContainerError
 from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
+from infra.resources.release_container import ContainerError
 from infra.services import edge as edge_service
 from tests.integration.edge.container import image_of
 from tests.integration.stacks import wait_until
