@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from joserfc.jwk import ECKey, OctKey, RSAKey
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from dify_gateway import client_secrets, keys
 from dify_kit.__main__ import app
