@@ -57,7 +57,7 @@ class GatewayContainer(ReleaseContainer):
     def health(self) -> Health:
         """Ask the gateway, from inside its container; it also answers while it cannot work."""
         address = f"http://127.0.0.1:{ports.GATEWAY_INTERNAL}/healthz"
-        told = self._run(["curl", "-sS", "--max-time", "5", address])
+        told = self._run(["curl", "-sS", "--max-time", "8", address])
         try:
             body = json.loads(told.output)
             return Health(
@@ -114,7 +114,7 @@ def go_live(gateway: GatewayContainer, props: Mapping[str, Any]) -> str:
     health = gateway.health()
     if before and before != revision:
         gateway.switch(before)
-        _wait(gateway, before, workers, LIVE_SECONDS)
+        _wait(gateway, before, workers, LIVE_SECONDS, recovering=True)
         gateway.discard(revision)
     elif not before:
         gateway.forget()
@@ -129,14 +129,19 @@ def go_live(gateway: GatewayContainer, props: Mapping[str, Any]) -> str:
     raise GatewayRefusalError(f"the OAuth gateway rejects the new configuration{stays}: {said}")
 
 
-def _wait(gateway: GatewayContainer, revision: str, workers: int, seconds: float) -> bool:
-    """Wait until all workers serve a release; no longer than it takes them to refuse it."""
+def _wait(
+    gateway: GatewayContainer, revision: str, workers: int, seconds: float, *, recovering: bool = False
+) -> bool:
+    """Wait until all workers serve a release; no longer than it takes them to refuse it.
+
+    `recovering` from another one that they refused, they still say so for a moment.
+    """
     began = time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
         health = gateway.health()
-        if health.serves(revision, workers):
+        if health.serves(revision, workers) and not (recovering and health.refusals):
             return True
-        if passed > REFUSAL_SECONDS and health.refusals:
+        if not recovering and passed > REFUSAL_SECONDS and health.refusals:
             return False
         time.sleep(0.1)
     return False

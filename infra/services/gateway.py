@@ -42,6 +42,9 @@ def service(settings: Settings) -> ServiceSpec:
                 f"http://127.0.0.1:{ports.GATEWAY_INTERNAL}/healthz",
             )
         ),
+        # A service that is stopped has no name. Each thread that asks for it would wait ten seconds for that answer,
+        # and soon all of them.
+        dns_options=("timeout:1", "attempts:1"),
         read_only=True,
         stop_grace=15,
         limits=limits_of(NAME, settings),
