@@ -1,12 +1,13 @@
 """`dify-kit client` and `dify-kit keys`: what is written, what is shown once, what is refused."""
 
+import base64
 import json
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc.jwk import ECKey, OctKey
 from typer.testing import CliRunner, Result
 
 from dify_gateway import client_secrets, keys
@@ -142,10 +143,17 @@ def test_client_with_a_key_of_its_own_has_no_secret(machine: Machine, tmp_path: 
 
 
 EC = ECKey.generate_key("P-256", auto_kid=True)
+# 1024 bits, whatever its factors are.
+WEAK = {
+    "kty": "RSA",
+    "kid": "weak",
+    "e": "AQAB",
+    "n": base64.urlsafe_b64encode((2**1023 + 1155).to_bytes(128, "big")).rstrip(b"=").decode(),
+}
 BAD_KEYS: dict[str, Any] = {
     "private": {"keys": [EC.as_dict(private=True)]},
     "no kid": {"keys": [{name: value for name, value in EC.as_dict(private=False).items() if name != "kid"}]},
-    "weak": {"keys": [RSAKey.generate_key(1024, auto_kid=True).as_dict(private=False)]},
+    "weak": {"keys": [WEAK]},
     "symmetric": {"keys": [OctKey.generate_key(256, auto_kid=True).as_dict(private=True)]},
     "twice": {"keys": [EC.as_dict(private=False)] * 2},
     "none": {"keys": []},
