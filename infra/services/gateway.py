@@ -1,7 +1,7 @@
 """The OAuth gateway, without its configuration: that goes live in the running container."""
 
 from infra import ports
-from infra.networks import DATA, ISSUERS, OAUTH
+from infra.networks import ISSUERS, OAUTH, OAUTH_DATA
 from infra.releases import GATEWAY
 from infra.service import HealthCheck, Mount, ServiceSpec
 from infra.services.limits import limits_of
@@ -25,7 +25,7 @@ def service(settings: Settings) -> ServiceSpec:
     return ServiceSpec(
         name=NAME,
         image=NAME,
-        networks=(OAUTH, DATA, ISSUERS) if issuers else (OAUTH, DATA),
+        networks=(OAUTH, OAUTH_DATA, ISSUERS) if issuers else (OAUTH, OAUTH_DATA),
         after=("redis",),
         user=str(UID),
         environment={"DIFY_GATEWAY_WORKERS": str(WORKERS)},

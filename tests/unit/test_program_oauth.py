@@ -47,7 +47,10 @@ def test_nginx_and_redis_reach_it_and_it_reaches_nobody_else() -> None:
     recorder = run_program(OAUTH)
     found = recorder.of(CONTAINER)
 
-    assert networks_of(found["gateway"]) == {"oauth", "data"}
+    assert networks_of(found["gateway"]) == {"oauth", "oauth_data"}
+    assert networks_of(found["redis"]) == {"data", "oauth_data"}
+    assert {name for name in found if "oauth_data" in networks_of(found[name])} == {"redis", "gateway"}
+    assert recorder.of(NETWORK)["oauth_data"]["internal"] is True
     assert networks_of(found["nginx"]) == {"app", "oauth"}
     assert {name for name in found if "oauth" in networks_of(found[name])} == {"nginx", "gateway"}
     assert recorder.of(NETWORK)["oauth"]["internal"] is True
