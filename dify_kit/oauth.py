@@ -11,7 +11,6 @@ import typer
 from dify_kit import clients as store
 from dify_kit import signing_keys
 from dify_kit.app import DEFAULT_STACK, Group, Stack, app
-from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import StackFiles
 from dify_kit.talk import say
 
@@ -141,13 +140,7 @@ def rotate_keys(
 ) -> None:
     """Make a new signing key; the next `up` uses it. Tokens of the old one stay valid until they expire."""
     del kind  # there is one
-    files = StackFiles.open(stack)
-    with files.lock():
-        document = signing_keys.rotate(Pulumi(files=files), overlap=not no_overlap)
-    new, *older = [str(key["kid"]) for key in document["keys"]]
-    say(f"new tokens are signed by key {new} after the next `up`; {len(older)} older key(s) still verify")
-    if as_json:
-        typer.echo(json.dumps({"kid": new, "older": older}))
+    signing_keys.rotate_and_tell(stack, overlap=not no_overlap, as_json=as_json)
 
 
 def _next(stack: str) -> str:
