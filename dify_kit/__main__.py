@@ -14,6 +14,7 @@ MODULES = {
     "dify_kit.env": ("init", "output", "password", "env"),
     "dify_kit.machine": ("render", "setup", "doctor"),
     "dify_kit.migrate": ("migrate",),
+    "dify_kit.oauth": ("client", "keys"),
 }
 
 

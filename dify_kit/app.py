@@ -17,6 +17,8 @@ _ORDER = (
     "output",
     "password",
     "env",
+    "client",
+    "keys",
     "render",
     "setup",
     "doctor",

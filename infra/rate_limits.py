@@ -99,11 +99,12 @@ def read_rate_limits(section: Section, *, active_requests: int) -> RateLimits:
     groups = {}
     for group in LIMIT_GROUPS:
         given = section.section(group, section.defaults[group])
-        groups[group] = _group(given, active_requests if group in APP_GROUPS else 0)
+        groups[group] = read_group(given, active_requests if group in APP_GROUPS else 0)
     return RateLimits(dry_run=section.boolean("dryRun"), groups=MappingProxyType(groups))
 
 
-def _group(section: Section, active_requests: int) -> GroupLimits:
+def read_group(section: Section, active_requests: int) -> GroupLimits:
+    """Read the limits of one group; those of an address only where the section's defaults have them."""
     rate = _bucket(section, "requests", "seconds", "burst")
     concurrent = section.integer("concurrent", 0, MAX_CONCURRENT)
     if active_requests:
