@@ -21,5 +21,7 @@ QDRANT = 6333
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443
+# The LLM proxy for the stack's own services; never published.
+EDGE_LLM = 8082
 # For health checks from inside its own container.
 EDGE_STATUS = 8081

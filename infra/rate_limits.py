@@ -104,13 +104,13 @@ def read_rate_limits(section: Section, *, active_requests: int) -> RateLimits:
 
 
 def _group(section: Section, active_requests: int) -> GroupLimits:
-    rate = _bucket(section, "requests", "seconds", "burst")
+    rate = read_bucket(section, "requests", "seconds", "burst")
     concurrent = section.integer("concurrent", 0, MAX_CONCURRENT)
     if active_requests:
         concurrent = min(concurrent or active_requests, active_requests)
     if "addressRequests" not in section.defaults:
         return GroupLimits(rate=rate, concurrent=concurrent)
-    address = _bucket(section, "addressRequests", "addressSeconds", None)
+    address = read_bucket(section, "addressRequests", "addressSeconds", None)
     address_concurrent = section.integer("addressConcurrent", 0, MAX_CONCURRENT)
     if rate and address and (address.burst < rate.burst or address.per_minute < rate.per_minute):
         section.problems.add(
@@ -131,7 +131,7 @@ def _group(section: Section, active_requests: int) -> GroupLimits:
     )
 
 
-def _bucket(section: Section, requests: str, seconds: str, burst: str | None) -> Bucket | None:
+def read_bucket(section: Section, requests: str, seconds: str, burst: str | None) -> Bucket | None:
     """Read a rate; None when it is off, or reported."""
     count = section.integer(requests, 0, MAX_REQUESTS)
     period = section.integer(seconds, 1, MAX_SECONDS)

@@ -5,6 +5,7 @@ Nothing here needs a path of the engine's machine, so a remote engine (`DOCKER_H
 
 import io
 import json
+import posixpath
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from infra.edge_paths import (
     RELEASES_DIRECTORY,
     RUN_DIRECTORY,
 )
+from infra.resources.own_directory import directory_archive
 
 ENGINE_TIMEOUT_SECONDS = 60
 # `nginx -t` and every other command in the container end by themselves.
@@ -105,6 +107,11 @@ class EdgeContainer:
         # A leftover of a run that was cut off may be half of it.
         self._must("clearing an old draft", ["rm", "-rf", f"{RELEASES_DIRECTORY}/{revision}"], root=True)
         self._api.put_archive(self._id, EDGE_DIRECTORY, archive(revision, files, private, owner))
+
+    def own(self, directory: str, owner: int) -> None:
+        """Let `owner` (a uid) alone write to a directory; what is in it stays. It lies on a volume."""
+        parent, name = posixpath.split(directory)
+        self._api.put_archive(self._id, parent, directory_archive(name, owner))
 
     def accepts(self, revision: str) -> Ran:
         """Let nginx itself judge a configuration, in the container that will run it."""
