@@ -53,18 +53,13 @@ def body(model: str = "claude-sonnet-4.5", fault: str = "", **more: Any) -> dict
 
 def used(llm: LlmEdge, caller: str) -> dict[str, Any]:
     """Return what a caller used this month: model -> numbers."""
-    (month,) = json.loads(llm.status("/usage"))["months"].values()
-    return dict(month.get(f"key:{caller}", {}))
+    months = list(json.loads(llm.status("/usage"))["months"].values())
+    return dict(months[-1].get(f"key:{caller}", {})) if months else {}
 
 
 def numbers(llm: LlmEdge, caller: str, model: str) -> dict[str, float]:
-    return {
-        "requests": 0,
-        "tokens_in": 0,
-        "tokens_out": 0,
-        "estimated": 0,
-        **used(llm, caller).get(model, {}),
-    }
+    nothing = dict.fromkeys(("requests", "tokens_in", "tokens_out", "cost", "estimated"), 0.0)
+    return nothing | used(llm, caller).get(model, {})
 
 
 def counted(llm: LlmEdge, model: str, before: dict[str, float], caller: str = "alice") -> dict[str, float]:
@@ -97,12 +92,9 @@ def test_chat(llm: LlmEdge) -> None:
     assert answer.id == "chat-first"
     assert answer.usage is not None
     assert answer.usage.total_tokens == 18
-    assert counted(llm, "gpt-4.1", before) == {
-        "requests": 1,
-        "tokens_in": 11,
-        "tokens_out": 7,
-        "estimated": 0,
-    } | ({"cost": pytest.approx(0.025)} if "cost" in before else {})
+    told = counted(llm, "gpt-4.1", before)
+    assert told.pop("cost") == pytest.approx(0.025)
+    assert told == {"requests": 1, "tokens_in": 11, "tokens_out": 7, "estimated": 0}
 
 
 def test_short_form(llm: LlmEdge) -> None:
@@ -156,16 +148,14 @@ def test_a_stream_of_a_caller_who_did_not_ask_does_not_mention_usage(llm: LlmEdg
 
 def test_stream_arrives_as_it_is_made(llm: LlmEdge) -> None:
     began = time.monotonic()
-    times = []
     with llm.http.stream(
         "POST",
         CHAT,
         json=body(fault="first=slow", stream=True),
         headers={"Authorization": f"Bearer {llm.keys['alice']}"},
     ) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: {"):
-                times.append(time.monotonic() - began)
+        events = (line for line in answer.iter_lines() if line.startswith("data: {"))
+        times = [time.monotonic() - began for _ in events]
 
     assert times[0] < 0.4
     assert times[-1] > 2
@@ -178,21 +168,9 @@ def test_caller_stays_unknown_to_the_upstream(llm: LlmEdge) -> None:
 
     seen = json.loads(answer.json()["choices"][0]["message"]["content"])
     assert seen["path"] == "/v1/chat/completions"
-    assert (
-        sorted(seen["headers"])
-        == [
-            "accept",
-            "authorization",
-            "content-length",
-            "content-type",
-            "host",
-            "user-agent",
-            "x-request-id",
-        ]
-        or "authorization" not in seen["headers"]
-    )
+    sent = ["accept", "content-length", "content-type", "host", "user-agent", "x-request-id"]
+    assert sorted(seen["headers"]) == sent
     assert seen["headers"]["host"] == "first.test:8443"
-    assert not {"cookie", "x-forwarded-for", "x-real-ip", "x-secret", "origin"} & set(seen["headers"])
     assert PREFIX not in json.dumps(seen)
 
 
@@ -225,7 +203,7 @@ def test_preflight_needs_no_key(llm: LlmEdge) -> None:
     "credential",
     [
         "",
-        "Bearer ",
+        "Bearer",
         "Bearer app-1234567890abcdef",
         f"Bearer {PREFIX}{'a' * 43}",
         "Basic eDp5",
@@ -386,13 +364,12 @@ def test_a_cut_stream_ends_and_is_charged_by_estimate(llm: LlmEdge) -> None:
         json=body(fault="first=cut", stream=True),
         headers={"Authorization": f"Bearer {llm.keys['alice']}"},
     )
-    answer = llm.http.send(request, stream=True)
+    pieces = llm.http.send(request, stream=True).iter_raw()
 
-    received = b""
+    received: list[bytes] = []
     with pytest.raises(httpx.RemoteProtocolError):
-        for piece in answer.iter_raw():
-            received += piece
-    assert b"brown" in received
+        received.extend(pieces)
+    assert b"brown" in b"".join(received)
     told = counted(llm, "claude-sonnet-4.5", before)
     assert told["estimated"] == 1
     assert told["tokens_out"] >= 3
@@ -464,7 +441,7 @@ def test_a_huge_answer_takes_no_memory_and_blocks_nobody(llm: LlmEdge) -> None:
         times = beside.result()
 
     assert max(times) < 3
-    memory = int(llm.inside("cat", "/sys/fs/cgroup/memory.current") or 0)
+    memory = llm.nginx.stats(stream=False)["memory_stats"]["usage"]
     assert memory < 300_000_000
 
 
@@ -472,31 +449,26 @@ def test_a_huge_answer_takes_no_memory_and_blocks_nobody(llm: LlmEdge) -> None:
 
 
 def test_a_callers_own_limit(llm: LlmEdge) -> None:
-    bob = client(llm, "bob")
-    statuses = []
-    for _ in range(5):
-        try:
-            bob.models.list()
-            statuses.append(200)
-        except openai.RateLimitError as refused:
-            statuses.append(refused.status_code)
-            assert refused.code == "rate_limit_exceeded"
-            assert int(refused.response.headers["Retry-After"]) == 21
-    assert statuses == [200, 200, 200, 429, 429]
+    answers = [
+        llm.http.get("/llm/v1/models", headers={"Authorization": f"Bearer {llm.keys['bob']}"})
+        for _ in range(5)
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
+    assert answers[-1].headers["Retry-After"] == "20"
     client(llm).models.list()
 
 
 def test_a_spent_budget_is_refused_for_good(llm: LlmEdge) -> None:
     carol = client(llm, "carol", max_retries=2)
-    answered = 0
-    with pytest.raises(openai.RateLimitError) as refused:
-        for _ in range(6):
-            carol.chat.completions.create(model="gpt-4.1", messages=ASKED)
-            answered += 1
-            time.sleep(0.2)
+    for _ in range(2):
+        before = numbers(llm, "carol", "gpt-4.1")
+        carol.chat.completions.create(model="gpt-4.1", messages=ASKED)
+        assert counted(llm, "gpt-4.1", before, "carol")["cost"] == pytest.approx(0.025)
 
-    # Each costs 0.025 of 0.05.
-    assert answered == 2
+    with pytest.raises(openai.RateLimitError) as refused:
+        carol.chat.completions.create(model="gpt-4.1", messages=ASKED)
     assert refused.value.code == "budget_exceeded"
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert "Retry-After" not in refused.value.response.headers
