@@ -18,6 +18,8 @@ _ORDER = (
     "password",
     "env",
     "render",
+    "keys",
+    "usage",
     "setup",
     "doctor",
 )
@@ -49,6 +51,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _several() -> None:
+    # A module with one command is imported alone: Typer would take that for the whole program.
+    pass
+
 
 Stack = Annotated[
     str,

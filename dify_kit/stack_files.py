@@ -6,6 +6,7 @@
       passphrase                 0600   decrypts the secrets of every stack below
       state/                     0700   Pulumi's file backend
       stacks/Pulumi.<stack>.yaml 0600   the stack's configuration; the checkout holds a link to it
+      stacks/proxy-keys.<stack>.json 0600  keys issued to callers of the LLM proxy, as hashes
       runs/                      0700   locks, and the record of the run in progress
       logs/                      0700   Pulumi's own output of the last run of each kind
 
@@ -100,7 +101,11 @@ class DataDir:
         for directory in (self.root, self.state, self.stacks, self.runs, self.logs):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _close_to_others(directory, 0o700)
-        for file in (self.passphrase, *self.stacks.glob("Pulumi.*.yaml")):
+        for file in (
+            self.passphrase,
+            *self.stacks.glob("Pulumi.*.yaml"),
+            *self.stacks.glob("proxy-keys.*.json"),
+        ):
             if file.is_file():
                 _close_to_others(file, 0o600)
 

@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,13 @@ def issue(name: str, now: datetime, **options: Any) -> tuple[str, ProxyKey]:  # 
 def timestamp(moment: datetime) -> str:
     """Spell a moment as the file has it."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def revoked(keys: Sequence[ProxyKey], name: str, now: datetime) -> tuple[ProxyKey, ...]:
+    """Return the keys with those of `name` revoked. They stay in the file, for the record."""
+    return tuple(
+        replace(key, revoked=timestamp(now)) if key.name == name and not key.revoked else key for key in keys
+    )
 
 
 def file_of(settings_file: Path, stack: str) -> Path:

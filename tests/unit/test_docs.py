@@ -1,6 +1,7 @@
 """The documentation against the code: links, settings, defaults, variables, commands, templates, error messages."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "resources": ("<service>.memory", "<service>.cpus"),
 }
 # Objects whose parts are objects of one kind: the page explains them once.
-WHOLE = frozenset({"rateLimits"})
+WHOLE = frozenset({"rateLimits", "llm"})
 PART_TYPES = {"cors": "array", "urls": "string"}
 PART_DEFAULTS: Mapping[str, Any] = {"cors": [], "urls": ""}
 # Every feature on, so that every variable is made.
@@ -53,6 +54,7 @@ FULL_SECRETS = {
     "storageSecretKey": "storage-secret",
     "githubClientSecret": "github-secret",
     "googleClientSecret": "google-secret",
+    "llmKeys": json.dumps({"holysheep": "hs-" + "k" * 30, "backup": "sk-" + "k" * 30}),
 }
 S3 = {"type": "s3", "bucket": "uploads", "accessKey": "access"}
 
@@ -112,7 +114,7 @@ def rows() -> list[Row]:
 
 def expected_rows() -> dict[str, tuple[str, Any]]:
     """Return every setting and part of a setting with its type and default."""
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
     found: dict[str, tuple[str, Any]] = {}
     for key, entry in declared().items():
         default = entry.get("default")
@@ -130,7 +132,7 @@ def expected_rows() -> dict[str, tuple[str, Any]]:
 def _parts(key: str, default: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield every part of an object, however deep, with its default; those of WHOLE in one piece."""
     for part, value in default.items():
-        if isinstance(value, dict) and key not in WHOLE:
+        if isinstance(value, dict) and value and key not in WHOLE:
             yield from _parts(f"{key}.{part}", value)
         else:
             yield f"{key}.{part}", value
@@ -238,8 +240,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     for command in commands(page):
         for name, rest in re.findall(r"(?:^|/|&& |\()dify-kit ([a-z]+)([^&|>;)]*)", command):
             assert name in group.commands, command
-            options = {option for parameter in group.commands[name].params for option in parameter.opts}
-            options |= {option for p in group.commands[name].params for option in p.secondary_opts}
+            found = group.commands[name]
+            if isinstance(found, Group) and (words := rest.split()):
+                assert words[0] in found.commands, command
+                found = found.commands[words[0]]
+            options = {option for parameter in found.params for option in parameter.opts}
+            options |= {option for p in found.params for option in p.secondary_opts}
             assert set(re.findall(r" (--[a-z-]+)", rest)) <= options | {"--help"}, command
 
 

@@ -36,8 +36,8 @@ def llm(open_directory: Callable[[], Path]) -> Iterator[LlmEdge]:
 
 
 def client(llm: LlmEdge, caller: str = "alice", **options: Any) -> OpenAI:
-    given = {"api_key": llm.keys[caller], "base_url": f"{llm.url}/llm/v1", "max_retries": 0, "timeout": 15}
-    return OpenAI(**(given | options))
+    given: dict[str, Any] = {"api_key": llm.keys[caller], "base_url": f"{llm.url}/llm/v1"}
+    return OpenAI(**({"max_retries": 0, "timeout": 15} | given | options))
 
 
 def post(
@@ -59,7 +59,7 @@ def used(llm: LlmEdge, caller: str) -> dict[str, Any]:
 
 def numbers(llm: LlmEdge, caller: str, model: str) -> dict[str, float]:
     nothing = dict.fromkeys(("requests", "tokens_in", "tokens_out", "cost", "estimated"), 0.0)
-    return nothing | used(llm, caller).get(model, {})
+    return {**nothing, **used(llm, caller).get(model, {})}
 
 
 def counted(llm: LlmEdge, model: str, before: dict[str, float], caller: str = "alice") -> dict[str, float]:

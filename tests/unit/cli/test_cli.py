@@ -571,7 +571,9 @@ def test_usage_errors_exit_with_2(machine: Machine) -> None:
     assert machine.calls() == []
 
 
-@pytest.mark.parametrize("command", ["init", "up", "preview", "refresh", "down", "output", "password", "env"])
+@pytest.mark.parametrize(
+    "command", ["init", "up", "preview", "refresh", "down", "output", "password", "env", "keys", "usage"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = run(command, "--help")
 
@@ -584,9 +586,14 @@ def test_every_command_and_option_is_documented() -> None:
     sections = {part.splitlines()[0]: part for part in text.split("\n## ")}
     group = typer.main.get_command(app)
     assert isinstance(group, Group)
+    commands = [
+        (name, one)
+        for name, command in group.commands.items()
+        for one in (command, *(command.commands.values() if isinstance(command, Group) else ()))
+    ]
     missing = [
         f"{name} {option}"
-        for name, command in group.commands.items()
+        for name, command in commands
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
         if option.startswith("--") and option not in sections.get(name, "") + sections["Common options"]
@@ -594,3 +601,6 @@ def test_every_command_and_option_is_documented() -> None:
 
     assert missing == []
     assert set(group.commands) <= set(sections)
+    for name, command in group.commands.items():
+        if isinstance(command, Group):
+            assert [one for one in command.commands if f"`dify-kit {name} {one}" not in sections[name]] == []
