@@ -79,7 +79,9 @@ def test_nothing_of_it_is_there_when_it_is_off(tmp_path: Path) -> None:
         for _, one in walk(directives)
         if one["directive"].startswith("js_") or "llm" in " ".join(one["args"])
     ]
-    assert edge_llm.private_files(None) == edge_llm.public_files(None) == edge_llm.hidden_files(None) == {}
+    assert not edge_llm.private_files(None)
+    assert not edge_llm.public_files(None)
+    assert not edge_llm.hidden_files(None)
 
 
 @pytest.mark.parametrize(("images", "loaded"), [("local", 0), ("registry", 1)])
