@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import docker
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dify_kit.app import DEFAULT_STACK, Stack, app
 from dify_kit.errors import KitError
@@ -18,6 +18,7 @@ from infra import ports
 URL = f"http://127.0.0.1:{ports.EDGE_STATUS}/usage"
 SECONDS = 10
 ENGINE_SECONDS = 30
+HEADINGS = ("requests", "failed", "estimated", "in", "out", "cost")
 FIELDS = ("requests", "failed", "estimated", "tokens_in", "tokens_out", "cost")
 
 
@@ -41,7 +42,7 @@ def usage(
     if not rows:
         say(f"nothing was used{' in ' + chosen if chosen else ''}")
         return
-    table = Table("caller", "model", *(name.replace("_", " ") for name in FIELDS), title=chosen)
+    table = Table(*(Column(name, overflow="fold") for name in ("caller", "model", *HEADINGS)), title=chosen)
     for caller, model, numbers in rows:
         table.add_row(caller, model, *(_text(name, numbers[name]) for name in FIELDS))
     table.add_section()
