@@ -12,7 +12,13 @@ from typing import Any
 
 from infra import edge_llm, ports, proxy_keys
 from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.edge_paths import (
+    AFTER_RELOAD_SECONDS,
+    DRAIN_MARK,
+    DRAIN_SECONDS,
+    EDGE_DIRECTORY,
+    USAGE_DIRECTORY,
+)
 from infra.proxy_keys import ProxyKey
 from infra.releases import RELEASES
 from infra.settings import Settings
@@ -32,9 +38,12 @@ MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
         "only-misnamed": ["misnamed"],
         "only-untrusted": ["untrusted"],
         "only-refused": ["refused"],
+        "only-second": ["second"],
     }
 )
 TIMEOUT_SECONDS = 2
+# The second upstream takes this one too.
+NEXT_KEY = "sk-next-0123456789-0123456789"
 PRICE = {"input": 1000.0, "output": 2000.0}
 
 
@@ -129,7 +138,7 @@ class LlmEdge(Edge):
                 {
                     "name": name,
                     "port": PORTS[name],
-                    "secret": self.upstream_keys[name],
+                    "secrets": [self.upstream_keys[name], *([NEXT_KEY] if name == "second" else [])],
                     "certificate": f"/upstreams/{name}.pem",
                     "key": f"/upstreams/{name}.key",
                 }
@@ -147,6 +156,18 @@ class LlmEdge(Edge):
         self.network.connect(container, aliases=[f"{name}.test" for name in PORTS])
         container.start()
         return super().start_upstream()
+
+    def change_key(self, upstream: str, key: str) -> None:
+        """Give nginx another key of an upstream, as a change of the configuration goes live."""
+        path = self.directory / EDGE_DIRECTORY.lstrip("/") / edge_llm.SECRETS_FILE
+        told = json.loads(path.read_text(encoding="utf-8"))
+        told["keys"][upstream] = key
+        path.write_text(json.dumps(told), encoding="utf-8")
+        script = (
+            f"touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}; "
+            f"nginx -e stderr -s reload -c {EDGE_DIRECTORY}/nginx.conf; sleep {AFTER_RELOAD_SECONDS}; rm {DRAIN_MARK}"
+        )
+        self.inside("sh", "-c", script)
 
     def inside(self, *command: str) -> str:
         """Return what a command in nginx's container prints."""

@@ -1,9 +1,10 @@
 """A stand-in for upstreams with OpenAI's schema: over TLS, each with a key of its own, failing on demand.
 
 It runs inside a container, by itself. Its argument is JSON: `{"certificate", "key", "upstreams": [{"name", "port",
-"secret"}]}` with paths of PEM files. The field `user` of a request says what goes wrong and where, as
+"secrets"}]}` with paths of PEM files. The field `user` of a request says what goes wrong and where, as
 `<upstream>=<fault>` joined by commas: a status, `hang`, `cut`, `malformed`, `silent`, `huge`, `html`, `leak`, `echo`,
-`slow` or `batch`. Every answer repeats the Authorization header in a header, as a careless upstream might.
+`slow`, `which` (of its keys came) or `batch`. Every answer repeats the Authorization header in a header, as a careless
+upstream might.
 """
 
 import json
@@ -25,7 +26,7 @@ class Upstream(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     name: ClassVar[str]
-    secret: ClassVar[str]
+    secrets: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         """List models."""
@@ -47,7 +48,9 @@ class Upstream(BaseHTTPRequestHandler):
         elif fault == "html":
             self._send(404, b"<html>nothing</html>", "text/html")
         elif fault == "leak":
-            self._json(400, {"error": {"message": f"bad key {self.secret}", "type": "invalid_request_error"}})
+            self._json(
+                400, {"error": {"message": f"bad key {self.secrets[0]}", "type": "invalid_request_error"}}
+            )
         elif fault == "huge":
             self._huge()
         elif self.path.endswith("/embeddings"):
@@ -58,7 +61,7 @@ class Upstream(BaseHTTPRequestHandler):
             self._chat(asked, fault)
 
     def _allowed(self) -> bool:
-        if self.headers.get("Authorization") == f"Bearer {self.secret}":
+        if self.headers.get("Authorization", "").removeprefix("Bearer ") in self.secrets:
             return True
         given = self.headers.get("Authorization")
         self._json(401, {"error": {"message": f"wrong key: {given}", "code": "invalid_api_key"}})
@@ -76,6 +79,9 @@ class Upstream(BaseHTTPRequestHandler):
         if fault == "echo":
             seen = {name.lower(): value for name, value in self.headers.items() if name != "Authorization"}
             message["content"] = json.dumps({"headers": seen, "path": self.path, "body": asked})
+        if fault == "which":
+            given = self.headers["Authorization"].removeprefix("Bearer ")
+            message["content"] = str(self.secrets.index(given))
         if asked.get("tools"):
             function = {"name": asked["tools"][0]["function"]["name"], "arguments": '{"city":"Ulm"}'}
             message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
@@ -194,7 +200,7 @@ def main() -> None:
     for one in told["upstreams"]:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(one["certificate"], one["key"])
-        handler = type(one["name"], (Upstream,), {"name": one["name"], "secret": one["secret"]})
+        handler = type(one["name"], (Upstream,), {"name": one["name"], "secrets": one["secrets"]})
         threading.Thread(target=Server(one["port"], handler, tls).serve_forever).start()
 
 

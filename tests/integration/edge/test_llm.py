@@ -16,7 +16,8 @@ from openai import OpenAI
 from infra import ports
 from infra.proxy_keys import PREFIX
 from tests.integration.edge.container import ALLOWED
-from tests.integration.edge.llm import TIMEOUT_SECONDS, LlmEdge
+from tests.integration.edge.llm import NEXT_KEY, TIMEOUT_SECONDS, LlmEdge
+from tests.integration.load import steady_load
 
 ASKED: Any = [{"role": "user", "content": "Hello"}]
 TEXT = "The quick brown 狐 jumps"
@@ -487,6 +488,29 @@ def test_metrics_are_prometheus(llm: LlmEdge) -> None:
     assert llm.http.get("/metrics").headers.get("content-type", "").startswith("text/plain") is False
 
 
+def test_a_key_is_changed_under_load_without_a_lost_request(llm: LlmEdge) -> None:
+    def which() -> str:
+        return str(post(llm, body("only-second", "second=which")).json()["choices"][0]["message"]["content"])
+
+    assert which() == "0"
+    headers = {"Authorization": f"Bearer {llm.keys['alice']}", "Content-Type": "application/json"}
+    with (
+        steady_load(
+            f"{llm.url}{CHAT}", seconds=7, headers=headers, body=json.dumps(body("only-second"))
+        ) as load,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stream = pool.submit(post, llm, body("only-second", "second=slow", stream=True))
+        time.sleep(1)
+        llm.change_key("second", NEXT_KEY)
+        assert which() == "1"
+        assert stream.result().text.endswith("data: [DONE]\n\n")
+
+    assert set(load.statuses) == {200}
+    assert load.total > 100
+    assert load.lost == {}
+
+
 def test_counters_outlive_the_container(llm: LlmEdge) -> None:
     before = used(llm, "alice")
     time.sleep(2.5)
@@ -522,5 +546,5 @@ def test_keys_are_nowhere(llm: LlmEdge) -> None:
     assert "********" in places["answers"]
     for place, text in places.items():
         assert text
-        for secret in (*llm.upstream_keys.values(), *llm.keys.values()):
+        for secret in (NEXT_KEY, *llm.upstream_keys.values(), *llm.keys.values()):
             assert secret not in text, place
