@@ -25,6 +25,7 @@ class Upstream(BaseHTTPRequestHandler):
     """One request to one of the upstreams."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     name: ClassVar[str]
     secrets: ClassVar[list[str]]
 
