@@ -17,9 +17,10 @@ _ORDER = (
     "output",
     "password",
     "env",
-    "render",
+    "client",
     "keys",
     "usage",
+    "render",
     "setup",
     "doctor",
 )

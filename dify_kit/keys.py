@@ -1,4 +1,4 @@
-"""The commands about keys of the LLM proxy: those of upstreams, and those issued to callers."""
+"""The commands about keys: those of the LLM proxy's upstreams and callers, and the one that signs tokens."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from typing import Annotated
 import docker
 import typer
 
-from dify_kit import deploy
+from dify_kit import deploy, signing_keys
 from dify_kit import llm_upstreams as upstreams
 from dify_kit.app import DEFAULT_STACK, Group, Stack, app
 from dify_kit.errors import KitError, UsageError
@@ -20,11 +20,15 @@ from dify_kit.talk import say, warn
 from infra import proxy_keys
 
 keys = typer.Typer(
-    cls=Group, name="keys", help="Keys of upstreams, and keys issued to callers.", no_args_is_help=True
+    cls=Group,
+    name="keys",
+    help="Keys of upstreams, keys issued to callers, and the signing key.",
+    no_args_is_help=True,
 )
 app.add_typer(keys)
 
 MAX_DAYS = 3650
+SIGNING = "signing"
 # nginx's worker_shutdown_timeout: how long a worker with the old key may finish streams.
 LAST_STREAM_MINUTES = 30
 _OLD_WORKER = "worker process is shutting down"
@@ -103,22 +107,62 @@ def check(
 
 
 @keys.command()
-def rotate(
-    upstream: Upstream,
+def rotate(  # noqa: PLR0917  # Typer calls it by name
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY", help="signing: what signs access tokens; or the upstream whose key it is."
+        ),
+    ],
     stack: Stack = DEFAULT_STACK,
+    no_overlap: Annotated[
+        bool,
+        typer.Option(
+            "--no-overlap", help="signing: a key was stolen, tokens of all older keys end with the next `up`."
+        ),
+    ] = False,
     stdin: Stdin = False,
     wait: Annotated[
-        float,
-        typer.Option(min=0, max=LAST_STREAM_MINUTES, help="Minutes to wait for streams with the old key."),
-    ] = 1,
+        float | None,
+        typer.Option(
+            min=0,
+            max=LAST_STREAM_MINUTES,
+            help="upstream: minutes to wait for streams with the old key. [default: 1]",
+        ),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Change an upstream's key in the running stack, and say when the old one is no longer used.
+    """Change a key that is in use: the one that signs access tokens, or an upstream's.
 
-    The new key is tried before anything changes. Requests go on meanwhile.
+    signing: a new key is made, and the next `up` uses it; tokens of the old one stay valid until they expire.
+    An upstream: the new key is tried, stored and deployed; says when the old one is no longer used.
     """
+    if key == SIGNING:
+        if stdin or wait is not None:
+            raise UsageError(
+                "--stdin and --wait are for an upstream's key", "leave them out: the key is made here"
+            )
+        _rotate_signing(stack, overlap=not no_overlap, as_json=as_json)
+        return
+    if no_overlap or as_json:
+        raise UsageError("--no-overlap and --json are for the signing key", "leave them out")
+    _rotate_upstream(key, stack, from_stdin=stdin, minutes=1 if wait is None else wait)
+
+
+def _rotate_signing(stack: str, *, overlap: bool, as_json: bool) -> None:
+    files = StackFiles.open(stack)
+    with files.lock():
+        document = signing_keys.rotate(Pulumi(files=files), overlap=overlap)
+    new, *older = [str(key["kid"]) for key in document["keys"]]
+    say(f"new tokens are signed by key {new} after the next `up`; {len(older)} older key(s) still verify")
+    if as_json:
+        typer.echo(json.dumps({"kid": new, "older": older}))
+
+
+def _rotate_upstream(upstream: str, stack: str, *, from_stdin: bool, minutes: float) -> None:
     files = StackFiles.open(stack)
     one = upstreams.one_of(files, upstream)
-    key = upstreams.obtain(one, from_stdin=stdin)
+    key = upstreams.obtain(one, from_stdin=from_stdin)
     pulumi = Pulumi(files=files)
     if upstreams.stored(pulumi).get(upstream) == key:
         raise KitError(f"{upstream} has this key already", f"set {one.known.variable} to the new one")
@@ -127,7 +171,7 @@ def rotate(
         upstreams.store(pulumi, upstream, key)
     deploy.up(stack=stack, verbose=False, timeout=90, skip_setup=True)
     container = str((pulumi.state().outputs.get("containers") or {}).get("nginx") or "")
-    left = _wait_for_old_workers(lambda: _old_workers(container), wait * 60)
+    left = _wait_for_old_workers(lambda: _old_workers(container), minutes * 60)
     if left:
         say(
             f"new requests use {upstreams.masked(key)}; {left} worker(s) of nginx still finish streams with the old "

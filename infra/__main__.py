@@ -11,6 +11,7 @@ from infra.services import data, dify
 from infra.settings import load
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
+from infra.tiers.oauth import OAuthTier
 from infra.tiers.services import ServiceTier
 
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
@@ -24,7 +25,7 @@ platform = DockerPlatform(
     keep_volumes=settings.keep_volumes,
     volume_labels=volume_guard.labels(settings),
 )
-platform.add_networks(networks(release, acme=settings.tls.acme is not None))
+platform.add_networks(networks(settings, release))
 
 data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())
 dify_tier = ServiceTier(
@@ -35,7 +36,8 @@ dify_tier = ServiceTier(
     before=data_tier.running,
 )
 apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
+oauth_tier = OAuthTier("oauth", settings, platform, apps_tier, before=dify_tier.running)
 # Nothing is published before the instance is claimed: no stranger can be first.
-edge_tier = EdgeTier("edge", settings, release, platform, before=dify_tier.running, after=[apps_tier])
+edge_tier = EdgeTier("edge", settings, release, platform, before=oauth_tier.running, after=[apps_tier])
 
-exports.publish(settings, release, edge_tier, apps_tier, platform.network_names)
+exports.publish(settings, release, edge_tier, apps_tier, oauth_tier, networks=platform.network_names)

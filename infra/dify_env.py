@@ -27,6 +27,7 @@ DATABASE = "dify"
 PLUGIN_DATABASE = "dify_plugin"
 CELERY_REDIS_DB = 1
 AGENT_REDIS_DB = 2
+GATEWAY_REDIS_DB = 3
 MEGABYTE = 1024 * 1024
 # Dify allows larger videos and sounds than other files; the edge's limit is the ceiling of all.
 CELERY_TASKS_PER_CHILD = 50

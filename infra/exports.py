@@ -10,16 +10,27 @@ from infra.platforms.docker import Running
 from infra.rate_limits import Bucket, RateLimits
 from infra.releases import Release
 from infra.settings import Settings
+from infra.settings_oauth import OAuth
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
+from infra.tiers.oauth import OAuthTier
 
 CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
 
 
 def publish(
-    settings: Settings, release: Release, edge: EdgeTier, apps: AppsTier, networks: list[str]
+    settings: Settings,
+    release: Release,
+    edge: EdgeTier,
+    apps: AppsTier,
+    oauth: OAuthTier,
+    *,
+    networks: list[str],
 ) -> None:
-    """Export the facts of the stack. Keys of apps are secret; nothing else here is."""
+    """Export the facts of the stack. Keys of apps and the canary's OAuth client are secret; nothing else here is.
+
+    Keys of tenants are not exported at all.
+    """
     for name, value in facts(settings, release, edge.running, networks).items():
         pulumi.export(name, value)
     pulumi.export("edgeRevision", edge.revision)
@@ -27,6 +38,13 @@ def publish(
     pulumi.export("appKeys", pulumi.Output.secret(apps.keys))
     pulumi.export("canary", apps.canary)
     pulumi.export("canaryKey", pulumi.Output.secret(apps.canary_key))
+    canary = oauth.canary
+    pulumi.export(
+        "oauthCanary",
+        pulumi.Output.secret(
+            {"clientId": canary.client_id, "clientSecret": canary.secret} if canary else None
+        ),
+    )
 
 
 def facts(
@@ -55,6 +73,7 @@ def facts(
         "corsOrigins": {group: list(settings.cors.origins(group)) for group in CORS_GROUPS},
         "maxUploadMegabytes": settings.max_upload_megabytes,
         "rateLimits": limit_facts(settings.rate_limits, release),
+        "oauth": oauth_facts(settings.oauth),
         "consoleAllowFrom": list(settings.console_allow_from),
         "adminEmail": settings.admin_email,
         "llm": llm_facts(settings),
@@ -92,6 +111,25 @@ def tls_facts(settings: Settings) -> dict[str, Any]:
         "sha256": certificate.fingerprint if certificate else "",
         "expires": certificate.not_after.isoformat() if certificate else "",
         "ca": tls.ca,
+    }
+
+
+def oauth_facts(oauth: OAuth | None) -> dict[str, Any] | None:
+    """Return where tokens are and for whom, None when OAuth is off. Clients are not told, only how many they are."""
+    if oauth is None:
+        return None
+    return {
+        "issuer": oauth.issuer,
+        "audience": oauth.audience,
+        "tokenUrl": f"{oauth.issuer}/oauth/token",
+        "revokeUrl": f"{oauth.issuer}/oauth/revoke",
+        "introspectUrl": f"{oauth.issuer}/oauth/introspect",
+        "jwksUrl": f"{oauth.issuer}/oauth/jwks.json",
+        "metadataUrl": f"{oauth.issuer}/.well-known/oauth-authorization-server",
+        "tokenSeconds": oauth.token_seconds,
+        "tenants": [tenant.name for tenant in oauth.tenants],
+        "clients": len(oauth.clients),
+        "externalIssuers": [str(one["issuer"]) for one in oauth.issuers],
     }
 
 

@@ -1,4 +1,7 @@
-"""Where an image comes from: the public registry, a private mirror of it, or a build on this machine."""
+"""Where an image comes from: the public registry, a private mirror of it, or a build on this machine.
+
+The kit's own images are in no registry: they are built in every mode, on a base image from where the others come from.
+"""
 
 import hashlib
 import os
@@ -12,6 +15,9 @@ from infra.releases import Image, Release
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Built in every mode: nobody publishes them.
+OWN = frozenset({"gateway"})
+BASE = Image(repository="debian", tag="trixie-slim")
 # How mode `local` builds each role: directory of the build context, and the target of its Dockerfile.
 LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
     "api": ("standin", "api"),
@@ -26,6 +32,7 @@ LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
     "nginx": ("containers/nginx", None),
     "squid": ("containers/squid", None),
     "certbot": ("containers/certbot", None),
+    "gateway": ("gateway", None),
     # Any image with a shell and chown will do, and this one is there already.
     "busybox": ("containers/postgres", None),
 }
@@ -65,7 +72,7 @@ def _local_key(role: str) -> str:
 
 def reference(role: str, mode: str, mirror: str, release: Release) -> str:
     """Return the name of the image that a stack of these settings runs for a role."""
-    return local_name(role) if mode == "local" else pulled_name(release.images[role], mirror)
+    return local_name(role) if mode == "local" or role in OWN else pulled_name(release.images[role], mirror)
 
 
 class Images:
@@ -80,7 +87,7 @@ class Images:
 
     def id_of(self, role: str) -> pulumi.Output[str]:
         """Return the image id for a role of the catalogue."""
-        if self._mode == "local":
+        if self._mode == "local" or role in OWN:
             return self._image(_local_key(role), lambda: self._build(role)).image_id
         image = self._release.images[role]
         key = image.repository.rsplit("/", 1)[-1]
@@ -108,7 +115,11 @@ class Images:
             # The provider does not look into the context: the digest tells it to build again.
             triggers={"context": digest},
             # Relative, so that a checkout at another path shows no change.
-            build=docker.RemoteImageBuildArgs(context=os.path.relpath(ROOT / directory), target=target),
+            build=docker.RemoteImageBuildArgs(
+                context=os.path.relpath(ROOT / directory),
+                target=target,
+                build_args={"BASE": pulled_name(BASE, self._mirror)} if self._mirror else None,
+            ),
             # Other stacks may run the same image, and a kept one makes the next `up` short.
             keep_locally=True,
             opts=pulumi.ResourceOptions(parent=self._group),

@@ -5,6 +5,7 @@ frontend are not on.
 """
 
 from infra.releases import Release
+from infra.settings import Settings
 
 APP = "app"
 DATA = "data"
@@ -12,12 +13,19 @@ SSRF_PROXY = "ssrf_proxy"
 AGENT_SANDBOX = "agent_sandbox"
 LOCAL_SANDBOX_PROXY = "local_sandbox_proxy"
 ACME = "acme"
+OAUTH = "oauth"
+OAUTH_DATA = "oauth_data"
+ISSUERS = "issuers"
 
 
-def networks(release: Release, *, acme: bool = False) -> dict[str, bool]:
-    """Return the networks a release needs; the value says whether one is internal, without a way out.
+def networks(settings: Settings, release: Release) -> dict[str, bool]:
+    """Return the networks of a stack; the value says whether one is internal, without a way out.
 
-    With `acme`, certbot reaches the internet and none of the others.
+    certbot reaches the internet and none of the other networks. nginx reaches the OAuth gateway, and that one
+    Redis; the internet only to ask external issuers.
     """
     agent = {AGENT_SANDBOX: True, LOCAL_SANDBOX_PROXY: True} if release.has("local_sandbox") else {}
-    return {APP: False, DATA: True, SSRF_PROXY: True, **agent, **({ACME: False} if acme else {})}
+    acme = {ACME: False} if settings.tls.acme else {}
+    oauth = {OAUTH: True, OAUTH_DATA: True} if settings.oauth else {}
+    issuers = {ISSUERS: False} if settings.oauth and settings.oauth.issuers else {}
+    return {APP: False, DATA: True, SSRF_PROXY: True, **agent, **acme, **oauth, **issuers}

@@ -18,6 +18,10 @@ WEAVIATE = 8080
 WEAVIATE_GRPC = 50051
 QDRANT = 6333
 
+# The OAuth service: what the world reaches through nginx, and what nginx alone does.
+GATEWAY = 8090
+GATEWAY_INTERNAL = 8091
+
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443

@@ -99,18 +99,19 @@ def read_rate_limits(section: Section, *, active_requests: int) -> RateLimits:
     groups = {}
     for group in LIMIT_GROUPS:
         given = section.section(group, section.defaults[group])
-        groups[group] = _group(given, active_requests if group in APP_GROUPS else 0)
+        groups[group] = read_group(given, active_requests if group in APP_GROUPS else 0)
     return RateLimits(dry_run=section.boolean("dryRun"), groups=MappingProxyType(groups))
 
 
-def _group(section: Section, active_requests: int) -> GroupLimits:
-    rate = read_bucket(section, "requests", "seconds", "burst")
+def read_group(section: Section, active_requests: int) -> GroupLimits:
+    """Read the limits of one group; those of an address only where the section's defaults have them."""
+    rate = _bucket(section, "requests", "seconds", "burst")
     concurrent = section.integer("concurrent", 0, MAX_CONCURRENT)
     if active_requests:
         concurrent = min(concurrent or active_requests, active_requests)
     if "addressRequests" not in section.defaults:
         return GroupLimits(rate=rate, concurrent=concurrent)
-    address = read_bucket(section, "addressRequests", "addressSeconds", None)
+    address = _bucket(section, "addressRequests", "addressSeconds", None)
     address_concurrent = section.integer("addressConcurrent", 0, MAX_CONCURRENT)
     if rate and address and (address.burst < rate.burst or address.per_minute < rate.per_minute):
         section.problems.add(
@@ -131,7 +132,7 @@ def _group(section: Section, active_requests: int) -> GroupLimits:
     )
 
 
-def read_bucket(section: Section, requests: str, seconds: str, burst: str | None) -> Bucket | None:
+def _bucket(section: Section, requests: str, seconds: str, burst: str | None) -> Bucket | None:
     """Read a rate; None when it is off, or reported."""
     count = section.integer(requests, 0, MAX_REQUESTS)
     period = section.integer(seconds, 1, MAX_SECONDS)

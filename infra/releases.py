@@ -11,9 +11,20 @@ from types import MappingProxyType
 DATA_SERVICES = frozenset({"db_postgres", "redis"})
 VECTOR_STORES = frozenset({"weaviate", "qdrant", "pgvector"})
 JOBS = frozenset({"init_permissions", "migration"})
+# Ours, in every release: the OAuth gateway.
+GATEWAY = "gateway"
 # Configured by files or by the kit alone: variables would reach nobody.
 WITHOUT_ENVIRONMENT = frozenset(
-    {"db_postgres", "redis", "pgvector", "init_permissions", "nginx", "ssrf_proxy", "agent_ssrf_proxy"}
+    {
+        "db_postgres",
+        "redis",
+        "pgvector",
+        "init_permissions",
+        "nginx",
+        "ssrf_proxy",
+        "agent_ssrf_proxy",
+        GATEWAY,
+    }
 )
 
 _CLASSIC_SERVICES = frozenset(

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import secrets
 import string
 from collections.abc import Callable, Mapping
@@ -25,18 +26,31 @@ def agent_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(AGENT_KEY_BYTES)).decode().rstrip("=")
 
 
+def signing_keys() -> str:
+    """Return the gateway's document of signing keys with one new key."""
+    from dify_gateway import keys  # noqa: PLC0415  # it imports a library that most commands do not need
+
+    return json.dumps(keys.new_document())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Bounds on a secret's length, further rules, and the generator (None: the operator brings it)."""
+    """Bounds on a secret's length, further rules, and the generator (None: the operator brings it).
+
+    `command` makes one for a stack that has none, where it is not `dify-kit init` that does.
+    """
 
     low: int
     high: int = 512
     rule: Callable[[str], str | None] | None = None
     generate: Callable[[], str] | None = None
+    command: str = ""
 
     @property
     def fix(self) -> str:
         """What to do about a secret of another shape."""
+        if self.command:
+            return f"make new ones: `{self.command}`"
         return f"use {self.low} to {self.high} characters" + (
             "" if self.rule is None else ", or let `dify-kit init` make it"
         )
@@ -60,6 +74,18 @@ def _agent_key_problem(value: str) -> str | None:
     except (binascii.Error, ValueError):
         return "is not base64url"
     return None if size == AGENT_KEY_BYTES else f"holds {size} bytes instead of {AGENT_KEY_BYTES}"
+
+
+def _signing_keys_problem(value: str) -> str | None:
+    from dify_gateway import keys  # noqa: PLC0415
+
+    try:
+        keys.read_document(json.loads(value))
+    except keys.KeyDocumentError as problem:
+        return f"is no document of signing keys: {problem}"
+    except (ValueError, RecursionError):
+        return "is no document of signing keys: it is no JSON"
+    return None
 
 
 def _console_password_problem(value: str) -> str | None:
@@ -106,8 +132,9 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Read with dify:tls, and handed to no service as they are.
+# Read with dify:tls and dify:oauth, and handed to no service as they are.
 TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
+OAUTH_SECRETS = frozenset({"oauthSigningKeys"})
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
@@ -124,6 +151,13 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "agentApiToken": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
         "agentSandboxToken": Shape(low=16, generate=lambda: secrets.token_urlsafe(32)),
         "tlsSeed": Shape(low=32, generate=lambda: secrets.token_hex(32)),
+        "oauthSigningKeys": Shape(
+            low=100,
+            high=65536,
+            rule=_signing_keys_problem,
+            generate=signing_keys,
+            command="dify-kit keys rotate signing",
+        ),
         "mailPassword": Shape(low=1),
         "storageSecretKey": Shape(low=8),
         "githubClientSecret": Shape(low=8),

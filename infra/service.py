@@ -73,6 +73,7 @@ class ServiceSpec:
     services that must be ready first. A ``job`` runs once, to exit code 0.
     ``capabilities`` (`CHOWN`, not `CAP_CHOWN`) are added back after all were dropped; None keeps the engine's
     default set. ``init`` puts a reaping PID 1 before the command. ``stop_grace``, ``ready_timeout``: seconds.
+    ``dns_options`` are those of resolv.conf.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ServiceSpec:
     health: HealthCheck | None = None
     user: str | None = None
     capabilities: tuple[str, ...] | None = ()
+    dns_options: tuple[str, ...] = ()
     init: bool = False
     read_only: bool = False
     job: bool = False

@@ -19,10 +19,11 @@ from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.rate_limits import RateLimits, read_rate_limits
-from infra.releases import DATA_SERVICES, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
-from infra.secret_shapes import SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
+from infra.releases import DATA_SERVICES, GATEWAY, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
+from infra.secret_shapes import OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
 from infra.settings_llm import KEYS as LLM_KEYS
 from infra.settings_llm import Llm, LlmReader
+from infra.settings_oauth import Around, OAuth, OAuthReader
 from infra.settings_reader import Problems, Section, shown
 from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
 
@@ -195,6 +196,7 @@ class Settings:
     cors: Cors
     rate_limits: RateLimits
     llm: Llm | None
+    oauth: OAuth | None
     trusted_proxies: tuple[str, ...]
     console_allow_from: tuple[str, ...]
     access_log: str
@@ -310,6 +312,8 @@ class _Reader:
         server_names = tuple(dict.fromkeys([*hosts, *local]))
         mail, storage, login = self._mail(), self._storage(), self._login()
         limits = self._limits()
+        rate_limits = read_rate_limits(self._section("rateLimits"), active_requests=limits.active_requests)
+        canary = top.boolean("canary")
         return Settings(
             stack=self._stack,
             release=release,
@@ -324,7 +328,7 @@ class _Reader:
             tls=TlsReader(
                 tls,
                 self._problems,
-                self._tls_secret,
+                self._text_secret,
                 Surroundings(
                     stack=self._stack,
                     bind_address=bind_address,
@@ -336,15 +340,31 @@ class _Reader:
                 ),
             ).read(tls_mode),
             cors=self._cors(urls),
-            rate_limits=read_rate_limits(self._section("rateLimits"), active_requests=limits.active_requests),
+            rate_limits=rate_limits,
             llm=self._llm(),
+            oauth=OAuthReader(
+                self._section("oauth"),
+                self._problems,
+                origin=self._origin,
+                secret=self._text_secret,
+                around=Around(
+                    stack=self._stack,
+                    # Pulumi reads this one; `dify-kit` makes it a link to where the settings lie.
+                    settings_file=ROOT / f"Pulumi.{self._stack}.yaml",
+                    public_url=public_url,
+                    apps=known_apps(),
+                    canary=canary,
+                    v1=rate_limits.groups["v1"],
+                    active_requests=limits.active_requests,
+                ),
+            ).read(),
             trusted_proxies=self._networks("trustedProxies"),
             console_allow_from=self._networks("consoleAllowFrom"),
             access_log=top.choice("accessLog", ACCESS_LOGS),
             vector_store=self._vector_store(images),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),
-            canary=top.boolean("canary"),
+            canary=canary,
             admin_email=self._admin_email(),
             admin_name=self._filled("adminName", "name the admin"),
             keep_volumes=top.boolean("keepVolumes"),
@@ -537,7 +557,7 @@ class _Reader:
         return path
 
     def _known_services(self) -> set[str]:
-        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES}
+        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY}
 
     def _service(self, key: str, service: str, value: object) -> bool:
         known = self._known_services()
@@ -743,17 +763,17 @@ class _Reader:
         read: Callable[[str], pulumi.Output[str] | None] = lambda key: self._secret(  # noqa: E731  # one line, one use
             key, SHAPES[key], required=needed.get(key, True)
         )
-        found = {snake(key): read(key) for key in SHAPES if key not in TLS_SECRETS}
+        found = {snake(key): read(key) for key in SHAPES if key not in TLS_SECRETS | OAUTH_SECRETS}
         return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported: load raises
 
-    def _tls_secret(self, key: str, *, required: bool) -> str:
+    def _text_secret(self, key: str, *, required: bool) -> str:
         """Return the text of a secret that is read here and not handed to a service as it is."""
         shape = SHAPES.get(key)
         value = self._top.text(key) if shape else self._pem(key)
         if not value:
             if required:
                 fix = (
-                    f"`openssl rand -hex 32 | pulumi config set --secret dify:{key}`"
+                    f"`{shape.command or f'openssl rand -hex 32 | pulumi config set --secret dify:{key}'}`"
                     if shape
                     else f"`pulumi config set --secret dify:{key} < file.pem`, or choose another dify:tls.mode"
                 )

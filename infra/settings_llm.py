@@ -16,7 +16,7 @@ from infra import certificates
 from infra.llm_presets import PRESETS, PRICES, Price, key_problem
 from infra.origins import DEFAULT_PORTS, host_problem
 from infra.proxy_keys import ProxyKey, ProxyKeyError
-from infra.rate_limits import MAX_CONCURRENT, GroupLimits, read_bucket
+from infra.rate_limits import GroupLimits, read_group
 from infra.settings_reader import Problems, Section
 
 KEYS = "llmKeys"
@@ -129,10 +129,7 @@ class LlmReader:
             models=models,
             embeddings=embeddings,
             max_body_megabytes=section.integer("maxBodyMegabytes", 1, MAX_BODY_MEGABYTES),
-            limits=GroupLimits(
-                rate=read_bucket(limits, "requests", "seconds", "burst"),
-                concurrent=limits.integer("concurrent", 0, MAX_CONCURRENT),
-            ),
+            limits=read_group(limits, 0),
             monthly_budget=budget,
             prices=prices,
             keys=keys,
@@ -142,12 +139,13 @@ class LlmReader:
         found = []
         for name, value in self._section.mapping("upstreams").items():
             key = f"{self._section.prefix}upstreams.{name}"
-            if not _NAME.fullmatch(name):
+            # `dify-kit keys rotate signing` is about another key.
+            if not _NAME.fullmatch(name) or name == "signing":
                 self._problems.add(
                     key,
                     name,
                     "cannot name an upstream",
-                    "use lower-case letters, digits and '_', a letter first",
+                    "use lower-case letters, digits and '_', a letter first, and not signing",
                 )
                 continue
             if not isinstance(value, dict):

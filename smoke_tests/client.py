@@ -191,14 +191,15 @@ class Client:
         key: bool = False,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        form: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """Send a request, and again after a 429 as soon as that allows it. Raises VisitError after too long.
 
-        `key` sends the app's key; `body` goes as JSON; `seconds` bounds one whole answer.
+        `key` sends the app's key; `body` goes as JSON, `form` as a form; `seconds` bounds one whole answer.
         """
         return self._patience.repeat(
-            lambda: self.once(method, url, key=key, headers=headers, body=body, seconds=seconds)
+            lambda: self.once(method, url, key=key, headers=headers, body=body, form=form, seconds=seconds)
         )
 
     def once(
@@ -209,6 +210,7 @@ class Client:
         key: bool = False,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        form: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """Send a request and take whatever comes, a 429 too."""
@@ -219,7 +221,10 @@ class Client:
             sent["Authorization"] = f"Bearer {self._key.reveal()}"
         asked = self._redact(f"{method} {url}")
         started = time.monotonic()
-        with _explained(asked), self._http.stream(method, url, headers=sent, json=body) as response:
+        with (
+            _explained(asked),
+            self._http.stream(method, url, headers=sent, json=body, data=form) as response,
+        ):
             arrivals = tuple(self._arrivals(response, asked, started, seconds))
             headers_received = [
                 (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw

@@ -20,6 +20,7 @@ from smoke_tests.cors import cases
 from smoke_tests.engine import Engine
 from smoke_tests.exports import TargetError
 from smoke_tests.masking import Redactor
+from smoke_tests.oauth import TokenClient
 from smoke_tests.options import NO_BROWSER, Options, add_options, read_options
 from smoke_tests.pages import Pages, allowed_origin, browsing, refused_origin
 from smoke_tests.reporting import choose_reports, html_lines, mask_report, note
@@ -28,6 +29,7 @@ from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_ta
 MARKERS = (
     "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
     "needs_key: asks an app, so it needs its API key",
+    "needs_oauth: asks for access tokens, so it needs an OAuth client",
     "needs_https: looks at TLS, so the edge has to speak it",
     "needs_browser: opens pages in a Chromium",
     "needs_allowed_origin: opens a page that may call /v1, so somebody has to be allowed to",
@@ -36,7 +38,7 @@ MARKERS = (
 # What explains other failures comes first.
 ORDER = (
     *("services", "exposure", "tls", "target", "edge", "console"),
-    *("authentication", "chat", "cors", "browser", "limits"),
+    *("authentication", "chat", "oauth", "cors", "browser", "limits"),
 )
 ANSWERS = "test_the_environment_answers"
 
@@ -84,6 +86,8 @@ def pytest_configure(config: pytest.Config) -> None:
     run = Run(options=options, redact=Redactor())
     if options.key:
         run.redact.learn([options.key.reveal()])
+    if options.oauth_secret:
+        run.redact.learn([options.oauth_secret.reveal()])
     run.reports = choose_reports(config, options.reports, options.name)
     config.stash[RUN] = run
     _choose_browser(run)
@@ -93,6 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
         run.problem = str(problem)
     else:
         run.redact.learn([run.target.key.reveal()] if run.target.key else [])
+        run.redact.learn([run.target.oauth.secret.reveal()] if run.target.oauth else [])
 
 
 def _choose_browser(run: Run) -> None:
@@ -182,6 +187,7 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         "needs_key": ""
         if run.target.key
         else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
+        "needs_oauth": "" if run.target.oauth else _no_client(run.target),
         "needs_browser": "" if run.browser else f"they look through a browser: {run.no_browser}",
         "needs_allowed_origin": ""
         if allowed_origin(run.target.v1)
@@ -191,6 +197,16 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         else f"every origin may call /v1 from a browser, so none is refused ({_origins_setting(run)})",
     }
     return next((why for marker, why in reasons.items() if why and item.get_closest_marker(marker)), "")
+
+
+def _no_client(target: Target) -> str:
+    reason = {
+        None: "--url does not tell one",
+        True: "the stack has no canary (dify:canary is false)",
+        False: "OAuth is off (dify:oauth.enabled)",
+    }[target.verifies_tokens]
+    mend = "" if target.verifies_tokens is False else ": give --oauth-client"
+    return f"they ask for access tokens as an OAuth client, and {reason}{mend}"
 
 
 def _origins_setting(run: Run) -> str:
@@ -350,6 +366,13 @@ def _not_running(engine: Engine, deployment: Deployment) -> str:
         else:
             accounts += [] if container.status == "running" else [container.account]
     return "".join(f"\n{account}" for account in accounts)
+
+
+@pytest.fixture(scope="session")
+def token_client(visitor: Client, target: Target, redact: Redactor) -> TokenClient:
+    """Lend an OAuth client, for tests marked needs_oauth."""
+    assert target.oauth is not None
+    return TokenClient(access=target.oauth, client=visitor, redact=redact)
 
 
 @pytest.fixture(scope="session")

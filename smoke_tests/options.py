@@ -16,6 +16,7 @@ from smoke_tests.masking import Secret
 DEFAULT_STACK = "dev"
 STACK_VARIABLES = ("DIFY_STACK", "DIFY_KIT_STACK")
 KEY_VARIABLE = "DIFY_API_KEY"
+OAUTH_SECRET_VARIABLE = "DIFY_OAUTH_CLIENT_SECRET"  # noqa: S105  # a name
 PATIENCE_SECONDS = 120.0
 NO_BROWSER = "none"
 KEY_LENGTHS = range(8, 201)
@@ -35,6 +36,9 @@ class Options:
     reports: Path
     # Authorities to trust besides the usual ones, in PEM.
     ca: str = ""
+    # An OAuth client to ask as, in place of the stack's canary.
+    oauth_client: str = ""
+    oauth_secret: Secret | None = None
 
     @property
     def name(self) -> str:
@@ -57,6 +61,18 @@ def add_options(parser: pytest.Parser) -> None:
         help=f"an app's key; the process list shows it, {KEY_VARIABLE} and --api-key-file do not",
     )
     group.addoption("--api-key-file", metavar="FILE", help="read the app's key from this file; - is stdin")
+    group.addoption(
+        "--oauth-client",
+        metavar="ID",
+        default="",
+        help=f"an OAuth client with the scopes chat and conversations; its secret comes from {OAUTH_SECRET_VARIABLE} "
+        "or --oauth-secret-file",
+    )
+    group.addoption(
+        "--oauth-secret-file",
+        metavar="FILE",
+        help="read the OAuth client's secret from this file; - is stdin",
+    )
     group.addoption(
         "--allowed-origin",
         metavar="ORIGIN",
@@ -102,6 +118,7 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         raise pytest.UsageError("--url and --stack: give one of them; a stack knows its own address")
     if url is not None:
         url = _origin("--url", url.removesuffix("/"))
+    oauth_client, oauth_secret = _oauth(config, read_stdin)
     key = _key(config, read_stdin)
     if url and key is None:
         raise pytest.UsageError(
@@ -127,6 +144,8 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         browser=config.getoption("browser"),
         reports=config.getoption("reports") or config.rootpath / "reports",
         ca=_authorities(config.getoption("ca_file")),
+        oauth_client=oauth_client,
+        oauth_secret=oauth_secret,
     )
 
 
@@ -151,12 +170,37 @@ def _authorities(file: Path | None) -> str:
     return text
 
 
+def _oauth(config: pytest.Config, read_stdin: Callable[[], str]) -> tuple[str, Secret | None]:
+    """Return the OAuth client that was given, with its secret. Without a client, a secret in the shell is ignored."""
+    client, file = config.getoption("oauth_client"), config.getoption("oauth_secret_file")
+    if not client:
+        if file is not None:
+            raise pytest.UsageError("--oauth-secret-file: whose? Give --oauth-client too")
+        return "", None
+    if file == "-" and config.getoption("api_key_file") == "-":
+        raise pytest.UsageError("--api-key-file and --oauth-secret-file: only one of them can be stdin")
+    if file is None and not os.environ.get(OAUTH_SECRET_VARIABLE):
+        raise pytest.UsageError(
+            f"--oauth-client {client}: its secret is needed: set {OAUTH_SECRET_VARIABLE}, or give "
+            "--oauth-secret-file (- is stdin)"
+        )
+    source = OAUTH_SECRET_VARIABLE if file is None else "--oauth-secret-file"
+    text = os.environ[OAUTH_SECRET_VARIABLE] if file is None else _read(file, read_stdin, source)
+    secret = text.strip()
+    if len(secret) not in KEY_LENGTHS or not secret.isascii() or any(one.isspace() for one in secret):
+        raise pytest.UsageError(
+            f"{source}: not an OAuth client's secret: {len(secret)} characters came; one word such as dks_... is "
+            "expected (`dify-kit client rotate` makes a new one)"
+        )
+    return client, Secret(secret)
+
+
 def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
     given, file = config.getoption("api_key"), config.getoption("api_key_file")
     if given is not None and file is not None:
         raise pytest.UsageError("--api-key and --api-key-file: give one of them")
     if file is not None:
-        return _checked("--api-key-file", _read(file, read_stdin))
+        return _checked("--api-key-file", _read(file, read_stdin, "--api-key-file"))
     if given is not None:
         return _checked("--api-key", given)
     # A key left in the shell belongs to some other environment when the stack brings its own.
@@ -165,13 +209,13 @@ def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
     return None
 
 
-def _read(file: str, read_stdin: Callable[[], str]) -> str:
+def _read(file: str, read_stdin: Callable[[], str], option: str) -> str:
     if file == "-":
         return read_stdin()
     try:
         return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise pytest.UsageError(f"--api-key-file {file}: {problem}") from None
+        raise pytest.UsageError(f"{option} {file}: {problem}") from None
 
 
 def _checked(source: str, text: str) -> Secret:

@@ -11,6 +11,7 @@ from infra.releases import RELEASES
 from smoke_tests.cors import PATHS, Policy
 from smoke_tests.exports import TargetError, read_exports
 from smoke_tests.masking import Secret
+from smoke_tests.oauth import Access
 from smoke_tests.options import Options
 
 # Who must not reach the data, and whom they do reach: the probe has to be able to see an open port.
@@ -78,6 +79,9 @@ class Target:
     # Its answers can be foretold. Of an app whose key was given, that is not known.
     asks_canary: bool = False
     ca: str = ""
+    # Whether tokens are verified on /v1; None where nobody knows.
+    verifies_tokens: bool | None = None
+    oauth: Access | None = None
 
     @property
     def v1(self) -> Policy:
@@ -133,6 +137,8 @@ def from_outside(options: Options) -> Target:
         console_url=url,
         key=options.key,
         ca=options.ca,
+        verifies_tokens=True if options.oauth_client else None,
+        oauth=_given_client(options, url),
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
@@ -161,6 +167,8 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         key=options.key or (Secret(key) if key else None),
         asks_canary=options.key is None and key is not None,
         ca=tls["ca"] + options.ca,
+        verifies_tokens=exports.get("oauth") is not None,
+        oauth=_oauth_client(exports, options),
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS
@@ -185,6 +193,33 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
                 hsts_seconds=int(tls["hstsSeconds"]),
             ),
         ),
+    )
+
+
+def _given_client(options: Options, issuer: str) -> Access | None:
+    if options.oauth_secret is None:
+        return None
+    return Access(issuer=issuer, client=options.oauth_client, secret=options.oauth_secret)
+
+
+def _oauth_client(exports: Mapping[str, Any], options: Options) -> Access | None:
+    """Return the OAuth client to ask as: the one that was given, else the stack's canary."""
+    if exports.get("oauth") is None:
+        if options.oauth_client:
+            raise TargetError(
+                f"--oauth-client {options.oauth_client}: OAuth is off in this stack (dify:oauth.enabled)"
+            )
+        return None
+    issuer = _get(_get(exports, "oauth", dict), "issuer", str)
+    if given := _given_client(options, issuer):
+        return given
+    canary = exports.get("oauthCanary")
+    if not canary:
+        return None
+    return Access(
+        issuer=issuer,
+        client=_get(canary, "clientId", str),
+        secret=Secret(_get(canary, "clientSecret", str)),
     )
 
 

@@ -130,6 +130,7 @@ class DockerPlatform:
             healthcheck=_healthcheck(spec.health) if spec.health else None,
             labels=_labels(self._stack, spec),
             user=spec.user,
+            dns_opts=list(spec.dns_options) or None,
             capabilities=_capabilities(spec.capabilities),
             security_opts=["no-new-privileges:true"],
             read_only=spec.read_only,

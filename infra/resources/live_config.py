@@ -16,7 +16,8 @@ from pulumi import dynamic
 
 from infra.edge_paths import RELEASES_DIRECTORY, USAGE_DIRECTORY
 from infra.live_files import completed
-from infra.resources.edge_container import EdgeContainer, EdgeContainerError
+from infra.resources.edge_container import EdgeContainer
+from infra.resources.release_container import ContainerError
 
 LIVE_SECONDS = 15.0
 # A port that another process holds is tried five times by nginx within 2.5 s. What it still complains about
@@ -96,7 +97,7 @@ def go_live(edge: EdgeContainer, props: Mapping[str, Any]) -> None:
         # A container without a configuration that works waits for one, and then starts nginx by itself.
         edge.switch(revision)
         if not edge.wait_for(revision, START_SECONDS):
-            raise EdgeContainerError(
+            raise ContainerError(
                 f"nginx does not answer {START_SECONDS:.0f} s after it got its configuration; last log "
                 f"lines:\n{edge.last_logs()}"
             )

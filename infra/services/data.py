@@ -2,7 +2,7 @@
 
 from infra import ports, render
 from infra.dify_env import environment
-from infra.networks import DATA
+from infra.networks import DATA, OAUTH_DATA
 from infra.releases import Release
 from infra.service import File, HealthCheck, Mount, ServiceSpec
 from infra.services.limits import limits_of
@@ -100,7 +100,8 @@ def _redis(settings: Settings) -> ServiceSpec:
     return ServiceSpec(
         name="redis",
         image="redis",
-        networks=(DATA,),
+        # The gateway, which the world talks to, reaches Redis and no database.
+        networks=(DATA, OAUTH_DATA) if settings.oauth else (DATA,),
         after=("init_permissions",),
         command=("redis-server", REDIS_CONFIG),
         files=(

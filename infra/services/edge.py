@@ -11,9 +11,9 @@ from infra.edge_paths import (
     RUN_DIRECTORY,
     USAGE_DIRECTORY,
 )
-from infra.networks import APP
+from infra.networks import APP, OAUTH
 from infra.service import HealthCheck, Mount, Port, ServiceSpec
-from infra.services import certificates
+from infra.services import certificates, gateway
 from infra.services.limits import limits_of
 from infra.settings import Settings
 
@@ -66,8 +66,12 @@ def service(settings: Settings) -> ServiceSpec:
     return ServiceSpec(
         name="nginx",
         image="nginx",
-        networks=(APP,),
-        after=("web", *(spec.name for spec in certificates.preparing(settings))),
+        networks=(APP, OAUTH) if settings.oauth else (APP,),
+        after=(
+            "web",
+            *((gateway.NAME,) if settings.oauth else ()),
+            *(spec.name for spec in certificates.preparing(settings)),
+        ),
         user=str(NGINX_UID),
         entrypoint=("sh", "-c"),
         command=(_WAIT + (_WATCH if settings.tls.acme else "") + _RUN,),

@@ -29,6 +29,8 @@ DEFAULTS: dict[str, Limits] = {
     "certbot": Limits(memory=256),
     "certificates": Limits(memory=256),
     "init_permissions": Limits(memory=64),
+    # 96 MiB with 10,000 clients, and for a moment the old ones beside the new ones.
+    "gateway": Limits(memory=256),
 }
 
 

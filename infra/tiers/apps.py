@@ -13,13 +13,15 @@ from infra.settings import Settings
 class AppsTier(pulumi.ComponentResource):
     """Claims Dify for the admin, imports the apps of `dify:apps` and, unless turned off, the canary.
 
-    `facts` maps an app's name to its id and mode, `keys` to its API key; the canary is apart.
+    `facts` maps an app's name to its id and mode, `keys` to its API key; the canary is apart. `tenant_keys` maps a
+    tenant of `dify:oauth` to a key of its own, which nobody but the gateway is told.
     """
 
     facts: dict[str, Any]
     keys: dict[str, pulumi.Output[str]]
     canary: dict[str, Any] | None
     canary_key: pulumi.Output[str] | None
+    tenant_keys: dict[str, pulumi.Output[str]]
 
     def __init__(self, name: str, settings: Settings, api: Running) -> None:
         super().__init__("dify-kit:tiers:Apps", name)
@@ -33,14 +35,25 @@ class AppsTier(pulumi.ComponentResource):
             init_password=settings.secrets.init_password,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[api.ready]),
         )
-        imported = {app: self._import(app) for app in settings.apps}
-        self.facts = {app: self._facts_of(one) for app, (one, _) in imported.items()}
-        self.keys = {app: key.key for app, (_, key) in imported.items()}
+        tenants = settings.oauth.tenants if settings.oauth else ()
+        imported = {app: self._import(app) for app in self._imports(settings)}
+        self.facts = {app: self._facts_of(imported[app]) for app in settings.apps}
+        self.keys = {app: self._key(f"key-{app}", imported[app]) for app in settings.apps}
         self.canary, self.canary_key = None, None
         if settings.canary:
-            canary, key = self._import(CANARY)
-            self.canary, self.canary_key = self._facts_of(canary), key.key
+            self.canary = self._facts_of(imported[CANARY])
+            self.canary_key = self._key(f"key-{CANARY}", imported[CANARY])
+        self.tenant_keys = {
+            tenant.name: self._key(f"tenant-{tenant.name}", imported[tenant.app]) for tenant in tenants
+        }
         self.register_outputs({})
+
+    @staticmethod
+    def _imports(settings: Settings) -> tuple[str, ...]:
+        """Return every app that something here needs, once."""
+        tenants = settings.oauth.tenants if settings.oauth else ()
+        canary = (CANARY,) if settings.canary else ()
+        return tuple(dict.fromkeys((*settings.apps, *canary, *(tenant.app for tenant in tenants))))
 
     def _console(self) -> dict[str, Any]:
         """Return what every console resource needs to reach and enter the console."""
@@ -51,21 +64,22 @@ class AppsTier(pulumi.ComponentResource):
             "password": self._settings.secrets.admin_password,
         }
 
-    def _import(self, name: str) -> tuple[App, AppKey]:
-        app = App(
+    def _import(self, name: str) -> App:
+        return App(
             f"app-{name}",
             **self._console(),
             app_name=name,
             dsl=app_file(name).read_text(encoding="utf-8"),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.admin]),
         )
-        key = AppKey(
-            f"key-{name}",
+
+    def _key(self, name: str, app: App) -> pulumi.Output[str]:
+        return AppKey(
+            name,
             **self._console(),
             app_id=app.app_id,
             opts=pulumi.ResourceOptions(parent=app),
-        )
-        return app, key
+        ).key
 
     @staticmethod
     def _facts_of(app: App) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from infra.edge_context import edge_context
 from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
 from infra.releases import RELEASES
 from infra.render import EdgeConfiguration, edge_configuration
-from infra.resources.edge_container import EdgeContainer, EdgeContainerError
+from infra.resources.edge_container import EdgeContainer
 from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
+from infra.resources.release_container import ContainerError
 from infra.services import edge as edge_service
 from tests.integration.edge.container import image_of
 from tests.integration.stacks import wait_until
@@ -323,7 +324,7 @@ def test_stopped_container_is_reported_gone_and_cannot_be_changed(nginx: Nginx) 
     nginx.container.stop(timeout=10)
 
     assert provider.read("id", outs).id == ""
-    with pytest.raises(EdgeContainerError, match="exited"):
+    with pytest.raises(ContainerError, match="exited"):
         provider.create(nginx.props(configuration()))
 
 

@@ -58,8 +58,11 @@ class Recorder(mocks.Mocks):
             outputs["imageId"] = f"sha256:{args.name}"
         if "app_name" in outputs:
             outputs |= {"app_id": f"id-of-{outputs['app_name']}", "mode": "advanced-chat"}
-        if "app_id" in outputs and "key" in outputs:
-            outputs["key"] = "app-made-by-the-mock"
+        # What the provider makes is null among the inputs, and nulls are not sent.
+        if "app_id" in outputs and "owner" in outputs:
+            outputs["key"] = f"app-made-by-the-mock-{args.name}"
+        if "client_id" in outputs:
+            outputs |= {"secret": "dks_made-by-the-mock", "hash": "hash-of-the-mock"}
         return f"{args.name}-id", outputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:

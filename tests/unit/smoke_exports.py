@@ -10,5 +10,7 @@ def pytest_cmdline_main() -> None:
     """Replace the reading of exports before anything is configured."""
     containers = dict.fromkeys(("api", "nginx", "sandbox", "local_sandbox"), "dify-nowhere")
     tls = EXPORTS["tls"] | {"mode": "files", "httpsPort": 8443}
-    exports = EXPORTS | {"containers": containers, "tls": tls}
+    oauth = {"oauth": {"issuer": "http://localhost:8080"}}
+    canary = {"oauthCanary": {"clientId": "canary", "clientSecret": "dks_on-paper"}}
+    exports = EXPORTS | {"containers": containers, "tls": tls} | oauth | canary
     pytest.MonkeyPatch().setattr("smoke_tests.target.read_exports", lambda _stack: exports)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.edge_paths import RELEASES_DIRECTORY
-from infra.resources.edge_container import archive
 from infra.resources.live_config import LiveConfigProvider, located
+from infra.resources.release_container import archive
 
 
 def complaint(path: str, line: int) -> str:

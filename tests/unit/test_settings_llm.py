@@ -92,6 +92,7 @@ def test_another_key_has_another_digest() -> None:
         ({}, {"holysheep": KEY, "other": KEY}, "dify:llmKeys.other: llm.upstreams has no such upstream"),
         ({"upstreams": {}}, {}, "dify:llm.upstreams: '{}': no upstream"),
         ({"upstreams": {"Up": {}}}, {}, "'Up': cannot name an upstream"),
+        ({"upstreams": {"signing": {}}}, {}, "'signing': cannot name an upstream"),
         ({"upstreams": {"holysheep": "x"}}, {}, "dify:llm.upstreams.holysheep: 'x': not an object"),
         (
             {"upstreams": {"holysheep": {"url": 1}}},

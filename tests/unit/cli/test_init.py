@@ -29,6 +29,7 @@ REQUIRED_SECRETS = {
     "agentApiToken",
     "agentSandboxToken",
     "tlsSeed",
+    "oauthSigningKeys",
 }
 
 

@@ -215,6 +215,22 @@ def test_rotate_says_when_the_old_key_is_still_used(
     assert "has this key already" in run("keys", "rotate", "own", "--stdin", stdin=KEY).stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("signing", "--stdin"),
+        ("signing", "--wait", "1"),
+        ("holysheep", "--no-overlap"),
+        ("holysheep", "--json"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(machine: Machine, arguments: tuple[str, ...]) -> None:
+    machine.configure()
+
+    assert run("keys", "rotate", *arguments, stdin=KEY).exit_code == 2
+    assert machine.calls() == []
+
+
 # --- keys for callers --------------------------------------------------------------------------------------------
 
 

@@ -138,6 +138,7 @@ def test_scopes_that_the_client_has_not(world: World, asked: str) -> None:
         ("basic-only", SECRET),
         ("\u00e9", SECRET),
     ],
+    ids=range(12),
 )
 def test_wrong_client_or_secret_gets_one_answer(world: World, client: str, secret: str) -> None:
     reference = world.token("acme-app", OTHER_SECRET)

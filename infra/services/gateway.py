@@ -1,0 +1,52 @@
+"""The OAuth gateway, without its configuration: that goes live in the running container."""
+
+from infra import ports
+from infra.networks import ISSUERS, OAUTH, OAUTH_DATA
+from infra.releases import GATEWAY
+from infra.service import HealthCheck, Mount, ServiceSpec
+from infra.services.limits import limits_of
+from infra.settings import Settings
+
+NAME = GATEWAY
+UID = 1002
+DIRECTORY = "/etc/dify-gateway"
+VOLUME = "gateway"
+WORKERS = 2
+
+
+def volumes() -> tuple[str, ...]:
+    """Return the logical names of the gateway's volumes: its configuration, which the next `up` makes anew."""
+    return (VOLUME,)
+
+
+def service(settings: Settings) -> ServiceSpec:
+    """Return the gateway. It has a way out only where external issuers have to be asked for their keys."""
+    issuers = settings.oauth is not None and bool(settings.oauth.issuers)
+    return ServiceSpec(
+        name=NAME,
+        image=NAME,
+        networks=(OAUTH, OAUTH_DATA, ISSUERS) if issuers else (OAUTH, OAUTH_DATA),
+        after=("redis",),
+        user=str(UID),
+        environment={"DIFY_GATEWAY_WORKERS": str(WORKERS)},
+        # Written through the engine, as root's: the gateway's own user cannot change what it is told.
+        mounts=(Mount(volume=VOLUME, path=DIRECTORY),),
+        health=HealthCheck(
+            command=(
+                "curl",
+                "-fsS",
+                "-o",
+                "/dev/null",
+                "--max-time",
+                "4",
+                f"http://127.0.0.1:{ports.GATEWAY_INTERNAL}/healthz",
+            )
+        ),
+        # A service that is stopped has no name. Each thread that asks for it would wait ten seconds for that answer,
+        # and soon all of them.
+        dns_options=("timeout:1", "attempts:1"),
+        read_only=True,
+        stop_grace=15,
+        limits=limits_of(NAME, settings),
+        ready_timeout=60,
+    )

@@ -1,0 +1,92 @@
+"""The OAuth tier: the gateway, the tenants' keys, and the configuration that goes live in it without a restart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+
+from infra.dify_env import GATEWAY_REDIS_DB, redis_url
+from infra.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT
+from infra.platforms.docker import DockerPlatform, Running
+from infra.resources.gateway_config import GatewayConfig
+from infra.resources.oauth_client import OAuthClient
+from infra.services import gateway
+from infra.settings import Settings
+from infra.settings_oauth import OAuth, documents
+from infra.tiers.apps import AppsTier
+
+
+class OAuthTier(pulumi.ComponentResource):
+    """Runs the gateway, unless OAuth is off.
+
+    `running` holds, by service name, what this tier and the tiers before it brought up. `canary` is the client of
+    the smoke tests, None without one; its secret is a Pulumi secret.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        platform: DockerPlatform,
+        apps: AppsTier,
+        *,
+        before: Mapping[str, Running],
+    ) -> None:
+        super().__init__("dify-kit:tiers:OAuth", name)
+        self.running: dict[str, Running] = dict(before)
+        self.canary: OAuthClient | None = None
+        if settings.oauth:
+            self._run(settings, settings.oauth, platform, apps)
+        self.register_outputs({})
+
+    def _run(self, settings: Settings, oauth: OAuth, platform: DockerPlatform, apps: AppsTier) -> None:
+        if settings.canary:
+            self.canary = OAuthClient(
+                "oauth-canary", client_id=CANARY_CLIENT, opts=pulumi.ResourceOptions(parent=self)
+            )
+
+        def configure(container: docker.Container) -> GatewayConfig:
+            return GatewayConfig(
+                "gateway-config",
+                container=container.id,
+                directory=gateway.DIRECTORY,
+                files=_files(settings, oauth, apps),
+                clients_file=str(oauth.clients_file),
+                clients_digest=oauth.clients_digest,
+                own_clients={CANARY_CLIENT: _entry(self.canary)} if self.canary else {},
+                owner=gateway.UID,
+                workers=gateway.WORKERS,
+                opts=pulumi.ResourceOptions(parent=container),
+            )
+
+        platform.add_volumes(gateway.volumes(), parent=self, keep=False)
+        spec = gateway.service(settings)
+        self.running[spec.name] = platform.run(
+            spec,
+            parent=self,
+            after=[self.running[service].ready for service in spec.after],
+            configure=configure,
+        )
+
+
+def _files(settings: Settings, oauth: OAuth, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
+    """Return the files of the gateway's release, all but the clients. They hold keys and a password: a secret."""
+
+    def written(values: dict[str, Any]) -> dict[str, str]:
+        files = documents(oauth, redis_url=values["redis"], app_keys=values["app_keys"])
+        return {**files, "keys.json": values["signing_keys"]}
+
+    return pulumi.Output.secret(
+        pulumi.Output.all(
+            redis=redis_url(settings.secrets.redis_password, GATEWAY_REDIS_DB),
+            app_keys=pulumi.Output.all(**apps.tenant_keys),
+            signing_keys=oauth.signing_keys,
+        ).apply(written)
+    )
+
+
+def _entry(canary: OAuthClient) -> pulumi.Output[dict[str, Any]]:
+    return canary.hash.apply(
+        lambda stored: {"tenant": CANARY_TENANT, "scopes": list(CANARY_SCOPES), "secrets": [stored]}
+    )

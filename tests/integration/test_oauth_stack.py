@@ -1,0 +1,243 @@
+"""OAuth in a deployed stack, as a caller meets it: from `dify-kit client add` to an answer of the app, and back."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from tests.integration.stacks import Stack, wait_until
+
+# What a verdict of nginx and the gateway's poll allow.
+REFUSED_SECONDS = 5.0
+RECOVERY_SECONDS = 10.0
+INVALID_TOKEN = {
+    "error": "invalid_token",
+    "error_description": "The access token is invalid or has expired",
+}
+
+
+class Caller:
+    """A client of the stack's tenant `acme`, with what `dify-kit client` gave it."""
+
+    def __init__(self, stack: Stack, client: str, *scopes: str) -> None:
+        self.stack = stack
+        self.id = client
+        self.http = httpx.Client(base_url=stack.url, timeout=20)
+        done = stack.kit(
+            *("client", "add", client, "--tenant", "acme"),
+            *(part for scope in scopes for part in ("--scope", scope)),
+        )
+        assert done.code == 0, done.told
+        self.secret = done.stdout.strip()
+        assert self.secret.startswith("dks_")
+        assert self.secret not in done.stderr
+
+    def ask_token(self, secret: str = "") -> httpx.Response:
+        """Ask for a token as the article does: form-encoded client credentials."""
+        return self.http.post(
+            "/oauth/token",
+            data={
+                "grant_type": "client_credentials",
+                "client_id": self.id,
+                "client_secret": secret or self.secret,
+            },
+        )
+
+    def token(self) -> str:
+        """Return a token."""
+        answer = self.ask_token()
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def chat(self, token: str, query: str = "hello") -> httpx.Response:
+        """Say something to the app."""
+        return self.http.post(
+            "/v1/chat-messages",
+            headers={"Authorization": f"Bearer {token}"},
+            json={"inputs": {}, "query": query, "user": "u-1", "response_mode": "blocking"},
+        )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with one tenant."""
+    stack = Stack(home=tmp_path_factory.mktemp("home"))
+    try:
+        oauth = {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}}
+        created = stack.init(set=f"oauth={json.dumps(oauth)}")
+        assert created.code == 0, created.told
+        yield stack
+    finally:
+        stack.remove()
+
+
+@pytest.fixture(scope="module")
+def callers(stack: Stack) -> dict[str, Caller]:
+    """Two clients of the tenant, made before the first `up`."""
+    made = {
+        "bot": Caller(stack, "bot", "chat", "conversations"),
+        "leaver": Caller(stack, "leaver", "chat"),
+    }
+    stack.first = stack.up()
+    return made
+
+
+@pytest.fixture
+def bot(callers: dict[str, Caller]) -> Caller:
+    return callers["bot"]
+
+
+def statuses(send: Callable[[], httpx.Response], *, seconds: float) -> list[int]:
+    """Return what was answered in this time, until it was no 200 any more."""
+    found = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found.append(send().status_code)
+        if found[-1] != 200:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def test_token_of_the_article_opens_the_app(bot: Caller) -> None:
+    answer = bot.ask_token()
+
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert set(told) == {"access_token", "token_type", "expires_in", "scope"}
+    assert (told["token_type"], told["expires_in"], told["scope"]) == ("Bearer", 3600, "chat conversations")
+    said = bot.chat(told["access_token"], "a question")
+    assert said.status_code == 200, said.text
+    assert "a question" in said.json()["answer"]
+
+
+def test_second_up_changes_nothing(stack: Stack, bot: Caller) -> None:
+    token = bot.token()
+
+    assert stack.steps("--refresh") == {}
+    assert bot.chat(token).status_code == 200
+
+
+def test_nothing_secret_lies_about(stack: Stack, bot: Caller) -> None:
+    told = stack.outputs()
+    every = stack.outputs(secrets_too=True)
+    state = "\n".join(
+        path.read_text(errors="replace") for path in (stack.home / "state").rglob("*.json") if path.is_file()
+    )
+    logs = stack.container("gateway").logs().decode() + stack.container("nginx").logs().decode()
+    token = bot.token()
+    bot.chat(token)
+
+    assert told["oauth"]["tenants"] == ["acme", "canary"]
+    assert told["oauth"]["tokenUrl"] == f"{stack.url}/oauth/token"
+    assert told["oauthCanary"] == "[secret]"
+    canary = every["oauthCanary"]["clientSecret"]
+    for text in (state, logs, json.dumps(told)):
+        for secret in (bot.secret, canary, token.split(".")[2]):
+            assert secret not in text
+    # Only dify:apps and the canary have a key that is exported; the tenants' are others.
+    assert set(every["appKeys"]) == {"echo-chat"}
+    inspected = json.dumps(stack.container("gateway").attrs)
+    assert "redis://" not in inspected
+
+
+def test_canary_tenant_sees_nothing_of_another(stack: Stack, bot: Caller) -> None:
+    conversation = bot.chat(bot.token()).json()["conversation_id"]
+    canary = stack.outputs(secrets_too=True)["oauthCanary"]
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": canary["clientId"],
+        "client_secret": canary["clientSecret"],
+    }
+    token = bot.http.post("/oauth/token", data=form).json()["access_token"]
+    query = {"user": "u-1", "conversation_id": conversation, "limit": "20"}
+
+    foreign = bot.http.get("/v1/messages", params=query, headers={"Authorization": f"Bearer {token}"})
+    own = bot.http.get("/v1/messages", params=query, headers={"Authorization": f"Bearer {bot.token()}"})
+
+    assert own.status_code == 200
+    assert foreign.status_code == 404
+
+
+def test_revoked_token_is_refused_within_five_seconds_and_stays_so(stack: Stack, bot: Caller) -> None:
+    token, other = bot.token(), bot.token()
+    assert bot.chat(token).status_code == 200
+    form = {"token": token, "client_id": bot.id, "client_secret": bot.secret}
+
+    assert bot.http.post("/oauth/revoke", data=form).status_code == 200
+
+    assert statuses(lambda: bot.chat(token), seconds=REFUSED_SECONDS)[-1] == 401
+    refused = bot.chat(token)
+    assert refused.json() == INVALID_TOKEN
+    assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    for service in ("redis", "gateway"):
+        stack.container(service).restart(timeout=10)
+        wait_until(
+            lambda: bot.chat(other).status_code == 200,
+            seconds=RECOVERY_SECONDS,
+            what=f"a token that works after the restart of {service}",
+        )
+        assert bot.chat(token).status_code == 401, f"revoked before the restart of {service}"
+
+
+def test_gateway_away_is_a_503_and_api_keys_still_work(stack: Stack, bot: Caller) -> None:
+    token = bot.token()
+    key = stack.outputs(secrets_too=True)["appKeys"]["echo-chat"]
+    gateway = stack.container("gateway")
+    gateway.stop(timeout=5)
+    try:
+        away = bot.chat(bot_token_never_seen(token))
+        asked = bot.ask_token()
+        by_key = bot.chat(key)
+    finally:
+        gateway.start()
+
+    assert away.status_code == 503
+    assert "retry-after" in away.headers
+    assert asked.status_code == 503
+    assert by_key.status_code == 200
+    wait_until(lambda: bot.chat(token).status_code == 200, seconds=RECOVERY_SECONDS, what="the gateway back")
+
+
+def bot_token_never_seen(token: str) -> str:
+    """Return a token that no verdict is remembered of."""
+    head, claims, signature = token.split(".")
+    return f"{head}.{claims}.{signature[::-1]}"
+
+
+def test_rotated_secret_and_key_overlap_and_a_removed_client_is_gone(
+    stack: Stack, callers: dict[str, Caller]
+) -> None:
+    bot, leaver = callers["bot"], callers["leaver"]
+    before, left = bot.token(), leaver.token()
+    assert leaver.chat(left).status_code == 200
+    old = bot.secret
+    rotated = stack.kit("client", "rotate", "bot")
+    removed = stack.kit("client", "remove", "leaver")
+    new_key = stack.kit("keys", "rotate", "signing", "--json")
+    assert [done.code for done in (rotated, removed, new_key)] == [0, 0, 0]
+
+    steps = stack.steps()
+    stack.up()
+    ended = time.monotonic()
+
+    assert set(steps) - {f"dify-{stack.name}"} == {"gateway-config"}
+    assert statuses(lambda: leaver.chat(left), seconds=REFUSED_SECONDS)[-1] == 401
+    assert time.monotonic() - ended < REFUSED_SECONDS
+    assert leaver.ask_token().status_code == 401
+    assert bot.ask_token(old).status_code == 200
+    assert bot.ask_token(rotated.stdout.strip()).status_code == 200
+    assert bot.chat(before).status_code == 200, "signed by the key before"
+    kids = {key["kid"] for key in bot.http.get("/oauth/jwks.json").json()["keys"]}
+    assert json.loads(new_key.stdout)["kid"] in kids
+    assert len(kids) == 2
+
+
+def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:
+    done = stack.smoke("-k", "oauth or authentication or exposure", "--browser", "none")
+
+    assert done.code == 0, done.told[-4000:]
+    assert "test_oauth.py" in done.told
+    assert bot.secret not in done.told
