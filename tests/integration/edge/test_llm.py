@@ -461,6 +461,21 @@ def test_a_callers_own_limit(llm: LlmEdge) -> None:
     client(llm).models.list()
 
 
+def test_streams_count_until_they_end(llm: LlmEdge) -> None:
+    headers = {"Authorization": f"Bearer {llm.keys['frank']}"}
+    asked = body(fault="first=slow", stream=True)
+    with llm.http.stream("POST", CHAT, json=asked, headers=headers) as answer:
+        next(answer.iter_lines())
+        refused = post(llm, body(), caller="frank")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
+        assert post(llm, body()).status_code == 200
+
+    deadline = time.monotonic() + COUNT_SECONDS
+    while post(llm, body(), caller="frank").status_code != 200:
+        assert time.monotonic() < deadline, "a caller who left is still counted"
+        time.sleep(0.1)
+
+
 def test_a_spent_budget_is_refused_for_good(llm: LlmEdge) -> None:
     carol = client(llm, "carol", max_retries=2)
     for _ in range(2):
