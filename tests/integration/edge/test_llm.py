@@ -465,7 +465,8 @@ def test_streams_count_until_they_end(llm: LlmEdge) -> None:
     headers = {"Authorization": f"Bearer {llm.keys['frank']}"}
     asked = body(fault="first=slow", stream=True)
     with llm.http.stream("POST", CHAT, json=asked, headers=headers) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        assert next(lines)
         refused = post(llm, body(), caller="frank")
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
         assert post(llm, body()).status_code == 200
@@ -508,7 +509,7 @@ def test_a_key_is_changed_under_load_without_a_lost_request(llm: LlmEdge) -> Non
         return str(post(llm, body("only-second", "second=which")).json()["choices"][0]["message"]["content"])
 
     assert which() == "0"
-    headers = {"Authorization": f"Bearer {llm.keys['alice']}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {llm.keys['grace']}", "Content-Type": "application/json"}
     with (
         steady_load(
             f"{llm.url}{CHAT}", seconds=7, headers=headers, body=json.dumps(body("only-second"))
