@@ -144,7 +144,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         console_allow_from=settings.console_allow_from,
         access_log=settings.access_log,
         tls=edge_tls(settings),
-        llm=edge_llm(settings.llm),
+        llm=edge_llm(settings.llm, oauth=settings.oauth is not None),
         js_module="" if settings.images == "local" else OFFICIAL_JS_MODULE,
     )
 

@@ -51,11 +51,14 @@ def upstream_locations(tmp_path: Path) -> dict[str, list[Directive]]:
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("images", ["local", "registry"])
-@pytest.mark.parametrize("log", ["all", "errors", "off"])
-def test_it_parses_and_gixy_finds_nothing(release: str, images: str, log: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("log", "oauth"), [("all", True), ("errors", False), ("off", True)])
+def test_it_parses_and_gixy_finds_nothing(
+    release: str, images: str, log: str, oauth: bool, tmp_path: Path
+) -> None:
     found = stack(images=images, release=release, accessLog=log)
+    context = dataclasses.replace(context_of(found), llm=edge_llm.edge_llm(found.llm, oauth=oauth))
 
-    directory = written(edge_files(context_of(found)), tmp_path)
+    directory = written(edge_files(context), tmp_path)
 
     nginx_check.parse(directory)
     assert nginx_check.lint(directory) == []
@@ -105,6 +108,27 @@ def test_no_way_to_an_upstream_without_the_caller_being_asked(tmp_path: Path) ->
     for match, directives in public.items():
         assert "auth_request" in directives, match
         assert not {"proxy_pass", "js_content"} & set(directives), match
+
+
+@pytest.mark.parametrize("oauth", [False, True])
+def test_tokens_are_asked_about_only_where_there_is_oauth(oauth: bool, tmp_path: Path) -> None:
+    found = stack()
+    context = dataclasses.replace(context_of(found), llm=edge_llm.edge_llm(found.llm, oauth=oauth))
+    files = parsed(edge_files(context), tmp_path)
+
+    asked = {
+        " ".join(one["args"]): one["block"]
+        for _, one in walk(files["parts/llm.conf"])
+        if one["directive"] == "location" and "_llm_token" in one["args"][-1]
+    }
+    assert len(asked) == oauth
+    for block in asked.values():
+        said = {d["directive"]: d["args"] for d in block}
+        assert "internal" in said
+        assert said["proxy_pass_request_headers"] == said["proxy_pass_request_body"] == ["off"]
+        assert said["proxy_cache_key"] == ["$http_authorization"]
+    hops = [d["args"] for _, d in walk(files["stream/llm.conf"]) if d["directive"] == "listen"]
+    assert (["unix:/run/edge/llm_verifier.sock"] in hops) is oauth
 
 
 def test_every_upstream_is_verified_and_gets_headers_of_ours_only(tmp_path: Path) -> None:

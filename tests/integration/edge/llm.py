@@ -104,7 +104,9 @@ class LlmEdge(Edge):
         self.settings: Settings = dataclasses.replace(
             found, llm=dataclasses.replace(found.llm, keys=tuple(self.callers))
         )
-        return edge_context(self.settings, RELEASES[found.release])
+        context = edge_context(self.settings, RELEASES[found.release])
+        # With OAuth, but without the rest of what its settings bring.
+        return dataclasses.replace(context, llm=edge_llm.edge_llm(self.settings.llm, oauth=True))
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write the configuration with what the templates do not know."""
@@ -149,13 +151,13 @@ class LlmEdge(Edge):
         container = self.client.containers.create(
             image_of("api"),
             entrypoint=["python3", "-c", program],
-            command=[json.dumps({"upstreams": told})],
+            command=[json.dumps({"verifier": ports.GATEWAY_INTERNAL, "upstreams": told})],
             network_mode="none",
             volumes={str(place): {"bind": "/upstreams", "mode": "ro"}},
         )
         self.things.append(container)
         self.client.networks.get("none").disconnect(container)
-        self.network.connect(container, aliases=[f"{name}.test" for name in PORTS])
+        self.network.connect(container, aliases=["gateway", *(f"{name}.test" for name in PORTS)])
         container.start()
         return super().start_upstream()
 

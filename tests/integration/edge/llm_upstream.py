@@ -1,12 +1,14 @@
 """A stand-in for upstreams with OpenAI's schema: over TLS, each with a key of its own, failing on demand.
 
-It runs inside a container, by itself. Its argument is JSON: `{"certificate", "key", "upstreams": [{"name", "port",
-"secrets"}]}` with paths of PEM files. The field `user` of a request says what goes wrong and where, as
-`<upstream>=<fault>` joined by commas: a status, `hang`, `cut`, `malformed`, `silent`, `huge`, `html`, `leak`, `echo`,
-`slow`, `which` (of its keys came) or `batch`. Every answer repeats the Authorization header in a header, as a careless
-upstream might.
+It runs inside a container, by itself. Its argument is JSON: `{"verifier", "upstreams": [{"name", "port", "secrets",
+"certificate", "key"}]}`, the first a port, the last two paths of PEM files.
+
+The field `user` of a request says what goes wrong and where, as `<upstream>=<fault>` joined by commas: a status,
+`hang`, `cut`, `malformed`, `silent`, `huge`, `html`, `leak`, `echo`, `slow`, `which` (of its keys came) or `batch`.
+Every answer repeats the Authorization header in a header, as a careless upstream might.
 """
 
+import base64
 import json
 import ssl
 import sys
@@ -181,6 +183,32 @@ class Upstream(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Verifier(BaseHTTPRequestHandler):
+    """What the OAuth gateway answers to /verify. A token's middle part is base64url of JSON, its last one a verdict."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Judge a token as its last part says: a status, or `hang`."""
+        _, told, verdict = self.headers["Authorization"].removeprefix("Bearer ").split(".")
+        if verdict == "hang":
+            time.sleep(LONGEST_HANG)
+        self.send_response(int(verdict))
+        if verdict == "200":
+            for name, value in json.loads(base64.urlsafe_b64decode(told + "=" * (-len(told) % 4))).items():
+                self.send_header(f"X-Auth-{name}", value)
+            self.send_header("X-Auth-Upstream", "app-the-tenants-own-key")
+            self.send_header("Cache-Control", "max-age=4")
+        elif verdict == "401":
+            self.send_header("WWW-Authenticate", 'Bearer error="invalid_token"')
+            self.send_header("Cache-Control", "max-age=4")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 class Server(ThreadingHTTPServer):
     """A server that speaks TLS, with the handshake in the thread of its connection."""
 
@@ -198,6 +226,8 @@ class Server(ThreadingHTTPServer):
 def main() -> None:
     """Serve every upstream of the configuration."""
     told = json.loads(sys.argv[1])
+    verifier = ThreadingHTTPServer(("0.0.0.0", told["verifier"]), Verifier)  # noqa: S104  # inside its own container
+    threading.Thread(target=verifier.serve_forever).start()
     for one in told["upstreams"]:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(one["certificate"], one["key"])

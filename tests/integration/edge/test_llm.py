@@ -1,6 +1,9 @@
 """The LLM proxy with OpenAI's own client, against stand-ins of upstreams over TLS."""
 
+import base64
+import hashlib
 import json
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -248,6 +251,79 @@ def test_a_key_may_be_for_some_models(llm: LlmEdge) -> None:
     with pytest.raises(openai.PermissionDeniedError) as refused:
         client(llm, "dave").chat.completions.create(model="gpt-4.1", messages=ASKED)
     assert refused.value.code == "model_not_allowed"
+
+
+# --- tokens of OAuth ---------------------------------------------------------------------------------------------
+
+
+def token(verdict: str = "200", scopes: str = "chat llm", sub: str = "app1") -> str:
+    told = json.dumps({"Sub": sub, "Tenant": "acme", "Scopes": scopes, "nonce": secrets.token_hex(4)})
+    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(told.encode()).decode().rstrip('=')}.{verdict}"
+
+
+def test_a_token_with_the_scope_opens_the_proxy(llm: LlmEdge) -> None:
+    one = token()
+    for _ in range(2):
+        answer = client(llm, api_key=one).chat.completions.create(model="gpt-4.1", messages=ASKED)
+        assert answer.choices[0].message.content == TEXT
+
+    (month,) = json.loads(llm.status("/usage"))["months"].values()
+    assert month["client:acme/app1"]["gpt-4.1"]["requests"] >= 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("one", "status"),
+    [
+        (token("401"), 401),
+        (token(scopes="chat files"), 403),
+        (token(scopes="llmx xllm"), 403),
+        (token(scopes=""), 403),
+        (token("503"), 503),
+        (token("500"), 503),
+        (token("hang"), 503),
+        ("a.b.c.d", 401),
+        ("..", 401),
+    ],
+    ids=[
+        "refused",
+        "other scopes",
+        "like the scope",
+        "no scope",
+        "busy",
+        "broken",
+        "hangs",
+        "four parts",
+        "empty",
+    ],
+)
+def test_tokens_that_open_nothing(llm: LlmEdge, method: str, one: str, status: int) -> None:
+    path = CHAT if method == "POST" else "/llm/v1/models"
+    for _ in range(2):
+        answer = llm.http.request(method, path, json=body(), headers={"Authorization": f"Bearer {one}"})
+
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"]
+        assert len(answer.headers.get_list("WWW-Authenticate")) == (1 if status == 401 else 0)
+        assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
+
+
+def test_a_subject_may_have_any_name(llm: LlmEdge) -> None:
+    assert (
+        llm.http.get(
+            "/llm/v1/models", headers={"Authorization": f"Bearer {token(sub='x y{}' + chr(34) + 'z' * 200)}"}
+        ).status_code
+        == 200
+    )
+    answer = client(llm, api_key=token(sub='q"; drop')).chat.completions.create(
+        model="gpt-4.1", messages=ASKED
+    )
+    assert answer.choices
+
+    deadline = time.monotonic() + COUNT_SECONDS
+    while "client:" + hashlib.sha256(b'acme/q"; drop').hexdigest()[:32] not in llm.status("/usage"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
