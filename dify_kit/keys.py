@@ -142,21 +142,11 @@ def rotate(  # noqa: PLR0917  # Typer calls it by name
             raise UsageError(
                 "--stdin and --wait are for an upstream's key", "leave them out: the key is made here"
             )
-        _rotate_signing(stack, overlap=not no_overlap, as_json=as_json)
+        signing_keys.rotate_and_tell(stack, overlap=not no_overlap, as_json=as_json)
         return
     if no_overlap or as_json:
         raise UsageError("--no-overlap and --json are for the signing key", "leave them out")
     _rotate_upstream(key, stack, from_stdin=stdin, minutes=1 if wait is None else wait)
-
-
-def _rotate_signing(stack: str, *, overlap: bool, as_json: bool) -> None:
-    files = StackFiles.open(stack)
-    with files.lock():
-        document = signing_keys.rotate(Pulumi(files=files), overlap=overlap)
-    new, *older = [str(key["kid"]) for key in document["keys"]]
-    say(f"new tokens are signed by key {new} after the next `up`; {len(older)} older key(s) still verify")
-    if as_json:
-        typer.echo(json.dumps({"kid": new, "older": older}))
 
 
 def _rotate_upstream(upstream: str, stack: str, *, from_stdin: bool, minutes: float) -> None:

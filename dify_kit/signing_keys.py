@@ -2,15 +2,28 @@
 
 import json
 
+import typer
+
 from dify_gateway import keys
 from dify_gateway.keys import KeyDocument
 from dify_kit.errors import KitError
 from dify_kit.pulumi_cli import Pulumi
-from dify_kit.stack_files import PROJECT
+from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import say
 from infra.oauth_clients import SIGNING_KEYS
 
 SETTING = f"{PROJECT}:{SIGNING_KEYS}"
+
+
+def rotate_and_tell(stack: str, *, overlap: bool, as_json: bool) -> None:
+    """Carry out `dify-kit keys rotate signing`: change the keys of a stack, and say which there are now."""
+    files = StackFiles.open(stack)
+    with files.lock():
+        document = rotate(Pulumi(files=files), overlap=overlap)
+    new, *older = [str(key["kid"]) for key in document["keys"]]
+    say(f"new tokens are signed by key {new} after the next `up`; {len(older)} older key(s) still verify")
+    if as_json:
+        typer.echo(json.dumps({"kid": new, "older": older}))
 
 
 def rotate(pulumi: Pulumi, *, overlap: bool = True) -> KeyDocument:

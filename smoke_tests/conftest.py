@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from infra.releases import GATEWAY
 from smoke_tests import tls
 from smoke_tests.browsers import Browser, BrowserError, find_browser
 from smoke_tests.chat import Chat, cleaning_up
@@ -138,6 +139,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "job": sorted(deployment.jobs) if deployment else [],
         "outsider": [one for one in OUTSIDERS if deployment and one in deployment.containers],
         "sandbox": [one for one in SANDBOXES if deployment and one in deployment.containers],
+        "gateway": [GATEWAY] if deployment and GATEWAY in deployment.containers else [],
         "https_origin": list(target.https_origins) if target else [],
         "case": every_case,
         # Those that reach Dify: all on /v1, a few on the other groups.

@@ -107,23 +107,40 @@ def test_every_container_has_a_memory_limit(containers: dict[str, Container]) ->
 @pytest.fixture(scope="module")
 def data_addresses(containers: dict[str, Container]) -> set[str]:
     """Where the data tier listens: `host port` by name and by address."""
+    return _addresses(containers, {network for one in containers.values() for network in one.networks})
+
+
+def _addresses(containers: dict[str, Container], networks: set[str]) -> set[str]:
+    """Return where the data tier listens in some networks, and under its names."""
     return {
         f"{address} {port}"
         for service, port in DATA_PORTS.items()
         if service in containers
-        for address in (service, *containers[service].networks.values())
+        for address in (
+            service,
+            *(at for name, at in containers[service].networks.items() if name in networks),
+        )
         if address
     }
 
 
-def test_the_api_reaches_the_data_tier(
-    engine: Engine, containers: dict[str, Container], data_addresses: set[str]
-) -> None:
+def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Container]) -> None:
     # Otherwise the next test would see closed doors where there are none.
-    assert len(data_addresses) >= 4, (
-        f"database and Redis by name and address expected, found {data_addresses}"
-    )
-    assert _open_ports(engine, containers["api"].name, sorted(data_addresses)) == data_addresses
+    reachable = _addresses(containers, set(containers["api"].networks))
+
+    assert len(reachable) >= 4, f"database and Redis by name and address expected, found {reachable}"
+    assert _open_ports(engine, containers["api"].name, sorted(reachable)) == reachable
+
+
+def test_the_gateway_reaches_redis_and_no_database(
+    engine: Engine, containers: dict[str, Container], data_addresses: set[str], gateway: str
+) -> None:
+    redis = f"redis {DATA_PORTS['redis']}"
+
+    opened = _open_ports(engine, containers[gateway].name, sorted({redis, *data_addresses}))
+
+    assert redis in opened, f"the probe cannot even reach {redis}"
+    assert {one.rpartition(" ")[2] for one in opened} == {str(DATA_PORTS["redis"])}
 
 
 def test_the_data_tier_is_out_of_reach(

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.smoke_upstream import ALLOWED, KEY, serving
+from tests.unit.smoke_oauth_upstream import CLIENT, PREFIX, SECRET, OAuthHandler
+from tests.unit.smoke_upstream import ALLOWED, KEY, Handler, serving
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RIGHT = "none"
@@ -51,8 +52,10 @@ def read(report: Path) -> dict[str, str]:
 
 def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
     """Run the smoke tests against an environment with one defect, or with several: `one+another`."""
-    with serving(*defect.split("+")) as upstream:
-        code, output = run(upstream.url, reports, *more)
+    oauth = defect.startswith(PREFIX)
+    options = ("--oauth-client", CLIENT, "-k", "test_oauth or test_authentication") if oauth else ()
+    with serving(*defect.split("+"), kind=OAuthHandler if oauth else Handler) as upstream:
+        code, output = run(upstream.url, reports, *options, *more)
         results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}
         return {
             "code": code,
@@ -92,7 +95,13 @@ def outcomes(directory: Path, defects: Sequence[str], *options: str, seconds: fl
         [sys.executable, "-m", "tests.unit.smoke_runs", str(directory), ",".join(defects), *options],
         cwd=CHECKOUT,
         # With --url nothing may need Docker.
-        env=kept | {"DIFY_API_KEY": KEY, "DOCKER_HOST": "tcp://127.0.0.1:1", "NO_COLOR": "1"},
+        env=kept
+        | {
+            "DIFY_API_KEY": KEY,
+            "DIFY_OAUTH_CLIENT_SECRET": SECRET,
+            "DOCKER_HOST": "tcp://127.0.0.1:1",
+            "NO_COLOR": "1",
+        },
         capture_output=True,
         text=True,
         timeout=seconds,

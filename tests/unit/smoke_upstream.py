@@ -284,10 +284,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*defects: str) -> Iterator[Upstream]:
+def serving(*defects: str, kind: type[Handler] = Handler) -> Iterator[Upstream]:
     """Serve on a free port of 127.0.0.1."""
     upstream = Upstream(defects=frozenset(defects))
-    handler = type("BoundHandler", (Handler,), {"upstream": upstream})
+    handler = type("BoundHandler", (kind,), {"upstream": upstream, "revoked": set()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     upstream.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from dify_gateway import client_secrets
+from infra.exports import oauth_facts
 from infra.resources.gateway_config import revision_of
 from infra.resources.oauth_client import OAuthClientProvider
-from tests.unit.configuration import SECRETS
+from tests.unit.configuration import SECRETS, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
 from tests.unit.test_program import networks_of
 
@@ -130,6 +131,16 @@ def test_without_the_canary_nothing_is_made_for_it() -> None:
 
     assert not [name for name in found if "canary" in name]
     assert found["gateway-config"]["own_clients"] == {}
+
+
+def test_exports_tell_where_tokens_are_and_nothing_secret() -> None:
+    told = oauth_facts(settings({**OAUTH, "publicUrl": "https://dify.example.com"}).oauth)
+
+    assert told is not None
+    assert told["tokenUrl"] == "https://dify.example.com/oauth/token"
+    assert told["metadataUrl"] == "https://dify.example.com/.well-known/oauth-authorization-server"
+    assert (told["tenants"], told["clients"]) == (["acme", "canary"], 0)
+    assert oauth_facts(None) is None
 
 
 def test_canary_gets_a_secret_that_its_hash_verifies() -> None:
