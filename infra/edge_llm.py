@@ -11,11 +11,10 @@ import pulumi
 
 from infra import ports
 from infra.edge_limits import BusyZone, RateZone
-from infra.edge_paths import RUN_DIRECTORY, USAGE_DIRECTORY
+from infra.edge_paths import USAGE_DIRECTORY
 from infra.origins import DEFAULT_PORTS
 from infra.proxy_keys import ProxyKey
 from infra.rate_limits import MINUTE, Bucket, GroupLimits
-from infra.releases import GATEWAY
 from infra.settings_llm import Llm, Target, Upstream
 
 # Relative to nginx.conf. njs has it from the master process, which alone could read it (mode 0400).
@@ -60,38 +59,21 @@ class CallerClass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verifier:
-    """Who is asked about tokens of OAuth: the gateway, by its name and its internal port.
-
-    `cache` is where answers are kept as long as they say (4 s at most); on a tmpfs, as they hold tokens.
-    """
-
-    name: str = GATEWAY
-    port: int = ports.GATEWAY_INTERNAL
-    cache: str = f"{RUN_DIRECTORY}/llm_verdicts"
-    seconds: int = 2
-
-
-@dataclass(frozen=True, kw_only=True)
 class EdgeLlm:
-    """The LLM proxy as the templates read it, as `edge.llm`. `tables` is JSON without secrets.
-
-    Without a `verifier` only proxy keys open it.
-    """
+    """The LLM proxy as the templates read it, as `edge.llm`. `tables` is JSON without secrets."""
 
     upstreams: tuple[EdgeUpstream, ...]
     classes: tuple[CallerClass, ...]
     max_body_megabytes: int
     tables: str
-    verifier: Verifier | None = None
     port: int = ports.EDGE_LLM
     secrets_file: str = SECRETS_FILE
     save_seconds: int = SAVE_SECONDS
     counters_size: str = COUNTERS_SIZE
 
 
-def edge_llm(llm: Llm | None, *, oauth: bool = False) -> EdgeLlm | None:
-    """Return what the edge needs for the LLM proxy, None without it. `oauth`: its tokens open it too."""
+def edge_llm(llm: Llm | None) -> EdgeLlm | None:
+    """Return what the edge needs for the LLM proxy, None without it."""
     if llm is None:
         return None
     return EdgeLlm(
@@ -99,7 +81,6 @@ def edge_llm(llm: Llm | None, *, oauth: bool = False) -> EdgeLlm | None:
         classes=tuple(_class(number, limits) for number, limits in enumerate(_limits(llm))),
         max_body_megabytes=llm.max_body_megabytes,
         tables=json.dumps(_tables(llm), indent=1),
-        verifier=Verifier() if oauth else None,
     )
 
 

@@ -82,7 +82,7 @@ def service(settings: Settings) -> ServiceSpec:
             *([Mount(volume="llm_usage", path=USAGE_DIRECTORY)] if settings.llm else []),
             *certificates.nginx_mounts(settings),
         ),
-        tmpfs={RUN_DIRECTORY: f"size=16m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
+        tmpfs={RUN_DIRECTORY: f"size=64m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         health=HealthCheck(
             command=(
                 "curl",

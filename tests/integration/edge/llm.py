@@ -20,8 +20,10 @@ from infra.edge_paths import (
     USAGE_DIRECTORY,
 )
 from infra.proxy_keys import ProxyKey
+from infra.rate_limits import GroupLimits
 from infra.releases import RELEASES
 from infra.settings import Settings
+from infra.settings_oauth import OAuth, Tenant
 from tests.certificates import issue
 from tests.integration.edge import llm_upstream
 from tests.integration.edge.container import ALLOWED, Edge, image_of
@@ -45,6 +47,18 @@ TIMEOUT_SECONDS = 2
 # The second upstream takes this one too.
 NEXT_KEY = "sk-next-0123456789-0123456789"
 PRICE = {"input": 1000.0, "output": 2000.0}
+
+
+def settings_of_oauth() -> OAuth:
+    """Return what makes tokens count: one tenant."""
+    return OAuth(
+        issuer="https://dify.test",
+        audience="https://dify.test",
+        token_seconds=3600,
+        tenants=(Tenant(name="acme", app="app-of-acme", limits=GroupLimits()),),
+        clients={},
+        issuers=(),
+    )
 
 
 class LlmEdge(Edge):
@@ -102,11 +116,9 @@ class LlmEdge(Edge):
         found = settings(plain, {"llmKeys": json.dumps(self.upstream_keys)})
         assert found.llm is not None
         self.settings: Settings = dataclasses.replace(
-            found, llm=dataclasses.replace(found.llm, keys=tuple(self.callers))
+            found, oauth=settings_of_oauth(), llm=dataclasses.replace(found.llm, keys=tuple(self.callers))
         )
-        context = edge_context(self.settings, RELEASES[found.release])
-        # With OAuth, but without the rest of what its settings bring.
-        return dataclasses.replace(context, llm=edge_llm.edge_llm(self.settings.llm, oauth=True))
+        return edge_context(self.settings, RELEASES[found.release])
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write the configuration with what the templates do not know."""

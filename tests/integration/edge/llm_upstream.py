@@ -21,6 +21,7 @@ WORDS = ["The ", "quick ", "brown ", "狐 ", "jumps"]
 HUGE_MEGABYTES = 1024
 LONGEST_HANG = 20.0
 PIECE = b" " * 65536
+VERDICTS = ("200", "401", "500", "503", "hang")
 
 
 class Upstream(BaseHTTPRequestHandler):
@@ -190,7 +191,9 @@ class Verifier(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Judge a token as its last part says: a status, or `hang`."""
-        _, told, verdict = self.headers["Authorization"].removeprefix("Bearer ").split(".")
+        _, told, verdict = (*self.headers["Authorization"].removeprefix("Bearer ").split("."), "", "")[:3]
+        if verdict not in VERDICTS:
+            verdict = "401"
         if verdict == "hang":
             time.sleep(LONGEST_HANG)
         self.send_response(int(verdict))
