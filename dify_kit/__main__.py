@@ -12,9 +12,11 @@ __all__ = ["MODULES", "app", "main", "register"]
 MODULES = {
     "dify_kit.deploy": ("up", "preview", "refresh", "down"),
     "dify_kit.env": ("init", "output", "password", "env"),
+    "dify_kit.keys": ("keys",),
+    "dify_kit.usage": ("usage",),
     "dify_kit.machine": ("render", "setup", "doctor"),
     "dify_kit.migrate": ("migrate",),
-    "dify_kit.oauth": ("client", "keys"),
+    "dify_kit.oauth": ("client",),
 }
 
 

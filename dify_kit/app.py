@@ -19,6 +19,7 @@ _ORDER = (
     "env",
     "client",
     "keys",
+    "usage",
     "render",
     "setup",
     "doctor",
@@ -52,6 +53,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _several() -> None:
+    # A module with one command is imported alone: Typer would take that for the whole program.
+    pass
+
 
 Stack = Annotated[
     str,

@@ -32,8 +32,9 @@ VOLUMES = (
     "local_sandbox_home",
     "local_sandbox_workspace",
 )
-# What a destroyed stack leaves behind. An ACME account is no data: it opens under no secret of the stack.
-KEPT_VOLUMES = (*VOLUMES, "acme")
+# What a destroyed stack leaves behind. An ACME account and counts of tokens are no data that opens under a
+# secret of the stack.
+KEPT_VOLUMES = (*VOLUMES, "acme", "llm_usage")
 ADMIN_EMAIL = "admin@example.com"
 _REGISTRY_DEADLINE = 12.0
 

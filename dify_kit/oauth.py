@@ -1,32 +1,22 @@
-"""The commands about OAuth: client add, list, rotate, remove; keys rotate signing."""
+"""The commands about OAuth: client add, list, rotate, remove."""
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dify_kit import clients as store
-from dify_kit import signing_keys
 from dify_kit.app import DEFAULT_STACK, Group, Stack, app
 from dify_kit.stack_files import StackFiles
 from dify_kit.talk import say
 
 client = typer.Typer(cls=Group, name="client", help="Who may get access tokens.", no_args_is_help=True)
-keys = typer.Typer(cls=Group, name="keys", help="Keys that the stack signs with.", no_args_is_help=True)
 app.add_typer(client)
-app.add_typer(keys)
 
 Client = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
-
-class KeyKind(StrEnum):
-    """What keys there are."""
-
-    SIGNING = "signing"
 
 
 @client.command()
@@ -124,23 +114,6 @@ def remove(client_id: Client, stack: Stack = DEFAULT_STACK, as_json: Json = Fals
     say(f"client {client_id} is no more in {known.path}; {_next(stack)}")
     if as_json:
         _tell(client_id, entry, "", as_json=True)
-
-
-@keys.command(name="rotate")
-def rotate_keys(
-    kind: Annotated[KeyKind, typer.Argument(metavar="KIND", help="signing: what signs access tokens.")],
-    no_overlap: Annotated[
-        bool,
-        typer.Option(
-            "--no-overlap", help="A key was stolen: tokens of all older keys end with the next `up`."
-        ),
-    ] = False,
-    stack: Stack = DEFAULT_STACK,
-    as_json: Json = False,
-) -> None:
-    """Make a new signing key; the next `up` uses it. Tokens of the old one stay valid until they expire."""
-    del kind  # there is one
-    signing_keys.rotate_and_tell(stack, overlap=not no_overlap, as_json=as_json)
 
 
 def _next(stack: str) -> str:

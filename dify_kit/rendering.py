@@ -12,7 +12,7 @@ from dify_kit.errors import KitError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import say
-from infra import images, nginx_check
+from infra import edge_llm, images, nginx_check
 from infra.edge_context import edge_context
 from infra.edge_paths import CERTIFICATE_FILE, EDGE_DIRECTORY
 from infra.edge_tls import public_files
@@ -62,6 +62,8 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         ]
         redis = render("data/redis.conf.j2", {"redis": RedisContext(password=HIDDEN_PASSWORD)}, overrides)
         edge = edge_files(edge_context(settings, release), overrides=overrides)
+        llm = {**edge_llm.public_files(settings.llm), **edge_llm.hidden_files(settings.llm)}
+        edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in llm.items()}
         # The certificate, but not its key: that one is nobody's to read.
         edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in public_files(settings).items()}
     except RenderError as problem:

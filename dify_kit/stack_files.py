@@ -6,6 +6,7 @@
       passphrase                 0600   decrypts the secrets of every stack below
       state/                     0700   Pulumi's file backend
       stacks/Pulumi.<stack>.yaml 0600   the stack's configuration; the checkout holds a link to it
+      stacks/proxy-keys.<stack>.json 0600  keys issued to callers of the LLM proxy, as hashes
       stacks/clients.<stack>.json 0600  its OAuth clients, by hashes of their secrets
       runs/                      0700   locks, and the record of the run in progress
       logs/                      0700   Pulumi's own output of the last run of each kind
@@ -104,6 +105,7 @@ class DataDir:
         for file in (
             self.passphrase,
             *self.stacks.glob("Pulumi.*.yaml"),
+            *self.stacks.glob("proxy-keys.*.json"),
             *self.stacks.glob("clients.*.json"),
         ):
             if file.is_file():

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from infra import edge_errors, ports
 from infra.edge_limits import EdgeLimits, edge_limits
+from infra.edge_llm import EdgeLlm, edge_llm
 from infra.edge_oauth import GATEWAY, EdgeOAuth, edge_oauth, oauth_limits, oauth_routes, oauth_services
 from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
 from infra.edge_routes import EdgeLocation, EdgeRoute, locations
@@ -26,6 +27,8 @@ READ_TIMEOUT_SECONDS = 3600
 # The service that nginx reaches without a hop.
 DIRECT = "api"
 RETRY_SECONDS = 5
+# In the official image njs waits to be loaded; Debian's package loads it by itself.
+OFFICIAL_JS_MODULE = "modules/ngx_http_js_module.so"
 # Chromium keeps a preflight's answer for two hours at most.
 PREFLIGHT_SECONDS = 7200
 
@@ -62,7 +65,10 @@ class EdgeService:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeContext:
-    """Everything the nginx templates read, as `edge`. `cors` maps a group to its allowed origins."""
+    """Everything the nginx templates read, as `edge`. `cors` maps a group to its allowed origins.
+
+    `js_module` is the module to load for njs, empty where the image does so by itself.
+    """
 
     server_names: tuple[str, ...]
     routes: tuple[EdgeRoute, ...]
@@ -76,6 +82,8 @@ class EdgeContext:
     console_allow_from: tuple[str, ...] = ()
     access_log: str = "all"
     tls: EdgeTls | None = None
+    llm: EdgeLlm | None = None
+    js_module: str = ""
     oauth: EdgeOAuth | None = None
     revision: str = ""
     workers: str = "2"
@@ -152,6 +160,8 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         console_allow_from=settings.console_allow_from,
         access_log=settings.access_log,
         tls=edge_tls(settings),
+        llm=edge_llm(settings.llm),
+        js_module="" if settings.images == "local" else OFFICIAL_JS_MODULE,
         oauth=edge_oauth(settings.oauth),
         error_bodies={**edge_errors.bodies(), **(edge_errors.token_bodies() if settings.oauth else {})},
     )

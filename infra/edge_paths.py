@@ -13,6 +13,8 @@ A recreated or restarted container therefore comes back with the configuration t
 
 EDGE_DIRECTORY = "/etc/dify-kit/nginx"
 RELEASES_DIRECTORY = f"{EDGE_DIRECTORY}/releases"
+# Counts of the LLM proxy, on a volume that outlives the stack; nginx writes here.
+USAGE_DIRECTORY = f"{EDGE_DIRECTORY}/usage"
 CURRENT = f"{EDGE_DIRECTORY}/current"
 NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 # Sockets, the process id and the mark of a drain, on a tmpfs.

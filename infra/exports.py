@@ -5,6 +5,7 @@ from typing import Any
 
 import pulumi
 
+from infra import ports
 from infra.platforms.docker import Running
 from infra.rate_limits import Bucket, RateLimits
 from infra.releases import Release
@@ -75,7 +76,22 @@ def facts(
         "oauth": oauth_facts(settings.oauth),
         "consoleAllowFrom": list(settings.console_allow_from),
         "adminEmail": settings.admin_email,
+        "llm": llm_facts(settings),
         "oauthCallbackUrls": {provider: f"{callback}/{provider}" for provider in ("github", "google")},
+    }
+
+
+def llm_facts(settings: Settings) -> dict[str, Any] | None:
+    """Return where the LLM proxy answers and what it serves; None when it is off."""
+    llm = settings.llm
+    if llm is None:
+        return None
+    return {
+        "url": f"{settings.public_url}/llm/v1",
+        "internalUrl": f"http://nginx:{ports.EDGE_LLM}/llm/v1",
+        "models": sorted(llm.models),
+        "embeddings": sorted(llm.embeddings),
+        "corsOrigins": list(settings.cors.origins("llm")),
     }
 
 

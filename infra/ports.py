@@ -25,5 +25,7 @@ GATEWAY_INTERNAL = 8091
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443
+# The LLM proxy for the stack's own services; never published.
+EDGE_LLM = 8082
 # For health checks from inside its own container.
 EDGE_STATUS = 8081

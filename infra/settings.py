@@ -14,13 +14,15 @@ from typing import Any
 
 import pulumi
 
-from infra import origins
+from infra import origins, proxy_keys
 from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.rate_limits import RateLimits, read_rate_limits
 from infra.releases import DATA_SERVICES, GATEWAY, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
 from infra.secret_shapes import OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
+from infra.settings_llm import KEYS as LLM_KEYS
+from infra.settings_llm import Llm, LlmReader
 from infra.settings_oauth import Around, OAuth, OAuthReader
 from infra.settings_reader import Problems, Section, shown
 from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
@@ -29,7 +31,7 @@ NAMESPACE = "dify"
 IMAGE_MODES = ("registry", "mirror", "local")
 ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
+CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers", "llm")
 # Their answers carry cookies: an origin has to be named, `*` would open them to every page.
 CREDENTIALED_GROUPS = ("api", "console")
 URL_PARTS = ("console", "app", "service", "files", "trigger", "endpoint")
@@ -193,6 +195,7 @@ class Settings:
     tls: Tls
     cors: Cors
     rate_limits: RateLimits
+    llm: Llm | None
     oauth: OAuth | None
     trusted_proxies: tuple[str, ...]
     console_allow_from: tuple[str, ...]
@@ -338,6 +341,7 @@ class _Reader:
             ).read(tls_mode),
             cors=self._cors(urls),
             rate_limits=rate_limits,
+            llm=self._llm(),
             oauth=OAuthReader(
                 self._section("oauth"),
                 self._problems,
@@ -384,6 +388,15 @@ class _Reader:
             check_updates=top.boolean("checkUpdates"),
             secrets=self._secrets(mail, storage, login),
         )
+
+    def _llm(self) -> Llm | None:
+        return LlmReader(
+            self._section("llm"),
+            self._top.mapping(LLM_KEYS),
+            self._problems,
+            self._check_encrypted,
+            lambda: proxy_keys.read(proxy_keys.file_of(ROOT / f"Pulumi.{self._stack}.yaml", self._stack)),
+        ).read()
 
     def _filled(self, key: str, fix: str) -> str:
         value = self._top.text(key)

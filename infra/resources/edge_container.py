@@ -1,6 +1,7 @@
 """What a change of nginx's configuration asks of the edge's container, through the Docker API alone."""
 
 import json
+import posixpath
 import time
 
 from infra import ports
@@ -13,6 +14,7 @@ from infra.edge_paths import (
     RELEASES_DIRECTORY,
     RUN_DIRECTORY,
 )
+from infra.resources.own_directory import directory_archive
 from infra.resources.release_container import LOG_LINES, Ran, ReleaseContainer
 
 
@@ -32,6 +34,11 @@ class EdgeContainer(ReleaseContainer):
             return ""
         place = found["NetworkSettings"]["Networks"].get(network) or {}
         return str(place.get("IPAddress") or "")
+
+    def own(self, directory: str, owner: int) -> None:
+        """Let `owner` (a uid) alone write to a directory; what is in it stays. It lies on a volume."""
+        parent, name = posixpath.split(directory)
+        self._api.put_archive(self._id, parent, directory_archive(name, owner))
 
     def accepts(self, revision: str) -> Ran:
         """Let nginx itself judge a configuration, in the container that will run it."""

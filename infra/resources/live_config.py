@@ -14,7 +14,7 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
-from infra.edge_paths import RELEASES_DIRECTORY
+from infra.edge_paths import RELEASES_DIRECTORY, USAGE_DIRECTORY
 from infra.live_files import completed
 from infra.resources.edge_container import EdgeContainer
 from infra.resources.release_container import ContainerError
@@ -85,6 +85,7 @@ def go_live(edge: EdgeContainer, props: Mapping[str, Any]) -> None:
     if before != revision:
         # Pulumi's numbers are floats, and no uid is one.
         edge.write(revision, files, private, int(props["owner"]))
+        edge.own(USAGE_DIRECTORY, int(props["owner"]))
     verdict = edge.accepts(revision)
     if verdict.code != 0:
         reason = located(_words_of(verdict.output), files, templates)

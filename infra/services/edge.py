@@ -9,6 +9,7 @@ from infra.edge_paths import (
     NGINX_CONFIG,
     PUBLISHED,
     RUN_DIRECTORY,
+    USAGE_DIRECTORY,
 )
 from infra.networks import APP, OAUTH
 from infra.service import HealthCheck, Mount, Port, ServiceSpec
@@ -55,6 +56,11 @@ def volumes() -> tuple[str, ...]:
     return ("edge", "edge_temp")
 
 
+def lasting_volumes(settings: Settings) -> tuple[str, ...]:
+    """Return the volumes that outlive the stack: what callers of the LLM proxy used, for their budgets."""
+    return ("llm_usage",) if settings.llm else ()
+
+
 def service(settings: Settings) -> ServiceSpec:
     """Return nginx, without its configuration."""
     return ServiceSpec(
@@ -73,6 +79,7 @@ def service(settings: Settings) -> ServiceSpec:
         mounts=(
             Mount(volume="edge", path=EDGE_DIRECTORY),
             Mount(volume="edge_temp", path="/tmp"),  # noqa: S108  # the container's own
+            *([Mount(volume="llm_usage", path=USAGE_DIRECTORY)] if settings.llm else []),
             *certificates.nginx_mounts(settings),
         ),
         tmpfs={RUN_DIRECTORY: f"size=64m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_docker as docker
 
-from infra import render
+from infra import edge_llm, render
 from infra.edge_context import DIRECT, SERVICE_PORTS, edge_context
 from infra.edge_tls import private_files, public_files
 from infra.networks import APP
@@ -39,8 +39,12 @@ class EdgeTier(pulumi.ComponentResource):
             return LiveConfig(
                 "nginx-config",
                 container=container.id,
-                files={**configuration.files, **public_files(settings)},
-                private_files=dict(private_files(settings)),
+                files={
+                    **configuration.files,
+                    **public_files(settings),
+                    **edge_llm.public_files(settings.llm),
+                },
+                private_files={**private_files(settings), **edge_llm.private_files(settings.llm)},
                 revision=configuration.revision,
                 direct={
                     "service": DIRECT,
@@ -55,7 +59,8 @@ class EdgeTier(pulumi.ComponentResource):
 
         passing = (*edge.volumes(), *certificates.passing_volumes(settings))
         platform.add_volumes(passing, parent=self, keep=False)
-        platform.add_volumes(certificates.lasting_volumes(settings), parent=self)
+        lasting = (*edge.lasting_volumes(settings), *certificates.lasting_volumes(settings))
+        platform.add_volumes(lasting, parent=self)
         self.running: dict[str, Running] = dict(before)
         for spec in certificates.preparing(settings):
             self.running[spec.name] = platform.run(spec, parent=self, after=after)

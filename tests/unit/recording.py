@@ -73,13 +73,15 @@ class Recorder(mocks.Mocks):
         return {one.name: one.inputs for one in self.resources if one.type == kind}
 
 
-def run_program(plain: Mapping[str, Any] | None = None, stack: str = "unit") -> Recorder:
+def run_program(
+    plain: Mapping[str, Any] | None = None, stack: str = "unit", secrets: Mapping[str, str] | None = None
+) -> Recorder:
     """Return what `infra/__main__.py` declares. One run for each configuration serves all tests."""
-    return _run(json.dumps(plain or {}, sort_keys=True), stack)
+    return _run(json.dumps(plain or {}, sort_keys=True), stack, json.dumps(secrets or {}, sort_keys=True))
 
 
 @functools.cache
-def _run(plain: str, stack: str) -> Recorder:
+def _run(plain: str, stack: str, secrets: str) -> Recorder:
     recorder = Recorder()
     # A loop of its own: the run is kept for all tests, and each of those has another loop. What settings of
     # earlier tests left unfinished hangs on closed loops, and Pulumi would wait for it.
@@ -87,7 +89,7 @@ def _run(plain: str, stack: str) -> Recorder:
     asyncio.set_event_loop(loop)
     try:
         pulumi.runtime.settings.reset_options(project="dify", stack=stack)
-        configure(json.loads(plain))
+        configure(json.loads(plain), json.loads(secrets))
         config = dict(pulumi.runtime.config.CONFIG.get())
         secret = sorted(pulumi.runtime.config._SECRET_KEYS.get())
         pulumi.runtime.mocks.set_mocks(recorder, project="dify", stack=stack, preview=False)

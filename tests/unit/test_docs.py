@@ -1,6 +1,7 @@
 """The documentation against the code: links, settings, defaults, variables, commands, templates, error messages."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "resources": ("<service>.memory", "<service>.cpus"),
 }
 # Objects whose parts are objects of one kind: the page explains them once.
-WHOLE = frozenset({"rateLimits"})
+WHOLE = frozenset({"rateLimits", "llm"})
 PART_TYPES = {"cors": "array", "urls": "string"}
 PART_DEFAULTS: Mapping[str, Any] = {"cors": [], "urls": ""}
 # Every feature on, so that every variable is made.
@@ -53,6 +54,7 @@ FULL_SECRETS = {
     "storageSecretKey": "storage-secret",
     "githubClientSecret": "github-secret",
     "googleClientSecret": "google-secret",
+    "llmKeys": json.dumps({"holysheep": "hs-" + "k" * 30, "backup": "sk-" + "k" * 30}),
 }
 S3 = {"type": "s3", "bucket": "uploads", "accessKey": "access"}
 

@@ -150,6 +150,10 @@ class Edge:
         for found in (self.directory, *self.directory.rglob("*")):
             found.chmod(0o755 if found.is_dir() else 0o644)
 
+    def volumes(self) -> dict[str, dict[str, str]]:
+        """Return what nginx's container mounts."""
+        return {str(self.directory / EDGE_DIRECTORY.lstrip("/")): {"bind": EDGE_DIRECTORY, "mode": "ro"}}
+
     def _start_nginx(self, published: tuple[int, ...]) -> Any:
         # Any: the types of the library know no port that the engine chooses.
         containers: Any = self.client.containers
@@ -160,9 +164,7 @@ class Edge:
             cap_drop=["ALL"],
             read_only=True,
             tmpfs={RUN_DIRECTORY: "uid=101,mode=0700", "/tmp": ""},  # noqa: S108  # the container's own
-            volumes={
-                str(self.directory / EDGE_DIRECTORY.lstrip("/")): {"bind": EDGE_DIRECTORY, "mode": "ro"}
-            },
+            volumes=self.volumes(),
             ports={f"{port}/tcp": ("127.0.0.1", None) for port in published},
             network=self.name,
             detach=True,

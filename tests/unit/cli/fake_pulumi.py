@@ -2,6 +2,7 @@
 
 ``$FAKE_PULUMI`` is a directory: ``calls.jsonl`` (written; one ``{"args", "environment"}`` a line) and
 ``scenes.json`` (read; verb -> ``{"code", "stdout", "stderr", "events", "seconds", "polite"}``).
+`config set` keeps its standard input in ``stdin``.
 `config set-all` and `stack init` do what the real ones do to the stack's file, with a marker for encryption.
 """
 
@@ -45,6 +46,8 @@ def main() -> None:
     if words[:2] == ["stack", "init"]:
         file.write_text("encryptionsalt: v1:salt\n")
         write_state(stack, [])
+    if words[:2] == ["config", "set"]:
+        (HOME / "stdin").write_text(sys.stdin.read())
     if words[:2] == ["config", "set-all"]:
         document = yaml.safe_load(file.read_text()) or {}
         given = json.loads(os.environ["PULUMI_OPTION_JSON"])

@@ -572,7 +572,8 @@ def test_usage_errors_exit_with_2(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "up", "preview", "refresh", "down", "output", "password", "env", "client", "keys"]
+    "command",
+    ["init", "up", "preview", "refresh", "down", "output", "password", "env", "client", "keys", "usage"],
 )
 def test_every_command_explains_itself(command: str) -> None:
     done = run(command, "--help")

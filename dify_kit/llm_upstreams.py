@@ -1,0 +1,156 @@
+"""The keys of the LLM proxy's upstreams: where they come from, where they are kept, whether they work."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import typer
+
+from dify_kit.errors import KitError, UsageError
+from dify_kit.pulumi_cli import Pulumi
+from dify_kit.stack_files import PROJECT, StackFiles
+from infra.llm_presets import PRESETS, Preset, key_problem
+from infra.project import declared
+
+SETTING = f"{PROJECT}:llmKeys"
+CHECK_SECONDS = 15.0
+# Shorter ones would be half told.
+SHOWN_FROM = 20
+LONGEST_ANSWER = 4 * 1024 * 1024
+_UNAUTHORIZED = (401, 403)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configured:
+    """An upstream as the stack's settings name it; `base_url` is the preset's unless they say otherwise."""
+
+    name: str
+    preset: str
+    base_url: str
+    ca_file: str
+
+    @property
+    def known(self) -> Preset:
+        """What is known about its preset."""
+        return PRESETS[self.preset]
+
+
+def configured(files: StackFiles) -> dict[str, Configured]:
+    """Return the upstreams of a stack by name. Raises KitError when a setting has another shape."""
+    setting = files.config().get(f"{PROJECT}:llm") or {}
+    default = declared()["llm"]["default"]["upstreams"]
+    given = setting.get("upstreams") or default if isinstance(setting, dict) else default
+    if not isinstance(given, dict):
+        raise KitError(f"{PROJECT}:llm.upstreams: no object", "use {holysheep: {preset: holysheep}}")
+    found = {}
+    for name, value in given.items():
+        entry = value if isinstance(value, dict) else {}
+        preset = str(entry.get("preset") or (name if name in PRESETS else "custom"))
+        if preset not in PRESETS:
+            raise KitError(
+                f"{PROJECT}:llm.upstreams.{name}.preset: {preset} is unknown",
+                f"use one of {', '.join(PRESETS)}",
+            )
+        found[name] = Configured(
+            name=name,
+            preset=preset,
+            base_url=str(entry.get("baseUrl") or PRESETS[preset].base_url).rstrip("/"),
+            ca_file=str(entry.get("caFile") or ""),
+        )
+    return found
+
+
+def one_of(files: StackFiles, name: str) -> Configured:
+    """Return an upstream by its name. Raises UsageError when there is none."""
+    known = configured(files)
+    if name not in known:
+        raise UsageError(f"{PROJECT}:llm.upstreams has no {name}", f"upstreams: {', '.join(known) or 'none'}")
+    return known[name]
+
+
+def obtain(upstream: Configured, *, from_stdin: bool, environ: Mapping[str, str] | None = None) -> str:
+    """Return a key from standard input, else the preset's variable, else a prompt. Raises KitError."""
+    environ = os.environ if environ is None else environ
+    known = upstream.known
+    if from_stdin:
+        key, source = sys.stdin.readline().strip(), "standard input"
+    elif environ.get(known.variable, "").strip():
+        key, source = environ[known.variable].strip(), known.variable
+    elif sys.stdin.isatty():
+        key, source = typer.prompt(f"Key of {upstream.name}", hide_input=True, err=True).strip(), "your input"
+    else:
+        key, source = "", ""
+    where = f"; a key is made at {known.register}" if known.register else ""
+    if not key:
+        raise KitError(
+            f"no key for upstream {upstream.name}: {known.variable} is not set",
+            f"set {known.variable}, or give the key on standard input with --stdin{where}",
+        )
+    if problem := key_problem(upstream.preset, key):
+        raise KitError(f"the key from {source} {problem}", f"use a key of {upstream.preset}{where}")
+    return key
+
+
+def store(pulumi: Pulumi, upstream: str, key: str) -> None:
+    """Put a key into the stack's encrypted settings; it goes there by standard input."""
+    pulumi.run("config", "set", "--secret", "--path", f"{SETTING}.{upstream}", stdin=key)
+
+
+def stored(pulumi: Pulumi) -> dict[str, str]:
+    """Return the keys by upstream, in plain text: never print them."""
+    entries = json.loads(pulumi.run("config", "--json", "--show-secrets").stdout)
+    value = (entries.get(SETTING) or {}).get("objectValue") or {}
+    return {str(name): str(key) for name, key in value.items()}
+
+
+def masked(key: str) -> str:
+    """Return a key as it may be shown: its first 8 and last 4 characters, nothing of a short one."""
+    return f"{key[:8]}...{key[-4:]}" if len(key) >= SHOWN_FROM else "********"
+
+
+def ask_models(upstream: Configured, key: str) -> list[str]:
+    """Return the names of the models that an upstream has for this key. Raises KitError."""
+    if not key:
+        raise KitError(f"{upstream.name} has no key", f"`dify-kit keys set {upstream.name}`")
+    url = f"{upstream.base_url}/models"
+    headers = {"Authorization": f"Bearer {key}"}
+    if upstream.preset == "anthropic":
+        # Its list of models is not part of what it offers in OpenAI's schema.
+        headers = {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    try:
+        with httpx.Client(verify=_trust(upstream), timeout=CHECK_SECONDS) as client:
+            answer = client.get(url, headers=headers)
+            if answer.status_code in _UNAUTHORIZED:
+                where = upstream.known.register
+                raise KitError(
+                    f"{upstream.name}: {url} refuses the key ({answer.status_code})",
+                    f"`dify-kit keys set {upstream.name}` with another one"
+                    + (f", from {where}" if where else ""),
+                )
+            answer.raise_for_status()
+            return [str(model["id"]) for model in answer.json()["data"]]
+    except httpx.HTTPStatusError as problem:
+        status = problem.response.status_code
+        raise KitError(
+            f"{upstream.name}: {url} answers {status}", "check llm.upstreams and try again"
+        ) from None
+    except httpx.HTTPError as problem:
+        raise KitError(
+            f"{upstream.name}: {url} cannot be reached: {type(problem).__name__}: {problem}",
+            "check baseUrl, caFile and this machine's way to it",
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise KitError(f"{upstream.name}: {url} answers in another schema", "is baseUrl right?") from None
+
+
+def _trust(upstream: Configured) -> bool | str:
+    if not upstream.ca_file:
+        return True
+    path = Path(upstream.ca_file).expanduser()
+    if not path.is_file():
+        raise KitError(f"llm.upstreams.{upstream.name}.caFile: {path} is no file", "name the CA's root file")
+    return str(path)

@@ -1,0 +1,197 @@
+"""What the nginx templates may know about the LLM proxy, and the file with its keys, which they may not."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import pulumi
+
+from infra import ports
+from infra.edge_limits import BusyZone, RateZone
+from infra.edge_paths import USAGE_DIRECTORY
+from infra.origins import DEFAULT_PORTS
+from infra.proxy_keys import ProxyKey
+from infra.rate_limits import MINUTE, Bucket, GroupLimits
+from infra.settings_llm import Llm, Target, Upstream
+
+# Relative to nginx.conf. njs has it from the master process, which alone could read it (mode 0400).
+SECRETS_FILE = "llm/secrets.json"
+# The roots of the image; an upstream with a CA of its own has a file of its own.
+PUBLIC_CAS = "/etc/ssl/certs/ca-certificates.crt"
+# How much of what was counted a killed container may lose.
+SAVE_SECONDS = 2
+# Caller, model and five numbers are about 1 kB: room for 4000 pairs a month.
+COUNTERS_SIZE = "4m"
+# The scope that opens the proxy to a token of OAuth.
+SCOPE = "llm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeUpstream:
+    """An upstream as nginx has it. `authority` is its Host, `ca` the file with its roots."""
+
+    name: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    ca: str
+    timeout_seconds: int
+
+    @property
+    def authority(self) -> str:
+        """The host, with its port when that is not the scheme's."""
+        return self.host if self.port == DEFAULT_PORTS[self.scheme] else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallerClass:
+    """Callers with the same limits. `key` is nginx's variable under which each of them is counted."""
+
+    number: int
+    key: str
+    rate: RateZone | None
+    busy: BusyZone | None
+    retry_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeLlm:
+    """The LLM proxy as the templates read it, as `edge.llm`. `tables` is JSON without secrets."""
+
+    upstreams: tuple[EdgeUpstream, ...]
+    classes: tuple[CallerClass, ...]
+    max_body_megabytes: int
+    tables: str
+    port: int = ports.EDGE_LLM
+    secrets_file: str = SECRETS_FILE
+    save_seconds: int = SAVE_SECONDS
+    counters_size: str = COUNTERS_SIZE
+
+
+def edge_llm(llm: Llm | None) -> EdgeLlm | None:
+    """Return what the edge needs for the LLM proxy, None without it."""
+    if llm is None:
+        return None
+    return EdgeLlm(
+        upstreams=tuple(_upstream(one) for one in llm.upstreams),
+        classes=tuple(_class(number, limits) for number, limits in enumerate(_limits(llm))),
+        max_body_megabytes=llm.max_body_megabytes,
+        tables=json.dumps(_tables(llm), indent=1),
+    )
+
+
+def public_files(llm: Llm | None) -> Mapping[str, str]:
+    """Return the roots of upstreams with a CA of their own, by their path relative to nginx.conf."""
+    return MappingProxyType({_ca_file(one): one.ca for one in llm.upstreams if one.ca} if llm else {})
+
+
+def private_files(llm: Llm | None) -> Mapping[str, pulumi.Output[str]]:
+    """Return the file that only nginx may read, by its path relative to nginx.conf."""
+    if llm is None:
+        return MappingProxyType({})
+    callers = _callers(llm)
+    keys = pulumi.Output.all(**{one.name: one.key for one in llm.upstreams})
+    return MappingProxyType({SECRETS_FILE: keys.apply(lambda found: secrets_text(found, callers))})
+
+
+def hidden_files(llm: Llm | None) -> Mapping[str, str]:
+    """Return the same file for reading: without keys, and without what is kept of callers' keys."""
+    if llm is None:
+        return MappingProxyType({})
+    keys = {one.name: f"<dify:llmKeys.{one.name}>" for one in llm.upstreams}
+    return MappingProxyType({SECRETS_FILE: secrets_text(keys, {})})
+
+
+def secrets_text(keys: Mapping[str, str], callers: Mapping[str, Any]) -> str:
+    """Return the text of the private file: upstreams' keys by name, callers by the hash of their key."""
+    return json.dumps({"keys": dict(keys), "callers": dict(callers)})
+
+
+def _upstream(one: Upstream) -> EdgeUpstream:
+    return EdgeUpstream(
+        name=one.name,
+        scheme=one.scheme,
+        host=one.host,
+        port=one.port,
+        path=one.path,
+        ca=_ca_file(one) if one.ca else PUBLIC_CAS,
+        timeout_seconds=one.timeout_seconds,
+    )
+
+
+def _ca_file(one: Upstream) -> str:
+    return f"llm/{one.name}.pem"
+
+
+def _limits(llm: Llm) -> tuple[GroupLimits, ...]:
+    """Return every set of limits that a caller may have, the stack's own first."""
+    return tuple(dict.fromkeys([llm.limits, *(_limits_of(key, llm) for key in llm.keys)]))
+
+
+def _limits_of(key: ProxyKey, llm: Llm) -> GroupLimits:
+    rate, concurrent = llm.limits.rate, llm.limits.concurrent
+    if key.requests_per_minute is not None:
+        count = key.requests_per_minute
+        rate = Bucket(requests=count, seconds=MINUTE, burst=count) if count else None
+    return GroupLimits(rate=rate, concurrent=concurrent if key.concurrent is None else key.concurrent)
+
+
+def _class(number: int, limits: GroupLimits) -> CallerClass:
+    key = f"$llm_limited_{number}"
+    bucket, most = limits.rate, limits.concurrent
+    return CallerClass(
+        number=number,
+        key=key,
+        rate=RateZone(name=f"llm_rate_{number}", key=key, rate=bucket.rate, burst=bucket.burst - 1)
+        if bucket
+        else None,
+        busy=BusyZone(name=f"llm_busy_{number}", key=key, most=most) if most else None,
+        retry_seconds=limits.retry_seconds,
+    )
+
+
+def _callers(llm: Llm) -> dict[str, Any]:
+    classes = list(_limits(llm))
+    return {
+        key.sha256: {
+            # Callers of another kind, such as OAuth clients, may have the same name.
+            "name": f"key:{key.name}",
+            "expires": key.expiry,
+            "class": classes.index(_limits_of(key, llm)),
+            "budget": llm.monthly_budget if key.budget is None else key.budget,
+            # Words, as an array that njs preloads has none of its methods.
+            "models": " ".join(key.models),
+            "internal": key.internal,
+        }
+        for key in llm.keys
+    }
+
+
+def _tables(llm: Llm) -> dict[str, Any]:
+    served = {*llm.models, *llm.embeddings}
+    return {
+        "chat": _targets(llm.models),
+        "embeddings": _targets(llm.embeddings),
+        "prices": {model: asdict(price) for model, price in llm.prices.items() if model in served},
+        # What callers get that have no key of ours.
+        "class": 0,
+        "budget": llm.monthly_budget,
+        "scope": SCOPE,
+        "internal_port": str(ports.EDGE_LLM),
+        "state": USAGE_DIRECTORY,
+        "save_seconds": SAVE_SECONDS,
+        # Other keys or callers are another configuration; this names them without telling anything.
+        "digest": _digest([one.key_digest for one in llm.upstreams], _callers(llm)),
+    }
+
+
+def _targets(models: Mapping[str, Sequence[Target]]) -> dict[str, Any]:
+    return {model: [asdict(target) for target in targets] for model, targets in models.items()}
+
+
+def _digest(keys: Sequence[str], callers: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([list(keys), callers], sort_keys=True).encode()).hexdigest()[:12]

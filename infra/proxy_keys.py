@@ -1,0 +1,128 @@
+"""Keys that the kit issues to callers of the LLM proxy. Only hashes are kept, in a file beside the stack's settings.
+
+::
+
+    <directory of the real Pulumi.<stack>.yaml>/proxy-keys.<stack>.json   0600
+
+`dify-kit keys` writes it, the program reads it.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PREFIX = "dkp_"
+# 256 bits in base64url, without padding.
+RANDOM_BYTES, RANDOM_CHARACTERS = 32, 43
+SHOWN_CHARACTERS = len(PREFIX) + 6
+VERSION = 1
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class ProxyKeyError(Exception):
+    """The file of the keys cannot be used. The message names file, key and fix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyKey:
+    """A key by its hash (SHA-256 in hex) and its first characters. Times are ISO 8601 in UTC, empty for never.
+
+    `budget` is in US dollars a month; None takes what the stack's settings say, as with `requests_per_minute` and
+    `concurrent`; 0 means none. Without `models` every served model may be used. `internal`: only on the listener
+    inside the stack's network.
+    """
+
+    name: str
+    prefix: str
+    sha256: str
+    created: str
+    expires: str = ""
+    revoked: str = ""
+    budget: float | None = None
+    requests_per_minute: int | None = None
+    concurrent: int | None = None
+    models: tuple[str, ...] = ()
+    internal: bool = False
+
+    @property
+    def expiry(self) -> int:
+        """Seconds of the epoch after which it is refused; 0 for never."""
+        return int(datetime.fromisoformat(self.expires).timestamp()) if self.expires else 0
+
+    def valid_at(self, moment: datetime) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return not self.revoked and (not self.expires or datetime.fromisoformat(self.expires) > moment)
+
+
+def issue(name: str, now: datetime, **options: Any) -> tuple[str, ProxyKey]:  # noqa: ANN401  # ProxyKey's own fields
+    """Return a new secret, to be shown once, and what is kept of it."""
+    secret = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+    return secret, ProxyKey(
+        name=name,
+        prefix=secret[:SHOWN_CHARACTERS],
+        sha256=hashlib.sha256(secret.encode()).hexdigest(),
+        created=timestamp(now),
+        **options,
+    )
+
+
+def timestamp(moment: datetime) -> str:
+    """Spell a moment as the file has it."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def revoked(keys: Sequence[ProxyKey], name: str, now: datetime) -> tuple[ProxyKey, ...]:
+    """Return the keys with those of `name` revoked. They stay in the file, for the record."""
+    return tuple(
+        replace(key, revoked=timestamp(now)) if key.name == name and not key.revoked else key for key in keys
+    )
+
+
+def file_of(settings_file: Path, stack: str) -> Path:
+    """Return where the keys of a stack lie, by its settings file or a link to it."""
+    return settings_file.resolve().with_name(f"proxy-keys.{stack}.json")
+
+
+def read(path: Path) -> tuple[ProxyKey, ...]:
+    """Return the keys of a file; none when there is no file. Raises ProxyKeyError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as problem:
+        raise ProxyKeyError(
+            f"{path} cannot be read ({problem}); restore it from your backup, or delete it"
+        ) from None
+    if not isinstance(document, dict) or document.get("version") != VERSION:
+        raise ProxyKeyError(f"{path} is of another kit; use the kit that wrote it, or delete it")
+    keys = tuple(_key(entry, path) for entry in document.get("keys", ()))
+    live = [key.name for key in keys if not key.revoked]
+    if double := sorted({name for name in live if live.count(name) > 1}):
+        raise ProxyKeyError(
+            f"{path}: two keys that are not revoked are named {double[0]}; delete one of them"
+        )
+    return keys
+
+
+def text_of(keys: Sequence[ProxyKey]) -> str:
+    """Return the text of a file with these keys."""
+    return json.dumps({"version": VERSION, "keys": [asdict(key) for key in keys]}, indent=2) + "\n"
+
+
+def _key(entry: Any, path: Path) -> ProxyKey:  # noqa: ANN401  # whatever the file holds
+    try:
+        key = ProxyKey(**{**entry, "models": tuple(entry.get("models") or ())})
+        times = [datetime.fromisoformat(one) for one in (key.created, key.expires, key.revoked) if one]
+        sound = NAME.fullmatch(key.name) and _HASH.fullmatch(key.sha256) and all(one.tzinfo for one in times)
+    except (TypeError, ValueError, AttributeError):
+        sound = None
+    if not sound:
+        raise ProxyKeyError(f"{path} has a damaged entry; restore the file, or delete the entry")
+    return key

@@ -1,0 +1,201 @@
+"""An edge with the LLM proxy, and stand-ins for its upstreams behind it, over TLS."""
+
+import dataclasses
+import json
+import secrets
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from infra import edge_llm, ports, proxy_keys
+from infra.edge_context import EdgeContext, edge_context
+from infra.edge_paths import (
+    AFTER_RELOAD_SECONDS,
+    DRAIN_MARK,
+    DRAIN_SECONDS,
+    EDGE_DIRECTORY,
+    USAGE_DIRECTORY,
+)
+from infra.proxy_keys import ProxyKey
+from infra.rate_limits import GroupLimits
+from infra.releases import RELEASES
+from infra.settings import Settings
+from infra.settings_oauth import OAuth, Tenant
+from tests.certificates import issue
+from tests.integration.edge import llm_upstream
+from tests.integration.edge.container import ALLOWED, Edge, image_of
+from tests.unit.configuration import resolved, settings
+
+PORTS: Mapping[str, int] = MappingProxyType(
+    {"first": 8443, "second": 8444, "misnamed": 8445, "untrusted": 8446, "refused": 8447}
+)
+MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "gpt-4.1": ["first", "second"],
+        "claude-sonnet-4.5": ["first"],
+        "gemini-2.5-flash": ["refused", "misnamed", "untrusted", "second:flash"],
+        "only-misnamed": ["misnamed"],
+        "only-untrusted": ["untrusted"],
+        "only-refused": ["refused"],
+        "only-second": ["second"],
+    }
+)
+TIMEOUT_SECONDS = 2
+# The second upstream takes this one too.
+NEXT_KEY = "sk-next-0123456789-0123456789"
+PRICE = {"input": 1000.0, "output": 2000.0}
+
+
+def settings_of_oauth() -> OAuth:
+    """Return what makes tokens count: one tenant."""
+    return OAuth(
+        issuer="https://dify.test",
+        audience="https://dify.test",
+        token_seconds=3600,
+        tenants=(Tenant(name="acme", app="app-of-acme", limits=GroupLimits()),),
+        clients={},
+        issuers=(),
+    )
+
+
+class LlmEdge(Edge):
+    """The edge. `keys` are the secrets of callers by name, `upstream_keys` those of upstreams."""
+
+    def __init__(self, directory: Path) -> None:
+        self.upstream_keys = {name: f"sk-{name}-{secrets.token_urlsafe(30)}" for name in PORTS}
+        self.callers: list[ProxyKey] = []
+        self.keys: dict[str, str] = {}
+        now = datetime.now(UTC)
+        self.issue("alice", now)
+        self.issue("bob", now, requests_per_minute=3, concurrent=2)
+        self.issue("carol", now, budget=0.05)
+        self.issue("dave", now, models=("claude-sonnet-4.5",))
+        self.issue("erin", now - timedelta(days=2), expires=proxy_keys.timestamp(now - timedelta(days=1)))
+        self.issue("frank", now, concurrent=1)
+        self.issue("grace", now, requests_per_minute=0, concurrent=0)
+        self.issue("dify", now, internal=True)
+        self.authority = issue(ca=True, name="test CA")
+        super().__init__(
+            directory,
+            {},
+            change=self._context,
+            published=(ports.EDGE_HTTP, ports.EDGE_LLM),
+        )
+
+    def issue(self, name: str, now: datetime, **options: Any) -> None:
+        """Issue a key to a caller."""
+        self.keys[name], kept = proxy_keys.issue(name, now, **options)
+        self.callers.append(kept)
+
+    def _context(self, _: EdgeContext) -> EdgeContext:
+        ca = self.directory / "ca.pem"
+        ca.write_text(self.authority.pem, encoding="ascii")
+        upstreams = {
+            name: {
+                "baseUrl": f"https://{name}.test:{port}/v1",
+                "caFile": str(ca),
+                "timeoutSeconds": TIMEOUT_SECONDS,
+            }
+            for name, port in PORTS.items()
+        }
+        plain = {
+            "cors": {"llm": [ALLOWED]},
+            "llm": {
+                "enabled": True,
+                "upstreams": upstreams,
+                "models": dict(MODELS),
+                "embeddings": {"text-embedding-3-small": ["first"]},
+                "maxBodyMegabytes": 1,
+                "limits": {"requests": 1000, "seconds": 1, "burst": 0, "concurrent": 100},
+                "prices": dict.fromkeys(MODELS, PRICE),
+            },
+        }
+        found = settings(plain, {"llmKeys": json.dumps(self.upstream_keys)})
+        assert found.llm is not None
+        self.settings: Settings = dataclasses.replace(
+            found, oauth=settings_of_oauth(), llm=dataclasses.replace(found.llm, keys=tuple(self.callers))
+        )
+        return edge_context(self.settings, RELEASES[found.release])
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write the configuration with what the templates do not know."""
+        private = resolved(edge_llm.private_files(self.settings.llm))
+        more = {**private, **edge_llm.public_files(self.settings.llm)}
+        usage = self.directory / "usage"
+        usage.mkdir(exist_ok=True)
+        (self.directory / USAGE_DIRECTORY.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        super().write({**files, **{f"{EDGE_DIRECTORY}/{path}": text for path, text in more.items()}})
+        usage.chmod(0o777)
+
+    def volumes(self) -> dict[str, dict[str, str]]:
+        """Return what nginx's container mounts, a place for its counters among it."""
+        return {**super().volumes(), str(self.directory / "usage"): {"bind": USAGE_DIRECTORY, "mode": "rw"}}
+
+    def start_upstream(self) -> Any:
+        """Start Dify's stand-in, and the upstreams of the LLM proxy."""
+        stranger = issue(ca=True, name="another CA")
+        made = {
+            "first": issue(["first.test"], issuer=self.authority),
+            "second": issue(["second.test"], issuer=self.authority),
+            "misnamed": issue(["other.test"], issuer=self.authority),
+            "untrusted": issue(["untrusted.test"], issuer=stranger),
+        }
+        place = self.directory / "upstreams"
+        place.mkdir()
+        place.chmod(0o755)
+        told = []
+        for name, pair in made.items():
+            for suffix, text in (("pem", pair.pem), ("key", pair.key_pem)):
+                (place / f"{name}.{suffix}").write_text(text, encoding="ascii")
+            told.append(
+                {
+                    "name": name,
+                    "port": PORTS[name],
+                    "secrets": [self.upstream_keys[name], *([NEXT_KEY] if name == "second" else [])],
+                    "certificate": f"/upstreams/{name}.pem",
+                    "key": f"/upstreams/{name}.key",
+                }
+            )
+        program = Path(llm_upstream.__file__).read_text(encoding="utf-8")
+        container = self.client.containers.create(
+            image_of("api"),
+            entrypoint=["python3", "-c", program],
+            command=[json.dumps({"verifier": ports.GATEWAY_INTERNAL, "upstreams": told})],
+            network_mode="none",
+            volumes={str(place): {"bind": "/upstreams", "mode": "ro"}},
+        )
+        self.things.append(container)
+        self.client.networks.get("none").disconnect(container)
+        self.network.connect(container, aliases=["gateway", *(f"{name}.test" for name in PORTS)])
+        container.start()
+        return super().start_upstream()
+
+    def change_key(self, upstream: str, key: str) -> None:
+        """Give nginx another key of an upstream, as a change of the configuration goes live."""
+        path = self.directory / EDGE_DIRECTORY.lstrip("/") / edge_llm.SECRETS_FILE
+        told = json.loads(path.read_text(encoding="utf-8"))
+        told["keys"][upstream] = key
+        path.write_text(json.dumps(told), encoding="utf-8")
+        script = (
+            f"touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}; "
+            f"nginx -e stderr -s reload -c {EDGE_DIRECTORY}/nginx.conf; sleep {AFTER_RELOAD_SECONDS}; rm {DRAIN_MARK}"
+        )
+        self.inside("sh", "-c", script)
+
+    def inside(self, *command: str) -> str:
+        """Return what a command in nginx's container prints."""
+        done = subprocess.run(
+            ["docker", "exec", self.nginx.id, *command],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return done.stdout + done.stderr
+
+    def status(self, path: str) -> str:
+        """Return what nginx tells inside its container."""
+        return self.inside("curl", "-fsS", "--max-time", "5", f"http://127.0.0.1:{ports.EDGE_STATUS}{path}")

@@ -1,0 +1,642 @@
+"""The LLM proxy with OpenAI's own client, against stand-ins of upstreams over TLS."""
+
+import base64
+import hashlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from infra import ports
+from infra.proxy_keys import PREFIX
+from tests.integration.edge.container import ALLOWED
+from tests.integration.edge.llm import NEXT_KEY, TIMEOUT_SECONDS, LlmEdge
+from tests.integration.load import steady_load
+
+ASKED: Any = [{"role": "user", "content": "Hello"}]
+TEXT = "The quick brown 狐 jumps"
+CHAT = "/llm/v1/chat/completions"
+# Counting comes after the answer.
+COUNT_SECONDS = 5
+
+
+@pytest.fixture(scope="module")
+def llm(open_directory: Callable[[], Path]) -> Iterator[LlmEdge]:
+    """One edge with the LLM proxy, for all tests of this file."""
+    one = LlmEdge(open_directory())
+    try:
+        yield one
+    finally:
+        one.remove()
+
+
+def client(llm: LlmEdge, caller: str = "alice", **options: Any) -> OpenAI:
+    given: dict[str, Any] = {"api_key": llm.keys[caller], "base_url": f"{llm.url}/llm/v1"}
+    return OpenAI(**({"max_retries": 0, "timeout": 15} | given | options))
+
+
+def post(
+    llm: LlmEdge, body: object, *, caller: str = "alice", path: str = CHAT, **more: Any
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {llm.keys[caller]}"} | more.pop("headers", {})
+    return llm.http.post(path, json=body, headers=headers, **more)
+
+
+def body(model: str = "claude-sonnet-4.5", fault: str = "", **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": ASKED, "user": fault, **more}
+
+
+def used(llm: LlmEdge, caller: str) -> dict[str, Any]:
+    """Return what a caller used this month: model -> numbers."""
+    months = list(json.loads(llm.status("/usage"))["months"].values())
+    return dict(months[-1].get(f"key:{caller}", {})) if months else {}
+
+
+def numbers(llm: LlmEdge, caller: str, model: str) -> dict[str, float]:
+    nothing = dict.fromkeys(("requests", "tokens_in", "tokens_out", "cost", "estimated"), 0.0)
+    return {**nothing, **used(llm, caller).get(model, {})}
+
+
+def counted(llm: LlmEdge, model: str, before: dict[str, float], caller: str = "alice") -> dict[str, float]:
+    """Wait until one more request is counted and return what came on top."""
+    deadline = time.monotonic() + COUNT_SECONDS
+    while time.monotonic() < deadline:
+        now = numbers(llm, caller, model)
+        if now["requests"] > before["requests"]:
+            return {name: now[name] - before[name] for name in before if name != "failed"}
+        time.sleep(0.05)
+    raise AssertionError(f"nothing was counted within {COUNT_SECONDS} s: {before}")
+
+
+def test_models_are_those_of_the_allow_list(llm: LlmEdge) -> None:
+    names = {model.id for model in client(llm).models.list()}
+
+    assert {"gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash", "text-embedding-3-small"} <= names
+    assert client(llm).models.retrieve("gpt-4.1").id == "gpt-4.1"
+    with pytest.raises(openai.NotFoundError):
+        client(llm).models.retrieve("gpt-2")
+    assert [model.id for model in client(llm, "dave").models.list()] == ["claude-sonnet-4.5"]
+
+
+def test_chat(llm: LlmEdge) -> None:
+    before = numbers(llm, "alice", "gpt-4.1")
+
+    answer = client(llm).chat.completions.create(model="gpt-4.1", messages=ASKED)
+
+    assert answer.choices[0].message.content == TEXT
+    assert answer.id == "chat-first"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 18
+    told = counted(llm, "gpt-4.1", before)
+    assert told.pop("cost") == pytest.approx(0.025)
+    assert told == {"requests": 1, "tokens_in": 11, "tokens_out": 7, "estimated": 0}
+
+
+def test_short_form(llm: LlmEdge) -> None:
+    answer = post(llm, body(), path="/api/chat")
+
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == TEXT
+
+
+def test_tools_go_through(llm: LlmEdge) -> None:
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    answer = client(llm).chat.completions.create(model="claude-sonnet-4.5", messages=ASKED, tools=[tool])
+
+    calls: Any = answer.choices[0].message.tool_calls
+    assert (calls[0].function.name, json.loads(calls[0].function.arguments)) == ("weather", {"city": "Ulm"})
+
+
+def test_embeddings(llm: LlmEdge) -> None:
+    before = numbers(llm, "alice", "text-embedding-3-small")
+
+    answer = client(llm).embeddings.create(model="text-embedding-3-small", input="x", encoding_format="float")
+
+    assert len(answer.data[0].embedding) == 1536
+    told = counted(llm, "text-embedding-3-small", before)
+    assert (told["tokens_in"], told["tokens_out"], told["estimated"]) == (5, 0, 0)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_stream_shows_usage_only_to_those_who_ask(llm: LlmEdge, asks: bool) -> None:
+    before = numbers(llm, "alice", "claude-sonnet-4.5")
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asks else {}
+
+    chunks = list(
+        client(llm).chat.completions.create(model="claude-sonnet-4.5", messages=ASKED, stream=True, **options)
+    )
+
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == TEXT
+    assert [bool(c.usage) for c in chunks].count(True) == (1 if asks else 0)
+    assert [bool(c.choices) for c in chunks].count(False) == (1 if asks else 0)
+    assert counted(llm, "claude-sonnet-4.5", before)["tokens_out"] == 5
+
+
+def test_a_stream_of_a_caller_who_did_not_ask_does_not_mention_usage(llm: LlmEdge) -> None:
+    for options in ({}, {"stream_options": None}, {"stream_options": {"include_usage": False}}):
+        answer = post(llm, body(stream=True, **options))
+
+        assert answer.status_code == 200
+        assert "usage" not in answer.text
+        assert answer.text.endswith("data: [DONE]\n\n")
+
+
+def test_stream_arrives_as_it_is_made(llm: LlmEdge) -> None:
+    began = time.monotonic()
+    with llm.http.stream(
+        "POST",
+        CHAT,
+        json=body(fault="first=slow", stream=True),
+        headers={"Authorization": f"Bearer {llm.keys['alice']}"},
+    ) as answer:
+        events = (line for line in answer.iter_lines() if line.startswith("data: {"))
+        times = [time.monotonic() - began for _ in events]
+
+    assert times[0] < 0.4
+    assert times[-1] > 2
+
+
+def test_caller_stays_unknown_to_the_upstream(llm: LlmEdge) -> None:
+    given = {"Cookie": "session=1", "X-Forwarded-For": "192.0.2.9", "X-Secret": "mine", "Origin": ALLOWED}
+
+    answer = post(llm, body(fault="first=echo"), headers=given)
+
+    seen = json.loads(answer.json()["choices"][0]["message"]["content"])
+    assert seen["path"] == "/v1/chat/completions"
+    sent = ["accept", "content-length", "content-type", "host", "user-agent", "x-request-id"]
+    assert sorted(seen["headers"]) == sent
+    assert seen["headers"]["host"] == "first.test:8443"
+    assert PREFIX not in json.dumps(seen)
+
+
+def test_upstreams_headers_stay_behind(llm: LlmEdge) -> None:
+    answer = post(llm, body(), headers={"Origin": ALLOWED})
+
+    assert not {"x-echo", "set-cookie", "openai-organization", "x-accel-redirect"} & set(answer.headers)
+    assert answer.headers["Access-Control-Allow-Origin"] == ALLOWED
+    assert (
+        "Access-Control-Allow-Origin"
+        not in post(llm, body(), headers={"Origin": "https://evil.example"}).headers
+    )
+
+
+def test_preflight_needs_no_key(llm: LlmEdge) -> None:
+    asked = {"Origin": ALLOWED, "Access-Control-Request-Method": "POST"}
+
+    answer = llm.http.options(CHAT, headers=asked)
+
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, ALLOWED)
+
+
+# --- nobody gets in without a key --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", [CHAT, "/llm/v1/embeddings", "/llm/v1/models", "/llm/v1/models/gpt-4.1", "/api/chat"]
+)
+@pytest.mark.parametrize(
+    "credential",
+    [
+        "",
+        "Bearer",
+        "Bearer app-1234567890abcdef",
+        f"Bearer {PREFIX}{'a' * 43}",
+        "Basic eDp5",
+        f"Bearer {PREFIX}",
+    ],
+)
+def test_no_way_in_without_a_key(llm: LlmEdge, path: str, credential: str) -> None:
+    headers = {"Authorization": credential} if credential else {}
+
+    for method in ("GET", "POST"):
+        answer = llm.http.request(method, path, json=body(), headers=headers)
+
+        assert answer.status_code == 401
+        assert answer.json()["error"]["type"] == "authentication_error"
+        assert "Bearer" in answer.headers["WWW-Authenticate"]
+
+
+def test_inner_locations_cannot_be_asked_for(llm: LlmEdge) -> None:
+    for path in ("/_llm_caller", "/llm/", "/llm/v1/other", "/llm/v1/../v1/models"):
+        assert post(llm, body(), path=path).status_code in {404, 405}
+
+
+def test_expired_key_is_refused(llm: LlmEdge) -> None:
+    with pytest.raises(openai.AuthenticationError):
+        client(llm, "erin").models.list()
+
+
+def test_internal_key_works_on_the_internal_listener_only(llm: LlmEdge) -> None:
+    inner = f"http://localhost:{llm.port(ports.EDGE_LLM)}/llm/v1"
+
+    with pytest.raises(openai.PermissionDeniedError):
+        client(llm, "dify").models.list()
+    answer = client(llm, "dify", base_url=inner).chat.completions.create(model="gpt-4.1", messages=ASKED)
+    assert answer.choices[0].message.content == TEXT
+    with pytest.raises(openai.AuthenticationError):
+        client(llm, base_url=inner, api_key="nothing").models.list()
+
+
+def test_a_key_may_be_for_some_models(llm: LlmEdge) -> None:
+    assert client(llm, "dave").chat.completions.create(model="claude-sonnet-4.5", messages=ASKED).choices
+    with pytest.raises(openai.PermissionDeniedError) as refused:
+        client(llm, "dave").chat.completions.create(model="gpt-4.1", messages=ASKED)
+    assert refused.value.code == "model_not_allowed"
+
+
+# --- tokens of OAuth ---------------------------------------------------------------------------------------------
+
+
+def token(verdict: str = "200", scopes: str = "chat llm", sub: str = "app1") -> str:
+    told = json.dumps({"Sub": sub, "Tenant": "acme", "Scopes": scopes, "nonce": secrets.token_hex(4)})
+    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(told.encode()).decode().rstrip('=')}.{verdict}"
+
+
+def test_a_token_with_the_scope_opens_the_proxy(llm: LlmEdge) -> None:
+    one = token()
+    for _ in range(2):
+        answer = client(llm, api_key=one).chat.completions.create(model="gpt-4.1", messages=ASKED)
+        assert answer.choices[0].message.content == TEXT
+
+    (month,) = json.loads(llm.status("/usage"))["months"].values()
+    assert month["client:acme/app1"]["gpt-4.1"]["requests"] >= 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("one", "status"),
+    [
+        (token("401"), 401),
+        (token(scopes="chat files"), 403),
+        (token(scopes="llmx xllm"), 403),
+        (token(scopes=""), 403),
+        (token("503"), 503),
+        (token("500"), 503),
+        (token("hang"), 503),
+        ("a.b.c.d", 401),
+        ("..", 401),
+    ],
+    ids=[
+        "refused",
+        "other scopes",
+        "like the scope",
+        "no scope",
+        "busy",
+        "broken",
+        "hangs",
+        "four parts",
+        "empty",
+    ],
+)
+def test_tokens_that_open_nothing(llm: LlmEdge, method: str, one: str, status: int) -> None:
+    path = CHAT if method == "POST" else "/llm/v1/models"
+    for _ in range(2):
+        answer = llm.http.request(method, path, json=body(), headers={"Authorization": f"Bearer {one}"})
+
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"]
+        assert len(answer.headers.get_list("WWW-Authenticate")) == (1 if status == 401 else 0)
+        assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
+
+
+def test_a_subject_may_have_any_name(llm: LlmEdge) -> None:
+    assert (
+        llm.http.get(
+            "/llm/v1/models", headers={"Authorization": f"Bearer {token(sub='x y{}' + chr(34) + 'z' * 200)}"}
+        ).status_code
+        == 200
+    )
+    answer = client(llm, api_key=token(sub='q"; drop')).chat.completions.create(
+        model="gpt-4.1", messages=ASKED
+    )
+    assert answer.choices
+
+    deadline = time.monotonic() + COUNT_SECONDS
+    while "client:" + hashlib.sha256(b'acme/q"; drop').hexdigest()[:32] not in llm.status("/usage"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"{", "invalid_json"),
+        (b"[]", "invalid_json"),
+        (b"null", "invalid_json"),
+        (b'"x"', "invalid_json"),
+        (b"\xff\xfe{}", "invalid_json"),
+        (b"{}", "model_required"),
+        (b'{"model": 1}', "model_required"),
+        (b'{"model": "gpt-2"}', "model_not_found"),
+        (b'{"model": "__proto__"}', "model_not_found"),
+        (b'{"model": "constructor"}', "model_not_found"),
+        (b'{"model": "text-embedding-3-small"}', "model_not_found"),
+    ],
+)
+def test_what_cannot_be_understood(llm: LlmEdge, sent: bytes, code: str) -> None:
+    answer = llm.http.post(CHAT, content=sent, headers={"Authorization": f"Bearer {llm.keys['alice']}"})
+
+    assert answer.status_code == (404 if code == "model_not_found" else 400)
+    assert answer.json()["error"]["code"] == code
+
+
+def test_a_large_body_is_refused_and_a_smaller_one_passes(llm: LlmEdge) -> None:
+    def sized(length: int) -> httpx.Response:
+        return post(llm, {"model": "gpt-4.1", "messages": [{"role": "user", "content": "x" * length}]})
+
+    assert sized(900_000).status_code == 200
+    assert (sized(1_100_000).status_code, sized(1_100_000).json()["error"]["code"]) == (
+        413,
+        "request_too_large",
+    )
+
+
+# --- upstreams fail ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "503", "529", "hang"])
+def test_the_next_upstream_takes_over(llm: LlmEdge, fault: str) -> None:
+    for stream in (False, True):
+        answer = post(llm, body("gpt-4.1", f"first={fault}", stream=stream))
+
+        assert answer.status_code == 200
+        assert "chat-second" in answer.text
+
+
+def test_unreachable_and_untrusted_upstreams_are_passed_over(llm: LlmEdge) -> None:
+    answer = post(llm, body("gemini-2.5-flash", "second=echo"))
+
+    seen = json.loads(answer.json()["choices"][0]["message"]["content"])
+    assert seen["headers"]["host"] == "second.test:8444"
+    assert seen["body"]["model"] == "flash"
+
+
+@pytest.mark.parametrize("fault", ["400", "404", "422"])
+def test_the_callers_own_errors_are_not_tried_elsewhere(llm: LlmEdge, fault: str) -> None:
+    answer = post(llm, body("gpt-4.1", f"first={fault}"))
+
+    assert (answer.status_code, answer.json()["error"]["message"]) == (int(fault), f"first says {fault}")
+
+
+@pytest.mark.parametrize(
+    ("model", "fault", "status", "code"),
+    [
+        ("claude-sonnet-4.5", "first=500", 500, "as_asked"),
+        ("claude-sonnet-4.5", "first=401", 502, "upstream_denied"),
+        ("claude-sonnet-4.5", "first=403", 502, "upstream_denied"),
+        ("claude-sonnet-4.5", "first=502", 502, "upstream_failed"),
+        ("claude-sonnet-4.5", "first=503", 503, "upstream_unavailable"),
+        ("claude-sonnet-4.5", "first=hang", 504, "upstream_timeout"),
+        ("claude-sonnet-4.5", "first=html", 404, "upstream_error"),
+        ("only-refused", "", 502, "upstream_failed"),
+        ("only-misnamed", "", 502, "upstream_failed"),
+        ("only-untrusted", "", 502, "upstream_failed"),
+    ],
+)
+def test_the_last_ones_failure_is_told(llm: LlmEdge, model: str, fault: str, status: int, code: str) -> None:
+    began = time.monotonic()
+
+    answer = post(llm, body(model, fault))
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert time.monotonic() - began < TIMEOUT_SECONDS + 3
+    assert "first.test" not in answer.text
+
+
+def test_the_last_ones_429_says_when_to_come_again(llm: LlmEdge) -> None:
+    answer = post(llm, body(fault="first=429"))
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+    both = post(llm, body("gpt-4.1", "first=429,second=429"))
+    assert both.json()["error"]["message"] == "second says 429"
+
+
+def test_client_retries_what_may_be_retried(llm: LlmEdge) -> None:
+    before = llm.nginx.logs().count(b'"agent":"OpenAI/')
+    with pytest.raises(openai.InternalServerError):
+        client(llm, max_retries=1).chat.completions.create(model="only-refused", messages=ASKED)
+
+    deadline = time.monotonic() + COUNT_SECONDS
+    while llm.nginx.logs().count(b'"agent":"OpenAI/') < before + 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert llm.nginx.logs().count(b'"agent":"OpenAI/') == before + 2
+
+
+def test_a_cut_stream_ends_and_is_charged_by_estimate(llm: LlmEdge) -> None:
+    before = numbers(llm, "alice", "claude-sonnet-4.5")
+    request = llm.http.build_request(
+        "POST",
+        CHAT,
+        json=body(fault="first=cut", stream=True),
+        headers={"Authorization": f"Bearer {llm.keys['alice']}"},
+    )
+    pieces = llm.http.send(request, stream=True).iter_raw()
+
+    received: list[bytes] = []
+    with pytest.raises(httpx.RemoteProtocolError):
+        received.extend(pieces)
+    assert b"brown" in b"".join(received)
+    told = counted(llm, "claude-sonnet-4.5", before)
+    assert told["estimated"] == 1
+    assert told["tokens_out"] >= 3
+    assert told["tokens_in"] > 0
+
+
+@pytest.mark.parametrize(("fault", "least"), [("slow", 2), ("batch", 500)])
+def test_a_caller_who_leaves_pays_for_what_was_sent(llm: LlmEdge, fault: str, least: int) -> None:
+    before = numbers(llm, "alice", "claude-sonnet-4.5")
+    with llm.http.stream(
+        "POST",
+        CHAT,
+        json=body(fault=f"first={fault}", stream=True),
+        headers={"Authorization": f"Bearer {llm.keys['alice']}"},
+    ) as answer:
+        lines = answer.iter_lines()
+        while not next(lines).startswith("data: {"):
+            pass
+        if fault == "slow":
+            while not next(lines).startswith("data: {"):
+                pass
+
+    told = counted(llm, "claude-sonnet-4.5", before)
+    assert told["estimated"] == 1
+    assert least <= told["tokens_out"] < 3 * least + 5
+
+
+def test_an_answer_without_usage_is_estimated(llm: LlmEdge) -> None:
+    for stream in (False, True):
+        before = numbers(llm, "alice", "claude-sonnet-4.5")
+        assert post(llm, body(fault="first=silent", stream=stream)).status_code == 200
+        told = counted(llm, "claude-sonnet-4.5", before)
+        assert told["estimated"] == 1
+        assert told["tokens_out"] > 3
+
+
+def test_malformed_stream_passes_and_ends(llm: LlmEdge) -> None:
+    answer = post(llm, body(fault="first=malformed", stream=True))
+
+    assert answer.text == "data: {not json\n\nnonsense without end"
+
+
+def test_a_huge_answer_takes_no_memory_and_blocks_nobody(llm: LlmEdge) -> None:
+    received = 0
+    done = threading.Event()
+
+    def others() -> list[float]:
+        times = []
+        while not done.is_set():
+            began = time.monotonic()
+            assert post(llm, body("gpt-4.1")).status_code == 200
+            times.append(time.monotonic() - began)
+        return times
+
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(others)
+        with llm.http.stream(
+            "POST",
+            CHAT,
+            json=body(fault="first=huge"),
+            headers={"Authorization": f"Bearer {llm.keys['alice']}"},
+        ) as answer:
+            for piece in answer.iter_raw():
+                received += len(piece)
+                # The rest would tell nothing more.
+                if received > 100_000_000:
+                    break
+        done.set()
+        times = beside.result()
+
+    assert max(times) < 3
+    memory = llm.nginx.stats(stream=False)["memory_stats"]["usage"]
+    assert memory < 300_000_000
+
+
+# --- limits and budgets ------------------------------------------------------------------------------------------
+
+
+def test_a_callers_own_limit(llm: LlmEdge) -> None:
+    answers = [
+        llm.http.get("/llm/v1/models", headers={"Authorization": f"Bearer {llm.keys['bob']}"})
+        for _ in range(5)
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
+    assert answers[-1].headers["Retry-After"] == "20"
+    client(llm).models.list()
+
+
+def test_streams_count_until_they_end(llm: LlmEdge) -> None:
+    headers = {"Authorization": f"Bearer {llm.keys['frank']}"}
+    asked = body(fault="first=slow", stream=True)
+    with llm.http.stream("POST", CHAT, json=asked, headers=headers) as answer:
+        lines = answer.iter_lines()
+        assert next(lines)
+        refused = post(llm, body(), caller="frank")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
+        assert post(llm, body()).status_code == 200
+
+    deadline = time.monotonic() + COUNT_SECONDS
+    while post(llm, body(), caller="frank").status_code != 200:
+        assert time.monotonic() < deadline, "a caller who left is still counted"
+        time.sleep(0.1)
+
+
+def test_a_spent_budget_is_refused_for_good(llm: LlmEdge) -> None:
+    carol = client(llm, "carol", max_retries=2)
+    for _ in range(2):
+        before = numbers(llm, "carol", "gpt-4.1")
+        carol.chat.completions.create(model="gpt-4.1", messages=ASKED)
+        assert counted(llm, "gpt-4.1", before, "carol")["cost"] == pytest.approx(0.025)
+
+    with pytest.raises(openai.RateLimitError) as refused:
+        carol.chat.completions.create(model="gpt-4.1", messages=ASKED)
+    assert refused.value.code == "budget_exceeded"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert "Retry-After" not in refused.value.response.headers
+
+
+# --- what is kept, and what is nowhere ---------------------------------------------------------------------------
+
+
+def test_metrics_are_prometheus(llm: LlmEdge) -> None:
+    post(llm, body())
+    lines = llm.status("/metrics").splitlines()
+
+    series = [line for line in lines if line and not line.startswith("#")]
+    assert any(line.startswith('dify_kit_llm_requests_total{caller="key:alice",model="') for line in series)
+    assert all(float(line.rsplit(" ", 1)[1]) >= 0 for line in series)
+    assert llm.http.get("/metrics").headers.get("content-type", "").startswith("text/plain") is False
+
+
+def test_a_key_is_changed_under_load_without_a_lost_request(llm: LlmEdge) -> None:
+    def which() -> str:
+        return str(post(llm, body("only-second", "second=which")).json()["choices"][0]["message"]["content"])
+
+    assert which() == "0"
+    headers = {"Authorization": f"Bearer {llm.keys['grace']}", "Content-Type": "application/json"}
+    with (
+        steady_load(
+            f"{llm.url}{CHAT}", seconds=7, headers=headers, body=json.dumps(body("only-second"))
+        ) as load,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stream = pool.submit(post, llm, body("only-second", "second=slow", stream=True))
+        time.sleep(1)
+        llm.change_key("second", NEXT_KEY)
+        assert which() == "1"
+        assert stream.result().text.endswith("data: [DONE]\n\n")
+
+    assert set(load.statuses) == {200}
+    assert load.total > 100
+    assert load.lost == {}
+
+
+def test_counters_outlive_the_container(llm: LlmEdge) -> None:
+    before = used(llm, "alice")
+    time.sleep(2.5)
+    llm.nginx.kill()
+    llm.nginx.start()
+    llm.port_number = llm.port()
+    llm.http.close()
+    llm.http = httpx.Client(base_url=llm.url, timeout=20)
+    llm.wait()
+
+    assert used(llm, "alice") == before
+    with pytest.raises(openai.RateLimitError):
+        client(llm, "carol").chat.completions.create(model="gpt-4.1", messages=ASKED)
+
+
+def test_keys_are_nowhere(llm: LlmEdge) -> None:
+    told = [
+        post(llm, body(fault=f"first={fault}", stream=stream)).text
+        for fault in ("leak", "401", "echo", "500", "html")
+        for stream in (False, True)
+    ]
+    time.sleep(1.5)
+    places = {
+        "answers": "\n".join(told),
+        "logs": llm.nginx.logs().decode(),
+        "nginx -T": llm.inside("nginx", "-e", "stderr", "-T", "-c", "/etc/dify-kit/nginx/nginx.conf"),
+        "inspect": json.dumps(llm.client.api.inspect_container(llm.nginx.id)),
+        "processes": llm.inside("sh", "-c", "cat /proc/*/cmdline /proc/*/environ 2>/dev/null; true"),
+        "status": llm.status("/usage") + llm.status("/metrics") + llm.status("/revision"),
+        "counters": llm.inside("sh", "-c", "cat /etc/dify-kit/nginx/usage/*"),
+    }
+
+    assert "********" in places["answers"]
+    for place, text in places.items():
+        assert text
+        for secret in (NEXT_KEY, *llm.upstream_keys.values(), *llm.keys.values()):
+            assert secret not in text, place

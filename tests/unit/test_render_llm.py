@@ -1,0 +1,210 @@
+"""The LLM proxy's part of nginx's files, parsed."""
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import edge_llm, nginx_check, proxy_keys
+from infra.edge_context import EdgeContext, edge_context
+from infra.edge_paths import EDGE_DIRECTORY
+from infra.releases import RELEASES
+from infra.render import edge_configuration, edge_files
+from infra.settings import Settings
+from tests.integration.edge.llm import settings_of_oauth
+from tests.unit.configuration import resolved, settings
+from tests.unit.test_render import Directive, locations, parsed, walk, written
+
+KEYS = {"holysheep": "hs-" + "k" * 40, "backup": "sk-" + "b" * 40}
+LLM: dict[str, Any] = {
+    "enabled": True,
+    "upstreams": {"holysheep": {}, "backup": {"preset": "openai", "timeoutSeconds": 7}},
+    "models": {"gpt-4.1": ["holysheep", "backup:other"]},
+    "embeddings": {"text-embedding-3-small": ["backup"]},
+}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def stack(*callers: proxy_keys.ProxyKey, keys: dict[str, str] | None = None, **plain: Any) -> Settings:
+    found = settings({"llm": LLM, **plain}, {"llmKeys": json.dumps(keys or KEYS)})
+    assert found.llm is not None
+    return dataclasses.replace(found, llm=dataclasses.replace(found.llm, keys=callers))
+
+
+def context_of(found: Settings) -> EdgeContext:
+    return edge_context(found, RELEASES[found.release])
+
+
+def upstream_locations(tmp_path: Path) -> dict[str, list[Directive]]:
+    files = parsed(edge_files(context_of(stack())), tmp_path)
+    found = {
+        " ".join(one["args"]): one["block"]
+        for _, one in walk(files["parts/llm.conf"])
+        if one["directive"] == "location"
+    }
+    return {
+        name: block for name, block in found.items() if any(d["directive"] == "proxy_pass" for d in block)
+    }
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("images", ["local", "registry"])
+@pytest.mark.parametrize(("log", "oauth"), [("all", True), ("errors", False), ("off", True)])
+def test_it_parses_and_gixy_finds_nothing(
+    release: str, images: str, log: str, oauth: bool, tmp_path: Path
+) -> None:
+    found = stack(images=images, release=release, accessLog=log)
+    context = context_of(dataclasses.replace(found, oauth=settings_of_oauth() if oauth else None))
+
+    directory = written(edge_files(context), tmp_path)
+
+    nginx_check.parse(directory)
+    assert nginx_check.lint(directory) == []
+
+
+def test_gixy_still_finds_the_same_with_another_variable(tmp_path: Path) -> None:
+    files = edge_files(context_of(stack()))
+    part = f"{EDGE_DIRECTORY}/parts/llm_upstream.conf"
+    files[part] = files[part].replace("Bearer $llm_key", "Bearer $llm_body")
+
+    assert {one.plugin for one in nginx_check.lint(written(files, tmp_path))} == {"http_splitting"}
+
+
+def test_nothing_of_it_is_there_when_it_is_off(tmp_path: Path) -> None:
+    found = settings()
+    files = edge_files(edge_context(found, RELEASES[found.release]))
+
+    assert not [
+        one
+        for directives in parsed(files, tmp_path).values()
+        for _, one in walk(directives)
+        if one["directive"].startswith("js_") or "llm" in " ".join(one["args"])
+    ]
+    assert not edge_llm.private_files(None)
+    assert not edge_llm.public_files(None)
+    assert not edge_llm.hidden_files(None)
+
+
+@pytest.mark.parametrize(("images", "loaded"), [("local", 0), ("registry", 1)])
+def test_the_official_image_has_to_load_njs(images: str, loaded: int, tmp_path: Path) -> None:
+    top = parsed(edge_files(context_of(stack(images=images))), tmp_path)["nginx.conf"]
+
+    assert len([one for one in top if one["directive"] == "load_module"]) == loaded
+
+
+def test_no_way_to_an_upstream_without_the_caller_being_asked(tmp_path: Path) -> None:
+    files = parsed(edge_files(context_of(stack())), tmp_path)["parts/llm.conf"]
+    public = {
+        " ".join(one["args"]): [d["directive"] for d in one["block"]]
+        for _, one in walk(files)
+        if one["directive"] == "location" and not one["args"][-1].startswith("@")
+    }
+
+    assert set(public.pop("/llm/")) == {"return"}
+    assert "internal" in public.pop("= /_llm_caller")
+    assert len(public) == 5
+    for match, directives in public.items():
+        assert "auth_request" in directives, match
+        assert not {"proxy_pass", "js_content"} & set(directives), match
+
+
+@pytest.mark.parametrize("oauth", [False, True])
+def test_tokens_are_asked_about_only_where_there_is_oauth(oauth: bool, tmp_path: Path) -> None:
+    found = stack()
+    context = context_of(dataclasses.replace(found, oauth=settings_of_oauth() if oauth else None))
+    files = parsed(edge_files(context), tmp_path)
+
+    asked = {
+        " ".join(one["args"]): one["block"]
+        for _, one in walk(files["parts/llm.conf"])
+        if one["directive"] == "location" and "_llm_token" in one["args"][-1]
+    }
+    assert len(asked) == oauth
+    for block in asked.values():
+        said = {d["directive"]: d["args"] for d in block}
+        assert "internal" in said
+        assert said["proxy_pass_request_headers"] == said["proxy_pass_request_body"] == ["off"]
+        assert said["proxy_cache_key"] == ["$http_authorization"]
+
+
+def test_every_upstream_is_verified_and_gets_headers_of_ours_only(tmp_path: Path) -> None:
+    blocks = upstream_locations(tmp_path)
+
+    assert len(blocks) == 2 * 2 * 2
+    for name, block in blocks.items():
+        said = {d["directive"]: d["args"] for d in block}
+        assert said["include"] == ["parts/llm_upstream.conf"], name
+        assert said["proxy_pass"][0].startswith("https://llm_"), name
+        assert said["proxy_ssl_trusted_certificate"] == [edge_llm.PUBLIC_CAS], name
+        assert said["proxy_ssl_name"] == said["proxy_set_header"][1:], name
+    common = parsed(edge_files(context_of(stack())), tmp_path / "again")["parts/llm_upstream.conf"]
+    said = {d["directive"]: d["args"] for d in common}
+    assert said["proxy_ssl_verify"] == said["proxy_ssl_server_name"] == ["on"]
+    assert said["proxy_pass_request_headers"] == ["off"]
+    assert {"X-Accel-Redirect"} <= set(said["proxy_ignore_headers"])
+
+
+def test_only_the_last_upstreams_own_errors_pass(tmp_path: Path) -> None:
+    for name, block in upstream_locations(tmp_path).items():
+        (caught,) = [d["args"] for d in block if d["directive"] == "error_page"]
+        assert caught[-1] == ("@llm_failed" if name.endswith("_last") else "@llm_next"), name
+        assert {"401", "403"} <= set(caught), name
+        assert ("429" in caught) is not name.endswith("_last"), name
+
+
+def test_dify_keeps_its_routes(tmp_path: Path) -> None:
+    with_it = locations(edge_files(context_of(stack())), tmp_path / "with")
+    found = settings()
+    without = locations(edge_files(edge_context(found, RELEASES[found.release])), tmp_path / "without")
+
+    assert set(with_it) == set(without)
+
+
+def test_callers_with_the_same_limits_share_a_zone() -> None:
+    callers = [
+        proxy_keys.issue("a", NOW)[1],
+        proxy_keys.issue("b", NOW, requests_per_minute=5)[1],
+        proxy_keys.issue("c", NOW, requests_per_minute=5)[1],
+        proxy_keys.issue("d", NOW, requests_per_minute=0, concurrent=0)[1],
+    ]
+    llm = context_of(stack(*callers)).llm
+    assert llm is not None
+
+    assert [(one.rate and one.rate.rate, one.busy and one.busy.most) for one in llm.classes] == [
+        ("1r/s", 10),
+        ("5r/m", 10),
+        (None, None),
+    ]
+
+
+def test_keys_are_in_the_private_file_alone() -> None:
+    secret, caller = proxy_keys.issue("web", NOW, budget=3.0)
+    found = stack(caller)
+
+    files = edge_files(context_of(found))
+    private = resolved(edge_llm.private_files(found.llm))
+
+    told = json.loads(private[edge_llm.SECRETS_FILE])
+    assert told["keys"] == KEYS
+    assert told["callers"][caller.sha256]["budget"] == 3.0
+    assert secret not in private[edge_llm.SECRETS_FILE]
+    everything = "\n".join([*files.values(), *edge_llm.hidden_files(found.llm).values()])
+    assert not any(key in everything for key in (*KEYS.values(), secret, caller.sha256))
+
+
+def test_another_key_or_caller_is_another_configuration() -> None:
+    _, caller = proxy_keys.issue("web", NOW)
+    revisions = {
+        edge_configuration(context_of(one)).revision
+        for one in (
+            stack(),
+            stack(keys={**KEYS, "backup": "sk-" + "c" * 40}),
+            stack(caller),
+            stack(dataclasses.replace(caller, budget=1.0)),
+        )
+    }
+
+    assert len(revisions) == 4
