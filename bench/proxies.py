@@ -190,7 +190,7 @@ def traefik(context: EdgeContext) -> Proxy:
 
 def aliases(context: EdgeContext) -> list[str]:
     """Return the names under which the proxies look for the upstream."""
-    return [service.name for service in context.services]
+    return [service.host or service.name for service in context.services]
 
 
 def everyone(context: EdgeContext) -> list[Proxy]:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from infra import edge_errors, ports
 from infra.edge_limits import EdgeLimits, edge_limits
+from infra.edge_oauth import GATEWAY, EdgeOAuth, edge_oauth, oauth_limits, oauth_routes, oauth_services
 from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
 from infra.edge_routes import EdgeLocation, EdgeRoute, locations
 from infra.edge_tls import EdgeTls, edge_tls
@@ -45,11 +46,18 @@ class EdgeService:
     """A service behind the edge, by its name and port in the stack's network.
 
     `direct`: the address is known to the live configuration, which saves a hop on the busiest routes.
+    `host` is the service's own name, where nginx knows one of its ports by another; empty for the same.
     """
 
     name: str
     port: int
     direct: bool = False
+    host: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where it is, for nginx to look up."""
+        return f"{self.host or self.name}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,7 @@ class EdgeContext:
     console_allow_from: tuple[str, ...] = ()
     access_log: str = "all"
     tls: EdgeTls | None = None
+    oauth: EdgeOAuth | None = None
     revision: str = ""
     workers: str = "2"
     credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
@@ -89,7 +98,7 @@ class EdgeContext:
     @property
     def locations(self) -> tuple[EdgeLocation, ...]:
         """The locations of nginx that the routes become."""
-        return locations(self.routes, guarded=bool(self.console_allow_from))
+        return locations(self.routes, guarded=bool(self.console_allow_from), limited=self.limits.rates.keys())
 
 
 SERVICE_PORTS: Mapping[str, int] = MappingProxyType(
@@ -115,27 +124,36 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
     names = dict.fromkeys(route.service for route in release.routes)
     return EdgeContext(
         server_names=settings.server_names,
-        routes=tuple(
-            EdgeRoute(
-                prefix=route.prefix,
-                group=route.group,
-                service=route.service,
-                max_body_megabytes=bodies.get(route.group),
-            )
-            for route in release.routes
+        routes=(
+            *oauth_routes(settings.oauth),
+            *(
+                EdgeRoute(
+                    prefix=route.prefix,
+                    group=route.group,
+                    service=route.service,
+                    max_body_megabytes=bodies.get(route.group),
+                )
+                for route in release.routes
+            ),
         ),
-        services=tuple(
-            EdgeService(name=name, port=SERVICE_PORTS[name], direct=name == DIRECT) for name in names
+        services=(
+            *(EdgeService(name=name, port=SERVICE_PORTS[name], direct=name == DIRECT) for name in names),
+            *(
+                EdgeService(name=name, port=port, host=GATEWAY)
+                for name, port in oauth_services(settings.oauth)
+            ),
         ),
         cors={group: settings.cors.origins(group) for group in CORS_GROUPS},
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
         max_body_megabytes=upload,
-        limits=edge_limits(settings.rate_limits),
+        limits=edge_limits(settings.rate_limits, oauth_limits(settings.oauth)),
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
         access_log=settings.access_log,
         tls=edge_tls(settings),
+        oauth=edge_oauth(settings.oauth),
+        error_bodies={**edge_errors.bodies(), **(edge_errors.token_bodies() if settings.oauth else {})},
     )
 
 

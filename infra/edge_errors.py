@@ -14,6 +14,10 @@ GROUP_SHAPES: Mapping[str, str] = MappingProxyType({"v1": "service", "oauth": "o
 # The variable with the seconds to wait after a 429, and what stands for it until the JSON is made.
 RETRY_VARIABLE = "$edge_retry_number"
 _RETRY = "@retry@"
+# Calls with a token of OAuth: one shape more, whose 403 names the scope that was missing.
+TOKEN_SHAPE = "token"  # noqa: S105  # a name
+_SCOPE, SCOPE_VARIABLE = "@scope@", "$oauth_scope"
+_NEEDED, NEEDED_VARIABLE = "@needed@", "$oauth_needed"
 UNAUTHORIZED, FORBIDDEN, TOO_MANY, SERVER_ERROR, UNAVAILABLE = 401, 403, 429, 500, 503
 
 
@@ -99,13 +103,29 @@ CHALLENGES: Mapping[str, str] = MappingProxyType(
 )
 
 
+def _token(error: EdgeError) -> dict[str, Any]:
+    """The service's, with RFC 6750's word for a scope that is missing."""
+    if error.status == FORBIDDEN:
+        return {"error": "insufficient_scope", "error_description": _NEEDED, "scope": _SCOPE}
+    return _service(error)
+
+
 def bodies() -> dict[str, str]:
     """Return every body by `<shape> <status>`, as an nginx string between single quotes may hold it."""
+    return {key: text for shape, make in SHAPES.items() for key, text in _bodies(shape, make).items()}
+
+
+def token_bodies() -> dict[str, str]:
+    """Return the bodies for calls with a token of OAuth; they need the variables of http/oauth.conf."""
+    return _bodies(TOKEN_SHAPE, _token)
+
+
+def _bodies(shape: str, make: Callable[[EdgeError], dict[str, Any]]) -> dict[str, str]:
     found = {}
-    for shape, make in SHAPES.items():
-        for error in ERRORS:
-            text = json.dumps(make(error), separators=(",", ":"))
-            if "'" in text or "$" in text or "\\" in text:
-                raise ValueError(f"{text}: nginx would read this in another way")
-            found[f"{shape} {error.status}"] = text.replace(f'"{_RETRY}"', RETRY_VARIABLE)
+    for error in ERRORS:
+        text = json.dumps(make(error), separators=(",", ":"))
+        if "'" in text or "$" in text or "\\" in text:
+            raise ValueError(f"{text}: nginx would read this in another way")
+        text = text.replace(_SCOPE, SCOPE_VARIABLE).replace(_NEEDED, NEEDED_VARIABLE)
+        found[f"{shape} {error.status}"] = text.replace(f'"{_RETRY}"', RETRY_VARIABLE)
     return found

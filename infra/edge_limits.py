@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from infra.rate_limits import Bucket, RateLimits
+from infra.rate_limits import Bucket, GroupLimits, RateLimits
 
 # Variables of http/limits.conf. An empty key is not counted at all.
 ADDRESS_KEY = "$limit_address"
@@ -55,6 +55,15 @@ class BusyZone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Limits besides those of the route groups, with nginx's variable of who is counted and the zones' size."""
+
+    key: str
+    limits: GroupLimits
+    size: str = RATE_ZONE
+
+
+@dataclass(frozen=True, kw_only=True)
 class EdgeLimits:
     """Zones by what they apply to: a limit group, or `READS`.
 
@@ -78,21 +87,26 @@ class EdgeLimits:
         """Every zone of limit_conn."""
         return tuple(zone for zones in self.busy.values() for zone in zones)
 
-    def rates_at(self, names: Iterable[str]) -> tuple[RateZone, ...]:
-        """Return the zones of limit_req where all of `names` apply."""
-        return tuple(zone for name in names for zone in self.rates[name])
+    def rates_at(self, names: Iterable[str], *, verified: bool = False) -> tuple[RateZone, ...]:
+        """Return the zones of limit_req where all of `names` apply.
 
-    def busy_at(self, names: Iterable[str]) -> tuple[BusyZone, ...]:
-        """Return the zones of limit_conn where all of `names` apply."""
-        return tuple(zone for name in names for zone in self.busy[name])
+        `verified`: without those of the address, which are there because credentials can be made up.
+        """
+        found = (zone for name in names for zone in self.rates[name])
+        return tuple(zone for zone in found if not (verified and zone.key == ADDRESS_KEY))
+
+    def busy_at(self, names: Iterable[str], *, verified: bool = False) -> tuple[BusyZone, ...]:
+        """Return the zones of limit_conn where all of `names` apply; `verified` as in `rates_at`."""
+        found = (zone for name in names for zone in self.busy[name])
+        return tuple(zone for zone in found if not (verified and zone.key == ADDRESS_KEY))
 
     def retry_at(self, names: Iterable[str]) -> int:
         """Return the wait, in seconds, after which every rate of `names` lets a request through."""
         return max(self.retry_seconds[name] for name in names)
 
 
-def edge_limits(limits: RateLimits) -> EdgeLimits:
-    """Return the zones of all limits that are on."""
+def edge_limits(limits: RateLimits, more: Mapping[str, Counted] = MappingProxyType({})) -> EdgeLimits:
+    """Return the zones of all limits that are on; `more` are limits besides those of the route groups, by name."""
     rates: dict[str, tuple[RateZone, ...]] = {}
     busy: dict[str, tuple[BusyZone, ...]] = {}
     retry: dict[str, int] = {}
@@ -112,6 +126,14 @@ def edge_limits(limits: RateLimits) -> EdgeLimits:
                 if most
             )
             retry[place] = limit.retry_seconds
+    for name, counted in more.items():
+        rate, most = counted.limits.rate, counted.limits.concurrent
+        rates[name] = (_rate_zone(f"rate_{name}", counted.key, rate, counted.size),) if rate else ()
+        busy_name = _name(f"busy_{name}", counted.key)
+        busy[name] = (
+            (BusyZone(name=busy_name, key=counted.key, most=most, size=counted.size),) if most else ()
+        )
+        retry[name] = counted.limits.retry_seconds
     return EdgeLimits(rates=rates, busy=busy, retry_seconds=retry, dry_run=limits.dry_run)
 
 
@@ -122,8 +144,8 @@ def _places(group: str) -> Iterator[tuple[str, str]]:
         yield READS, ADDRESS_KEY
 
 
-def _rate_zone(name: str, key: str, bucket: Bucket) -> RateZone:
-    return RateZone(name=_name(name, key), key=key, rate=bucket.rate, burst=bucket.burst - 1)
+def _rate_zone(name: str, key: str, bucket: Bucket, size: str = RATE_ZONE) -> RateZone:
+    return RateZone(name=_name(name, key), key=key, rate=bucket.rate, burst=bucket.burst - 1, size=size)
 
 
 def _name(name: str, key: str) -> str:

@@ -17,6 +17,8 @@ CURRENT = f"{EDGE_DIRECTORY}/current"
 NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 # Sockets, the process id and the mark of a drain, on a tmpfs.
 RUN_DIRECTORY = "/run/edge"
+# What the OAuth gateway said about tokens: app keys among it, so never on a disk.
+VERDICTS = f"{RUN_DIRECTORY}/verdicts"
 # While this file exists, answers close their connections: a reload then meets no idle ones.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
 # Idle connections of clients are closed by a reload; a client that used one in that moment would lose its

@@ -3,12 +3,11 @@
 What a location limits and whom it lets in is decided here, by nginx's own matching of the normalised path.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from infra.edge_limits import READS
-from infra.rate_limits import LIMIT_GROUPS
 
 # Where somebody claims an identity, by the route group they are in: password guesses, codes by e-mail, first-run
 # pages. Dify asks for the state of the first run on each page, so what only reads is not counted there.
@@ -58,6 +57,8 @@ class EdgeRoute:
     group: str
     service: str
     max_body_megabytes: int | None
+    max_body_kilobytes: int | None = None
+    read_timeout_seconds: int | None = None
 
     @property
     def matches(self) -> tuple[str, ...]:
@@ -77,6 +78,8 @@ class EdgeLocation:
     max_body_megabytes: int | None
     limits: tuple[str, ...]
     console: bool
+    max_body_kilobytes: int | None = None
+    read_timeout_seconds: int | None = None
 
     @property
     def path(self) -> str:
@@ -89,16 +92,19 @@ class EdgeLocation:
         return self.match.startswith("= ")
 
 
-def locations(routes: tuple[EdgeRoute, ...], *, guarded: bool) -> tuple[EdgeLocation, ...]:
+def locations(
+    routes: tuple[EdgeRoute, ...], *, guarded: bool, limited: Container[str]
+) -> tuple[EdgeLocation, ...]:
     """Return the locations of all routes, the more particular ones first.
 
-    `guarded`: the console is not open to everyone, so that its pages need locations of their own.
+    `guarded`: the console is not open to everyone, so that its pages need locations of their own. `limited` are the
+    groups that have limits.
     """
-    return tuple(location for route in routes for location in _of(route, guarded=guarded))
+    return tuple(location for route in routes for location in _of(route, guarded=guarded, limited=limited))
 
 
-def _of(route: EdgeRoute, *, guarded: bool) -> Iterator[EdgeLocation]:
-    own = (route.group,) if route.group in LIMIT_GROUPS else ()
+def _of(route: EdgeRoute, *, guarded: bool, limited: Container[str]) -> Iterator[EdgeLocation]:
+    own = (route.group,) if route.group in limited else ()
     for path in LOGIN_PATHS.get(route.group, ()):
         login = READS if path in READS_COUNT else "login"
         yield from _matching(replace(route, prefix=path), (*own, login), console=route.group == "console")
@@ -117,4 +123,6 @@ def _matching(route: EdgeRoute, limits: tuple[str, ...], *, console: bool) -> It
             max_body_megabytes=route.max_body_megabytes,
             limits=limits,
             console=console,
+            max_body_kilobytes=route.max_body_kilobytes,
+            read_timeout_seconds=route.read_timeout_seconds,
         )

@@ -75,7 +75,7 @@ def service(settings: Settings) -> ServiceSpec:
             Mount(volume="edge_temp", path="/tmp"),  # noqa: S108  # the container's own
             *certificates.nginx_mounts(settings),
         ),
-        tmpfs={RUN_DIRECTORY: f"size=16m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
+        tmpfs={RUN_DIRECTORY: f"size=64m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         health=HealthCheck(
             command=(
                 "curl",
