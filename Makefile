@@ -54,7 +54,7 @@ unit: packages ## tests without an engine
 
 # Tests with a browser run alone: Chromium gives up requests while Docker's networks change.
 integration: setup browser ## tests that deploy stacks of their own
-	@$(PYTEST) tests/contract tests/integration -m "not browser" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	@$(PYTEST) tests/contract tests/integration -m "not browser" -n $(WORKERS)
 	@$(PYTEST) tests/integration -m browser
 
 bench: setup ## figures and long soaks, written to bench/results/

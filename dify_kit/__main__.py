@@ -13,6 +13,7 @@ MODULES = {
     "dify_kit.deploy": ("up", "preview", "refresh", "down"),
     "dify_kit.env": ("init", "output", "password", "env"),
     "dify_kit.machine": ("render", "setup", "doctor"),
+    "dify_kit.migrate": ("migrate",),
     "dify_kit.oauth": ("client", "keys"),
 }
 

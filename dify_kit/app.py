@@ -22,6 +22,7 @@ _ORDER = (
     "render",
     "setup",
     "doctor",
+    "migrate",
 )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from dify_kit.__main__ import register
 from tests.integration import stacks
@@ -18,14 +20,21 @@ HERE = Path(__file__).parent
 DEPLOYING = (HERE / "contract", HERE / "integration")
 STACK = pytest.StashKey[Stack]()
 SHARED = "the main stack"
-# Groups of tests that take minutes, the longest first.
+# Files whose tests share the main stack.
+SHARING = (
+    "tests/contract/",
+    "tests/integration/browser/",
+    "tests/integration/test_live_changes.py",
+    "tests/integration/test_two_stacks.py",
+)
+# What takes minutes, the longest first.
 LONGEST = (
-    "integration/test_stack.py",
+    "tests/integration/test_stack.py",
     SHARED,
-    "integration/test_stack_tls.py",
-    "integration/test_acme.py",
-    "integration/test_console_resources.py",
-    "integration/test_ready.py",
+    "tests/integration/test_stack_tls.py",
+    "tests/integration/test_acme.py",
+    "tests/integration/test_console_resources.py",
+    "tests/integration/test_ready.py",
 )
 
 # `dify-kit` imports the module of the command it runs; tests run them all.
@@ -44,35 +53,39 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         stacks.remove_leftovers()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that deploy, and put the longest first, so that no worker is left alone with them."""
-    groups: dict[str, str] = {}
     for item in items:
         if any(folder in item.path.parents for folder in DEPLOYING):
-            groups[item.nodeid] = group = _worker_group(item)
             item.add_marker("integration")
-            item.add_marker(pytest.mark.xdist_group(group))
     rank = {group: place for place, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(groups.get(item.nodeid, ""), len(rank)))
+    items.sort(key=lambda item: rank.get(_worker_group(item.nodeid), len(rank)))
 
 
-def _shares(item: pytest.Item | None) -> bool:
-    """Whether a test uses the main stack, and not one of its own file."""
-    own = hasattr(getattr(item, "module", None), "stack")
-    return "stack" in getattr(item, "fixturenames", ()) and not own
-
-
-def _worker_group(item: pytest.Item) -> str:
+def _worker_group(nodeid: str) -> str:
     """Return the name of what one worker takes together: all that share the main stack, or the tests of a file."""
-    return SHARED if _shares(item) else str(item.path.relative_to(HERE))
+    path = nodeid.split("::", 1)[0]
+    return SHARED if path.startswith(SHARING) else path
+
+
+class ByGroup(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Hands out the tests of a group together, in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _worker_group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByGroup:
+    """Let the workers of `-n` share the tests by group."""
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Remove the main stack after the last test that needs it: idle containers cost the others their time."""
     stack = item.config.stash.get(STACK, None)
-    if stack and not _shares(nextitem):
+    if stack and (nextitem is None or _worker_group(nextitem.nodeid) != SHARED):
         stack.remove()
 
 

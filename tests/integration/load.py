@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from bench import images
 
+MOST_SECONDS = 300
+CORES = 0.5
 # Each thread counts in its own Lua state; `done` runs in another one and adds them up.
 SCRIPT = """
 local threads = {}
@@ -61,15 +63,15 @@ def _quoted(text: str) -> str:
 def steady_load(
     url: str,
     *,
-    seconds: int,
+    seconds: int = MOST_SECONDS,
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
     body: str = "{}",
     connections: int = 8,
 ) -> Iterator[Counted]:
-    """Send requests over kept-alive connections while the block runs, for `seconds` in all.
+    """Send requests over kept-alive connections while the block runs, and for at most `seconds`.
 
-    The block should take less: what it yields is filled in when the load has ended.
+    A block that takes longer fails. What it yields is filled in when the load has ended.
     """
     assert url.startswith(
         ("http://localhost:", "http://127.0.0.1:", "https://localhost:", "https://127.0.0.1:")
@@ -83,8 +85,9 @@ def steady_load(
     ]
     given = "".join(f"[{_quoted(name)}] = {_quoted(value)}, " for name, value in (headers or {}).items())
     script = f"METHOD = {_quoted(method)}\nBODY = {_quoted(body)}\nHEADERS = {{ {given} }}\n{SCRIPT}"
-    # On the host's network, as a client of this machine would be.
-    command = ["docker", "run", "--rm", "--interactive", "--network", "host", "--name", name, images.bench()]
+    # On the host's network, as a client of this machine would be, and with something left for the tests beside it.
+    command = ["docker", "run", "--rm", "--interactive", "--network", "host", "--cpus", str(CORES)]
+    command += ["--name", name, images.bench()]
     command += [
         "sh",
         "-c",
@@ -101,7 +104,12 @@ def steady_load(
     counted = Counted()
     try:
         yield counted
-        told, _ = load.communicate(timeout=seconds + 30)
+        assert load.poll() is None, f"the load ended before its block did, which took more than {seconds} s"
+        # wrk tells what it saw so far.
+        subprocess.run(
+            ["docker", "kill", "--signal", "INT", name], check=True, capture_output=True, timeout=60
+        )
+        told, _ = load.communicate(timeout=30)
     finally:
         subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=60)
         load.kill()

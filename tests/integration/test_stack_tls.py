@@ -110,7 +110,6 @@ def test_renewal_under_load_loses_no_request(secure: Stack) -> None:
     nginx, before = secure.container("nginx").id, served(secure)
     with steady_load(
         f"{origin(secure)}/v1/chat-messages",
-        seconds=60,
         headers={"Authorization": "Bearer app-nobody-has-this-key", "Content-Type": "application/json"},
     ) as load:
         set_secret(secure, "tlsSeed", "another seed, of more than thirty-two characters")

@@ -1,0 +1,1 @@
+"""Moving Python clients from Dify's service API to an OpenAI-compatible one."""

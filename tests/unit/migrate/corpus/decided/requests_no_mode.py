@@ -1,0 +1,12 @@
+# No response_mode, shared headers.
+import os
+
+import requests
+
+BASE = os.environ["DIFY_URL"]
+KEY = "app-secret"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+r = requests.post(f"{BASE}/chat-messages", headers=HEADERS, json={"query": "hello", "user": "u"}, timeout=5)
+data = r.json()
+print(data["answer"])

@@ -1,0 +1,14 @@
+# Tabs, single quotes, no space after commas.
+import os
+
+import requests
+
+BASE = os.environ["DIFY_URL"]
+KEY = "app-secret"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+def ask(q):
+	r=requests.post(BASE+'/chat-messages',headers=HEADERS,json={'query':q,'user':'u'},timeout=5)
+	return r.json()['answer']
+
+print(ask('hello'))

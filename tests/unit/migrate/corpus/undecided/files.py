@@ -1,0 +1,11 @@
+# Files with the question.
+import os
+
+import requests
+
+BASE = os.environ["DIFY_URL"]
+KEY = "app-secret"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+r = requests.post(f"{BASE}/chat-messages", headers=HEADERS, json={"query": "q", "user": "u", "files": []})
+print(r.json()["answer"])

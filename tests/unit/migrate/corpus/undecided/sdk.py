@@ -1,0 +1,5 @@
+# The package dify-client.
+from dify_client import ChatClient
+
+client = ChatClient("app-secret")
+print(client.create_chat_message(inputs={}, query="q", user="u").json()["answer"])

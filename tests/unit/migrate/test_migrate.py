@@ -1,0 +1,191 @@
+"""The corpus: what is decided runs and answers as before, what is not stays byte for byte as it was."""
+
+import contextlib
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from dify_kit.__main__ import app, register
+from dify_kit.migration.report import Target
+from dify_kit.migration.rewriting import migrate
+
+CORPUS = Path(__file__).parent / "corpus"
+DECIDED = sorted((CORPUS / "decided").glob("*.py"))
+UNDECIDED = sorted((CORPUS / "undecided").glob("*.py"))
+KEY = "key-of-the-new-service"
+TARGET = Target("https://api.holysheep.ai/v1", "gpt-4.1", "HOLYSHEEP_API_KEY")
+
+
+class Service(BaseHTTPRequestHandler):
+    """Dify's routes under /dify, OpenAI's under /openai; each takes only its own key and shape."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        bearer = self.headers["Authorization"]
+        if self.path == "/dify/oauth/token" and b"grant_type=client_credentials" in raw:
+            self.reply(200, {"access_token": "app-secret"})
+            return
+        body = json.loads(raw)
+        if self.path == "/dify/chat-messages" and bearer == "Bearer app-secret" and body["user"]:
+            self.reply(200, {"answer": f"You said {body['query']}"})
+        elif self.path == "/openai/chat/completions" and bearer == f"Bearer {KEY}":
+            assert set(body) <= {"model", "messages", "stream", "user"}
+            assert body["model"] == "gpt-4.1"
+            [message] = body["messages"]
+            assert message["role"] == "user"
+            self.reply(200, {"choices": [{"message": {"content": f"You said {message['content']}"}}]})
+        else:
+            self.reply(401, {"error": {"message": "refused"}})
+
+    def reply(self, status: int, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def run(code: bytes, name: str) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, name, "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("file", DECIDED, ids=lambda file: file.stem)
+def test_decided_clients_answer_as_before(file: Path, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = file.read_bytes()
+    monkeypatch.setenv("DIFY_URL", f"{service}/dify")
+    before = run(source, file.name)
+    assert "You said" in before
+    target = Target(f"{service}/openai", "gpt-4.1", "HOLYSHEEP_API_KEY")
+    result = migrate(source, target)
+    assert not result.undecided
+    # Dify is gone: a migrated client may not reach for it.
+    monkeypatch.setenv("DIFY_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", KEY)
+    assert run(result.source, file.name) == before
+    assert migrate(result.source, target).source == result.source
+
+
+@pytest.mark.parametrize("file", UNDECIDED, ids=lambda file: file.stem)
+def test_undecided_clients_stay_as_they_were(file: Path) -> None:
+    source = file.read_bytes()
+    result = migrate(source, TARGET)
+    assert result.source == source
+    assert result.undecided
+    assert all(item.reason and 1 <= item.line <= source.count(b"\n") + 1 for item in result.undecided)
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(DECIDED) + len(UNDECIDED) >= 40
+
+
+def test_line_endings_mark_and_encoding_are_kept() -> None:
+    plain = (CORPUS / "decided" / "requests_flat.py").read_text()
+    crlf = b"\xef\xbb\xbf" + plain.replace("\n", "\r\n").encode()
+    result = migrate(crlf, TARGET)
+    assert result.migrated == 1
+    assert result.source.startswith(b"\xef\xbb\xbf")
+    assert result.source.count(b"\n") == result.source.count(b"\r\n")
+    latin = ("# -*- coding: latin-1 -*-\n" + plain.replace("hello", "h\xe9llo")).encode("latin-1")
+    assert b"h\xe9llo" in migrate(latin, TARGET).source
+
+
+NAMES = st.sampled_from(["response", "requests", "answer", "query", "json", "data", "post"])
+LINES = st.one_of(
+    st.builds("{} = {}".format, NAMES, NAMES),
+    st.builds('{} = {{"query": {}}}["answer"]'.format, NAMES, NAMES),
+    st.builds("{}.post({}, json={})".format, NAMES, NAMES, NAMES),
+    st.builds("def {}({}):\n\treturn {}.json()['answer']".format, NAMES, NAMES, NAMES),
+    st.builds("# {}".format, st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]))),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(LINES), st.sampled_from(["\n", "\r\n"]))
+def test_unrelated_code_is_never_changed(lines: list[str], newline: str) -> None:
+    source = newline.join(lines).encode()
+    assert migrate(source, TARGET).source == source
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(LINES), st.sampled_from(DECIDED + UNDECIDED), st.lists(LINES))
+def test_the_result_parses_and_is_final(before: list[str], file: Path, after: list[str]) -> None:
+    source = "\n".join([*before, file.read_text(), *after]).encode()
+    result = migrate(source, TARGET)
+    if result.source != source:
+        compile(result.source, "generated", "exec", dont_inherit=True)
+    assert migrate(result.source, TARGET).source == result.source
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary())
+def test_any_bytes_are_survived(source: bytes) -> None:
+    assert migrate(source, TARGET).source == source
+
+
+def test_command_shows_then_writes(tmp_path: Path) -> None:
+    register("migrate")
+    file = tmp_path / "client.py"
+    file.write_bytes((CORPUS / "decided" / "requests_flat.py").read_bytes())
+    file.chmod(0o750)
+    skipped = tmp_path / "venv" / "lib.py"
+    skipped.parent.mkdir()
+    (skipped.parent / "pyvenv.cfg").touch()
+    skipped.write_bytes(file.read_bytes())
+    before = file.read_bytes()
+    shown = CliRunner().invoke(app, ["migrate", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "+++ b/" in shown.stdout
+    assert file.read_bytes() == before
+    written = CliRunner().invoke(app, ["migrate", str(tmp_path), "--write", "--json"])
+    assert json.loads(written.stdout)["files"][0]["migrated"] == 1
+    assert b"api.holysheep.ai/v1/chat/completions" in file.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o750
+    assert skipped.read_bytes() == before
+    assert {entry.name for entry in tmp_path.iterdir()} == {"client.py", "venv"}
+
+
+def test_command_tells_what_is_undecided() -> None:
+    register("migrate")
+    result = CliRunner().invoke(app, ["migrate", str(CORPUS / "undecided" / "workflow.py")])
+    assert result.exit_code == 4
+    assert "workflow.py:10: workflows have no counterpart" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("wrong", [["--to", "ftp://x"], ["--key-variable", "a-b"]])
+def test_wrong_options_are_refused(wrong: list[str]) -> None:
+    register("migrate")
+    assert CliRunner().invoke(app, ["migrate", str(CORPUS), *wrong]).exit_code == 2
+
+
+def test_the_guide_shows_what_comes_out(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "guides" / "migrate.md").read_text()
+    before, after = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert migrate(before.encode(), TARGET).source.decode() == after
+    monkeypatch.setenv("DIFY_URL", f"{service}/dify")
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", KEY)
+    moved = after.replace("https://api.holysheep.ai/v1", f"{service}/openai")
+    assert run(before.encode(), "before") == run(moved.encode(), "after") == "You said hello\n"
