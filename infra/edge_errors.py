@@ -104,7 +104,7 @@ CHALLENGES: Mapping[str, str] = MappingProxyType(
 
 
 def _token(error: EdgeError) -> dict[str, Any]:
-    """The service's, with RFC 6750's word for a scope that is missing."""
+    """Return the service's, with RFC 6750's word for a scope that is missing."""
     if error.status == FORBIDDEN:
         return {"error": "insufficient_scope", "error_description": _NEEDED, "scope": _SCOPE}
     return _service(error)
