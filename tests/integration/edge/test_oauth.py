@@ -79,11 +79,13 @@ def test_everything_else_is_for_dify_to_judge(oauth: OAuthEdge, authorization: s
     assert not [name for name in seen(answer) if name.lower().startswith("x-auth-")]
 
 
-# What nginx refuses by itself, or what is a right header once nginx has taken white space off.
-BROKEN = {"newline inside", "newline behind", "null byte behind", "much too long", "space in front"}
+# What nginx refuses by itself.
+BROKEN = {"null byte behind", "much too long"}
+# What is another header, or a right one, once nginx has read it: white space around, a line that ends early.
+READ_OTHERWISE = {"space in front", "newline behind", "newline inside"}
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - BROKEN))
+@pytest.mark.parametrize("name", sorted(set(CASES) - BROKEN - READ_OTHERWISE))
 def test_hostile_token(oauth: OAuthEdge, name: str) -> None:
     value = CASES[name](oauth.forge()).encode()
 
@@ -99,12 +101,18 @@ def test_hostile_token(oauth: OAuthEdge, name: str) -> None:
     assert b"X-From-Upstream" not in answer.everything
 
 
-@pytest.mark.parametrize("name", sorted(BROKEN - {"space in front"}))
+@pytest.mark.parametrize("name", sorted(BROKEN))
 def test_broken_header_is_refused_by_nginx(oauth: OAuthEdge, name: str) -> None:
     answer = oauth.raw(CASES[name](oauth.forge()).encode())
 
-    assert not [status for status in answer.statuses if status not in {400, 401, 431}]
+    assert not [status for status in answer.statuses if status not in {400, 431}]
     assert b"X-From-Upstream" not in answer.everything
+
+
+def test_a_line_that_ends_early_is_no_token(oauth: OAuthEdge) -> None:
+    answer = oauth.raw(CASES["newline inside"](oauth.forge()).encode())
+
+    assert b"app-" not in answer.everything
 
 
 @pytest.mark.parametrize(
