@@ -72,7 +72,7 @@ def _verify(service: Service, environ: dict[str, Any]) -> Answer:
         log.write("token refused", level="warning", reason=str(problem), request_id=_request_id(environ))
         headers = {
             "WWW-Authenticate": 'Bearer error="invalid_token"',
-            "Cache-Control": f"max-age={VERDICT_SECONDS}",
+            "Cache-Control": _cache_control(VERDICT_SECONDS),
         }
         return 401, headers, REFUSAL
     except UnavailableError as problem:
@@ -109,7 +109,6 @@ def _judge(loaded: Loaded, given: str) -> Answer:
         subject, tenant, scopes = external.subject, external.tenant, external.scopes
         expires_at = external.expires_at
     target = release.tenants[tenant]
-    seconds = max(0, min(VERDICT_SECONDS, int(expires_at - now)))
     headers = {
         "X-Auth-Sub": subject,
         "X-Auth-Tenant": tenant,
@@ -117,9 +116,17 @@ def _judge(loaded: Loaded, given: str) -> Answer:
         "X-Auth-Limits": target.limits,
         # The tenant's Dify key. nginx puts it into the request to Dify; it appears in no other answer.
         "X-Auth-Upstream": target.app_key,
-        "Cache-Control": f"max-age={seconds}" if seconds else "no-store",
+        "Cache-Control": _cache_control(min(VERDICT_SECONDS, int(expires_at - now))),
     }
     return 200, headers, {}
+
+
+def _cache_control(seconds: int) -> str:
+    """Let nginx keep a verdict for this long at most.
+
+    It counts whole seconds, and the one in which a copy gets too old still counts: that one is taken off here.
+    """
+    return f"max-age={seconds - 1}" if seconds > 1 else "no-store"
 
 
 def _health(service: Service) -> Answer:

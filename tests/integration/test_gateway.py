@@ -216,7 +216,7 @@ def test_the_flow_of_the_article(running: Running) -> None:
     verdict = running.verify(answer.json()["access_token"])
     assert verdict.status_code == 200
     assert verdict.headers["X-Auth-Upstream"] == ACME_KEY
-    assert verdict.headers["Cache-Control"] == "max-age=4"
+    assert verdict.headers["Cache-Control"] == "max-age=3"
 
 
 @pytest.mark.parametrize("name", SENDABLE)

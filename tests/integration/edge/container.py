@@ -5,7 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +19,7 @@ from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.images import LOCAL_BUILDS, ROOT, local_name
 from infra.releases import RELEASES
 from infra.render import edge_files
+from infra.settings_oauth import OAuth
 from tests.integration.edge import upstream
 from tests.unit.configuration import settings
 
@@ -90,6 +91,8 @@ def image_of(role: str) -> str:
 class Edge:
     """An edge for tests. `plain` are settings, `change` may alter what the templates read.
 
+    With `oauth` there has to be a gateway on `network`, whenever one is wanted.
+
     `directory` has to be readable by others: nginx runs as another user.
     """
 
@@ -99,6 +102,7 @@ class Edge:
         plain: Mapping[str, Any] = PLAIN,
         *,
         change: Callable[[EdgeContext], EdgeContext] = lambda context: context,
+        oauth: OAuth | None = None,
         published: tuple[int, ...] = (ports.EDGE_HTTP,),
     ) -> None:
         self.client = docker.from_env()
@@ -108,7 +112,7 @@ class Edge:
         self.network = self.client.networks.create(self.name)
         try:
             self.upstream = self.start_upstream()
-            found = settings(plain)
+            found = replace(settings(plain), oauth=oauth)
             self.context = change(edge_context(found, RELEASES[found.release]))
             self.write(edge_files(self.context))
             self.nginx = self._start_nginx(published)

@@ -20,7 +20,7 @@ def test_hostile_header_is_refused(world: World, name: str, capsys: pytest.Captu
     assert verdict.status == 401
     assert verdict.body == REFUSAL
     assert verdict.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
-    assert verdict.headers["Cache-Control"] == "max-age=4"
+    assert verdict.headers["Cache-Control"] == "max-age=3"
     assert not {header for header in verdict.headers if header.startswith("X-Auth-")}
     logged = capsys.readouterr().out
     assert ACME_KEY not in logged

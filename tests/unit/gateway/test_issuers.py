@@ -130,7 +130,7 @@ def test_a_token_of_an_external_issuer(idp_world: World) -> None:
     assert verdict.headers["X-Auth-Tenant"] == "acme"
     assert verdict.headers["X-Auth-Scopes"] == "chat files"
     assert verdict.headers["X-Auth-Upstream"] == ACME_KEY
-    assert verdict.headers["Cache-Control"] == "max-age=4"
+    assert verdict.headers["Cache-Control"] == "max-age=3"
 
 
 def test_several_issuers_at_once(idp_world: World) -> None:
