@@ -13,8 +13,8 @@ import pytest
 
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.oauth import CHAT, INVALID, OAuthEdge, app_key, configuration, seen, start
-from tests.integration.test_gateway import SECRET
 from tests.unit.gateway.hostile import CASES
+from tests.unit.gateway.world import SECRET
 
 KEY = "app-" + "A1b2C3d4E5f6G7h8I9j0K1l2"
 # A verdict is kept for 4 s at most, and the gateway looks for a new configuration twice a second.
