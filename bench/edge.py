@@ -89,7 +89,7 @@ def measure(
         for turn in interleaved(list(by_name), rounds):
             one = running.load(by_name[turn.name], seconds=seconds)
             say(
-                f"  round {turn.round} of {rounds}: {turn.name:<8} {one.load.rate:8,.0f} requests/s  "
+                f"  round {turn.round} of {rounds}: {turn.name:<10} {one.load.rate:8,.0f} requests/s  "
                 f"p99 {one.load.p99:6.2f} ms  {one.cpu:6.1f} µs CPU"
             )
             turns.append((turn, one))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +21,7 @@ from tests.unit.configuration import settings
 
 CONFIGS = Path(__file__).parent / "configs"
 UPSTREAM_PORT = 5001
-BARE_PORT, CADDY_PORT, TRAEFIK_PORT, LOGGING_PORT = 9001, 9002, 9003, 9004
+BARE_PORT, CADDY_PORT, TRAEFIK_PORT, LOGGING_PORT, QUIET_PORT, QUIET_STATUS_PORT = range(9001, 9007)
 ORIGIN = "https://app.example.com"
 NGINX_UID = "101"
 # High enough that the load never reaches them: what they cost is measured, and nobody is refused.
@@ -46,6 +46,7 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "bare-log": "the same with the access log that every nginx image has by default, on stdout",
         "edge": "everything that the kit renders: CORS by allow-list, request id, JSON access log, errors, "
         "upstream found again when it moves",
+        "edge-quiet": "the edge with `dify:accessLog: off`: what bare nginx without a log is to be compared with",
         "caddy": "CORS for one origin, request id, JSON access log, body size; its core has no rate limit",
         "traefik": "CORS for one origin, rate and concurrency limit per credential, JSON access log; makes no request "
         "id, has no body size limit without buffering",
@@ -149,6 +150,12 @@ def edge(context: EdgeContext, files: Mapping[str, str] | None = None) -> Proxy:
     )
 
 
+def edge_quiet(context: EdgeContext) -> Proxy:
+    """Return the kit's edge without its access log, at ports of its own."""
+    quiet = replace(context, access_log="off", http_port=QUIET_PORT, status_port=QUIET_STATUS_PORT)
+    return replace(edge(quiet), name="edge-quiet")
+
+
 def _live(context: EdgeContext) -> dict[str, str]:
     """Return the files that `up` would put into the container, with the address of the upstream."""
     rendered = edge_configuration(context)
@@ -195,4 +202,4 @@ def aliases(context: EdgeContext) -> list[str]:
 
 def everyone(context: EdgeContext) -> list[Proxy]:
     """Return all that are compared, in the order of their turns."""
-    return [make(context) for make in (bare, bare_logging, edge, caddy, traefik)]
+    return [make(context) for make in (bare, edge_quiet, bare_logging, edge, caddy, traefik)]
