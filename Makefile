@@ -50,7 +50,7 @@ types: packages ## mypy, strict
 	@.venv/bin/mypy
 
 unit: packages ## tests without an engine
-	@$(PYTEST) tests/unit
+	@$(PYTEST) tests/unit -n auto
 
 # Tests with a browser run alone: Chromium gives up requests while Docker's networks change.
 integration: setup browser ## tests that deploy stacks of their own
