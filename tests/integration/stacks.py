@@ -19,8 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
 PYTEST = CHECKOUT / ".venv" / "bin" / "pytest"
 UP_SECONDS = 900
-# How the names of a test run's stacks begin. Workers of one run have one id.
-RUN = f"it-{os.environ.get('PYTEST_XDIST_TESTRUNUID', secrets.token_hex(2))[:4]}-"
+# How the names of a test run's stacks begin. Workers of one run inherit it.
+RUN = f"it-{os.environ.setdefault('DIFY_KIT_TEST_RUN', secrets.token_hex(2))}-"
 # `refresh` looks at a resource; what it finds shows as another step.
 UNCHANGED = {"same", "read", "refresh"}
 
