@@ -103,8 +103,8 @@ class ReleaseContainer:
         self._must("switching the configuration", ["sh", "-c", script], root=True)
 
     def keep(self, revisions: Sequence[str]) -> None:
-        """Delete every revision but these."""
-        kept = " ".join(f"! -name {revision}" for revision in revisions)
+        """Delete every revision but these; empty names are none."""
+        kept = " ".join(f"! -name {revision}" for revision in revisions if revision)
         script = f"find {self._directory}/releases -mindepth 1 -maxdepth 1 {kept} -exec rm -rf {{}} +"
         self._must("removing old configurations", ["sh", "-c", script], root=True)
 
