@@ -16,6 +16,7 @@ MODULES = {
     "dify_kit.usage": ("usage",),
     "dify_kit.machine": ("render", "setup", "doctor"),
     "dify_kit.migrate": ("migrate",),
+    "dify_kit.costs.command": ("costs",),
     "dify_kit.oauth": ("client",),
 }
 

@@ -24,6 +24,7 @@ _ORDER = (
     "setup",
     "doctor",
     "migrate",
+    "costs",
 )
 
 

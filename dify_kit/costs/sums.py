@@ -1,0 +1,139 @@
+"""The arithmetic: every amount with the line that it comes from, and totals that are the sum of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
+
+from dify_kit.costs.prices import Price, Prices
+from dify_kit.costs.scenario import OPTIONS, ZERO, Option, Scenario, Tokens
+from dify_kit.errors import UsageError
+
+MILLION = Decimal(1_000_000)
+# Products of the largest numbers that are let in stay exact.
+EXACT = Context(prec=80)
+_SETUP_PLACES = Decimal("0.000001")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One amount in dollars a month, how it comes about, and the price it rests on."""
+
+    part: str  # tokens, hosting or engineering
+    says: str
+    usd: Decimal
+    price: Price | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one option costs a month. `missing` are models that it does not offer: then there is no total."""
+
+    option: str
+    lines: tuple[Line, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Return the name for people."""
+        return OPTIONS[self.option][0]
+
+    def part(self, name: str) -> Decimal:
+        """Return the sum of one part."""
+        with localcontext(EXACT):
+            return sum((line.usd for line in self.lines if line.part == name), ZERO)
+
+    @property
+    def total(self) -> Decimal | None:
+        """Return the sum of all lines, or nothing when a model is missing."""
+        with localcontext(EXACT):
+            return None if self.missing else sum((line.usd for line in self.lines), ZERO)
+
+
+def costs(scenario: Scenario, prices: Prices) -> list[Cost]:
+    """Return the costs of every option. Raises UsageError when something needed is not given."""
+    if not scenario.tokens:
+        raise UsageError("tokens: none given", "--tokens gpt-4.1=10M, or `tokens` in the scenario")
+    for model in scenario.tokens:
+        if model not in prices.models:
+            raise UsageError(
+                f"tokens.{model}: no price is known for {model}",
+                f"one of {', '.join(prices.models)}; or add it with --prices FILE",
+            )
+    with localcontext(EXACT):
+        return [_cost(name, option, scenario, prices) for name, option in scenario.options.items()]
+
+
+def money(usd: Decimal) -> str:
+    """Return dollars exactly, with two decimals or as many as it has, so that printed lines add up."""
+    with localcontext(EXACT):
+        places = -int(usd.normalize().as_tuple().exponent)
+    sign, amount = ("-", -usd) if usd < 0 else ("", usd)
+    return f"{sign}${amount:,.{max(2, places)}f}"
+
+
+def _cost(name: str, option: Option, scenario: Scenario, prices: Prices) -> Cost:
+    lines: list[Line] = []
+    missing = []
+    for model, tokens in scenario.tokens.items():
+        price = prices.find(option.providers, model, scenario.prefer)
+        if price is None:
+            missing.append(model)
+        else:
+            lines += _token_lines(tokens, price, scenario.input_share)
+    return Cost(name, (*lines, _hosting(option), *_engineering(name, option, scenario)), tuple(missing))
+
+
+def _token_lines(tokens: Tokens, price: Price, share: Decimal | None) -> Iterator[Line]:
+    if price.single:
+        yield _token_line("tokens", tokens.total, price.input, price)
+        return
+    if tokens.output is None:
+        if share is None:
+            raise UsageError(
+                f"tokens.{price.model}: {tokens.input:,f} does not tell input and output apart, and the "
+                f"price of {price.provider} does",
+                f"--tokens {price.model}=INPUT:OUTPUT, or --input-share 0.75",
+            )
+        tokens = Tokens(tokens.input * share, tokens.input * (1 - share))
+    yield _token_line("input tokens", tokens.input, price.input, price)
+    yield _token_line("output tokens", tokens.output or ZERO, price.output, price)
+
+
+def _token_line(what: str, count: Decimal, usd: Decimal, price: Price) -> Line:
+    says = f"{plain(count)} {price.model} {what} / 1,000,000 * {money(usd)} ({price.provider})"
+    return Line("tokens", says, count / MILLION * usd, price)
+
+
+def _hosting(option: Option) -> Line:
+    if option.hosting is None:
+        return Line("hosting", "hosting: not given, counted as nothing", ZERO)
+    return Line("hosting", "hosting", option.hosting)
+
+
+def _engineering(name: str, option: Option, scenario: Scenario) -> Iterator[Line]:
+    if option.hours is None and not option.setup_hours:
+        yield Line("engineering", "engineering: not given, counted as nothing", ZERO)
+        return
+    if scenario.rate is None:
+        if not option.hours and not option.setup_hours:
+            yield Line("engineering", "0 hours a month", ZERO)
+            return
+        hours = plain((option.hours or ZERO) + option.setup_hours)
+        raise UsageError(f"rate: not given, but {name} takes {hours} hours", "--rate 100, dollars an hour")
+    if option.hours is not None:
+        says = f"{plain(option.hours)} hours a month * {money(scenario.rate)}"
+        yield Line("engineering", says, option.hours * scenario.rate)
+    if option.setup_hours:
+        says = (
+            f"{plain(option.setup_hours)} hours once * {money(scenario.rate)}"
+            f" / {plain(scenario.setup_months)} months"
+        )
+        # A third of a dollar ends somewhere, so that sums stay exact.
+        usd = (option.setup_hours * scenario.rate / scenario.setup_months).quantize(_SETUP_PLACES)
+        yield Line("engineering", says, usd)
+
+
+def plain(value: Decimal) -> str:
+    """Return a number without trailing zeros and with thousands apart."""
+    with localcontext(EXACT):
+        return f"{value.normalize():,f}"
