@@ -91,4 +91,8 @@ def tokens(key: str, value: object) -> Decimal:
 
 
 def _short(value: object) -> str:
-    return repr(value)[:60] if isinstance(value, (dict, list)) or value in {None, ""} else str(value)[:60]
+    return (
+        repr(value)[:60]
+        if isinstance(value, (dict, list)) or value is None or not str(value)
+        else str(value)[:60]
+    )

@@ -22,7 +22,10 @@ def show(scenario: Scenario, costs: Sequence[Cost], findings: Sequence[Finding])
     console = Console(soft_wrap=True, highlight=False)
     wide = Console(highlight=False)
     first = costs[0]
-    right = [Column(name, justify="right") for name in (*PARTS, "total", f"saves against {first.option}")]
+    right = [
+        Column(name, justify="right", overflow="fold")
+        for name in (*PARTS, "total", f"saves against {first.option}")
+    ]
     table = Table(Column("option", overflow="fold"), *right, title=f"{scenario.name}: US dollars a month")
     for cost in costs:
         table.add_row(
@@ -104,7 +107,7 @@ def saved(first: Cost, cost: Cost) -> str:
 
 
 def _total(cost: Cost) -> str:
-    return "not offered" if cost.total is None else money(cost.total)
+    return "no price" if cost.total is None else money(cost.total)
 
 
 def _amount(price: Price) -> str:

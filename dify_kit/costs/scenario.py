@@ -76,6 +76,8 @@ def load(name: str) -> Scenario:
     given = reading.load(path)
     reading.only(path.name, given, _KEYS)
     options = reading.mapping("options", given.get("options", dict.fromkeys(OPTIONS)))
+    if not options:
+        raise UsageError("options: none given", f"one or more of {', '.join(OPTIONS)}, or leave the key out")
     return Scenario(
         name=reading.text("name", given.get("name", path.stem)),
         prefer=reading.text("prefer", given.get("prefer", "makers")),
@@ -141,14 +143,12 @@ def _option(name: str, value: object) -> Option:
     key = f"options.{name}"
     given = reading.mapping(key, {} if value is None else value)
     reading.only(key, given, _OPTION_KEYS)
-    option = Option(
-        OPTIONS[name][1],
-        *(
-            reading.number(f"{key}.{part}", given[part]) if part in given else None
-            for part in ("hosting", "hours")
-        ),
-        reading.number(f"{key}.setup_hours", given.get("setup_hours", 0)),
+    hosting, hours = (
+        reading.number(f"{key}.{part}", given[part]) if part in given else None
+        for part in ("hosting", "hours")
     )
+    setup_hours = reading.number(f"{key}.setup_hours", given.get("setup_hours", 0))
+    option = Option(OPTIONS[name][1], hosting, hours, setup_hours)
     if "provider" not in given:
         return option
     provider = reading.text(f"{key}.provider", given["provider"])

@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one option costs a month. `missing` are models that it does not offer: then there is no total."""
+    """What one option costs a month. `missing` are models without a price here: then there is no total."""
 
     option: str
     lines: tuple[Line, ...]

@@ -1,0 +1,357 @@
+"""Sums are exact, wrong input is named, and the article's numbers are computed and not repeated."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from dify_kit.__main__ import app, register
+from dify_kit.costs import claims, prices, scenario, sums
+from dify_kit.costs.claims import Finding
+from dify_kit.costs.scenario import Option, Scenario, Tokens
+from infra.llm_presets import PRICES
+
+register("costs")
+KIT = prices.load()
+COUNTS = st.integers(0, 10**13).map(Decimal)
+DOLLARS = st.decimals(0, 10**6, places=4)
+HOURS = st.decimals(0, 10**4, places=2)
+
+
+def scenarios() -> st.SearchStrategy[Scenario]:
+    """Return scenarios of every option, with everything that they can have."""
+    options = st.builds(
+        lambda hosting, hours, setup: {
+            name: Option(option.providers, hosting, hours, setup)
+            for name, option in scenario.all_options().items()
+        },
+        DOLLARS,
+        HOURS,
+        HOURS,
+    )
+    tokens = st.dictionaries(st.sampled_from(KIT.models), st.builds(Tokens, COUNTS, COUNTS), min_size=1)
+    return st.builds(
+        Scenario,
+        rate=DOLLARS,
+        tokens=tokens,
+        options=options,
+        prefer=st.sampled_from(["makers", "article"]),
+        setup_months=st.integers(1, 60).map(Decimal),
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(scenarios())
+def test_the_total_is_the_sum_of_the_parts_and_of_the_printed_lines(asked: Scenario) -> None:
+    for cost in sums.costs(asked, KIT):
+        printed = sum(Decimal(sums.money(line.usd).replace("$", "").replace(",", "")) for line in cost.lines)
+        assert (cost.total is None) == bool(cost.missing)
+        if cost.total is not None:
+            assert cost.total == sum(cost.part(part) for part in ("tokens", "hosting", "engineering"))
+            assert cost.total == printed
+
+
+@settings(max_examples=40, deadline=None)
+@given(scenarios(), st.integers(0, 50))
+def test_tokens_cost_in_proportion(asked: Scenario, times: int) -> None:
+    more = {
+        model: Tokens(each.input * times, (each.output or 0) * times) for model, each in asked.tokens.items()
+    }
+    many = Scenario(**{**vars(asked), "tokens": more})
+
+    for one, other in zip(sums.costs(asked, KIT), sums.costs(many, KIT), strict=True):
+        assert other.part("tokens") == one.part("tokens") * times
+        assert other.part("hosting") == one.part("hosting")
+        assert other.part("engineering") == one.part("engineering")
+
+
+@settings(max_examples=40, deadline=None)
+@given(scenarios(), COUNTS, COUNTS, DOLLARS)
+def test_more_of_anything_never_costs_less(
+    asked: Scenario, read: Decimal, made: Decimal, rate: Decimal
+) -> None:
+    model = min(asked.tokens)
+    old = asked.tokens[model]
+    tokens = {**asked.tokens, model: Tokens(old.input + read, (old.output or Decimal(0)) + made)}
+    more = Scenario(**{**vars(asked), "tokens": tokens, "rate": (asked.rate or 0) + rate})
+
+    for one, other in zip(sums.costs(asked, KIT), sums.costs(more, KIT), strict=True):
+        assert other.part("tokens") >= one.part("tokens")
+        assert other.part("engineering") >= one.part("engineering")
+
+
+@settings(max_examples=40, deadline=None)
+@given(COUNTS, st.decimals(0, 1, places=3))
+def test_a_share_of_input_is_the_same_as_telling_the_two_apart(count: Decimal, share: Decimal) -> None:
+    options = {"openai": Option(("openai",))}
+    summed = Scenario(tokens={"gpt-4.1": Tokens(count)}, options=options, input_share=share)
+    apart = Scenario(tokens={"gpt-4.1": Tokens(count * share, count * (1 - share))}, options=options)
+
+    assert sums.costs(summed, KIT)[0].total == sums.costs(apart, KIT)[0].total
+
+
+def run(*arguments: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, ["costs", *arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def asked_for(*arguments: str) -> dict[str, Any]:
+    return dict(json.loads(run(*arguments, "--json").stdout))
+
+
+def test_the_table_of_the_article_comes_out_of_its_inputs() -> None:
+    dify, holysheep = asked_for("--scenario", "article")["options"]
+
+    assert [dify[part] for part in ("hosting", "tokens", "engineering", "total")] == [
+        "200.00",
+        "80.00",
+        "1600.00",
+        "1880.00",
+    ]
+    assert [holysheep[part] for part in ("hosting", "tokens", "engineering", "total")] == [
+        "0.00",
+        "80.00",
+        "200.00",
+        "280.00",
+    ]
+
+
+def article(**changes: Any) -> list[Finding]:
+    asked = scenario.load("article")
+    asked = Scenario(**{**vars(asked), **changes})
+    return claims.audit(asked, KIT, sums.costs(asked, KIT))
+
+
+@pytest.mark.parametrize(
+    ("claim", "computed", "holds"),
+    [
+        ("Dify self-hosted + provider, total: $1,880.00", "= $1,880.00", True),
+        ("HolySheep, total: $280.00", "= $280.00", True),
+        ("the table's saving: 85 %", "85.106 %", True),
+        ("the saving comes from cheaper tokens", "tokens save $0.00", False),
+        ("the prose's reduction: 51 %", "51.358 %", True),
+        ("total of Dify self-hosted + provider: $847.00", "$1,880.00, and $280.00 without", False),
+        ("total of HolySheep: $412.00", "$280.00, and $80.00 without", False),
+        ("$847.00 less $200.00 of hosting", "$64.70 per M; these tokens cost $80.00", False),
+        ("$412.00 less $0.00 of hosting", "$41.20 per M; these tokens cost $80.00", False),
+        ("the exchange rate saves 85 % or more", "86.301 %", True),
+        ("50,000,000 tokens a month save $12,000.00 a year", "$20.00 saved per M", False),
+        ("all 16 hours", "$413.33 and not $1,880.00", None),
+        ("gpt-4.1 has one price", "cost $20.00 to $80.00", None),
+    ],
+)
+def test_claims_of_the_article(claim: str, computed: str, holds: bool | None) -> None:
+    [found] = [finding for finding in article() if claim in finding.claim]
+
+    assert computed in found.computed
+    assert found.holds is holds
+
+
+def test_verdicts_follow_the_numbers() -> None:
+    """What does not hold for the article holds where the inputs give it, and the other way round."""
+    stated = {
+        "saving": {"from": "dify", "to": "holysheep", "percent": 80},
+        "spend": {"from": "dify", "to": "holysheep", "usd_from": 280, "usd_to": 80, "percent": 71},
+        "exchange": {"market": 6, "own": 1, "percent": 85},
+        "yearly": {"tokens": "50M", "usd": 600},
+        "table": {"dify": {"total": 1881}},
+    }
+
+    found = {finding.claim: finding.holds for finding in article(claims=stated)}
+
+    assert found["the table's saving: 80 %"] is False
+    assert found["the prose's total of Dify self-hosted + provider: $280.00"] is True
+    assert found["$80.00 less $0.00 of hosting was spent on tokens"] is True
+    assert found["the exchange rate saves 85 % or more"] is False
+    assert found["50,000,000 tokens a month save $600.00 a year"] is True
+    assert found["Dify self-hosted + provider, total: $1,881.00"] is False
+
+
+def test_people_see_every_step_and_who_says_the_price() -> None:
+    shown = run("--scenario", "article").stdout
+
+    assert "10,000,000 gpt-4.1 tokens / 1,000,000 * $8.00 (openai) = $80.00" in shown
+    assert "16 hours a month * $100.00 = $1,600.00" in shown
+    assert "$80.00 + $200.00 + $1,600.00 = $1,880.00" in shown
+    assert "openai gpt-4.1: $8.00, claimed by the article" in shown
+    assert "does not hold: 50,000,000 tokens a month" in shown
+
+
+def test_options_make_a_scenario_and_win_over_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "tokens: {gpt-4.1: {input: 1_000_000, output: 1_000_000}}\noptions: {dify: {hosting: 5.10}}\n"
+    )
+
+    [read] = asked_for("--scenario", str(file))["options"]
+    [won] = asked_for("--scenario", str(file), "--hosting", "dify=7.25", "--tokens", "gpt-4.1=2M:0")[
+        "options"
+    ]
+
+    assert (read["tokens"], read["hosting"], read["total"]) == ("10.00", "5.10", "15.10")
+    assert (won["tokens"], won["hosting"], won["total"]) == ("4.00", "7.25", "11.25")
+
+
+def test_every_option_is_compared_and_one_without_the_model_has_no_total() -> None:
+    found = {one["option"]: one for one in asked_for("--tokens", "claude-sonnet-4.5=1M:1M")["options"]}
+
+    assert list(found) == ["dify", "holysheep", "openai", "anthropic", "oneapi"]
+    assert found["openai"]["total"] is None
+    assert found["openai"]["missing"] == ["claude-sonnet-4.5"]
+    assert found["anthropic"]["total"] == found["dify"]["total"] == "18.00"
+    assert found["holysheep"]["total"] == "30.00"
+
+
+def test_a_gateway_buys_where_it_is_told() -> None:
+    found = {
+        one["option"]: one
+        for one in asked_for("--tokens", "gpt-4.1=1M:0", "--provider", "dify=holysheep")["options"]
+    }
+
+    assert found["dify"]["tokens"] == "8.00"
+    assert found["oneapi"]["tokens"] == "2.00"
+
+
+def test_setting_up_is_spread_over_months() -> None:
+    arguments = (
+        "--tokens",
+        "gpt-4.1=0:0",
+        "--rate",
+        "100",
+        "--setup-hours",
+        "dify=12",
+        "--setup-months",
+        "24",
+    )
+    found = {one["option"]: one for one in asked_for(*arguments)["options"]}
+
+    assert found["dify"]["engineering"] == "50.00"
+    assert found["oneapi"]["engineering"] == "0.00"
+
+
+OWN = "prices: [{provider: openai, model: gpt-4.1, price: 3.5, source: contract, date: 2026-11-01, published: true}]"
+
+
+def test_prices_of_ones_own_win(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN)
+
+    found = asked_for("--tokens", "gpt-4.1=2M", "--prices", str(file))
+
+    [price] = [one for one in found["prices"] if one["provider"] == "openai"]
+    assert {one["option"]: one["total"] for one in found["options"]}["openai"] == "7.00"
+    assert (price["source"], price["date"], price["published"]) == ("contract", "2026-11-01", True)
+
+
+def test_each_price_has_a_source_and_only_a_vendors_own_page_is_published() -> None:
+    hosts = {
+        "openai": "openai.com",
+        "anthropic": "claude.com",
+        "google": "google",
+        "deepseek": "deepseek.com",
+    }
+
+    assert len(KIT.all) > 8
+    for price in KIT.all:
+        assert price.source
+        if price.published:
+            assert price.source.startswith("https://")
+            assert hosts[price.provider] in price.source.split("/")[2]
+
+
+def test_the_proxys_meter_and_this_list_do_not_disagree() -> None:
+    shared = [price for price in KIT.all if price.list == "makers" and price.model in PRICES]
+
+    assert len(shared) > 3
+    for price in shared:
+        metered = PRICES[price.model]
+        assert (price.input, price.output) == (Decimal(str(metered.input)), Decimal(str(metered.output)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        ((), "tokens: none given", "--tokens gpt-4.1=10M"),
+        (("--tokens", "gpt-5000=1M"), "tokens.gpt-5000: no price is known", "--prices FILE"),
+        (("--tokens", "gpt-4.1=1.5"), "--tokens gpt-4.1: 1.5 is not a whole number", "10M"),
+        (("--tokens", "gpt-4.1=-1"), "--tokens gpt-4.1: -1 is not", "10M"),
+        (("--tokens", "gpt-4.1=NaN"), "--tokens gpt-4.1: NaN is not", "10M"),
+        (("--tokens", "gpt-4.1=1e999999999"), "--tokens gpt-4.1: 1e999999999 is not", "10M"),
+        (("--tokens", "gpt-4.1=1:2:3"), "--tokens gpt-4.1: 1:2:3 has more", "INPUT:OUTPUT"),
+        (("--tokens", "gpt-4.1"), "--tokens gpt-4.1: no NAME=VALUE", "gpt-4.1=10M"),
+        (("--tokens", "gpt-4.1=1", "--tokens", "gpt-4.1=2"), "gpt-4.1 is there twice", "once"),
+        (("--tokens", "gpt-4.1=10M"), "tokens.gpt-4.1: 10,000,000 does not tell", "--input-share"),
+        (("--hosting", "azure=3"), "--hosting: azure: no such option", "holysheep"),
+        (("--hosting", "dify=much"), "--hosting dify: much is not a number", "12.50"),
+        (("--hosting", "dify=0.0000000001"), "--hosting dify: 0.0000000001 has more than 9", "12.50"),
+        (("--tokens", "gpt-4.1=1:1", "--hours", "dify=3"), "rate: not given, but dify takes 3", "--rate"),
+        (("--setup-months", "0"), "--setup-months: 0 is less than a month", "12"),
+        (("--input-share", "75"), "--input-share: 75 is more than 1", "0.75"),
+        (("--provider", "openai=holysheep"), "--provider openai: holysheep", "oneapi"),
+        (("--prefer", "rumours"), "prefer: rumours: no such price list", "makers"),
+        (("--scenario", "none"), "--scenario none: no such file", "article"),
+        (("--prices", "none.yaml"), "none.yaml: No such file", "YAML file"),
+    ],
+)
+def test_errors_name_key_value_and_fix(arguments: tuple[str, ...], message: str, hint: str) -> None:
+    told = run(*arguments, code=2).stderr
+
+    assert message in told.split("hint:")[0]
+    assert hint in told.split("hint:")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tokens: {gpt-4.1: 1}\ntoken: 3", "mine.yaml.token: 3: no such key"),
+        ("tokens: {gpt-4.1: 1, gpt-4.1: 2}", "the key gpt-4.1 is there twice"),
+        ("tokens: {gpt-4.1: {inputs: 2}}", "tokens.gpt-4.1.inputs: 2: no such key"),
+        ("tokens: [1]", "tokens: [1] is not a mapping"),
+        ("tokens: {gpt-4.1: .inf}", "tokens.gpt-4.1: .inf is not a number"),
+        ("tokens: {gpt-4.1: !!set {a}}", "tokens.gpt-4.1: {'a'} is not a number"),
+        ("options: {}", "options: none given"),
+        ("options: {dify: {hosting: true}}", "options.dify.hosting: True is not a number"),
+        ("options: {azure: {}}", "options: azure: no such option"),
+        ("rate: [", "not YAML"),
+        ("- 1", "is not a mapping"),
+        ("tokens: {gpt-4.1: {input: 1}}\nclaims: {luck: 1}", "claims.luck: 1: no such key"),
+        ("tokens: {gpt-4.1: {input: 1}}\nclaims: {exchange: {own: 1}}", "claims.exchange.market: missing"),
+        (
+            "tokens: {gpt-4.1: {input: 1}}\noptions: {dify: }\nclaims: {table: {oneapi: {total: 1}}}",
+            "claims.table.oneapi: oneapi has no total",
+        ),
+    ],
+)
+def test_errors_of_a_scenario_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+
+    assert message in run("--scenario", str(file), code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("price: 3.5", "price: free", "prices[0].price: free is not a number"),
+        ("price: 3.5", "input: 3.5", "a price is missing or told twice"),
+        ("price: 3.5", "price: 3.5, output: 3.5", "a price is missing or told twice"),
+        ("published: true", "published: perhaps", "prices[0].published: perhaps is neither"),
+        ("date: 2026-11-01", "date: lately", "prices[0].date: lately is not a day"),
+        ("source: contract", "source: ", "prices[0].source: None is not a text"),
+        ("prices: [", "prices: [1, ", "prices[0]: 1 is not a mapping"),
+        ("prices:", "costs:", "costs: "),
+        ("model:", "modell:", "prices[0].modell: gpt-4.1: no such key"),
+    ],
+)
+def test_errors_of_a_price_file(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = tmp_path / "own.yaml"
+    assert old in OWN
+    file.write_text(OWN.replace(old, new))
+
+    assert message in run("--tokens", "gpt-4.1=1", "--prices", str(file), code=2).stderr
