@@ -97,7 +97,7 @@ def _saving(audit: _Audit, claim: Mapping[str, Any]) -> Iterator[Finding]:
     )
     parts = {part: before.part(part) - after.part(part) for part in _PARTS[:3]}
     yield Finding(
-        "the saving comes from cheaper tokens",
+        "cheaper tokens are a part of that saving",
         ", ".join(f"{part} save {money(usd)}" for part, usd in parts.items())
         + f"; tokens are {percent(parts['tokens'], old - new)} % of the saving",
         parts["tokens"] > 0,
