@@ -27,18 +27,16 @@ FIRST_CALLS = 50
 FIRST_CALLS_ROUNDS = 3
 TOKENS_FILE, SCRIPT = "/bench/tokens.txt", "/bench/tokens.lua"
 TOKEN_SECONDS = 4 * 3600
-# Beside the measured edge; inside one network namespace, its ports have to be others.
-OFF_PORT, OFF_STATUS_PORT = 9010, 9011
 GATEWAY_USER, REDIS_USER = "1002", "999"
 START_SECONDS = 20
 UNREACHED = GroupLimits(rate=Bucket(requests=1_000_000, seconds=1, burst=1_000_000), concurrent=10_000)
 FEATURES = {
     "bare": "nginx that only passes on; its call has an API key",
-    "key, OAuth off": "the edge as bench/edge measures it; an API key",
+    "key, OAuth off": "the edge without access log, as bench/edge's `edge-quiet`; an API key",
     "key": "the edge with OAuth on; an API key",
     "token": "the edge with OAuth on; one token, whose verdict is asked for each 4 s",
     "1000 tokens": "the same with 1,000 tokens in turn",
-    "caddy": "forward_auth to the same gateway, one token; asks for each request, as it has no cache for verdicts",
+    "caddy": "forward_auth to the same gateway, one token; has no cache for verdicts, so it asks each time; logs",
     "traefik": "ForwardAuth to the same gateway, one token; likewise",
 }
 
@@ -52,8 +50,8 @@ class Taken:
 
 
 def contexts() -> tuple[EdgeContext, EdgeContext]:
-    """Return what the edge is rendered from, with OAuth and without it."""
-    found = proxies.edge_settings()
+    """Return what the edge is rendered from, with OAuth and without it; neither logs, as bare nginx does not."""
+    found = replace(proxies.edge_settings(), access_log="off")
     release = RELEASES[found.release]
     on = OAuth(
         issuer=ISSUER,
@@ -66,7 +64,7 @@ def contexts() -> tuple[EdgeContext, EdgeContext]:
     off = edge_context(replace(found, oauth=None), release)
     return (
         edge_context(replace(found, oauth=on), release),
-        replace(off, http_port=OFF_PORT, status_port=OFF_STATUS_PORT),
+        replace(off, http_port=proxies.QUIET_PORT, status_port=proxies.QUIET_STATUS_PORT),
     )
 
 
@@ -111,7 +109,7 @@ def turns(on: EdgeContext, off: EdgeContext, token: str) -> dict[str, Proxy]:
 
     return {
         "bare": proxies.bare(on),
-        "key, OAuth off": proxies.edge(off, name="edge-off"),
+        "key, OAuth off": replace(proxies.edge(off), name="edge-off"),
         "key": ours,
         "token": asked(ours, authorization=bearer),
         "1000 tokens": asked(ours, authorization=bearer, script=SCRIPT),

@@ -143,10 +143,10 @@ def _bare(context: EdgeContext, name: str, port: int, log: str) -> Proxy:
     )
 
 
-def edge(context: EdgeContext, files: Mapping[str, str] | None = None, name: str = "edge") -> Proxy:
+def edge(context: EdgeContext, files: Mapping[str, str] | None = None) -> Proxy:
     """Return the kit's edge, as it goes live; `files` replaces that, for experiments."""
     return Proxy(
-        name=name,
+        name="edge",
         port=context.http_port,
         command=("nginx", "-e", "stderr", "-c", f"{EDGE_DIRECTORY}/nginx.conf", "-g", "daemon off;"),
         request=Request(host=context.server_names[0]),
