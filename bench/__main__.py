@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import edge, report, streams, up
+from bench import edge, oauth, report, streams, up
 from dify_kit.errors import KitError
 from dify_kit.talk import fail, say, step
 
@@ -24,6 +24,7 @@ class Bench(StrEnum):
 
     UP = "up"
     EDGE = "edge"
+    OAUTH = "oauth"
     SSE = "sse"
     SOAK = "soak"
 
@@ -49,6 +50,7 @@ def main(
     benches: Mapping[Bench, Callable[[], report.Report]] = {
         Bench.UP: lambda: up.run(command, rounds=rounds),
         Bench.EDGE: lambda: edge.run(command, rounds=rounds, seconds=seconds),
+        Bench.OAUTH: lambda: oauth.run(command, rounds=rounds, seconds=seconds),
         Bench.SSE: lambda: streams.lag(command, rounds=rounds),
         Bench.SOAK: lambda: streams.soak(command),
     }

@@ -24,7 +24,12 @@ def _built(name: str, directory: Path) -> str:
 
 def nginx() -> str:
     """Return the image in which the kit runs nginx, built when it is not there yet."""
-    return _built(local_name("nginx"), ROOT / LOCAL_BUILDS["nginx"][0])
+    return of("nginx")
+
+
+def of(role: str) -> str:
+    """Return an image of the kit's own, built when it is not there yet. `role` has no build stages."""
+    return _built(local_name(role), ROOT / LOCAL_BUILDS[role][0])
 
 
 def bench() -> str:

@@ -34,11 +34,11 @@ class Load:
     socket_errors: int = 0
 
 
-def command(url: str, *, seconds: int, headers: Mapping[str, str]) -> list[str]:
-    """Return the command of a bounded run."""
+def command(url: str, *, seconds: int, headers: Mapping[str, str], script: str = "") -> list[str]:
+    """Return the command of a bounded run. `script` is a Lua file in wrk's container, for other requests."""
     given = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     size = [f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", f"{TIMEOUT_SECONDS}s"]
-    return ["wrk", *size, "--latency", *given, url]
+    return ["wrk", *size, "--latency", *(["-s", script] if script else []), *given, url]
 
 
 def parse(told: str) -> Load:

@@ -56,15 +56,20 @@ FEATURES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The request that everyone gets: a call with an API key, from a page of an allowed origin."""
+    """The request that everyone gets: a call with an API key, from a page of an allowed origin.
+
+    `script` is a Lua file in the load's container that makes wrk send others.
+    """
 
     host: str
     path: str = "/v1/parameters"
+    authorization: str = "Bearer app-BenchBenchBenchBench0000"
+    script: str = ""
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields."""
-        return {"Host": self.host, "Authorization": "Bearer app-BenchBenchBenchBench0000", "Origin": ORIGIN}
+        return {"Host": self.host, "Authorization": self.authorization, "Origin": ORIGIN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,21 +170,21 @@ def _live(context: EdgeContext) -> dict[str, str]:
     return {f"{EDGE_DIRECTORY}/{path}": text for path, text in files.items()}
 
 
-def caddy(context: EdgeContext) -> Proxy:
-    """Return Caddy, built first when the cache has none."""
+def caddy(context: EdgeContext, *, verify: str = "") -> Proxy:
+    """Return Caddy, built first when the cache has none. `verify` is the address of a service to ask about tokens."""
     return Proxy(
         name="caddy",
         port=CADDY_PORT,
         command=("/bench/caddy", "run", "--config", "/bench/Caddyfile", "--adapter", "caddyfile"),
         request=Request(host=context.server_names[0]),
-        files={"/bench/Caddyfile": configured("Caddyfile", origin=ORIGIN)},
+        files={"/bench/Caddyfile": configured("Caddyfile", origin=ORIGIN, verify=verify)},
         programs={"/bench/caddy": peers.program(peers.CADDY)},
         environment={"GOMAXPROCS": str(worker_count(context)), "HOME": "/tmp"},  # noqa: S108  # the container's own
     )
 
 
-def traefik(context: EdgeContext) -> Proxy:
-    """Return Traefik, built first when the cache has none."""
+def traefik(context: EdgeContext, *, verify: str = "") -> Proxy:
+    """Return Traefik, built first when the cache has none. `verify` as in `caddy`."""
     host = context.server_names[0]
     return Proxy(
         name="traefik",
@@ -188,7 +193,9 @@ def traefik(context: EdgeContext) -> Proxy:
         request=Request(host=host),
         files={
             "/bench/traefik.yml": configured("traefik.yml"),
-            "/bench/traefik-routes.yml": configured("traefik-routes.yml", host=host, origin=ORIGIN),
+            "/bench/traefik-routes.yml": configured(
+                "traefik-routes.yml", host=host, origin=ORIGIN, verify=verify
+            ),
         },
         programs={"/bench/traefik": peers.program(peers.TRAEFIK)},
         environment={"GOMAXPROCS": str(worker_count(context))},
@@ -197,7 +204,7 @@ def traefik(context: EdgeContext) -> Proxy:
 
 def aliases(context: EdgeContext) -> list[str]:
     """Return the names under which the proxies look for the upstream."""
-    return [service.host or service.name for service in context.services]
+    return list(dict.fromkeys(service.host or service.name for service in context.services))
 
 
 def everyone(context: EdgeContext) -> list[Proxy]:

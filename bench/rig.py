@@ -10,9 +10,10 @@ import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import docker
@@ -48,6 +49,8 @@ class Rig:
 
     name: str
     scratch: Path
+    # Files of the load's container, and what runs beside the upstream before any proxy starts.
+    load_files: Mapping[str, str] = field(default_factory=dict)
     client: Any = field(default_factory=docker.from_env)  # docker's models are not typed
     containers: dict[str, Any] = field(default_factory=dict)
     network: Any = None
@@ -65,7 +68,8 @@ class Rig:
         self.network.connect(container, aliases=list(aliases))
         container.start()
         # The load comes from a container, too: nothing has to be installed on the machine.
-        self._create("load", images.bench(), ["sleep", "infinity"], {}, init=True, **self._inside()).start()
+        waiting = ["sleep", "infinity"]
+        self._create("load", images.bench(), waiting, self.load_files, init=True, **self._inside()).start()
 
     def start(self, proxy: Proxy) -> None:
         """Start a proxy and wait until it passes a request on. Raises KitError with its last words."""
@@ -82,6 +86,17 @@ class Rig:
         )
         container.start()
         self._wait(proxy)
+
+    def serve(
+        self,
+        name: str,
+        image: str,
+        run: Sequence[str],
+        files: Mapping[str, str],
+        **options: Any,  # noqa: ANN401  # what docker's create takes
+    ) -> None:
+        """Start a service that proxies ask, in the same place as the upstream."""
+        self._create(name, image, list(run), files, **options, **self._inside()).start()
 
     def _inside(self) -> dict[str, Any]:
         return {"network_mode": f"container:{self.containers['upstream'].id}"}
@@ -175,7 +190,7 @@ class Rig:
         before = self.cpu_seconds(proxy.name)
         told = self.run(
             "load",
-            command(proxy.url, seconds=seconds, headers=proxy.request.headers),
+            command(proxy.url, seconds=seconds, headers=proxy.request.headers, script=proxy.request.script),
             seconds=seconds + LOAD_GRACE_SECONDS,
         )
         used = self.cpu_seconds(proxy.name) - before
@@ -213,13 +228,24 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(kind: str, proxies: Sequence[Proxy], aliases: Sequence[str]) -> Iterator[Rig]:
-    """Yield a rig with an upstream (`json` or `sse`) and running proxies."""
+def rig(
+    kind: str,
+    proxies: Sequence[Proxy],
+    aliases: Sequence[str],
+    *,
+    load_files: Mapping[str, str] = MappingProxyType({}),
+    services: Callable[[Rig], None] = lambda _: None,
+) -> Iterator[Rig]:
+    """Yield a rig with an upstream (`json` or `sse`) and running proxies.
+
+    `load_files` lie in the container of the load; `services` starts what the proxies need besides.
+    """
     with tempfile.TemporaryDirectory(prefix="dify-kit-bench-") as scratch:
-        made = Rig(name=f"dify-bench-{secrets.token_hex(3)}", scratch=Path(scratch))
+        made = Rig(name=f"dify-bench-{secrets.token_hex(3)}", scratch=Path(scratch), load_files=load_files)
         try:
             say(f"starting {', '.join(proxy.name for proxy in proxies)} as {made.name}-*")
             made.start_upstream(kind, aliases)
+            services(made)
             for proxy in proxies:
                 made.start(proxy)
             yield made

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bench import __main__ as program
-from bench import cpu, edge, load, machine, proxies, report, streams, up
+from bench import cpu, edge, load, machine, oauth, proxies, report, streams, up
 from bench.image import sse_client, sse_server
 from bench.rig import Measured
 from bench.rounds import Turn, interleaved, median, percentile
@@ -262,6 +262,38 @@ def test_the_measured_edge_is_the_rendered_one_and_every_peer_gets_the_same_requ
     assert workers == [[str(proxies.worker_count(context))]]
     passes = [one for _, one in walk(parsed(edge_proxy.files, tmp_path / "edge")["servers/dify.conf"])]
     assert any(one["directive"] == "proxy_pass" for one in passes)
+
+
+def test_everyone_calls_with_the_same_token_but_those_with_an_api_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing is built here.
+    monkeypatch.setattr("bench.peers.program", lambda _: tmp_path / "program")
+    on, off = oauth.contexts()
+    found = oauth.turns(on, off, "a.b.c")
+
+    assert found.keys() == oauth.FEATURES.keys()
+    keys = {name for name, proxy in found.items() if "app-" in proxy.request.headers["Authorization"]}
+    assert keys == {"bare", "key, OAuth off", "key"}
+    assert [name for name, proxy in found.items() if proxy.request.script] == ["1000 tokens"]
+    # One edge, asked in three ways, and one without OAuth that takes none of its ports.
+    assert found["key"].files == found["token"].files == found["1000 tokens"].files
+    assert (off.http_port, off.status_port) != (on.http_port, on.status_port)
+    assert "gateway:8091" in found["caddy"].files["/bench/Caddyfile"]
+    assert "gateway:8091/verify" in found["traefik"].files["/bench/traefik-routes.yml"]
+    parsed(found["key, OAuth off"].files, tmp_path)
+
+
+def test_tokens_differ_and_the_gateways_time_stands_beside_the_proxys() -> None:
+    assert len(set(oauth.tokens(3))) == 3
+    found = [
+        (turn, oauth.Taken(measured=one, gateway=float(number))) for number, (turn, one) in enumerate(TURNS)
+    ]
+
+    rows = oauth.comparison(found).rows
+
+    assert [(row[0], row[1], row[-1]) for row in rows] == [("bare", 20_000, 2.0), ("edge", 8_000, 3.0)]
+    assert oauth.raw(found)[5]["gateway µs/request"] == 5.0
 
 
 STREAMS: list[dict[str, Any]] = [

@@ -1,0 +1,245 @@
+"""bench/oauth: calls with tokens through our edge, beside API keys, bare nginx, Caddy and Traefik with one gateway."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench import edge, images, machine, peers, proxies
+from bench.load import CONNECTIONS, THREADS
+from bench.proxies import Proxy
+from bench.report import Report, Table
+from bench.rig import Measured, Rig, rig
+from bench.rounds import Turn, interleaved, median
+from dify_kit.errors import KitError
+from dify_kit.talk import say
+from infra import ports
+from infra.edge_context import EdgeContext, edge_context
+from infra.rate_limits import Bucket, GroupLimits
+from infra.releases import RELEASES
+from infra.settings_oauth import OAuth, Tenant
+from tests.unit.gateway.forge import Forge
+from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, SIGNING_KEY, documents
+
+TOKENS = 1000
+FIRST_CALLS = 50
+FIRST_CALLS_ROUNDS = 3
+TOKENS_FILE, SCRIPT = "/bench/tokens.txt", "/bench/tokens.lua"
+TOKEN_SECONDS = 4 * 3600
+GATEWAY_USER, REDIS_USER = "1002", "999"
+START_SECONDS = 20
+UNREACHED = GroupLimits(rate=Bucket(requests=1_000_000, seconds=1, burst=1_000_000), concurrent=10_000)
+FEATURES = {
+    "bare": "nginx that only passes on; its call has an API key",
+    "key, OAuth off": "the edge without access log, as bench/edge's `edge-quiet`; an API key",
+    "key": "the edge with OAuth on; an API key",
+    "token": "the edge with OAuth on; one token, whose verdict is asked for each 4 s",
+    "1000 tokens": "the same with 1,000 tokens in turn",
+    "caddy": "forward_auth to the same gateway, one token; has no cache for verdicts, so it asks each time; logs",
+    "traefik": "ForwardAuth to the same gateway, one token; likewise",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """One turn: what `bench.rig` measured, and the gateway's CPU time in microseconds per request."""
+
+    measured: Measured
+    gateway: float
+
+
+def contexts() -> tuple[EdgeContext, EdgeContext]:
+    """Return what the edge is rendered from, with OAuth and without it; neither logs, as bare nginx does not."""
+    found = replace(proxies.edge_settings(), access_log="off")
+    release = RELEASES[found.release]
+    on = OAuth(
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        token_seconds=3600,
+        tenants=tuple(Tenant(name=name, app=name, limits=UNREACHED) for name in ("acme", "globex")),
+        clients={},
+        issuers=(),
+    )
+    off = edge_context(replace(found, oauth=None), release)
+    return (
+        edge_context(replace(found, oauth=on), release),
+        replace(off, http_port=proxies.QUIET_PORT, status_port=proxies.QUIET_STATUS_PORT),
+    )
+
+
+def tokens(count: int) -> list[str]:
+    """Return tokens of one client, each for itself."""
+    forge = Forge(
+        issuer=ISSUER, audience=AUDIENCE, kid=KID, client="acme-app", tenant="acme", key=SIGNING_KEY
+    )
+    return [forge.with_claims(exp=forge.now + TOKEN_SECONDS) for _ in range(count)]
+
+
+def start_gateway(running: Rig) -> None:
+    """Start Redis and the gateway. Raises KitError."""
+    redis = ["--save", "", "--bind", "127.0.0.1"]
+    running.serve("redis", images.of("redis"), redis, {}, user=REDIS_USER, entrypoint=["redis-server"])
+    files = documents()
+    files["config.json"]["redis"]["url"] = f"redis://127.0.0.1:{ports.REDIS}/0"
+    # As if it had been running: tokens that are older than Redis's memory are refused.
+    remembered = ["redis-cli", "set", "dify-gateway:memory-since", str(int(time.time()) - 3600)]
+    deadline = time.monotonic() + START_SECONDS
+    while (told := running.run("redis", remembered)).stdout.strip() != "OK":
+        if time.monotonic() > deadline:
+            raise KitError(f"Redis does not answer: {told.stderr.strip()}")
+        time.sleep(0.2)
+    running.serve(
+        "gateway",
+        images.of("gateway"),
+        [],
+        {f"/etc/dify-gateway/{name}": json.dumps(content) for name, content in files.items()},
+        user=GATEWAY_USER,
+    )
+
+
+def turns(on: EdgeContext, off: EdgeContext, token: str) -> dict[str, Proxy]:
+    """Return what is measured, by name. Some of them are the same container with another request."""
+    bearer = f"Bearer {token}"
+    verify = f"gateway:{ports.GATEWAY_INTERNAL}"
+    ours = proxies.edge(on)
+
+    def asked(proxy: Proxy, **change: str) -> Proxy:
+        return replace(proxy, request=replace(proxy.request, **change))
+
+    return {
+        "bare": proxies.bare(on),
+        "key, OAuth off": replace(proxies.edge(off), name="edge-off"),
+        "key": ours,
+        "token": asked(ours, authorization=bearer),
+        "1000 tokens": asked(ours, authorization=bearer, script=SCRIPT),
+        "caddy": asked(proxies.caddy(on, verify=verify), authorization=bearer),
+        "traefik": asked(proxies.traefik(on, verify=verify), authorization=bearer),
+    }
+
+
+def take(running: Rig, proxy: Proxy, seconds: int) -> Taken:
+    """Load a proxy once."""
+    before = running.cpu_seconds("gateway")
+    measured = running.load(proxy, seconds=seconds)
+    used = running.cpu_seconds("gateway") - before
+    return Taken(measured=measured, gateway=used * 1_000_000 / measured.load.requests)
+
+
+def first_calls(running: Rig, proxy: Proxy, first: int) -> list[float]:
+    """Return how long calls with tokens that were never seen took, in milliseconds. Raises KitError."""
+    request = proxy.request
+    given = [str(proxy.port), request.host, request.path, TOKENS_FILE, str(first), str(FIRST_CALLS)]
+    told = running.run("load", ["python3", "/bench/first_calls.py", *given])
+    if told.returncode != 0:
+        raise KitError(f"{proxy.name}: first calls: {told.stderr.strip()[-500:]}")
+    found: list[float] = json.loads(told.stdout)
+    return found
+
+
+def measure(*, rounds: int, seconds: int) -> tuple[list[tuple[Turn, Taken]], list[float]]:
+    """Load everyone in turn; return every turn's figures and the latencies of first calls at our edge."""
+    on, off = contexts()
+    # The first calls come first, with tokens that no load has used.
+    made = tokens(TOKENS + FIRST_CALLS * FIRST_CALLS_ROUNDS)
+    everyone = turns(on, off, made[-1])
+    load_files = {
+        TOKENS_FILE: "\n".join(made) + "\n",
+        SCRIPT: (proxies.CONFIGS / "tokens.lua").read_text(encoding="utf-8"),
+    }
+    containers = {proxy.name: proxy for proxy in everyone.values()}
+    found = []
+    with rig(
+        "json",
+        list(containers.values()),
+        proxies.aliases(on),
+        load_files=load_files,
+        services=start_gateway,
+    ) as running:
+        firsts = [
+            took
+            for number in range(FIRST_CALLS_ROUNDS)
+            for took in first_calls(running, everyone["token"], TOKENS + number * FIRST_CALLS)
+        ]
+        for proxy in everyone.values():
+            running.load(proxy, seconds=edge.WARM_UP_SECONDS)
+        for turn in interleaved(list(everyone), rounds):
+            one = take(running, everyone[turn.name], seconds)
+            load = one.measured.load
+            say(
+                f"  round {turn.round} of {rounds}: {turn.name:<14} {load.rate:8,.0f} requests/s  "
+                f"p99 {load.p99:6.2f} ms  {one.measured.cpu:6.1f} µs CPU  {one.gateway:6.1f} µs gateway"
+            )
+            found.append((turn, one))
+    return found, firsts
+
+
+def comparison(found: Sequence[tuple[Turn, Taken]]) -> Table:
+    """Return medians and their ratios to bare nginx, with the gateway's CPU time beside the proxy's."""
+    figures = edge.medians([(turn, one.measured) for turn, one in found])
+    relative = edge.ratios(figures)
+    gateway = {
+        name: median([one for turn, one in found if turn.name == name], lambda one: one.gateway)
+        for name in figures
+    }
+    return Table(
+        title="Medians, and their ratio to bare nginx",
+        columns=(
+            "calls",
+            "requests/s",
+            "ratio",
+            "p50 ms",
+            "p99 ms",
+            "p99 ratio",
+            "CPU µs/request",
+            "gateway µs/request",
+        ),
+        rows=tuple(
+            (name, one.rate, of.rate, one.p50, one.p99, of.p99, one.cpu, gateway[name])
+            for name, one in figures.items()
+            for of in [relative[name]]
+        ),
+    )
+
+
+def raw(found: Sequence[tuple[Turn, Taken]]) -> list[dict[str, Any]]:
+    """Return every turn's figures as they were measured."""
+    rows = edge.raw([(turn, one.measured) for turn, one in found])
+    return [{**row, "gateway µs/request": one.gateway} for row, (_, one) in zip(rows, found, strict=True)]
+
+
+def run(command: str, *, rounds: int, seconds: int) -> Report:
+    """Measure, and return the report."""
+    facts = machine.facts({"caddy": peers.CADDY.version, "traefik": peers.TRAEFIK.version})
+    found, firsts = measure(rounds=rounds, seconds=seconds)
+    figures = edge.medians([(turn, one.measured) for turn, one in found])
+    relative = edge.ratios(figures)
+    slowest = max(firsts)
+    first = median(firsts, lambda took: took)
+    return Report(
+        name="oauth",
+        title="Calls with tokens beside API keys, bare nginx, Caddy and Traefik",
+        command=command,
+        machine=facts,
+        parameters={
+            "rounds": rounds,
+            "seconds": seconds,
+            "connections": CONNECTIONS,
+            "wrk threads": THREADS,
+            "workers of each proxy": proxies.worker_count(contexts()[0]),
+        },
+        tables=(
+            comparison(found),
+            Table(
+                title="Calls with tokens that nginx has never seen, one after another",
+                columns=("calls", "median ms", "slowest ms"),
+                rows=((len(firsts), first, slowest),),
+            ),
+        ),
+        notes=tuple(f"{name}: {what}" for name, what in FEATURES.items()),
+        raw=raw(found),
+        summary={
+            "first calls": {"median ms": first, "slowest ms": slowest},
+            **{name: {"ratios": vars(relative[name]), "medians": vars(one)} for name, one in figures.items()},
+        },
+    )

@@ -1,0 +1,313 @@
+"""OAuth at the edge, as rendered: parsed, and looked up as nginx would."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import nginx_check
+from infra.edge_context import EdgeContext, edge_context
+from infra.edge_oauth import ASKED, REFUSED, scope_patterns, tenant_classes
+from infra.oauth_scopes import ROUTES, ScopedRoute
+from infra.rate_limits import Bucket, GroupLimits
+from infra.releases import RELEASES
+from infra.render import edge_files
+from infra.settings_oauth import OAuth, Tenant
+from tests.unit.configuration import settings
+from tests.unit.test_edge_policies import FEATURES, body_of, limits_of, pairwise
+from tests.unit.test_render import Directive, everything, locations, looked_up, maps, parsed, walk, written
+
+FIVE = GroupLimits(rate=Bucket(requests=5, seconds=60, burst=5), concurrent=2)
+OAUTH = OAuth(
+    issuer="https://dify.example.com",
+    audience="https://dify.example.com",
+    token_seconds=3600,
+    tenants=(
+        Tenant(name="acme", app="a", limits=FIVE),
+        Tenant(name="globex", app="b", limits=GroupLimits()),
+        Tenant(name="initech", app="c", limits=FIVE),
+    ),
+    clients={},
+    issuers=(),
+)
+
+
+def context_of(plain: Mapping[str, Any] | None = None, oauth: OAuth | None = OAUTH) -> EdgeContext:
+    found = replace(settings(plain), oauth=oauth)
+    return edge_context(found, RELEASES[found.release])
+
+
+@pytest.mark.parametrize("row", pairwise(FEATURES), ids=lambda row: "-".join(map(str, row)))
+def test_every_pair_of_features_parses_with_oauth_too(row: tuple[int, ...], tmp_path: Path) -> None:
+    plain: dict[str, Any] = {}
+    for values, number in zip(FEATURES.values(), row, strict=True):
+        plain |= values[number]
+
+    files = edge_files(context_of(plain))
+
+    parsed(files, tmp_path)
+    assert nginx_check.lint(written(files, tmp_path)) == []
+
+
+def test_without_oauth_nothing_of_it_is_there(tmp_path: Path) -> None:
+    found = everything(edge_files(context_of(oauth=None)), tmp_path)
+
+    assert not [one for _, one in found if "oauth_" in " ".join(one["args"])]
+    assert not [one for _, one in found if one["directive"].startswith(("auth_request", "proxy_cache_path"))]
+    assert "/oauth/" not in locations(edge_files(context_of(oauth=None)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [
+        ("Bearer a.b.c", True),
+        ("bearer  a.b.", True),
+        ("Bearer ..", True),
+        ("a.b.c.d.e", True),
+        ("Bearer app-A1b2C3d4E5f6G7h8I9j0K1l2", False),
+        ("Bearer dataset-A1b2C3d4E5f6G7h8I9j0K1l2", False),
+        ("Bearer a.b", False),
+        ("", False),
+    ],
+)
+def test_two_dots_make_a_token(header: str, token: bool, tmp_path: Path) -> None:
+    entries = maps(edge_files(context_of()), tmp_path)["$oauth_token"]
+
+    assert bool(looked_up(entries, header)) is token
+
+
+def scope_of(request: str, tmp_path: Path) -> str:
+    return looked_up(maps(edge_files(context_of()), tmp_path)["$oauth_scope"], request)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'|'.join(route.methods)} {route.path}")
+def test_every_route_of_the_table_needs_its_scope(route: ScopedRoute, tmp_path: Path) -> None:
+    entries = maps(edge_files(context_of()), tmp_path)["$oauth_scope"]
+    path = route.path.replace("{}", "5ad4cb98-f0c7-4085-b384-88c403be6290")
+
+    for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"):
+        listed = {one.scope for one in ROUTES if one.path == route.path and method in one.methods}
+        assert {looked_up(entries, f"{method} {path}"), looked_up(entries, f"{method} {path}?user=a/b")} == (
+            listed or {""}
+        )
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "POST //v1/chat-messages",
+        "POST /v1//chat-messages",
+        "POST /v1/chat-messages/",
+        "POST /v1/chat-messages/..",
+        "POST /v1/chat-messages/a.b/stop",
+        "POST /v1/chat-messages/a%2Fb/stop",
+        "POST /v1/chat-messages//stop",
+        "POST /v1/%63hat-messages",
+        "POST /v1/chat-messagesx",
+        "POST /v1/chat-messages;a",
+        "POST /v1/chat-messages#a",
+        "post /v1/chat-messages",
+        "POST /V1/chat-messages",
+        "POST /x/v1/chat-messages",
+        "DELETE /v1/conversations/",
+        "GET /v1/datasets",
+    ],
+)
+def test_path_in_another_form_is_no_route(request_line: str, tmp_path: Path) -> None:
+    assert scope_of(request_line, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("needed", "given", "denied"),
+    [
+        ("chat", "chat", False),
+        ("chat", "files chat", False),
+        ("chat", "chat files llm", False),
+        ("chat", "files", True),
+        ("chat", "chats", True),
+        ("chat", "xchat", True),
+        ("chat", "", True),
+        ("", "chat", True),
+        ("", "", True),
+    ],
+)
+def test_scope_has_to_be_among_the_tokens(needed: str, given: str, denied: bool, tmp_path: Path) -> None:
+    entries = maps(edge_files(context_of()), tmp_path)["$oauth_denied"]
+    allowed = [
+        value
+        for pattern, value in entries
+        if pattern.startswith("~") and re.search(pattern[1:], f"{needed} {given}")
+    ]
+
+    assert (allowed != [""]) is denied
+
+
+def test_route_that_nginx_could_not_hold_is_refused() -> None:
+    for route in (
+        ScopedRoute(scope="admin", methods=("GET",), path="/v1/x"),
+        ScopedRoute(scope="chat", methods=("GET",), path="/v1/x.*"),
+        ScopedRoute(scope="chat", methods=("GET",), path="/v1/{id}"),
+    ):
+        with pytest.raises(ValueError, match="plain segments"):
+            scope_patterns([route])
+
+
+def test_tenants_with_equal_limits_share_zones() -> None:
+    first, second = sorted(tenant_classes(OAUTH.tenants), key=lambda one: len(one.tenants))
+
+    assert (first.tenants, second.tenants) == (("globex",), ("acme", "initech"))
+    # A name depends on the limits alone: who joins or leaves resets nobody's count.
+    alone = tenant_classes(OAUTH.tenants[:1])
+    assert alone[0].name == second.name
+    with pytest.raises(ValueError, match="tenant 'A'"):
+        tenant_classes([Tenant(name="A", app="a", limits=FIVE)])
+
+
+def ways(tmp_path: Path) -> dict[str, list[Directive]]:
+    """Return the locations of calls with a token: match -> its directives."""
+    found = walk(parsed(edge_files(context_of()), tmp_path)["oauth/locations.conf"])
+    return {" ".join(one["args"]): one["block"] for _, one in found if one["directive"] == "location"}
+
+
+def class_location(tenant: str, tmp_path: Path) -> list[Directive]:
+    """Return the location in which a tenant's calls are counted and passed on."""
+    name = dict(maps(edge_files(context_of()), tmp_path)["$oauth_class"])[tenant]
+    return ways(tmp_path)[f"@oauth_v1_{name}"]
+
+
+def test_a_verified_call_is_counted_as_its_tenant_and_by_no_address(tmp_path: Path) -> None:
+    kinds = [args[0].removeprefix("zone=") for _, args in limits_of(class_location("acme", tmp_path))]
+
+    assert [kind for kind in kinds if "tenant" not in kind] == ["rate_v1", "busy_v1"]
+    assert sum("tenant" in kind for kind in kinds) == 2
+    zones = [
+        one["args"]
+        for _, one in everything(edge_files(context_of()), tmp_path)
+        if one["directive"] in {"limit_req_zone", "limit_conn_zone"} and "tenant_" in one["args"][1]
+    ]
+    assert {args[0] for args in zones} == {"$oauth_tenant"}
+    assert {args[2] for args in zones if len(args) > 2} == {"rate=5r/m"}
+
+
+def test_no_limit_before_the_verdict(tmp_path: Path) -> None:
+    on_the_way, found = ways(tmp_path), locations(edge_files(context_of()), tmp_path)
+
+    # nginx looks at limits once a request: one here, and the tenant's would never be.
+    for match in ("@oauth_v1", "= /_oauth_verify"):
+        assert limits_of(on_the_way[match]) == []
+    for match in ("/v1/", "= /v1"):
+        assert [one["block"][0]["args"] for one in found[match] if one["directive"] == "if"] == [["418"]]
+
+
+def test_every_way_of_a_call_checks_the_scope_and_tells_errors_in_json(tmp_path: Path) -> None:
+    calls = {match: block for match, block in ways(tmp_path).items() if match.startswith("@oauth_v1")}
+
+    assert len(calls) == 4
+    for match, block in calls.items():
+        assert ["on"] in [one["args"] for one in block if one["directive"] == "recursive_error_pages"]
+        if any(one["directive"] == "proxy_pass" for one in block):
+            denied = [one for one in block if one["directive"] == "if" and "$oauth_denied" in one["args"][0]]
+            assert [one["block"][0]["args"] for one in denied] == [["403"]], match
+
+
+def test_the_verdict_is_asked_without_the_request_and_kept_only_as_long_as_it_says(tmp_path: Path) -> None:
+    block = ways(tmp_path)["= /_oauth_verify"]
+    said = {one["directive"]: one["args"] for one in block if one["directive"] != "proxy_set_header"}
+    sent = {one["args"][0]: one["args"][1] for one in block if one["directive"] == "proxy_set_header"}
+
+    assert said["internal"] == []
+    assert said["proxy_pass_request_headers"] == said["proxy_pass_request_body"] == ["off"]
+    assert said["proxy_cache_key"] == ["$http_authorization"]
+    assert "Cache-Control" not in said["proxy_ignore_headers"]
+    assert not {"proxy_cache_valid", "proxy_cache_lock", "proxy_cache_use_stale"} & said.keys()
+    assert (sent["Content-Length"], sent["Authorization"]) == ("", "$http_authorization")
+    assert sent["X-Real-IP"] == "$remote_addr"
+
+
+def test_the_gateways_own_port_is_behind_the_hop_only(tmp_path: Path) -> None:
+    files = parsed(edge_files(context_of()), tmp_path)
+    passing = {
+        name: {one["args"][0] for _, one in walk(found) if one["directive"] == "proxy_pass"}
+        for name, found in files.items()
+        if not name.startswith("stream/")
+    }
+
+    assert [name for name, targets in passing.items() if "http://gateway_internal" in targets] == [
+        "servers/oauth_gate.conf"
+    ]
+    gate = files["servers/oauth_gate.conf"]
+    assert [one["args"][0] for _, one in walk(gate) if one["directive"] == "listen"] == [
+        "unix:/run/edge/oauth_gate.sock"
+    ]
+
+
+def test_the_public_endpoints(tmp_path: Path) -> None:
+    found = locations(edge_files(context_of()), tmp_path)
+
+    for match in ("/oauth/", "= /.well-known/oauth-authorization-server"):
+        said = {one["directive"]: one["args"] for one in found[match]}
+        assert said["proxy_pass"] == ["http://gateway"]
+        assert said["client_max_body_size"] == ["16k"]
+        assert [kind for _, (kind, *_) in limits_of(found[match])] == ["zone=rate_oauth", "busy_oauth"]
+    assert looked_up(maps(edge_files(context_of()), tmp_path)["$edge_group"], "/oauth/token") == "oauth"
+
+
+def test_nothing_from_outside_passes_for_an_identity(tmp_path: Path) -> None:
+    for oauth in (OAUTH, None):
+        sent = {
+            one["args"][0]: one["args"][1]
+            for inside, one in everything(edge_files(context_of(oauth=oauth)), tmp_path)
+            if one["directive"] == "proxy_set_header" and inside == ()
+        }
+        assert {name for name in sent if name.startswith("X-Auth-")} == {
+            f"X-Auth-{name}" for name in ("Sub", "Tenant", "Scopes", "Limits", "Upstream")
+        }
+        assert not [value for name, value in sent.items() if name.startswith("X-Auth-") and "$http_" in value]
+
+
+def test_a_token_goes_no_further_even_without_a_key(tmp_path: Path) -> None:
+    found = maps(edge_files(context_of()), tmp_path)
+
+    assert dict(found["$upstream_authorization"])["default"] == "$oauth_authorization"
+    assert dict(found["$oauth_authorization"])[""] == ""
+
+
+def test_errors_of_calls_with_a_token(tmp_path: Path) -> None:
+    files = edge_files(context_of())
+    bodies, shapes = (
+        dict(maps(files, tmp_path)["$edge_error_body"]),
+        dict(maps(files, tmp_path)["$edge_shape"]),
+    )
+
+    assert shapes == {"volatile": "", "default": "$edge_group_shape", "v1": "token"}
+    assert '"error":"insufficient_scope"' in bodies["token 403"]
+    assert '"scope":"$oauth_scope"' in bodies["token 403"]
+    for status in (401, 429, 503):
+        assert bodies[f"token {status}"] == bodies[f"service {status}"]
+    challenges = dict(maps(files, tmp_path)["$edge_challenge"])
+    assert challenges["token 403 "] == "$oauth_challenge"
+    # nginx passes the verdict's own challenge on.
+    assert "token 401 " not in challenges
+
+
+def test_who_is_limited_before_and_after_the_gateway(tmp_path: Path) -> None:
+    context = context_of()
+
+    assert [zone.key for zone in context.limits.rates_at((REFUSED, ASKED))] == ["$limit_address"] * 2
+    # A thousand new tokens at once are served.
+    assert context.limits.rates_at((ASKED,))[0].burst > 1000
+    gate = parsed(edge_files(context), tmp_path)["servers/oauth_gate.conf"]
+    assert [one["args"][0] for _, one in walk(gate) if one["directive"] == "limit_req"] == [
+        f"zone={context.limits.rates_at((ASKED,))[0].name}"
+    ]
+
+
+def test_bodies_are_those_of_the_group_without_a_token(tmp_path: Path) -> None:
+    found = maps(edge_files(context_of()), tmp_path)
+    found["$edge_shape"] = found["$edge_group_shape"]
+
+    assert body_of(found, "/oauth/token", 429)["error"] == "temporarily_unavailable"
+    assert body_of(found, "/v1/x", 403)["code"] == "forbidden"
