@@ -54,7 +54,7 @@ def run(program: Program, folder: Path, variables: Mapping[str, str]) -> "subpro
     return subprocess.run(
         [runner, program.name],
         cwd=folder,
-        env=kept | variables,
+        env=kept | dict(variables),
         capture_output=True,
         text=True,
         timeout=PROGRAM_SECONDS,

@@ -26,6 +26,8 @@ class Day:
 
     # Answers to the next requests on /v1, before any other: status and headers.
     refusals: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)
+    # The same for the token endpoint.
+    token_refusals: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)
     # How long the next tokens live; 3600 s when there is none.
     lives: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
@@ -46,8 +48,9 @@ class ClientsHandler(OAuthHandler):
 
     def limits(self) -> None:
         """Refuse what the day says."""
-        if urlsplit(self.path).path.startswith("/v1/") and self.day.refusals:
-            status, headers = self.day.refusals.pop(0)
+        refusals = self.day.token_refusals if self.path == "/oauth/token" else self.day.refusals
+        if refusals:
+            status, headers = refusals.pop(0)
             raise Refused(status, INVALID if status == 401 else {"error": "refused"}, **headers)
 
     def route(self, body: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import re
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clients_guide import Program, programs, run, save
+from tests.clients_guide import GUIDE, Program, programs, run, save
 from tests.unit.clients_upstream import MODEL_KEY, Day, serving_clients
 from tests.unit.smoke_oauth_upstream import CLIENT, SECRET
 from tests.unit.smoke_upstream import KEY
@@ -118,6 +119,13 @@ def ways(program: Program) -> list[dict[str, str]]:
     return found or [{}]
 
 
+def test_every_block_of_the_page_is_a_program_with_a_name_of_its_own() -> None:
+    fences = re.findall(r"^[ >]*(?:```|~~~).*$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert len(fences) == 2 * len(programs())
+    assert len(BY_NAME) == len(programs()) >= 7
+
+
 @pytest.mark.parametrize(
     ("program", "way"),
     [(program, way) for program in programs() for way in ways(program)],
@@ -182,6 +190,16 @@ def test_program_waits_as_long_as_it_is_told(name: str, status: int, folder: Pat
     assert done.returncode == 0, done.stderr
     assert took >= 1
     assert len(day.tokens) == 1
+
+
+@pytest.mark.parametrize("name", OAUTH)
+def test_token_endpoint_may_be_away_for_a_second(name: str, folder: Path) -> None:
+    with serving_clients(token_refusals=[(503, {"Retry-After": "1"})]) as day:
+        done = run(BY_NAME[name], folder, variables(day, WITH_OAUTH))
+
+    assert done.returncode == 0, done.stderr
+    assert "You said: Good morning" in done.stdout
+    assert set(day.bearers) == set(day.tokens)
 
 
 @pytest.mark.parametrize("status", [400, 500, 502, 504])
