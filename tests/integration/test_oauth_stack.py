@@ -3,10 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.clients_guide import programs, run, save
 from tests.integration.stacks import Stack, wait_until
 
 # What a verdict of nginx and the gateway's poll allow.
@@ -111,6 +113,23 @@ def test_token_of_the_article_opens_the_app(bot: Caller) -> None:
     said = bot.chat(told["access_token"], "a question")
     assert said.status_code == 200, said.text
     assert "a question" in said.json()["answer"]
+
+
+@pytest.mark.parametrize("way", ["key", "oauth"])
+def test_programs_of_the_guide_answer(way: str, stack: Stack, bot: Caller, tmp_path: Path) -> None:
+    save(tmp_path)
+    given = {"DIFY_CLIENT_ID": bot.id, "DIFY_CLIENT_SECRET": bot.secret}
+    if way == "key":
+        given = {"DIFY_API_KEY": stack.outputs(secrets_too=True)["appKeys"]["echo-chat"]}
+    # The other one of the guide's programs asks the LLM proxy, which this stack has not.
+    chosen = [program for program in programs() if all(name in program.text for name in given)]
+
+    assert {program.language for program in chosen} == {"sh", "python", "js"}
+    for program in chosen:
+        done = run(program, tmp_path, {"DIFY_URL": stack.url, **given})
+
+        assert done.returncode == 0, f"{program.name}: {done.stderr}"
+        assert "Good morning" in done.stdout, program.name
 
 
 def test_second_up_changes_nothing(stack: Stack, bot: Caller) -> None:

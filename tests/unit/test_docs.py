@@ -219,7 +219,7 @@ def test_example_settings_work(page: str, block: str) -> None:
 def test_every_language_of_a_block_is_known() -> None:
     found = {kind for page in PAGES for kind, _ in _FENCE.findall(page.read_text(encoding="utf-8"))}
 
-    assert found <= {"sh", "yaml", "nginx", "mermaid", "html", "python"}
+    assert found <= {"sh", "yaml", "nginx", "mermaid", "html", "python", "js"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
