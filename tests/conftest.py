@@ -34,7 +34,11 @@ LONGEST = (
     "tests/integration/test_stack_tls.py",
     "tests/integration/test_acme.py",
     "tests/integration/test_console_resources.py",
+    "tests/integration/test_oauth_stack.py",
+    "tests/integration/edge/test_oauth.py",
+    "tests/integration/edge/test_llm.py",
     "tests/integration/test_ready.py",
+    "tests/integration/test_live_config.py",
 )
 
 # `dify-kit` imports the module of the command it runs; tests run them all.
