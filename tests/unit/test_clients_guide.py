@@ -154,7 +154,7 @@ def test_revoked_token_is_renewed_once(name: str, folder: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "You said: Good morning" in done.stdout
-    # one for both questions that dify_async.py asks at the same time.
+    # One for both questions that dify_async.py asks at the same time.
     assert len(day.tokens) == 2
     assert day.bearers[-1] == day.tokens[-1]
 
