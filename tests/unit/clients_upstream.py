@@ -30,6 +30,8 @@ class Day:
     token_refusals: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)
     # How long the next tokens live; 3600 s when there is none.
     lives: list[int] = field(default_factory=list)
+    # How many of the first tokens are revoked as soon as they are given out.
+    revoked: int = 0
     tokens: list[str] = field(default_factory=list)
     # Bearer and body of every request on /v1 and /llm/v1.
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -85,6 +87,8 @@ class ClientsHandler(OAuthHandler):
         claims = {"exp": int(time.time()) + 86_400, "scope": "chat", "jti": secrets.token_hex(8)}
         token = jwt.encode({"alg": "ES256", "kid": SIGNING.kid}, claims, SIGNING)
         self.day.tokens.append(token)
+        if len(self.day.tokens) <= self.day.revoked:
+            self.revoked.add(token)
         self.send(200, {"access_token": token, "token_type": "Bearer", "expires_in": life, "scope": "chat"})
 
     def chat(self, body: dict[str, Any]) -> None:
