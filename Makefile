@@ -9,7 +9,7 @@ KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup browser doctor up preview down smoke render test lint types unit integration bench lock
+.PHONY: help packages setup browser test-tools doctor up preview down smoke render test lint types unit integration bench lock
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ smoke: packages ## test the deployed stack: authentication, chat, CORS, exposure
 render: packages ## write and check every rendered file of the stack: OUT=dir
 	@$(KIT) render --stack $(STACK) --out $(or $(OUT),rendered/$(STACK))
 
-test: setup browser lint types unit integration ## everything the project promises, on the real engine
+test-tools: packages
+	@.venv/bin/python -m tests.tools
+
+test: setup browser test-tools lint types unit integration ## everything the project promises, on the real engine
 
 lint: packages ## ruff: rules and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -49,7 +52,7 @@ lint: packages ## ruff: rules and format
 types: packages ## mypy, strict
 	@.venv/bin/mypy
 
-unit: packages ## tests without an engine
+unit: packages test-tools ## tests without an engine
 	@$(PYTEST) tests/unit -n auto
 
 # Tests with a browser run alone: Chromium gives up requests while Docker's networks change.

@@ -9,10 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from playwright._impl._driver import compute_driver_executable
+
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "clients.md"
 PROGRAM_SECONDS = 30
 # Language of a fenced block -> what runs a file of it.
-RUNNERS: Mapping[str, str] = {"sh": "bash", "python": sys.executable, "js": "node"}
+# Playwright brings a node with it: none has to be on the machine, and all machines run the same one.
+RUNNERS: Mapping[str, str] = {
+    "sh": "bash",
+    "python": sys.executable,
+    "js": compute_driver_executable()[0],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
