@@ -41,6 +41,22 @@ ALLOWED_HEADERS = (
     "X-CSRF-Token",
     "X-Requested-With",
 )
+# What OpenAI's own clients send besides, in browsers too (the JavaScript client's src/internal/detect-platform.ts).
+LLM_ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "X-Requested-With",
+    "OpenAI-Organization",
+    "OpenAI-Project",
+    "OpenAI-Beta",
+    *(
+        f"X-Stainless-{name}"
+        for name in (
+            *("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version"),
+            *("Retry-Count", "Timeout", "Helper-Method", "Async"),
+        )
+    ),
+)
 EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-After")
 
 
@@ -89,6 +105,7 @@ class EdgeContext:
     workers: str = "2"
     credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
     allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
+    llm_allowed_headers: tuple[str, ...] = LLM_ALLOWED_HEADERS
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
     error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
     error_shapes: Mapping[str, str] = field(default_factory=lambda: edge_errors.GROUP_SHAPES)

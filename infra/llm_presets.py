@@ -66,17 +66,21 @@ class Price:
     output: float
 
 
-# What vendors publish, to be checked before anybody relies on it: HolySheep names one price a model for GPT-4.1,
-# Claude Sonnet 4.5 and DeepSeek V3.2, which is taken for output; the rest are the makers' own. `dify:llm.prices`
-# overrides them.
+# Estimates, to be checked before anybody relies on them; `dify:llm.prices` overrides them. No vendor's own price page
+# was read for this table. Each line names what its numbers were compared with, and when:
+#   article     HolySheep's article that this kit started from (undated): one price a model, taken for output
+#   tokenmath   tokenmath.io/openai-api-pricing-explained, which says "checked 2026-06-21" (read 2026-11-25)
+#   bench       github.com/cuihuan/llm-gateway-bench data/prices.json, fetched there on 2026-07-11 from LiteLLM's
+#               price map (read 2026-11-25)
+#   memory      written down from memory on 2026-11-25, compared with nothing
 PRICES: Mapping[str, Price] = MappingProxyType(
     {
-        "gpt-4.1": Price(input=2.0, output=8.0),
-        "claude-sonnet-4.5": Price(input=3.0, output=15.0),
-        "gemini-2.5-flash": Price(input=0.3, output=2.5),
-        "deepseek-v3.2": Price(input=0.28, output=0.42),
-        "text-embedding-3-small": Price(input=0.02, output=0.0),
-        "text-embedding-3-large": Price(input=0.13, output=0.0),
+        "gpt-4.1": Price(input=2.0, output=8.0),  # tokenmath; output: article too
+        "claude-sonnet-4.5": Price(input=3.0, output=15.0),  # bench; output: article too
+        "gemini-2.5-flash": Price(input=0.3, output=2.5),  # bench
+        "deepseek-v3.2": Price(input=0.28, output=0.42),  # input: memory; output: article
+        "text-embedding-3-small": Price(input=0.02, output=0.0),  # tokenmath
+        "text-embedding-3-large": Price(input=0.13, output=0.0),  # memory
     }
 )
 

@@ -22,7 +22,7 @@ from smoke_tests.engine import Engine
 from smoke_tests.exports import TargetError
 from smoke_tests.masking import Redactor
 from smoke_tests.oauth import TokenClient
-from smoke_tests.options import NO_BROWSER, Options, add_options, read_options
+from smoke_tests.options import LLM_KEY_VARIABLE, NO_BROWSER, Options, add_options, read_options
 from smoke_tests.pages import Pages, allowed_origin, browsing, refused_origin
 from smoke_tests.reporting import choose_reports, html_lines, mask_report, note
 from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_target
@@ -31,6 +31,9 @@ MARKERS = (
     "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
     "needs_key: asks an app, so it needs its API key",
     "needs_oauth: asks for access tokens, so it needs an OAuth client",
+    "needs_llm: asks the LLM proxy, so there has to be one",
+    "needs_llm_key: asks it as a caller, so it needs a caller's key",
+    "needs_llm_chat: has a model answer, which costs money",
     "needs_https: looks at TLS, so the edge has to speak it",
     "needs_browser: opens pages in a Chromium",
     "needs_allowed_origin: opens a page that may call /v1, so somebody has to be allowed to",
@@ -39,7 +42,7 @@ MARKERS = (
 # What explains other failures comes first.
 ORDER = (
     *("services", "exposure", "tls", "target", "edge", "console"),
-    *("authentication", "chat", "oauth", "cors", "browser", "limits"),
+    *("authentication", "chat", "oauth", "llm", "cors", "browser", "limits"),
 )
 ANSWERS = "test_the_environment_answers"
 
@@ -90,6 +93,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.oauth_secret:
         run.redact.learn([options.oauth_secret.reveal()])
     run.reports = choose_reports(config, options.reports, options.name)
+    if options.llm_key:
+        run.redact.learn([options.llm_key.reveal()])
     config.stash[RUN] = run
     _choose_browser(run)
     try:
@@ -190,6 +195,13 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         if run.target.key
         else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
         "needs_oauth": "" if run.target.oauth else _no_client(run.target),
+        "needs_llm": "" if run.target.llm else _no_proxy(run),
+        "needs_llm_key": ""
+        if run.options.llm_key
+        else f"they ask the LLM proxy as a caller: set {LLM_KEY_VARIABLE}, or give --llm-key-file",
+        "needs_llm_chat": ""
+        if run.options.llm_chat
+        else "they have a model answer, which costs money: give --llm-chat NAME",
         "needs_browser": "" if run.browser else f"they look through a browser: {run.no_browser}",
         "needs_allowed_origin": ""
         if allowed_origin(run.target.v1)
@@ -199,6 +211,13 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         else f"every origin may call /v1 from a browser, so none is refused ({_origins_setting(run)})",
     }
     return next((why for marker, why in reasons.items() if why and item.get_closest_marker(marker)), "")
+
+
+def _no_proxy(run: Run) -> str:
+    reason = (
+        "--url does not tell of one: give --llm-model" if run.options.url else "it is off (dify:llm.enabled)"
+    )
+    return f"they ask the LLM proxy, and {reason}"
 
 
 def _no_client(target: Target) -> str:

@@ -17,6 +17,7 @@ DEFAULT_STACK = "dev"
 STACK_VARIABLES = ("DIFY_STACK", "DIFY_KIT_STACK")
 KEY_VARIABLE = "DIFY_API_KEY"
 OAUTH_SECRET_VARIABLE = "DIFY_OAUTH_CLIENT_SECRET"  # noqa: S105  # a name
+LLM_KEY_VARIABLE = "DIFY_LLM_KEY"
 PATIENCE_SECONDS = 120.0
 NO_BROWSER = "none"
 KEY_LENGTHS = range(8, 201)
@@ -39,6 +40,10 @@ class Options:
     # An OAuth client to ask as, in place of the stack's canary.
     oauth_client: str = ""
     oauth_secret: Secret | None = None
+    # A caller of the LLM proxy, the models of one that has no exports, and the one that is asked for an answer.
+    llm_key: Secret | None = None
+    llm_models: tuple[str, ...] = ()
+    llm_chat: str = ""
 
     @property
     def name(self) -> str:
@@ -72,6 +77,25 @@ def add_options(parser: pytest.Parser) -> None:
         "--oauth-secret-file",
         metavar="FILE",
         help="read the OAuth client's secret from this file; - is stdin",
+    )
+    group.addoption(
+        "--llm-key-file",
+        metavar="FILE",
+        help="read the key of a caller of the LLM proxy from this file; - is stdin; without it, "
+        f"{LLM_KEY_VARIABLE} is taken",
+    )
+    group.addoption(
+        "--llm-model",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="with --url: a model that the LLM proxy there serves; repeatable, name all; a stack knows its own",
+    )
+    group.addoption(
+        "--llm-chat",
+        metavar="NAME",
+        default="",
+        help="ask this model for two short answers through the LLM proxy, which costs money; none is asked otherwise",
     )
     group.addoption(
         "--allowed-origin",
@@ -130,6 +154,15 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         raise pytest.UsageError(
             "--allowed-origin goes with --url; a stack knows its own: pulumi config get cors"
         )
+    models = tuple(config.getoption("llm_model"))
+    if models and not url:
+        raise pytest.UsageError("--llm-model goes with --url; a stack knows its own: pulumi config get llm")
+    llm_key = _llm_key(config, read_stdin)
+    if config.getoption("llm_chat") and llm_key is None:
+        raise pytest.UsageError(
+            f"--llm-chat {config.getoption('llm_chat')}: a caller's key is needed: set {LLM_KEY_VARIABLE}, or "
+            "give --llm-key-file (- is stdin); `dify-kit keys issue` makes one"
+        )
     if config.getoption("patience") < 0:
         raise pytest.UsageError("--patience: seconds, 0 or more")
     return Options(
@@ -146,6 +179,9 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         ca=_authorities(config.getoption("ca_file")),
         oauth_client=oauth_client,
         oauth_secret=oauth_secret,
+        llm_key=llm_key,
+        llm_models=models,
+        llm_chat=config.getoption("llm_chat"),
     )
 
 
@@ -193,6 +229,23 @@ def _oauth(config: pytest.Config, read_stdin: Callable[[], str]) -> tuple[str, S
             "expected (`dify-kit client rotate` makes a new one)"
         )
     return client, Secret(secret)
+
+
+def _llm_key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
+    file = config.getoption("llm_key_file")
+    if file == "-" and "-" in {config.getoption("api_key_file"), config.getoption("oauth_secret_file")}:
+        raise pytest.UsageError("--llm-key-file: only one file can be stdin")
+    if file is None and not os.environ.get(LLM_KEY_VARIABLE):
+        return None
+    source = LLM_KEY_VARIABLE if file is None else "--llm-key-file"
+    text = os.environ[LLM_KEY_VARIABLE] if file is None else _read(file, read_stdin, source)
+    key = text.strip()
+    if len(key) not in KEY_LENGTHS or not key.isascii() or any(one.isspace() for one in key):
+        raise pytest.UsageError(
+            f"{source}: not a key of the LLM proxy: {len(key)} characters came; one word such as dkp_... is "
+            "expected (`dify-kit keys issue` makes one)"
+        )
+    return Secret(key)
 
 
 def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:

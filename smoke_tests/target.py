@@ -10,6 +10,7 @@ from infra.origins import DEFAULT_PORTS, host_of
 from infra.releases import RELEASES
 from smoke_tests.cors import PATHS, Policy
 from smoke_tests.exports import TargetError, read_exports
+from smoke_tests.llm import Llm
 from smoke_tests.masking import Secret
 from smoke_tests.oauth import Access
 from smoke_tests.options import Options
@@ -82,6 +83,7 @@ class Target:
     # Whether tokens are verified on /v1; None where nobody knows.
     verifies_tokens: bool | None = None
     oauth: Access | None = None
+    llm: Llm | None = None
 
     @property
     def v1(self) -> Policy:
@@ -139,6 +141,7 @@ def from_outside(options: Options) -> Target:
         ca=options.ca,
         verifies_tokens=True if options.oauth_client else None,
         oauth=_given_client(options, url),
+        llm=_llm_from_outside(options),
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
@@ -169,6 +172,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         ca=tls["ca"] + options.ca,
         verifies_tokens=exports.get("oauth") is not None,
         oauth=_oauth_client(exports, options),
+        llm=_llm(exports, options),
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS
@@ -194,6 +198,49 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
             ),
         ),
     )
+
+
+def _llm_from_outside(options: Options) -> Llm | None:
+    if not options.llm_models:
+        return None
+    return _checked(
+        Llm(
+            url=f"{options.url}/llm/v1",
+            short_url=f"{options.url}/api/chat",
+            models=options.llm_models,
+            origins=options.allowed_origins,
+            key=options.llm_key,
+            chat_model=options.llm_chat,
+        )
+    )
+
+
+def _llm(exports: Mapping[str, Any], options: Options) -> Llm | None:
+    """Return the LLM proxy that a stack's exports describe; None when it is off."""
+    if exports.get("llm") is None:
+        if options.llm_chat:
+            raise TargetError(
+                f"--llm-chat {options.llm_chat}: the LLM proxy is off in this stack (dify:llm.enabled)"
+            )
+        return None
+    told = _get(exports, "llm", dict)
+    url = _get(told, "url", str)
+    return _checked(
+        Llm(
+            url=url,
+            short_url=f"{url.removesuffix('/llm/v1')}/api/chat",
+            models=(*_get(told, "models", list), *_get(told, "embeddings", list)),
+            origins=tuple(_get(told, "corsOrigins", list)),
+            key=options.llm_key,
+            chat_model=options.llm_chat,
+        )
+    )
+
+
+def _checked(llm: Llm) -> Llm:
+    if llm.chat_model and llm.chat_model not in llm.models:
+        raise TargetError(f"--llm-chat {llm.chat_model}: the proxy serves {', '.join(llm.models)}")
+    return llm
 
 
 def _given_client(options: Options, issuer: str) -> Access | None:
