@@ -110,6 +110,19 @@ def _token(error: EdgeError) -> dict[str, Any]:
     return _service(error)
 
 
+def scope_body(scope: str) -> str:
+    """Return the LLM proxy's 403 for a token without `scope`, in OpenAI's shape with RFC 6750's word as the code."""
+    shown = _openai(
+        _error(FORBIDDEN, "insufficient_scope", f"insufficient_scope: the token lacks the scope {scope}.")
+    )
+    return json.dumps(shown, separators=(",", ":"))
+
+
+def scope_challenge(scope: str) -> str:
+    """Return the challenge that goes with it (RFC 6750, section 3)."""
+    return f'Bearer error="insufficient_scope", scope="{scope}"'
+
+
 def bodies() -> dict[str, str]:
     """Return every body by `<shape> <status>`, as an nginx string between single quotes may hold it."""
     return {key: text for shape, make in SHAPES.items() for key, text in _bodies(shape, make).items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pulumi
 
-from infra import ports
+from infra import edge_errors, ports
 from infra.edge_limits import BusyZone, RateZone
 from infra.edge_paths import USAGE_DIRECTORY
 from infra.origins import DEFAULT_PORTS
@@ -70,6 +70,9 @@ class EdgeLlm:
     secrets_file: str = SECRETS_FILE
     save_seconds: int = SAVE_SECONDS
     counters_size: str = COUNTERS_SIZE
+    # What a token without the scope hears.
+    scope_body: str = edge_errors.scope_body(SCOPE)
+    scope_challenge: str = edge_errors.scope_challenge(SCOPE)
 
 
 def edge_llm(llm: Llm | None) -> EdgeLlm | None:

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, LlmHandler
+from tests.unit.smoke_llm_upstream import PREFIX as LLM_PREFIX
 from tests.unit.smoke_oauth_upstream import CLIENT, PREFIX, SECRET, OAuthHandler
 from tests.unit.smoke_upstream import ALLOWED, KEY, Handler, serving
 
@@ -53,8 +55,14 @@ def read(report: Path) -> dict[str, str]:
 def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
     """Run the smoke tests against an environment with one defect, or with several: `one+another`."""
     oauth = defect.startswith(PREFIX)
-    options = ("--oauth-client", CLIENT, "-k", "test_oauth or test_authentication") if oauth else ()
-    with serving(*defect.split("+"), kind=OAuthHandler if oauth else Handler) as upstream:
+    options: tuple[str, ...] = (
+        ("--oauth-client", CLIENT, "-k", "test_oauth or test_authentication") if oauth else ()
+    )
+    kind: type[Handler] = OAuthHandler if oauth else Handler
+    if defect.startswith(LLM_PREFIX):
+        kind = LlmHandler
+        options = (*(word for model in MODELS for word in ("--llm-model", model)), "-k", "test_llm")
+    with serving(*defect.split("+"), kind=kind) as upstream:
         code, output = run(upstream.url, reports, *options, *more)
         results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}
         return {
@@ -99,6 +107,7 @@ def outcomes(directory: Path, defects: Sequence[str], *options: str, seconds: fl
         | {
             "DIFY_API_KEY": KEY,
             "DIFY_OAUTH_CLIENT_SECRET": SECRET,
+            "DIFY_LLM_KEY": CALLER_KEY,
             "DOCKER_HOST": "tcp://127.0.0.1:1",
             "NO_COLOR": "1",
         },

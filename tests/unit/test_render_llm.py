@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,26 @@ def test_another_key_or_caller_is_another_configuration() -> None:
     }
 
     assert len(revisions) == 4
+
+
+def test_only_preflights_of_the_proxy_allow_the_headers_of_openais_clients(tmp_path: Path) -> None:
+    files = parsed(edge_files(context_of(stack())), tmp_path)
+    (allowed,) = [
+        one["block"]
+        for _, one in walk(files["http/cors.conf"])
+        if one["directive"] == "map" and one["args"][1] == "$cors_headers"
+    ]
+    # As nginx does: the first pattern that fits.
+    patterns = [(one["directive"].removeprefix("~"), one["args"][0]) for one in allowed if one["args"][0]]
+
+    def told(key: str) -> str:
+        return next((value for pattern, value in patterns if re.search(pattern, key)), "").lower()
+
+    for name in ("x-stainless-lang", "x-stainless-async", "x-stainless-retry-count", "openai-project"):
+        assert name in told("1llm https://app.example.com")
+        assert name not in told("1v1 https://app.example.com")
+    assert "authorization" in told("1v1 https://app.example.com")
+    assert "authorization" in told("1 https://app.example.com")
+    # No preflight, and an origin that is not allowed.
+    for key in ("0llm https://app.example.com", "1llm ", "0v1 https://app.example.com", "1v1 "):
+        assert told(key) == ""

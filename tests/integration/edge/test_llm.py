@@ -304,7 +304,13 @@ def test_tokens_that_open_nothing(llm: LlmEdge, method: str, one: str, status: i
 
         assert answer.status_code == status
         assert answer.json()["error"]["message"]
-        assert len(answer.headers.get_list("WWW-Authenticate")) == (1 if status == 401 else 0)
+        assert len(answer.headers.get_list("WWW-Authenticate")) == (1 if status in {401, 403} else 0)
+        if status == 403:
+            error = answer.json()["error"]
+            assert (error["code"], error["type"]) == ("insufficient_scope", "permission_error")
+            assert error["message"] == "insufficient_scope: the token lacks the scope llm."
+            told = 'Bearer error="insufficient_scope", scope="llm"'
+            assert answer.headers["WWW-Authenticate"] == told
         assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
 
 
