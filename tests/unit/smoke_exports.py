@@ -12,5 +12,6 @@ def pytest_cmdline_main() -> None:
     tls = EXPORTS["tls"] | {"mode": "files", "httpsPort": 8443}
     oauth = {"oauth": {"issuer": "http://localhost:8080"}}
     canary = {"oauthCanary": {"clientId": "canary", "clientSecret": "dks_on-paper"}}
-    exports = EXPORTS | {"containers": containers, "tls": tls} | oauth | canary
+    llm = {"url": "http://localhost:8080/llm/v1", "models": ["gpt-4.1"], "embeddings": [], "corsOrigins": []}
+    exports = EXPORTS | {"containers": containers, "tls": tls, "llm": llm} | oauth | canary
     pytest.MonkeyPatch().setattr("smoke_tests.target.read_exports", lambda _stack: exports)

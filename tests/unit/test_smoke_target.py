@@ -1,6 +1,8 @@
 """From exports to a target, and from a target to the tests that can say something about it."""
 
 import ast
+import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -214,9 +216,10 @@ def test_every_test_function_is_collected(tmp_path: Path) -> None:
                 "-p",
                 "no:cacheprovider",
             ),
-            *("-p", "tests.unit.smoke_exports", "--browser", str(browser)),
+            *("-p", "tests.unit.smoke_exports", "--browser", str(browser), "--llm-chat", "gpt-4.1"),
         ],
         cwd=CHECKOUT,
+        env={**os.environ, "DIFY_LLM_KEY": "dkp_on-paper"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -250,3 +253,31 @@ def test_nothing_signs_in() -> None:
     sources = {path.name: path.read_text(encoding="utf-8") for path in SMOKE.rglob("test_*.py")}
 
     assert not [name for name, source in sources.items() if "console/api/login" in source]
+
+
+LLM = {
+    "url": "http://localhost:8080/llm/v1",
+    "models": ["gpt-4.1"],
+    "embeddings": ["small"],
+    "corsOrigins": ["https://app.example.com"],
+}
+
+
+def test_the_proxy_is_known_from_the_exports() -> None:
+    llm = from_exports(EXPORTS | {"llm": LLM}, chosen()).llm
+
+    assert llm is not None
+    assert (llm.url, llm.short_url) == (LLM["url"], "http://localhost:8080/api/chat")
+    assert llm.models == ("gpt-4.1", "small")
+    assert llm.origins == ("https://app.example.com",)
+    assert from_exports(EXPORTS | {"llm": None}, chosen()).llm is None
+
+
+@pytest.mark.parametrize(
+    ("llm", "told"), [(None, "dify:llm.enabled"), (LLM, "the proxy serves gpt-4.1, small")]
+)
+def test_a_model_that_cannot_be_asked_is_an_error(llm: object, told: str) -> None:
+    options = dataclasses.replace(chosen(), llm_chat="gpt-2")
+
+    with pytest.raises(TargetError, match=told):
+        from_exports(EXPORTS | {"llm": llm}, options)

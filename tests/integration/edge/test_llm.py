@@ -18,6 +18,11 @@ from openai import OpenAI
 
 from infra import ports
 from infra.proxy_keys import PREFIX
+from smoke_tests import llm as smoke_llm
+from smoke_tests import test_llm as smoke
+from smoke_tests.client import Client, Patience
+from smoke_tests.masking import Redactor, Secret
+from smoke_tests.target import Target
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import NEXT_KEY, TIMEOUT_SECONDS, LlmEdge
 from tests.integration.load import steady_load
@@ -195,6 +200,40 @@ def test_preflight_needs_no_key(llm: LlmEdge) -> None:
     answer = llm.http.options(CHAT, headers=asked)
 
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (204, ALLOWED)
+    # What OpenAI's client for JavaScript sends from a browser.
+    assert "x-stainless-lang" in answer.headers["Access-Control-Allow-Headers"].lower()
+    other = llm.http.options("/v1/parameters", headers=asked)
+    assert "stainless" not in other.headers.get("Access-Control-Allow-Headers", "").lower()
+
+
+def test_the_smoke_tests_pass(llm: LlmEdge) -> None:
+    with_key = smoke_llm.Llm(
+        url=f"{llm.url}/llm/v1",
+        short_url=f"{llm.url}/api/chat",
+        models=tuple(model.id for model in client(llm).models.list()),
+        origins=(ALLOWED,),
+        key=Secret(llm.keys["alice"]),
+        chat_model="gpt-4.1",
+    )
+    target = Target(
+        url=llm.url, service_url=llm.url, console_url=llm.url, key=None, policies=(), llm=with_key
+    )
+    redact = Redactor()
+    redact.learn(llm.upstream_keys.values())
+    visitor = Client(key=None, redact=redact, patience=Patience(seconds=10), loopback=True, verify=True)
+    caller = {"Authorization": f"Bearer {llm.keys['alice']}"}
+
+    smoke.test_nobody_gets_in_without_a_key(visitor, with_key)
+    smoke.test_a_junk_key_opens_nothing(visitor, with_key)
+    smoke.test_answers_to_strangers_tell_no_key(visitor, with_key)
+    smoke.test_pages_at_allowed_origins_may_ask(visitor, with_key)
+    smoke.test_pages_at_other_origins_may_not(visitor, target, with_key)
+    smoke.test_a_caller_sees_the_models_that_are_served(visitor, with_key, caller)
+    smoke.test_a_model_that_is_not_served_is_refused(visitor, with_key, caller)
+    smoke.test_a_chat_is_not_fetched(visitor, with_key, caller)
+    smoke.test_a_model_answers(visitor, with_key, caller)
+    smoke.test_a_model_answers_as_a_stream(visitor, with_key, caller)
+    visitor.close()
 
 
 # --- nobody gets in without a key --------------------------------------------------------------------------------
