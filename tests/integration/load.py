@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from bench import images
 
 MOST_SECONDS = 300
-CORES = 0.5
+# Between an answer and the next request of a connection: the machine has other tests to run meanwhile.
+PAUSE_MILLISECONDS = 40
 # Each thread counts in its own Lua state; `done` runs in another one and adds them up.
 SCRIPT = """
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
 function init(args) counts = {}; bare = 0 end
+function delay() return PAUSE end
 function request() return wrk.format(METHOD, nil, HEADERS, BODY) end
 function response(status, headers, body)
   counts[status] = (counts[status] or 0) + 1
@@ -84,10 +86,10 @@ def steady_load(
         "--timeout 10s",
     ]
     given = "".join(f"[{_quoted(name)}] = {_quoted(value)}, " for name, value in (headers or {}).items())
-    script = f"METHOD = {_quoted(method)}\nBODY = {_quoted(body)}\nHEADERS = {{ {given} }}\n{SCRIPT}"
-    # On the host's network, as a client of this machine would be, and with something left for the tests beside it.
-    command = ["docker", "run", "--rm", "--interactive", "--network", "host", "--cpus", str(CORES)]
-    command += ["--name", name, images.bench()]
+    settings = f"METHOD = {_quoted(method)}\nBODY = {_quoted(body)}\nHEADERS = {{ {given} }}"
+    script = f"{settings}\nPAUSE = {PAUSE_MILLISECONDS}\n{SCRIPT}"
+    # On the host's network, as a client of this machine would be.
+    command = ["docker", "run", "--rm", "--interactive", "--network", "host", "--name", name, images.bench()]
     command += [
         "sh",
         "-c",

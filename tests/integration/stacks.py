@@ -19,6 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
 PYTEST = CHECKOUT / ".venv" / "bin" / "pytest"
 UP_SECONDS = 900
+# The release with the fewest services, for stacks that are deployed for something else than Dify's.
+SMALLEST = "1.12.1"
 # How the names of a test run's stacks begin. Workers of one run inherit it.
 RUN = f"it-{os.environ.setdefault('DIFY_KIT_TEST_RUN', secrets.token_hex(2))}-"
 # `refresh` looks at a resource; what it finds shows as another step.

@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from tests.integration.pebble import Pebble, free_port, pebble
-from tests.integration.stacks import Stack, wait_until
+from tests.integration.stacks import SMALLEST, Stack, wait_until
 
 NAME = "dify.test"
 CHECK = ["python3", "/opt/dify-kit/certificates.py", "check"]
@@ -109,7 +109,7 @@ class Visitors:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A stack whose first certificate comes from Pebble."""
     address = bridge()
-    stack = Stack(home=tmp_path_factory.mktemp("home"), port=free_port(address))
+    stack = Stack(home=tmp_path_factory.mktemp("home"), port=free_port(address), release=SMALLEST)
     https_port = free_port(address)
     scratch = tmp_path_factory.mktemp("pebble")
     with pebble(scratch, address=address, http_port=stack.port) as server:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from infra.edge_paths import CURRENT, KEY_FILE
 from tests.certificates import Pair, issue
 from tests.integration.load import steady_load
-from tests.integration.stacks import Stack, free_port
+from tests.integration.stacks import SMALLEST, Stack, free_port
 
 CA = issue(ca=True, name="a CA of one's own")
 
@@ -21,7 +21,7 @@ CA = issue(ca=True, name="a CA of one's own")
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A self-signed stack with HSTS."""
-    stack = Stack(home=tmp_path_factory.mktemp("home"))
+    stack = Stack(home=tmp_path_factory.mktemp("home"), release=SMALLEST)
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})
         assert created.code == 0, created.told

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.stacks import Stack, kill_group, wait_until
+from tests.integration.stacks import SMALLEST, Stack, kill_group, wait_until
 
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of the oldest release."""
-    stack = Stack(home=tmp_path_factory.mktemp("second"), release="1.12.1")
+    stack = Stack(home=tmp_path_factory.mktemp("second"), release=SMALLEST)
     try:
         created = stack.init()
         assert created.code == 0, created.told
@@ -35,6 +35,6 @@ def test_up_after_sigkill_finishes_and_both_stacks_work(stack: Stack, second: St
         smoke = one.smoke("--browser", "none")
         assert smoke.code == 0, smoke.told[-5000:]
     assert stack.containers() == before
-    assert second.outputs()["release"] == "1.12.1"
+    assert second.outputs()["release"] == SMALLEST
     assert "agent_backend" not in second.containers()
     assert Path(f"Pulumi.{second.name}.yaml").is_symlink()
