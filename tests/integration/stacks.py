@@ -19,6 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
 PYTEST = CHECKOUT / ".venv" / "bin" / "pytest"
 UP_SECONDS = 900
+LEFTOVER_SECONDS, CLEAN_LOOKS = 90, 5
 # The release with the fewest services, for stacks that are deployed for something else than Dify's.
 SMALLEST = "1.12.1"
 # How the names of a test run's stacks begin. Workers of one run inherit it.
@@ -229,19 +230,32 @@ def settings_changed(stack: Stack, values: Mapping[str, str]) -> Iterator[None]:
             stack.unset_config(path)
 
 
-def remove_from_engine(name: str) -> None:
-    """Remove containers, networks and volumes of every stack whose name begins like this."""
-    client = docker.from_env()
+def remove_from_engine(name: str) -> int:
+    """Remove containers, networks and volumes of every stack whose name begins like this; return how many."""
+    client, found = docker.from_env(), 0
     for container in client.containers.list(all=True, filters={"name": f"^/?dify-{name}"}):
         container.remove(force=True, v=True)
+        found += 1
     for network in client.networks.list(filters={"name": f"^dify-{name}"}):
         network.remove()
+        found += 1
     for volume in client.volumes.list(filters={"name": f"^dify-{name}"}):
         volume.remove(force=True)
+        found += 1
+    return found
 
 
 def remove_leftovers() -> None:
-    """Remove what workers of this run left that were killed: nothing, in a run that came to its end."""
-    remove_from_engine(RUN)
+    """Remove what workers of this run left that were killed: nothing, in a run that came to its end.
+
+    Commands that they had started may go on for a while, and make more of it.
+    """
+    deadline, clean = time.monotonic() + LEFTOVER_SECONDS, 0
+    while clean < CLEAN_LOOKS and time.monotonic() < deadline:
+        try:
+            clean = 0 if remove_from_engine(RUN) else clean + 1
+        except docker.errors.APIError:
+            clean = 0
+        time.sleep(1 if clean else 0)
     for link in CHECKOUT.glob(f"Pulumi.{RUN}*.yaml"):
         link.unlink()
