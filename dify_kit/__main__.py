@@ -17,6 +17,7 @@ MODULES = {
     "dify_kit.machine": ("render", "setup", "doctor"),
     "dify_kit.migrate": ("migrate",),
     "dify_kit.costs.command": ("costs",),
+    "dify_kit.bench_command": ("bench",),
     "dify_kit.oauth": ("client",),
 }
 

@@ -25,6 +25,7 @@ _ORDER = (
     "doctor",
     "migrate",
     "costs",
+    "bench",
 )
 
 

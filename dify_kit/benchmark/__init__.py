@@ -1,0 +1,1 @@
+"""Measures a deployed stack, or any base URL, within bounds."""
