@@ -68,11 +68,8 @@ async def _ask(client: httpx.AsyncClient, target: Target, found: Run) -> None:
     started, first, error, reading = time.perf_counter(), None, "", Reading()
     try:
         async with client.stream("POST", target.endpoint, json=target.body) as answer:
-            if answer.status_code == TOO_MANY:
-                error = "rate_limited"
-            elif not answer.is_success:
-                error = f"http_{answer.status_code}"
-            else:
+            error = _refusal(answer)
+            if not error:
                 async for line in answer.aiter_lines():
                     reading.line(line)
                     if reading.token and first is None:
@@ -93,6 +90,12 @@ async def _ask(client: httpx.AsyncClient, target: Target, found: Run) -> None:
         found.samples.append(Sample(seconds=time.perf_counter() - started, first_token=first, error=error))
         if target.kind == "dify" and reading.conversation:
             found.conversations.add(reading.conversation)
+
+
+def _refusal(answer: httpx.Response) -> str:
+    if answer.status_code == TOO_MANY:
+        return "rate_limited"
+    return "" if answer.is_success else f"http_{answer.status_code}"
 
 
 async def _clean(client: httpx.AsyncClient, target: Target, found: Run) -> None:
