@@ -24,6 +24,7 @@ SHARED = "the main stack"
 SHARING = (
     "tests/contract/",
     "tests/integration/browser/",
+    "tests/integration/test_bench_command.py",
     "tests/integration/test_live_changes.py",
     "tests/integration/test_two_stacks.py",
 )

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -13,23 +13,31 @@ from dify_kit.benchmark.statistics import Sample
 from dify_kit.benchmark.targets import USER, Reading, Target
 
 CLEANING_SECONDS = 30
-TOO_MANY = 429
+# How long to wait where a limit refuses to delete: the edge's own limits forgive in 2 s.
+PAUSE_SECONDS = 1.0
+MALFORMED = (ValueError, AttributeError, LookupError, TypeError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of a run; `seconds` also cuts the requests that are still open then."""
+    """Bounds of a run; `seconds` also cuts the requests that are still open then, warm-up and all."""
 
     requests: int
     seconds: float
     concurrency: int
 
+    @property
+    def clients(self) -> int:
+        """How many clients there are; each has a connection and waits for its answers."""
+        return min(self.concurrency, self.requests)
+
 
 @dataclass
 class Run:
-    """What a run found."""
+    """What a run found. `seconds` is the time after the warm-up."""
 
     samples: list[Sample] = field(default_factory=list)
+    warm_up: list[Sample] = field(default_factory=list)
     conversations: set[str] = field(default_factory=set)
     left: int = 0
     seconds: float = 0.0
@@ -37,77 +45,105 @@ class Run:
 
 async def run(target: Target, limits: Limits, tell: Callable[[int], None]) -> Run:
     """Measure one target; delete its conversations also when interrupted. `tell` hears the count."""
-    found, started, issued = Run(), time.perf_counter(), 0
+    found, issued, started = Run(), 0, 0.0
     verify = ssl.create_default_context()
     if target.ca:
         verify.load_verify_locations(cadata=target.ca)
 
     async def worker() -> None:
         nonlocal issued
-        while issued < limits.requests and time.perf_counter() - started < limits.seconds:
+        while issued < limits.requests:
             issued += 1
-            await _ask(client, target, found)
+            await _ask(client, target, found, found.samples)
             tell(len(found.samples))
 
-    pool = httpx.Limits(max_connections=limits.concurrency)
+    pool = httpx.Limits(max_connections=limits.clients, max_keepalive_connections=limits.clients)
+    # `seconds` is for all of it; httpx's own timeout, for each read, must not come before.
+    wait = limits.seconds + CLEANING_SECONDS
     async with httpx.AsyncClient(
-        verify=verify, headers=target.headers, limits=pool, timeout=limits.seconds, trust_env=False
+        verify=verify, headers=target.headers, limits=pool, timeout=wait, trust_env=False
     ) as client:
         try:
             async with asyncio.timeout(limits.seconds):
-                await asyncio.gather(*(worker() for _ in range(min(limits.concurrency, limits.requests))))
+                # All at once, so that each client has its connection when the counting starts.
+                await asyncio.gather(
+                    *(_ask(client, target, found, found.warm_up) for _ in range(limits.clients))
+                )
+                started = time.perf_counter()
+                await asyncio.gather(*(worker() for _ in range(limits.clients)))
         except TimeoutError:
-            pass  # each open request has counted itself as cut
+            pass  # each open request has counted itself
         finally:
-            found.seconds = time.perf_counter() - started
-            await _clean(client, target, found)
+            found.seconds = time.perf_counter() - started if started else 0.0
+            await _clean(client, target, found, limits.clients)
     return found
 
 
-async def _ask(client: httpx.AsyncClient, target: Target, found: Run) -> None:
+async def _ask(client: httpx.AsyncClient, target: Target, found: Run, samples: list[Sample]) -> None:
     started, first, error, reading = time.perf_counter(), None, "", Reading()
     try:
         async with client.stream("POST", target.endpoint, json=target.body) as answer:
             error = _refusal(answer)
             if not error:
-                async for line in answer.aiter_lines():
-                    reading.line(line)
+                async for _ in _read(answer, reading, streaming=target.streaming):
                     if reading.token and first is None:
                         first = time.perf_counter() - started
-                error = "stream_error" if reading.failed else "" if reading.done else "cut"
+                error = "answer_error" if reading.failed else "" if reading.done else "cut"
     except asyncio.CancelledError:
         error = "time_is_up"
         raise
-    except httpx.TimeoutException:
-        error = "timeout"
-    except httpx.ConnectError:
+    except (httpx.ConnectError, httpx.ConnectTimeout):
         error = "connect"
     except httpx.HTTPError:
         error = "cut"
-    except (ValueError, AttributeError, LookupError, TypeError):
+    except MALFORMED:
         error = "malformed"
     finally:
-        found.samples.append(Sample(seconds=time.perf_counter() - started, first_token=first, error=error))
+        samples.append(Sample(seconds=time.perf_counter() - started, first_token=first, error=error))
         if target.kind == "dify" and reading.conversation:
             found.conversations.add(reading.conversation)
 
 
+async def _read(answer: httpx.Response, reading: Reading, *, streaming: bool) -> AsyncIterator[None]:
+    """Yield after each piece that was read: a line of a stream, or all of it."""
+    if streaming:
+        async for line in answer.aiter_lines():
+            reading.line(line)
+            yield
+    else:
+        reading.whole((await answer.aread()).decode())
+        yield
+
+
 def _refusal(answer: httpx.Response) -> str:
-    if answer.status_code == TOO_MANY:
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
         return "rate_limited"
     return "" if answer.is_success else f"http_{answer.status_code}"
 
 
-async def _clean(client: httpx.AsyncClient, target: Target, found: Run) -> None:
-    found.left = len(found.conversations)
+async def _clean(client: httpx.AsyncClient, target: Target, found: Run, clients: int) -> None:
+    found.left, waiting = len(found.conversations), iter(sorted(found.conversations))
+
+    async def worker() -> None:
+        for one in waiting:
+            # Not in one statement: `-=` reads before it waits, and others count meanwhile.
+            deleted = await _deleted(client, target, one)
+            found.left -= deleted
+
     try:
         async with asyncio.timeout(CLEANING_SECONDS):
-            for one in sorted(found.conversations):
-                try:
-                    url = f"{target.url}/conversations/{uuid.UUID(one)}"
-                    answer = await client.request("DELETE", url, json={"user": USER})
-                except (httpx.HTTPError, ValueError):
-                    continue
-                found.left -= answer.is_success or answer.status_code == httpx.codes.NOT_FOUND
+            await asyncio.gather(*(worker() for _ in range(clients)))
     except TimeoutError:
         pass  # `left` tells how many are still there
+
+
+async def _deleted(client: httpx.AsyncClient, target: Target, conversation: str) -> bool:
+    try:
+        url = f"{target.url}/conversations/{uuid.UUID(conversation)}"
+        while True:
+            answer = await client.request("DELETE", url, json={"user": USER})
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                return answer.is_success or answer.status_code == httpx.codes.NOT_FOUND
+            await asyncio.sleep(PAUSE_SECONDS)
+    except (httpx.HTTPError, ValueError):
+        return False

@@ -34,12 +34,17 @@ def summary(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
     return {
         "requests": len(samples),
         "ok": len(good),
-        "errors": dict(sorted(Counter(one.error for one in samples if one.error).items())),
+        "errors": errors(samples),
         "seconds": seconds,
         "throughput": len(good) / seconds if seconds > 0 else 0.0,
         "latencyMs": _percentiles([one.seconds for one in good]),
         "firstTokenMs": _percentiles(first),
     }
+
+
+def errors(samples: Sequence[Sample]) -> dict[str, int]:
+    """Return how many requests failed, by kind of error."""
+    return dict(sorted(Counter(one.error for one in samples if one.error).items()))
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ class Target:
     key: str = field(repr=False)
     model: str = ""
     ca: str = ""
+    streaming: bool = True
 
     @property
     def endpoint(self) -> str:
@@ -25,11 +26,12 @@ class Target:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The request, a streaming one."""
+        """The request."""
         if self.kind == "dify":
-            return {"inputs": {}, "query": "ping", "user": USER, "response_mode": "streaming"}
+            mode = "streaming" if self.streaming else "blocking"
+            return {"inputs": {}, "query": "ping", "user": USER, "response_mode": mode}
         message = {"role": "user", "content": "ping"}
-        return {"model": self.model, "messages": [message], "stream": True, "max_tokens": 16}
+        return {"model": self.model, "messages": [message], "stream": self.streaming, "max_tokens": 16}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -39,7 +41,7 @@ class Target:
 
 @dataclass
 class Reading:
-    """What the lines of one event stream have told so far."""
+    """What an answer has told so far, in events or as a whole."""
 
     token: bool = False
     failed: bool = False
@@ -47,19 +49,29 @@ class Reading:
     conversation: str = ""
 
     def line(self, text: str) -> None:
-        """Take a line. Raises ValueError when its data is not a JSON object."""
+        """Take a line of an event stream. Raises ValueError when its data is not a JSON object."""
         if not text.startswith("data:"):
             return
         data = text.removeprefix("data:").strip()
         if data == "[DONE]":
             self.done = True
             return
-        event = json.loads(data)
+        event = self._taken(data)
+        self.done = self.done or event.get("event") == "message_end"
+        choices = event.get("choices") or [{}]
+        self.token = self.token or bool(event.get("answer") or (choices[0].get("delta") or {}).get("content"))
+
+    def whole(self, text: str) -> None:
+        """Take the whole answer to a blocking request. Raises ValueError, LookupError or TypeError for another."""
+        answer = self._taken(text)
+        if not self.failed:
+            said = answer["answer"] if "answer" in answer else answer["choices"][0]["message"]
+            self.done = isinstance(said, str | dict)
+
+    def _taken(self, text: str) -> dict[str, Any]:
+        event = json.loads(text)
         if not isinstance(event, dict):
             raise ValueError("an event is no object")  # noqa: TRY004  # as json does
         self.conversation = self.conversation or str(event.get("conversation_id") or "")
-        name = event.get("event")
-        self.failed = self.failed or name == "error" or "error" in event
-        self.done = self.done or name == "message_end"
-        choices = event.get("choices") or [{}]
-        self.token = self.token or bool(event.get("answer") or (choices[0].get("delta") or {}).get("content"))
+        self.failed = self.failed or event.get("event") == "error" or "error" in event
+        return event

@@ -180,6 +180,22 @@ def test_canary_tenant_sees_nothing_of_another(stack: Stack, bot: Caller) -> Non
     assert foreign.status_code == 404
 
 
+@pytest.mark.usefixtures("callers")
+def test_bench_measures_by_oauth(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    options = ("--via", "oauth", "--requests", "6", "--concurrency", "2", "--json", str(file))
+
+    done = stack.kit("bench", "--stack", stack.name, *options)
+
+    assert done.code == 0, done.told
+    (result,) = json.loads(file.read_text())
+    assert (result["target"], result["ok"], result["errors"]) == ("oauth", 6, {})
+    # The canary's token may delete what it made.
+    assert "could not be deleted" not in done.told
+    canary = stack.outputs(secrets_too=True)["oauthCanary"]
+    assert canary["clientSecret"] not in done.told + file.read_text()
+
+
 def test_revoked_token_is_refused_within_five_seconds_and_stays_so(stack: Stack, bot: Caller) -> None:
     token, other = bot.token(), bot.token()
     assert bot.chat(token).status_code == 200

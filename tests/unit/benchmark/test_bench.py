@@ -1,95 +1,169 @@
 """The load against a server in this process: counts, limits, errors by kind, cleaning up, no key in sight."""
 
 import json
-import threading
-import time
-import uuid
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import dify_kit.bench_command  # noqa: F401  # registers the command
 from dify_kit.app import app
+from dify_kit.benchmark import load
 from dify_kit.benchmark.statistics import percentile
+from tests.integration.stacks import free_port
+from tests.unit.benchmark.server import KEY, Server
 
-KEY = "app-not-to-be-shown"
-
-
-class Server(ThreadingHTTPServer):
-    """Counts what it is asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.lock = threading.Lock()
-        self.asked = self.now = self.most = 0
-        self.status = 200
-        self.open: set[str] = set()
+NOTHING = {"p50": None, "p95": None, "p99": None}
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Dify's chat, or a refusal."""
+class Bench:
+    """The command, and what it wrote."""
 
-    server: Server
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "result.json"
 
-    def do_POST(self) -> None:
-        """Stream one answer."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        server, made = self.server, str(uuid.uuid4())
-        with server.lock:
-            server.asked += 1
-            server.now += 1
-            server.most = max(server.most, server.now)
-        time.sleep(0.01)
-        self.send_response(server.status if self.headers["Authorization"] == f"Bearer {KEY}" else 401)
-        self.end_headers()
-        with server.lock:
-            server.now -= 1
-            if server.status == 200:
-                server.open.add(made)
-        for event in ({"event": "message", "answer": "hi"}, {"event": "message_end"}):
-            self.wfile.write(f"data: {json.dumps(event | {'conversation_id': made})}\n\n".encode())
-
-    def do_DELETE(self) -> None:
-        """Delete a conversation."""
-        self.server.open.discard(self.path.rsplit("/", 1)[1])
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    def __call__(self, url: str, *options: str) -> tuple[Result, dict[str, Any]]:
+        """Run it; return what it said and its only result."""
+        told = CliRunner().invoke(app, ["bench", "--url", url, "--json", str(self.file), *options])
+        assert self.file.exists(), told.output
+        assert KEY not in told.output + self.file.read_text()
+        (result,) = json.loads(self.file.read_text())
+        return told, result
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Run the server, with the key in the environment."""
-    monkeypatch.setenv("BENCH_KEY", KEY)
-    with Server() as one:
-        threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
-        yield one
-        one.shutdown()
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(200, ""), (429, "rate_limited"), (503, "http_503")])
-def test_counts_limits_and_cleaning(server: Server, tmp_path: Path, status: int, kind: str) -> None:
+def test_counts_limits_and_cleaning(server: Server, bench: Bench, status: int, kind: str) -> None:
     server.status = status
-    file = tmp_path / "result.json"
-    url = f"http://127.0.0.1:{server.server_port}/v1"
-    told = CliRunner().invoke(
-        app, ["bench", "--url", url, "--requests", "13", "--concurrency", "3", "--json", str(file)]
-    )
+
+    told, result = bench(server.url, "--requests", "13", "--concurrency", "3")
+
     assert told.exit_code == (1 if kind else 0), told.output
-    result = json.loads(file.read_text())
-    assert result["requests"] == server.asked == 13
+    assert result["requests"] == 13
+    assert result["warmUp"] == {"requests": 3, "errors": {kind: 3} if kind else {}}
+    assert len(server.asked) == 16
     assert 1 <= server.most <= 3
     assert result["errors"] == ({kind: 13} if kind else {})
-    assert (result["firstTokenMs"]["p50"] is None) == bool(kind)
+    assert (result["firstTokenMs"] == NOTHING) == bool(kind)
     assert not server.open
-    assert KEY not in told.output + file.read_text()
+
+
+@pytest.mark.parametrize("kind", ["dify", "openai"])
+@pytest.mark.parametrize("mode", ["streaming", "blocking"])
+def test_both_apis_in_both_modes(server: Server, bench: Bench, kind: str, mode: str) -> None:
+    options = ("--kind", kind, "--mode", mode, "--model", "m-1", "--requests", "4", "--concurrency", "2")
+
+    told, result = bench(server.url, *options)
+
+    assert told.exit_code == 0, told.output
+    assert (result["ok"], result["mode"], result["errors"]) == (4, mode, {})
+    assert (result["firstTokenMs"] == NOTHING) == (mode == "blocking")
+    for body in server.asked:
+        if kind == "dify":
+            assert body["response_mode"] == mode
+        else:
+            assert (body["model"], body["stream"]) == ("m-1", mode == "streaming")
+
+
+@pytest.mark.parametrize("kind", ["dify", "openai"])
+@pytest.mark.parametrize(
+    ("fault", "error"), [("cut", "cut"), ("malformed", "malformed"), ("error", "answer_error")]
+)
+def test_streams_that_end_badly(server: Server, bench: Bench, kind: str, fault: str, error: str) -> None:
+    server.fault = fault
+
+    told, result = bench(server.url, "--kind", kind, "--requests", "2", "--concurrency", "1")
+
+    assert told.exit_code == 1
+    assert "no request succeeded" in told.output
+    assert (result["ok"], result["errors"]) == (0, {error: 2})
+    assert result["latencyMs"] == result["firstTokenMs"] == NOTHING
+    assert not server.open, "a conversation that began is deleted too"
+
+
+@pytest.mark.parametrize(("fault", "error"), [("malformed", "malformed"), ("error", "answer_error")])
+def test_blocking_answers_that_are_none(server: Server, bench: Bench, fault: str, error: str) -> None:
+    server.fault = fault
+
+    _, result = bench(server.url, "--mode", "blocking", "--requests", "1")
+
+    assert result["errors"] == {error: 1}
+
+
+def test_open_requests_are_cut_when_the_time_is_up(server: Server, bench: Bench) -> None:
+    server.fault = "hang"
+
+    told, result = bench(server.url, "--seconds", "0.4", "--concurrency", "2")
+
+    assert told.exit_code == 1
+    assert (result["requests"], result["seconds"]) == (0, 0)
+    assert result["warmUp"] == {"requests": 2, "errors": {"time_is_up": 2}}
+    assert "warm-up error time_is_up" in told.output
+    assert not server.open
+
+
+def test_time_is_up_is_counted_after_the_warm_up(server: Server, bench: Bench) -> None:
+    told, result = bench(server.url, "--seconds", "0.5", "--requests", "100000", "--concurrency", "2")
+
+    assert told.exit_code == 0, told.output
+    assert result["ok"] > 0
+    assert result["errors"] in ({"time_is_up": 1}, {"time_is_up": 2})
+    assert result["requests"] == result["ok"] + sum(result["errors"].values())
+    assert result["seconds"] < 0.6
+
+
+@pytest.mark.usefixtures("server")
+def test_nobody_listens(bench: Bench) -> None:
+    _, result = bench(f"http://127.0.0.1:{free_port()}/v1", "--requests", "2")
+
+    assert result["errors"] == {"connect": 2}
+
+
+def test_first_slow_answers_do_not_count(server: Server, bench: Bench) -> None:
+    server.slow, server.slow_seconds = 3, 0.6
+
+    _, result = bench(server.url, "--requests", "6", "--concurrency", "3")
+
+    assert result["latencyMs"]["p99"] < 600
+    assert result["seconds"] < 0.6
+
+
+def test_deletion_that_a_limit_refuses_is_tried_again(
+    server: Server, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "PAUSE_SECONDS", 0.01)
+    server.refused = 5
+
+    told, _ = bench(server.url, "--requests", "4", "--concurrency", "2")
+
+    assert not server.open
+    assert server.refused < 0
+    assert "could not be deleted" not in told.output
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--chart", "chart.png"), "not an .svg file"),
+        (("--chart", "nowhere/chart.svg"), "cannot be written"),
+        (("--json", "nowhere/result.json"), "cannot be written"),
+        (("--kind", "soap"), "dify or openai"),
+    ],
+)
+def test_refusals_ask_nothing(server: Server, options: tuple[str, str], says: str) -> None:
+    told = CliRunner().invoke(app, ["bench", "--url", server.url, *options])
+
+    assert told.exit_code == 2
+    assert says in told.output
+    assert not server.asked
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.integers(1, 100))
