@@ -45,8 +45,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a chat."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
         server, made = self.server, str(uuid.uuid4())
+        if not self.path.endswith(("/chat-messages", "/chat/completions")):
+            self.send_response(401)
+            self.end_headers()
+            return
+        body = json.loads(raw)
         with server.lock:
             server.asked.append(body)
             slow = len(server.asked) <= server.slow

@@ -100,7 +100,7 @@ def test_blocking_answers_that_are_none(server: Server, bench: Bench, fault: str
 def test_open_requests_are_cut_when_the_time_is_up(server: Server, bench: Bench) -> None:
     server.fault = "hang"
 
-    told, result = bench(server.url, "--seconds", "0.4", "--concurrency", "2")
+    told, result = bench(server.url, "--seconds", "1", "--concurrency", "2")
 
     assert told.exit_code == 1
     assert (result["requests"], result["seconds"]) == (0, 0)
@@ -116,7 +116,7 @@ def test_time_is_up_is_counted_after_the_warm_up(server: Server, bench: Bench) -
     assert result["ok"] > 0
     assert result["errors"] in ({"time_is_up": 1}, {"time_is_up": 2})
     assert result["requests"] == result["ok"] + sum(result["errors"].values())
-    assert result["seconds"] < 0.6
+    assert result["seconds"] < 2
 
 
 @pytest.mark.usefixtures("server")
@@ -127,12 +127,12 @@ def test_nobody_listens(bench: Bench) -> None:
 
 
 def test_first_slow_answers_do_not_count(server: Server, bench: Bench) -> None:
-    server.slow, server.slow_seconds = 3, 0.6
+    server.slow, server.slow_seconds = 3, 0.8
 
     _, result = bench(server.url, "--requests", "6", "--concurrency", "3")
 
-    assert result["latencyMs"]["p99"] < 600
-    assert result["seconds"] < 0.6
+    assert result["latencyMs"]["p99"] < 800
+    assert result["seconds"] < 0.8
 
 
 def test_deletion_that_a_limit_refuses_is_tried_again(
