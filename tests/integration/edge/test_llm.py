@@ -1,5 +1,6 @@
 """The LLM proxy with OpenAI's own client, against stand-ins of upstreams over TLS."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -16,6 +17,9 @@ import openai
 import pytest
 from openai import OpenAI
 
+from dify_kit.benchmark import deployed
+from dify_kit.benchmark.load import Limits, run
+from dify_kit.benchmark.report import result_of
 from infra import ports
 from infra.proxy_keys import PREFIX
 from smoke_tests import llm as smoke_llm
@@ -234,6 +238,20 @@ def test_the_smoke_tests_pass(llm: LlmEdge) -> None:
     smoke.test_a_model_answers(visitor, with_key, caller)
     smoke.test_a_model_answers_as_a_stream(visitor, with_key, caller)
     visitor.close()
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_dify_kit_bench_measures_the_proxy(llm: LlmEdge, streaming: bool) -> None:
+    exports = {"llm": {"url": f"{llm.url}/llm/v1", "models": ["only-second"]}, "tls": {"ca": ""}}
+    key = llm.keys["grace"]
+    target = deployed.by_proxy("edge", exports, key, "only-second", streaming=streaming)
+
+    found = asyncio.run(run(target, Limits(requests=12, seconds=20, concurrency=3), lambda _: None))
+
+    result = result_of(target, found, 3)
+    assert (result["ok"], result["errors"], result["warmUp"]["errors"]) == (12, {}, {})
+    assert (result["firstTokenMs"]["p50"] is not None) == streaming
+    assert key not in str(result)
 
 
 # --- nobody gets in without a key --------------------------------------------------------------------------------
