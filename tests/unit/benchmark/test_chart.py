@@ -53,6 +53,15 @@ def test_bars_of_each_target_are_in_proportion() -> None:
     assert "Latency and time to first token, milliseconds" in told
 
 
+def test_long_name_is_cut_under_the_bars_only() -> None:
+    name = "a-host-with-a-long-name.example.com"
+
+    text = chart([result(name, Sample(seconds=0.1))])
+
+    assert "a-host-with-a-long-name…" in labels(text)
+    assert f"{name}, latency, p50: 100.0 ms" in bars(text)
+
+
 @pytest.mark.parametrize("samples", [(), (Sample(seconds=1, error="cut"),)])
 def test_target_without_an_answer_has_no_bar(samples: tuple[Sample, ...]) -> None:
     text = chart([result("silent", *samples)])
