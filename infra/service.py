@@ -18,7 +18,7 @@ class HealthCheck:
     """
 
     command: tuple[str, ...]
-    interval: int = 10
+    interval: int = 20
     timeout: int = 5
     retries: int = 3
     start_period: int = 60
