@@ -4,6 +4,7 @@
 because Chromium gives up its requests (ERR_NETWORK_CHANGED) whenever a network of Docker comes or goes.
 """
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,15 @@ register()
 def pytest_configure() -> None:
     """Let a run that is asked to end (as by a CI system) clean up as one that is interrupted by hand does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Give each test, and the fixtures made for it, an event loop: Pulumi wants one, and `asyncio.run` takes it away."""
+    try:
+        asyncio.get_event_loop_policy().get_event_loop()
+    except RuntimeError:
+        asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
