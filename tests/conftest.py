@@ -54,9 +54,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Give each test, and the fixtures made for it, an event loop: Pulumi wants one, and `asyncio.run` takes it away."""
+    """Give each test and its fixtures an event loop: Pulumi wants one, and `asyncio.run` takes it away."""
     try:
-        asyncio.get_event_loop_policy().get_event_loop()
+        asyncio.get_event_loop()
     except RuntimeError:
         asyncio.set_event_loop(asyncio.new_event_loop())
 
