@@ -5,6 +5,7 @@ from infra.dify_env import environment
 from infra.networks import AGENT_SANDBOX, APP, DATA, LOCAL_SANDBOX_PROXY, SSRF_PROXY
 from infra.releases import Release
 from infra.service import File, HealthCheck, Mount, ServiceSpec
+from infra.services.health import answers_http
 from infra.services.limits import limits_of
 from infra.settings import Settings
 
@@ -148,17 +149,7 @@ def _plugin_daemon(settings: Settings, release: Release) -> ServiceSpec:
         after=DATABASES,
         environment=environment("plugin_daemon", settings, release),
         mounts=(Mount(volume="plugin_storage", path="/app/storage"),),
-        health=HealthCheck(
-            command=(
-                "curl",
-                "-fsS",
-                "-o",
-                "/dev/null",
-                "--max-time",
-                "4",
-                f"http://127.0.0.1:{ports.PLUGIN_DAEMON}/health/check",
-            )
-        ),
+        health=answers_http(ports.PLUGIN_DAEMON, "/health/check"),
         # It installs plugins with their own users and tools.
         capabilities=None,
         limits=limits_of("plugin_daemon", settings),
@@ -172,17 +163,7 @@ def _sandbox(settings: Settings, release: Release) -> ServiceSpec:
         networks=(SSRF_PROXY,),
         environment=environment("sandbox", settings, release),
         mounts=(Mount(volume="sandbox_dependencies", path="/dependencies"),),
-        health=HealthCheck(
-            command=(
-                "curl",
-                "-fsS",
-                "-o",
-                "/dev/null",
-                "--max-time",
-                "4",
-                f"http://127.0.0.1:{ports.SANDBOX}/health",
-            )
-        ),
+        health=answers_http(ports.SANDBOX, "/health"),
         # It jails user code by chroot, setuid and seccomp, which it needs the engine's default set for.
         capabilities=None,
         limits=limits_of("sandbox", settings),
@@ -201,17 +182,7 @@ def _agent(settings: Settings, release: Release) -> list[ServiceSpec]:
                 Mount(volume="local_sandbox_home", path="/home/dify"),
                 Mount(volume="local_sandbox_workspace", path="/workspace"),
             ),
-            health=HealthCheck(
-                command=(
-                    "curl",
-                    "-fsS",
-                    "-o",
-                    "/dev/null",
-                    "--max-time",
-                    "4",
-                    f"http://127.0.0.1:{ports.LOCAL_SANDBOX}/healthz",
-                )
-            ),
+            health=answers_http(ports.LOCAL_SANDBOX, "/healthz"),
             capabilities=None,
             limits=limits_of("local_sandbox", settings),
         ),

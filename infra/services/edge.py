@@ -12,8 +12,9 @@ from infra.edge_paths import (
     USAGE_DIRECTORY,
 )
 from infra.networks import APP, OAUTH
-from infra.service import HealthCheck, Mount, Port, ServiceSpec
+from infra.service import Mount, Port, ServiceSpec
 from infra.services import certificates, gateway
+from infra.services.health import answers_http
 from infra.services.limits import limits_of
 from infra.settings import Settings
 
@@ -83,17 +84,7 @@ def service(settings: Settings) -> ServiceSpec:
             *certificates.nginx_mounts(settings),
         ),
         tmpfs={RUN_DIRECTORY: f"size=64m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
-        health=HealthCheck(
-            command=(
-                "curl",
-                "-fsS",
-                "-o",
-                "/dev/null",
-                "--max-time",
-                "4",
-                f"http://127.0.0.1:{ports.EDGE_STATUS}/healthz",
-            )
-        ),
+        health=answers_http(ports.EDGE_STATUS, "/healthz"),
         read_only=True,
         # Graceful for nginx: requests in flight are finished.
         stop_signal="SIGQUIT",

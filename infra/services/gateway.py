@@ -3,7 +3,8 @@
 from infra import ports
 from infra.networks import ISSUERS, OAUTH, OAUTH_DATA
 from infra.releases import GATEWAY
-from infra.service import HealthCheck, Mount, ServiceSpec
+from infra.service import Mount, ServiceSpec
+from infra.services.health import answers_http
 from infra.services.limits import limits_of
 from infra.settings import Settings
 
@@ -31,17 +32,7 @@ def service(settings: Settings) -> ServiceSpec:
         environment={"DIFY_GATEWAY_WORKERS": str(WORKERS)},
         # Written through the engine, as root's: the gateway's own user cannot change what it is told.
         mounts=(Mount(volume=VOLUME, path=DIRECTORY),),
-        health=HealthCheck(
-            command=(
-                "curl",
-                "-fsS",
-                "-o",
-                "/dev/null",
-                "--max-time",
-                "4",
-                f"http://127.0.0.1:{ports.GATEWAY_INTERNAL}/healthz",
-            )
-        ),
+        health=answers_http(ports.GATEWAY_INTERNAL, "/healthz"),
         # A service that is stopped has no name. Each thread that asks for it would wait ten seconds for that answer,
         # and soon all of them.
         dns_options=("timeout:1", "attempts:1"),
