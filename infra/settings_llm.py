@@ -5,18 +5,17 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 import pulumi
 
-from infra import certificates
 from infra.llm_presets import PRESETS, PRICES, Price, key_problem
 from infra.origins import DEFAULT_PORTS, host_problem
 from infra.proxy_keys import ProxyKey, ProxyKeyError
 from infra.rate_limits import GroupLimits, read_group
+from infra.settings_ca import read_ca
 from infra.settings_reader import Problems, Section
 
 KEYS = "llmKeys"
@@ -170,7 +169,7 @@ class LlmReader:
             host=host,
             port=port,
             path=path,
-            ca=self._ca(section),
+            ca=read_ca(section),
             timeout_seconds=section.integer("timeoutSeconds", 1, MAX_TIMEOUT),
             key=pulumi.Output.secret(key),
             key_digest=hashlib.sha256(f"{name} {key}".encode()).hexdigest()[:12],
@@ -207,20 +206,6 @@ class LlmReader:
             return parts.scheme, host, port, path
         self._problems.add(section.key("baseUrl"), url, problem, fix)
         return nowhere
-
-    def _ca(self, section: Section) -> str:
-        given = section.text("caFile")
-        if not given:
-            return ""
-        try:
-            text = Path(given).expanduser().read_text(encoding="ascii")
-            certificates.describe(text)
-        except (OSError, ValueError):
-            self._problems.add(
-                section.key("caFile"), given, "no file with certificates in PEM", "name the CA's root file"
-            )
-            return ""
-        return text
 
     def _key(self, upstream: str, preset: str) -> str:
         key = self._keys.get(upstream)

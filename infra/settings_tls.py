@@ -4,13 +4,13 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pulumi
 
 from infra import certificates, selfsigned
 from infra.certificates import Certificate
+from infra.settings_ca import read_ca
 from infra.settings_reader import Problems, Section
 
 MODES = ("off", "selfsigned", "files", "acme")
@@ -166,7 +166,7 @@ class TlsReader:
                 "read them, then set it to true",
             )
         self._check_reachable(private_ca=directory != section.defaults["directory"])
-        return Acme(email=email, directory=directory, ca=self._ca(section))
+        return Acme(email=email, directory=directory, ca=read_ca(section))
 
     def _check_reachable(self, *, private_ca: bool) -> None:
         """Report what keeps the CA from reaching this edge by its names, on port 80."""
@@ -186,20 +186,6 @@ class TlsReader:
                     "no CA gives a certificate for it (dify:tls.mode acme)",
                     "use host names that lead here, in publicUrl, urls and serverNames",
                 )
-
-    def _ca(self, section: Section) -> str:
-        given = section.text("caFile")
-        if not given:
-            return ""
-        try:
-            pem = Path(given).expanduser().read_text(encoding="utf-8")
-            certificates.describe(pem)
-        except (OSError, ValueError):
-            self._problems.add(
-                section.key("caFile"), given, "no file with certificates in PEM", "name the CA's root file"
-            )
-            return ""
-        return pem
 
 
 def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -223,12 +223,17 @@ def _oauth(config: pytest.Config, read_stdin: Callable[[], str]) -> tuple[str, S
     source = OAUTH_SECRET_VARIABLE if file is None else "--oauth-secret-file"
     text = os.environ[OAUTH_SECRET_VARIABLE] if file is None else _read(file, read_stdin, source)
     secret = text.strip()
-    if len(secret) not in KEY_LENGTHS or not secret.isascii() or any(one.isspace() for one in secret):
+    if not _one_word(secret):
         raise pytest.UsageError(
             f"{source}: not an OAuth client's secret: {len(secret)} characters came; one word such as dks_... is "
             "expected (`dify-kit client rotate` makes a new one)"
         )
     return client, Secret(secret)
+
+
+def _one_word(text: str) -> bool:
+    """Whether a text may be a key or a secret: one word of ASCII, of a likely length."""
+    return len(text) in KEY_LENGTHS and text.isascii() and not any(one.isspace() for one in text)
 
 
 def _llm_key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
@@ -240,7 +245,7 @@ def _llm_key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | N
     source = LLM_KEY_VARIABLE if file is None else "--llm-key-file"
     text = os.environ[LLM_KEY_VARIABLE] if file is None else _read(file, read_stdin, source)
     key = text.strip()
-    if len(key) not in KEY_LENGTHS or not key.isascii() or any(one.isspace() for one in key):
+    if not _one_word(key):
         raise pytest.UsageError(
             f"{source}: not a key of the LLM proxy: {len(key)} characters came; one word such as dkp_... is "
             "expected (`dify-kit keys issue` makes one)"
@@ -273,7 +278,7 @@ def _read(file: str, read_stdin: Callable[[], str], option: str) -> str:
 
 def _checked(source: str, text: str) -> Secret:
     key = text.strip()
-    if len(key) not in KEY_LENGTHS or not key.isascii() or any(one.isspace() for one in key):
+    if not _one_word(key):
         raise pytest.UsageError(
             f"{source}: not an app's key: {len(key)} characters came; one word such as app-... is expected "
             "(the app's page in the console, API Access)"
