@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ TOKENS = 1000
 FIRST_CALLS = 50
 FIRST_CALLS_ROUNDS = 3
 TOKENS_FILE, SCRIPT = "/bench/tokens.txt", "/bench/tokens.lua"
+PACED_SCRIPT, PACED_TOKENS_SCRIPT = "/bench/paced.lua", "/bench/paced-tokens.lua"
+PACED_SCRIPTS = {"": PACED_SCRIPT, SCRIPT: PACED_TOKENS_SCRIPT}
 TOKEN_SECONDS = 4 * 3600
 GATEWAY_USER, REDIS_USER = "1002", "999"
 START_SECONDS = 20
@@ -43,9 +45,10 @@ FEATURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """One turn: what `bench.rig` measured, and the gateway's CPU time in microseconds per request."""
+    """One turn: as many requests as go through, the same paced, and the gateway's CPU time in µs per request."""
 
     measured: Measured
+    paced: Measured
     gateway: float
 
 
@@ -118,12 +121,34 @@ def turns(on: EdgeContext, off: EdgeContext, token: str) -> dict[str, Proxy]:
     }
 
 
+def paced(proxy: Proxy) -> Proxy:
+    """Return the proxy with the request whose sender rests before each."""
+    return replace(proxy, request=replace(proxy.request, script=PACED_SCRIPTS[proxy.request.script]))
+
+
+def load_files(given: Sequence[str]) -> dict[str, str]:
+    """Return the files of wrk's container: the tokens to send, and the scripts."""
+    one_after_another, rest = (
+        (proxies.CONFIGS / name).read_text(encoding="utf-8") for name in ("tokens.lua", "paced.lua")
+    )
+    return {
+        TOKENS_FILE: "\n".join(given) + "\n",
+        SCRIPT: one_after_another,
+        PACED_SCRIPT: rest,
+        PACED_TOKENS_SCRIPT: one_after_another + rest,
+    }
+
+
 def take(running: Rig, proxy: Proxy, seconds: int) -> Taken:
-    """Load a proxy once."""
+    """Load a proxy twice: as much as it takes, then paced for half the time."""
     before = running.cpu_seconds("gateway")
     measured = running.load(proxy, seconds=seconds)
     used = running.cpu_seconds("gateway") - before
-    return Taken(measured=measured, gateway=used * 1_000_000 / measured.load.requests)
+    return Taken(
+        measured=measured,
+        paced=running.load(paced(proxy), seconds=max(1, seconds // 2)),
+        gateway=used * 1_000_000 / measured.load.requests,
+    )
 
 
 def first_calls(running: Rig, proxy: Proxy, first: int) -> list[float]:
@@ -143,17 +168,13 @@ def measure(*, rounds: int, seconds: int) -> tuple[list[tuple[Turn, Taken]], lis
     # The first calls come first, with tokens that no load has used.
     made = tokens(TOKENS + FIRST_CALLS * FIRST_CALLS_ROUNDS)
     everyone = turns(on, off, made[-1])
-    load_files = {
-        TOKENS_FILE: "\n".join(made) + "\n",
-        SCRIPT: (proxies.CONFIGS / "tokens.lua").read_text(encoding="utf-8"),
-    }
     containers = {proxy.name: proxy for proxy in everyone.values()}
     found = []
     with rig(
         "json",
         list(containers.values()),
         proxies.aliases(on),
-        load_files=load_files,
+        load_files=load_files(made),
         services=start_gateway,
     ) as running:
         firsts = [
@@ -168,7 +189,8 @@ def measure(*, rounds: int, seconds: int) -> tuple[list[tuple[Turn, Taken]], lis
             load = one.measured.load
             say(
                 f"  round {turn.round} of {rounds}: {turn.name:<14} {load.rate:8,.0f} requests/s  "
-                f"p99 {load.p99:6.2f} ms  {one.measured.cpu:6.1f} µs CPU  {one.gateway:6.1f} µs gateway"
+                f"p99 {load.p99:6.2f} ms, paced {one.paced.load.p99:6.2f} ms  {one.measured.cpu:6.1f} µs CPU  "
+                f"{one.gateway:6.1f} µs gateway"
             )
             found.append((turn, one))
     return found, firsts
@@ -202,10 +224,34 @@ def comparison(found: Sequence[tuple[Turn, Taken]]) -> Table:
     )
 
 
+def paced_comparison(figures: Mapping[str, edge.Figures]) -> Table:
+    """Return what a call takes while no core is full."""
+    relative = edge.ratios(figures)
+    return Table(
+        title="The same, paced: each connection rests for about 1 ms before a request",
+        columns=("calls", "requests/s", "p50 ms", "p50 ratio", "p99 ms", "p99 ratio"),
+        rows=tuple(
+            (name, one.rate, one.p50, relative[name].p50, one.p99, relative[name].p99)
+            for name, one in figures.items()
+        ),
+    )
+
+
 def raw(found: Sequence[tuple[Turn, Taken]]) -> list[dict[str, Any]]:
     """Return every turn's figures as they were measured."""
     rows = edge.raw([(turn, one.measured) for turn, one in found])
-    return [{**row, "gateway µs/request": one.gateway} for row, (_, one) in zip(rows, found, strict=True)]
+    return [
+        {
+            **row,
+            "gateway µs/request": one.gateway,
+            "paced": {
+                "requests/s": one.paced.load.rate,
+                "p50 ms": one.paced.load.p50,
+                "p99 ms": one.paced.load.p99,
+            },
+        }
+        for row, (_, one) in zip(rows, found, strict=True)
+    ]
 
 
 def run(command: str, *, rounds: int, seconds: int) -> Report:
@@ -213,7 +259,8 @@ def run(command: str, *, rounds: int, seconds: int) -> Report:
     facts = machine.facts({"caddy": peers.CADDY.version, "traefik": peers.TRAEFIK.version})
     found, firsts = measure(rounds=rounds, seconds=seconds)
     figures = edge.medians([(turn, one.measured) for turn, one in found])
-    relative = edge.ratios(figures)
+    rested = edge.medians([(turn, one.paced) for turn, one in found])
+    relative, rested_relative = edge.ratios(figures), edge.ratios(rested)
     slowest = max(firsts)
     first = median(firsts, lambda took: took)
     return Report(
@@ -230,6 +277,7 @@ def run(command: str, *, rounds: int, seconds: int) -> Report:
         },
         tables=(
             comparison(found),
+            paced_comparison(rested),
             Table(
                 title="Calls with tokens that nginx has never seen, one after another",
                 columns=("calls", "median ms", "slowest ms"),
@@ -241,5 +289,9 @@ def run(command: str, *, rounds: int, seconds: int) -> Report:
         summary={
             "first calls": {"median ms": first, "slowest ms": slowest},
             **{name: {"ratios": vars(relative[name]), "medians": vars(one)} for name, one in figures.items()},
+            "paced": {
+                name: {"ratios": vars(rested_relative[name]), "medians": vars(one)}
+                for name, one in rested.items()
+            },
         },
     )

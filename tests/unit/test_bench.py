@@ -287,13 +287,27 @@ def test_everyone_calls_with_the_same_token_but_those_with_an_api_key(
 def test_tokens_differ_and_the_gateways_time_stands_beside_the_proxys() -> None:
     assert len(set(oauth.tokens(3))) == 3
     found = [
-        (turn, oauth.Taken(measured=one, gateway=float(number))) for number, (turn, one) in enumerate(TURNS)
+        (turn, oauth.Taken(measured=one, paced=TURNS[0][1], gateway=float(number)))
+        for number, (turn, one) in enumerate(TURNS)
     ]
 
     rows = oauth.comparison(found).rows
 
     assert [(row[0], row[1], row[-1]) for row in rows] == [("bare", 20_000, 2.0), ("edge", 8_000, 3.0)]
     assert oauth.raw(found)[5]["gateway µs/request"] == 5.0
+    assert oauth.raw(found)[5]["paced"]["requests/s"] == TURNS[0][1].load.rate
+
+
+def test_paced_calls_are_the_same_calls_with_rests() -> None:
+    on, off = oauth.contexts()
+    files = oauth.load_files(["t1", "t2"])
+
+    for proxy in oauth.turns(on, off, "e30.e30.c2ln").values():
+        resting = oauth.paced(proxy)
+        assert resting.request.headers == proxy.request.headers
+        script = files[resting.request.script]
+        assert "function delay()" in script
+        assert ("function request()" in script) == bool(proxy.request.script)
 
 
 STREAMS: list[dict[str, Any]] = [
