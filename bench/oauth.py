@@ -244,11 +244,9 @@ def raw(found: Sequence[tuple[Turn, Taken]]) -> list[dict[str, Any]]:
         {
             **row,
             "gateway µs/request": one.gateway,
-            "paced": {
-                "requests/s": one.paced.load.rate,
-                "p50 ms": one.paced.load.p50,
-                "p99 ms": one.paced.load.p99,
-            },
+            "paced requests/s": one.paced.load.rate,
+            "paced p50 ms": one.paced.load.p50,
+            "paced p99 ms": one.paced.load.p99,
         }
         for row, (_, one) in zip(rows, found, strict=True)
     ]

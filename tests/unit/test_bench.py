@@ -295,7 +295,7 @@ def test_tokens_differ_and_the_gateways_time_stands_beside_the_proxys() -> None:
 
     assert [(row[0], row[1], row[-1]) for row in rows] == [("bare", 20_000, 2.0), ("edge", 8_000, 3.0)]
     assert oauth.raw(found)[5]["gateway µs/request"] == 5.0
-    assert oauth.raw(found)[5]["paced"]["requests/s"] == TURNS[0][1].load.rate
+    assert oauth.raw(found)[5]["paced requests/s"] == TURNS[0][1].load.rate
 
 
 def test_paced_calls_are_the_same_calls_with_rests() -> None:
