@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import docker
 import typer
+from docker.models.containers import Container, ExecResult
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -18,6 +19,7 @@ from infra import ports
 URL = f"http://127.0.0.1:{ports.EDGE_STATUS}/usage"
 SECONDS = 10
 ENGINE_SECONDS = 30
+ASK_TIMES = 5
 HEADINGS = ("requests", "failed", "estimated", "in", "out", "cost")
 FIELDS = ("requests", "failed", "estimated", "tokens_in", "tokens_out", "cost")
 
@@ -63,6 +65,15 @@ def _text(name: str, value: float) -> str:
     return f"${value:,.4f}" if name == "cost" else f"{value:,.0f}"
 
 
+def _asked(nginx: Container) -> ExecResult:
+    # An engine under load now and then loses what a command printed, and tells its exit code all the same.
+    for _ in range(ASK_TIMES):
+        ran = nginx.exec_run(["curl", "-fsS", "--max-time", str(SECONDS), URL])
+        if ran.exit_code != 0 or ran.output:
+            break
+    return ran
+
+
 def read(files: StackFiles) -> dict[str, Any]:
     """Ask the running nginx: month -> caller -> model -> numbers. Raises KitError."""
     container = (Pulumi(files=files).state().outputs.get("containers") or {}).get("nginx")
@@ -70,7 +81,7 @@ def read(files: StackFiles) -> dict[str, Any]:
         raise KitError(f"stack {files.stack} is not deployed", "`make up` deploys it")
     try:
         found = docker.from_env(timeout=ENGINE_SECONDS).containers.get(container)
-        ran = found.exec_run(["curl", "-fsS", "--max-time", str(SECONDS), URL])
+        ran = _asked(found)
     except docker.errors.DockerException as problem:
         raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` has a look") from None
     output = bytes(ran.output)  # type: ignore[arg-type]  # an iterator only when asked for one

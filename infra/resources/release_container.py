@@ -18,6 +18,8 @@ ENGINE_TIMEOUT_SECONDS = 60
 # Every command in the container ends by itself.
 COMMAND_SECONDS = 20
 LOG_LINES = 20
+# An engine under load now and then loses what a command printed, and tells its exit code all the same.
+ASK_TIMES = 5
 PUBLIC_MODE, PRIVATE_MODE = 0o444, 0o400
 ROOT = 0
 
@@ -93,8 +95,13 @@ class ReleaseContainer:
 
     def current(self) -> str:
         """Return the revision that `current` points to, empty before the first one."""
-        told = self._run(["readlink", f"{self._directory}/current"])
-        return told.output.strip().rsplit("/", 1)[-1] if told.code == 0 else ""
+        for _ in range(ASK_TIMES):
+            told = self._run(["readlink", f"{self._directory}/current"])
+            if told.code != 0:
+                return ""
+            if told.output:
+                break
+        return told.output.strip().rsplit("/", 1)[-1]
 
     def switch(self, revision: str) -> None:
         """Let `current` point to a revision, in one step."""

@@ -10,6 +10,7 @@ import pytest
 
 from infra.images import local_name
 from tests.contract.instance import Instance
+from tests.integration.containers import printed
 from tests.integration.stacks import wait_until
 
 # What each container of the stand-in refuses to start without, and what it says.
@@ -211,8 +212,8 @@ def test_code_runs_in_the_sandbox_with_its_key_only(instance: Instance) -> None:
         "http://127.0.0.1:8194/v1/sandbox/run",
     ]
 
-    allowed = sandbox.exec_run([*ask, "-H", f"X-Api-Key: {key}"]).output.decode()
-    refused = sandbox.exec_run(ask).output.decode()
+    allowed = printed(sandbox, [*ask, "-H", f"X-Api-Key: {key}"])
+    refused = printed(sandbox, ask)
 
     assert '"stdout":"42\\n"' in allowed.replace(": ", ":")
     assert "Unauthorized" in refused

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from cryptography import x509
 
+from tests.integration.containers import printed
 from tests.integration.pebble import Pebble, free_port, pebble
 from tests.integration.stacks import SMALLEST, Stack, wait_until
 
@@ -187,8 +188,7 @@ def test_no_container_has_the_docker_socket_and_only_certbot_has_the_account(sit
     assert with_account == {"certbot", "certificates"}
     assert not mounts["nginx"]["/etc/dify-kit/certificates"]["RW"]
     key = "/etc/dify-kit/certificates/current/key.pem"
-    told = site.stack.container("nginx").exec_run(["stat", "-L", "-c", "%a %u", key]).output
-    assert told == b"400 101\n"
+    assert printed(site.stack.container("nginx"), ["stat", "-L", "-c", "%a %u", key]) == "400 101\n"
 
 
 def test_redirect_spares_the_checks_of_the_ca(site: Site) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from dify_gateway import client_secrets, keys
 from infra.images import LOCAL_BUILDS, ROOT, local_name
+from tests.integration.containers import printed
 from tests.unit.gateway.forge import Forge
 from tests.unit.gateway.hostile import CASES
 from tests.unit.gateway.world import (
@@ -271,7 +272,7 @@ def test_the_internal_port_issues_no_tokens(running: Running) -> None:
 
 
 def test_the_container_has_few_rights(running: Running) -> None:
-    assert running.gateway.exec_run(["id", "-u"]).output.strip() == str(GATEWAY_UID).encode()
+    assert printed(running.gateway, ["id", "-u"]).strip() == str(GATEWAY_UID)
     assert running.gateway.exec_run(["touch", "/app/x"]).exit_code != 0
     assert running.gateway.exec_run(["touch", "/tmp/x"]).exit_code != 0  # noqa: S108  # the container's own
 
@@ -368,6 +369,8 @@ def test_redis_restarts(running: Running) -> None:
         assert running.token().status_code == 503
         assert running.verify(revoked).status_code == 503
         assert running.health()["status"] == "down"
+        # The log is told by a thread that looks now and then.
+        assert eventually(lambda: '"event": "redis"' in running.gateway.logs().decode(), 10)
     finally:
         running.redis.start()
 

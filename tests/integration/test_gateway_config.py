@@ -20,6 +20,7 @@ from infra.resources.gateway_config import (
 from infra.secret_shapes import signing_keys
 from infra.services import gateway as gateway_service
 from infra.settings_oauth import documents
+from tests.integration.containers import printed
 from tests.integration.small_dify import built
 from tests.integration.stacks import wait_until
 from tests.unit.configuration import settings
@@ -123,8 +124,7 @@ class Installation:
 
     def releases(self) -> list[str]:
         """Return what lies on the volume."""
-        told = self.gateway.exec_run(["ls", f"{gateway_service.DIRECTORY}/releases"]).output
-        return sorted(told.decode().split())
+        return sorted(printed(self.gateway, ["ls", f"{gateway_service.DIRECTORY}/releases"]).split())
 
     def remove(self) -> None:
         """Remove everything."""
@@ -172,9 +172,7 @@ def test_files_are_closed_and_its_own_user_cannot_change_them(
     installation: Installation, state: dict[str, Any]
 ) -> None:
     directory = f"{gateway_service.DIRECTORY}/releases/{state['revision']}"
-    listed = installation.gateway.exec_run(["stat", "-c", "%a %u %n", "-t", directory]).output
-    assert listed
-    told = installation.gateway.exec_run(["sh", "-c", f"stat -c '%a %u' {directory}/*"]).output.decode()
+    told = printed(installation.gateway, ["sh", "-c", f"stat -c '%a %u' {directory}/*"])
 
     assert set(told.splitlines()) == {f"400 {gateway_service.UID}"}
     for command in (f"touch {directory}/x", f"rm {gateway_service.DIRECTORY}/current", f"rm -rf {directory}"):

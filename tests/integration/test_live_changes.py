@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 
 from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY
+from tests.integration.containers import printed
 from tests.integration.load import steady_load
 from tests.integration.stacks import Stack, settings_changed
 
@@ -18,17 +19,13 @@ def allowed(stack: Stack, origin: str) -> bool:
 
 
 def revisions(stack: Stack) -> list[str]:
-    listed = stack.container("nginx").exec_run(["ls", f"{EDGE_DIRECTORY}/releases"]).output.decode()
-    return sorted(listed.split())
+    return sorted(printed(stack.container("nginx"), ["ls", f"{EDGE_DIRECTORY}/releases"]).split())
 
 
 def triggers_zone(stack: Stack) -> str:
     """Return the line of nginx's running configuration that declares the limit of /triggers."""
-    told = stack.container("nginx").exec_run(["sh", "-c", f"cat {EDGE_DIRECTORY}/current/http/limits.conf"])
-    lines = [
-        line for line in told.output.decode().splitlines() if "limit_req_zone" in line and "triggers" in line
-    ]
-    return "\n".join(lines)
+    told = printed(stack.container("nginx"), ["cat", f"{EDGE_DIRECTORY}/current/http/limits.conf"])
+    return "\n".join(line for line in told.splitlines() if "limit_req_zone" in line and "triggers" in line)
 
 
 def own_templates(directory: Path, path: str, text: str) -> str:

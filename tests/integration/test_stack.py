@@ -12,6 +12,7 @@ import pytest
 
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.resources.console_client import NOTES
+from tests.integration.containers import printed
 from tests.integration.stacks import PYTEST, Stack, settings_changed
 
 # A service whose start the stand-in refuses, as Dify does, when a number is none.
@@ -42,7 +43,7 @@ def chat(stack: Stack, key: str, query: str, **more: str) -> httpx.Response:
 
 def test_first_up_warns_of_nothing_and_notes_the_keys(stack: Stack) -> None:
     assert stack.first is not None
-    noted = stack.container("api").exec_run(["sh", "-c", f"ls {NOTES}"]).output.decode().split()
+    noted = printed(stack.container("api"), ["ls", NOTES]).split()
 
     assert [line for line in stack.first.told.splitlines() if line.startswith("  ! ")] == []
     # One for each app of the stack, the canary among them.

@@ -3,7 +3,6 @@
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from infra.edge_paths import CURRENT, KEY_FILE
 from tests.certificates import Pair, issue
+from tests.integration.containers import printed
 from tests.integration.load import steady_load
 from tests.integration.stacks import SMALLEST, Stack, free_port
 
@@ -92,20 +92,11 @@ def test_second_up_and_preview_change_nothing(secure: Stack) -> None:
     assert served(secure) == certificate
 
 
-def key_line(nginx: Any) -> str:  # docker's models are not typed
-    """Return a line of the private key. An engine under load loses what a command printed, now and then."""
-    for _ in range(5):
-        if lines := nginx.exec_run(["cat", f"{CURRENT}/{KEY_FILE}"]).output.decode().splitlines():
-            return str(lines[1])
-    raise AssertionError("no key")
-
-
 def test_key_is_nginxs_alone_and_nowhere_in_plain_text(secure: Stack) -> None:
     nginx = secure.container("nginx")
 
-    told = nginx.exec_run(["stat", "-L", "-c", "%a %u", f"{CURRENT}/{KEY_FILE}"]).output
-    assert told == b"400 101\n"
-    secret = key_line(nginx)
+    assert printed(nginx, ["stat", "-L", "-c", "%a %u", f"{CURRENT}/{KEY_FILE}"]) == "400 101\n"
+    secret = printed(nginx, ["cat", f"{CURRENT}/{KEY_FILE}"]).splitlines()[1]
     assert len(secret) > 40
     exported = secure.pulumi("stack", "export").stdout
     assert secret not in exported
