@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey, import_key
 
-from dify_gateway import client_secrets, jose, keys
+from dify_gateway import client_secrets, entries, jose, keys
+from dify_gateway.gate_config import GateSettings, read_gate
 from dify_gateway.reading import Entry, FileError, read
 
 FILES = ("config.json", "tenants.json", "clients.json", "keys.json")
@@ -29,15 +30,13 @@ MOST_SECRETS = 2
 MOST_CLIENT_KEYS = 10
 SHORTEST_TOKEN_SECONDS = 60
 DEFAULT_TOKEN_SECONDS = 3600
-MOST_PORT = 65_535
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 APP_KEY = re.compile(r"app-[A-Za-z0-9_-]{8,64}", re.ASCII)
-ANY_TEXT = re.compile(r"[ -~]{1,512}", re.ASCII)
+ANY_TEXT = entries.ANY_TEXT
 WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 HASH = re.compile(r"[A-Za-z0-9_$-]{1,200}", re.ASCII)
-CA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.pem", re.ASCII)
 CLIENT_ID_RULE = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or digit"
 TENANT_RULE = "1 to 63 small letters, digits and hyphens, the first not a hyphen"
 
@@ -72,7 +71,10 @@ class Issuer:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """config.json. `redis_url` may hold a password: never log it."""
+    """config.json. `redis_url` may hold a password: never log it.
+
+    Without an issuer this service issues and takes no tokens: it is there for the gate alone.
+    """
 
     issuer: str
     audience: str
@@ -82,6 +84,7 @@ class Settings:
     redis_prefix: str
     limits: Limits
     issuers: Mapping[str, Issuer]
+    gate: GateSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +127,16 @@ class Release:
 def load(directory: Path, revision: str) -> Release:
     """Read and check a release directory. Raises FileError with the first problem found."""
     settings = _settings(read(directory, "config.json"), directory)
+    if not settings.issuer:
+        return Release(
+            revision=revision,
+            directory=directory,
+            settings=settings,
+            tenants={},
+            clients={},
+            keys=(),
+            verification_keys=(),
+        )
     tenants = _tenants(read(directory, "tenants.json"))
     clients = _clients(read(directory, "clients.json"), settings, tenants)
     for issuer in settings.issuers.values():
@@ -145,8 +158,11 @@ def load(directory: Path, revision: str) -> Release:
 
 
 def _settings(entry: Entry, directory: Path) -> Settings:
-    entry.only({"issuer", "audience", "token_seconds", "assertion_seconds", "redis", "limits", "issuers"})
-    issuer = _url(entry, "issuer", bare=True)
+    entry.only(
+        {"issuer", "audience", "token_seconds", "assertion_seconds", "redis", "limits", "issuers", "gate"}
+    )
+    gate = read_gate(entry.inner("gate"), directory) if "gate" in entry.values else None
+    issuer = "" if gate and "issuer" not in entry.values else entries.url(entry, "issuer", bare=True)
     redis = entry.inner("redis")
     redis.only({"url", "prefix"})
     url = redis.text("url", ANY_TEXT, "redis://[:password@]host[:port]/[db], the password percent-encoded")
@@ -166,7 +182,7 @@ def _settings(entry: Entry, directory: Path) -> Settings:
         external[read_issuer.issuer] = read_issuer
     return Settings(
         issuer=issuer,
-        audience=entry.text("audience", ANY_TEXT, "a text, usually a URL", issuer),
+        audience=entry.text("audience", ANY_TEXT, "a text, usually a URL", issuer) if issuer else "",
         token_seconds=_token_seconds(entry, DEFAULT_TOKEN_SECONDS),
         assertion_seconds=entry.whole("assertion_seconds", 30, 3600, 300),
         redis_url=url,
@@ -177,6 +193,7 @@ def _settings(entry: Entry, directory: Path) -> Settings:
             window_seconds=limits.whole("window_seconds", 1, 3600, 60),
         ),
         issuers=external,
+        gate=gate,
     )
 
 
@@ -189,37 +206,21 @@ def _issuer(entry: Entry, directory: Path) -> Issuer:
     mapped = dict(entry.inner("tenants", {}).values)
     if not all(isinstance(to, str) and TENANT.fullmatch(to) for to in mapped.values()):
         entry.fail("tenants", f"must map claim values to tenants, each {TENANT_RULE}")
-    ca_file = ""
-    if "ca_file" in entry.values:
-        ca_file = entry.text("ca_file", CA_FILE, "the name of a .pem file of the same release")
-        if not (directory / ca_file).is_file():
-            entry.fail("ca_file", "names a file that this release lacks: add it, or remove the key")
     return Issuer(
-        issuer=_url(entry, "issuer"),
+        issuer=entries.url(entry, "issuer"),
         audience=entry.text("audience", ANY_TEXT, "the `aud` that the issuer writes for this API"),
-        jwks_uri=_url(entry, "jwks_uri") if "jwks_uri" in entry.values else "",
+        jwks_uri=entries.url(entry, "jwks_uri") if "jwks_uri" in entry.values else "",
         tenant=entry.text("tenant", TENANT, TENANT_RULE) if "tenant" in entry.values else "",
-        tenant_claim=_claim(entry, "tenant_claim", []),
+        tenant_claim=entries.claim(entry, "tenant_claim", []),
         tenants=tuple(sorted(mapped.items())),
-        scope_claim=_claim(entry, "scope_claim", "scope"),
+        scope_claim=entries.claim(entry, "scope_claim", "scope"),
         subject_claim=entry.text("subject_claim", ANY_TEXT, "the name of a claim", "sub"),
         algorithms=entry.texts("algorithms", jose.KEY_TYPES, EXTERNAL_ALGORITHMS),
         skew_seconds=entry.whole("skew_seconds", 0, 300, 30),
         refresh_seconds=entry.whole("refresh_seconds", 10, 86_400, 300),
         refetch_seconds=entry.whole("refetch_seconds", 1, 3600, 10),
-        ca_file=ca_file,
+        ca_file=entries.ca_file(entry, directory),
     )
-
-
-def _claim(entry: Entry, key: str, default: str | list[str]) -> tuple[str, ...]:
-    """Return the path of a claim: a text is one name, dots and all; a list goes into nested objects."""
-    value = entry.values.get(key, default)
-    path = [value] if isinstance(value, str) else value
-    if not isinstance(path, list) or not all(isinstance(part, str) and part for part in path):
-        entry.fail(key, "must be the name of a claim, or a list of names that leads into nested objects")
-    if key in entry.values and not path:
-        entry.fail(key, "must name a claim")
-    return tuple(path)
 
 
 def _tenants(entry: Entry) -> dict[str, Tenant]:
@@ -348,24 +349,3 @@ def _keys(entry: Entry) -> tuple[keys.SigningKey, ...]:
         return keys.read_document(entry.values)
     except keys.KeyDocumentError as problem:
         raise FileError(f"{entry.file}: {problem}") from None
-
-
-def _url(entry: Entry, key: str, *, bare: bool = False) -> str:
-    """Return a URL; a bare one has neither path nor query, as RFC 8414 puts its document under the host."""
-    value = entry.text(key, ANY_TEXT, "a URL")
-    parts = urlsplit(value)
-    try:
-        usable = bool(parts.hostname) and (parts.port is None or 0 < parts.port <= MOST_PORT)
-    except ValueError:
-        usable = False
-    if (
-        not usable
-        or parts.scheme not in {"https", "http"}
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-    ):
-        entry.fail(key, "must be a URL such as https://dify.example.com, without user, query or fragment")
-    if bare and parts.path:
-        entry.fail(key, "must have no path, not even a slash at the end")
-    return value

@@ -1,4 +1,7 @@
-"""What nginx alone reaches: /verify, the verdict about a token, and /healthz. Plain WSGI, as it is asked often."""
+"""What nginx alone reaches: /verify, the verdict about a token, /gate, the one about a session, and /healthz.
+
+Plain WSGI, as it is asked often.
+"""
 
 import json
 import re
@@ -26,6 +29,7 @@ REFUSAL: Final = {
     "error": "invalid_token",
     "error_description": "The access token is invalid or has expired",
 }
+NO_SESSION: Final = {"error": "login_required", "error_description": "Nobody signed in, or too long ago"}
 UNDECIDED: Final = {
     "error": "temporarily_unavailable",
     "error_description": "The service cannot decide now; try again",
@@ -55,11 +59,26 @@ def create_app(service: Service) -> Callable[[dict[str, Any], Start], Iterable[b
 
 def _route(service: Service, environ: dict[str, Any]) -> Answer:
     path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-    if path not in {"/verify", "/healthz"}:
+    if path not in {"/verify", "/gate", "/healthz"}:
         return 404, {"Cache-Control": "no-store"}, {"error": "not_found"}
     if method not in {"GET", "HEAD"}:
         return 405, {"Cache-Control": "no-store", "Allow": "GET, HEAD"}, {"error": "invalid_request"}
+    if path == "/gate":
+        return _pass(service, environ)
     return _verify(service, environ) if path == "/verify" else _health(service)
+
+
+def _pass(service: Service, environ: dict[str, Any]) -> Answer:
+    """Say whether the gate lets a session pass: 200 with X-Gate-User (who signed in), 401, or 503."""
+    try:
+        gate = service.loaded.gate
+        session = gate.sessions.find(environ.get("HTTP_X_GATE_SESSION", "")) if gate else None
+    except UnavailableError as problem:
+        log.write("unavailable", level="error", problem=str(problem), request_id=_request_id(environ))
+        return 503, {"Cache-Control": "no-store", "Retry-After": str(RETRY_SECONDS)}, UNDECIDED
+    if session is None:
+        return 401, {"Cache-Control": "no-store"}, NO_SESSION
+    return 200, {"Cache-Control": "no-store", "X-Gate-User": session.subject}, {}
 
 
 def _verify(service: Service, environ: dict[str, Any]) -> Answer:

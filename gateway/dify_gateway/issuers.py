@@ -135,17 +135,26 @@ class IssuerKeys:
         return usable
 
     def _discover(self) -> str:
+        return endpoint(self.issuer, self._document(), "jwks_uri")
+
+    def _document(self) -> Mapping[str, Any]:
+        """Return the issuer's discovery document, which has to be its own. Raises IssuerError."""
         address = self.issuer.issuer.rstrip("/") + DISCOVERY
         document = self._fetch(address, self.ca_file)
         if document.get("issuer") != self.issuer.issuer:
             raise IssuerError(
                 f"{address} is of another issuer: copy `issuer` from it exactly into the settings"
             )
-        uri = document.get("jwks_uri")
-        plain = not self.issuer.issuer.startswith("https://")
-        if not isinstance(uri, str) or not uri.startswith(("https://", "http://") if plain else "https://"):
-            raise IssuerError(f"{address} names no usable jwks_uri")
-        return uri
+        return document
+
+
+def endpoint(issuer: Issuer, document: Mapping[str, Any], name: str) -> str:
+    """Return an address of a discovery document; an issuer with https names none without. Raises IssuerError."""
+    uri = document.get(name)
+    plain = not issuer.issuer.startswith("https://")
+    if not isinstance(uri, str) or not uri.startswith(("https://", "http://") if plain else "https://"):
+        raise IssuerError(f"{issuer.issuer.rstrip('/')}{DISCOVERY} names no usable {name}")
+    return uri
 
 
 class IssuerError(Exception):
@@ -170,7 +179,7 @@ class Issuers:
             ca_file = str(directory / issuer.ca_file) if issuer.ca_file else ""
             old = known.get(name)
             same = old is not None and old.issuer == issuer and not issuer.ca_file
-            self.all[name] = old if old and same else IssuerKeys(issuer, fetch or _fetch, ca_file)
+            self.all[name] = old if old and same else IssuerKeys(issuer, fetch or fetch_json, ca_file)
 
     def verify(self, token: jose.Unverified, tenants: Iterable[str], now: float) -> ExternalToken:
         """Check a token of an external issuer. Raises BadTokenError or UnavailableError."""
@@ -231,7 +240,7 @@ def read_claims(
 
 def _tenant(issuer: Issuer, claims: Mapping[str, Any]) -> str:
     """Return what the tenant claim names: a tenant only if the caller finds it among the configured ones."""
-    value = _at(claims, issuer.tenant_claim)
+    value = at(claims, issuer.tenant_claim)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str):
@@ -240,12 +249,13 @@ def _tenant(issuer: Issuer, claims: Mapping[str, Any]) -> str:
 
 
 def _scopes(issuer: Issuer, claims: Mapping[str, Any]) -> tuple[str, ...]:
-    value = _at(claims, issuer.scope_claim)
+    value = at(claims, issuer.scope_claim)
     given = value.split(" ") if isinstance(value, str) else value if isinstance(value, list) else []
     return tuple(scope for scope in SCOPES if scope in given)
 
 
-def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # whatever JSON holds
+def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # whatever JSON holds
+    """Return the member that a path of names leads to, None where it leads nowhere."""
     value: Any = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -261,7 +271,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _fetch(address: str, ca_file: str) -> Mapping[str, Any]:
+def fetch_json(address: str, ca_file: str) -> Mapping[str, Any]:
     """Return the JSON object at an address. Raises IssuerError."""
     try:
         trust = ssl.create_default_context(cafile=ca_file or None)

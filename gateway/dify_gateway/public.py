@@ -1,4 +1,4 @@
-"""The endpoints that the world reaches through nginx: /oauth/... and the metadata under /.well-known/."""
+"""The endpoints that the world reaches through nginx: /oauth/..., the metadata under /.well-known/, and /oauth2/..."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from authlib.oauth2.rfc6749 import InvalidClientError
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from dify_gateway import jose, keys, log
+from dify_gateway import gate, jose, keys, log
 from dify_gateway.config import CLIENT_ID, SCOPES
 from dify_gateway.server import METHODS, Server, create_server, unauthenticated
 from dify_gateway.service import Service
@@ -57,6 +57,7 @@ def create_app(service: Service) -> Flask:
         _log(response)
         return response
 
+    app.register_blueprint(gate.create_blueprint())
     _add_endpoints(app, server)
     _add_metadata(app)
     _add_errors(app)

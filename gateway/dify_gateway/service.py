@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dify_gateway import config, log, workers
+from dify_gateway.gate_provider import Provider
+from dify_gateway.gate_sessions import Gate
 from dify_gateway.issuers import Fetch, Issuers
 from dify_gateway.reading import FileError
 from dify_gateway.state import State, UnavailableError
@@ -23,11 +25,12 @@ Mark = tuple[str, tuple[tuple[int, int, int], ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A release and the connections that belong to it."""
+    """A release and the connections that belong to it. `gate` is None where console and web app have none."""
 
     release: config.Release
     state: State
     issuers: Issuers
+    gate: Gate | None = None
 
 
 class NotLoadedError(UnavailableError):
@@ -102,20 +105,24 @@ class Service:
     def problems(self) -> list[str]:
         """Return what is wrong with the configuration, Redis and the issuers; nothing of it stops the service."""
         told = [self._problem, self._advice, *(self._loaded.issuers.problems() if self._loaded else [])]
+        if self._loaded and self._loaded.gate:
+            told.append(self._loaded.gate.provider.problem())
         return [each for each in told if each]
 
     def _take(self, release: config.Release) -> None:
         before = self._loaded
         same_redis = before is not None and _redis_settings(before.release) == _redis_settings(release)
+        state = before.state if before and same_redis else self._connect(release.settings)
         self._loaded = Loaded(
             release=release,
-            state=before.state if before and same_redis else self._connect(release.settings),
+            state=state,
             issuers=Issuers(
                 release.settings.issuers,
                 release.directory,
                 fetch=self._fetch,
                 before=before.issuers if before else None,
             ),
+            gate=self._gate(release, state, before.gate if before else None),
         )
         if before and not same_redis:
             before.state.close()
@@ -126,7 +133,17 @@ class Service:
             tenants=len(release.tenants),
             keys=[key.kid for key in release.keys],
             issuers=list(release.settings.issuers),
+            gate=release.settings.gate.issuer if release.settings.gate else "",
         )
+
+    def _gate(self, release: config.Release, state: State, before: Gate | None) -> Gate | None:
+        """Return the gate; the provider's documents are kept as long as the settings are the same."""
+        settings = release.settings.gate
+        if settings is None:
+            return None
+        same = before is not None and before.settings == settings and not settings.ca_file
+        provider = before.provider if before and same else Provider(settings, release.directory, self._fetch)
+        return Gate(settings, provider, state)
 
     def _mark(self) -> Mark:
         """Return which directory is the current one, and what tells its files from changed ones."""
@@ -148,6 +165,8 @@ class Service:
     def _renew_issuers(self) -> None:
         if self._loaded is not None:
             self._loaded.issuers.renew_when_due()
+            if self._loaded.gate:
+                self._loaded.gate.provider.renew_when_due()
 
     def _remember(self) -> None:
         """Let Redis remember from the start on, rather than from the first token."""

@@ -1,4 +1,7 @@
-"""What the service keeps in Redis: revoked tokens, used assertions, failed attempts. Without Redis nothing passes."""
+"""What the service keeps in Redis: revoked tokens, used assertions, failed attempts, sessions of the gate.
+
+Without Redis nothing passes.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +104,21 @@ class State:
             for item, key in self._failure_keys(client, address):
                 self._rate_limiter().hit(item, *key)
 
+    def keep(self, *name: str, value: str, seconds: int) -> None:
+        """Keep a text under a name for some seconds."""
+        with self._reaching():
+            self._commands("set", self._key(*name), value, ex=seconds)
+
+    def find(self, *name: str) -> str | None:
+        """Return the text that is kept under a name."""
+        with self._reaching():
+            return _text(self._commands("get", self._key(*name)))
+
+    def take(self, *name: str) -> str | None:
+        """Return the text that is kept under a name, and keep it no longer: nobody gets it a second time."""
+        with self._reaching():
+            return _text(self._commands("getdel", self._key(*name)))
+
     def wait_for_memory(self) -> None:
         """Make sure that Redis remembers from now on, so that a token issued after this call can be revoked.
 
@@ -178,6 +196,10 @@ class State:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
             # What Redis says quotes no value of ours, and may be long.
             raise UnavailableError(f"Redis: {type(problem).__name__}: {problem}"[:LONGEST_PROBLEM]) from None
+
+
+def _text(stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds
+    return stored.decode("utf-8", errors="replace") if isinstance(stored, bytes) else None
 
 
 def _pool(url: str) -> redis.ConnectionPool:

@@ -543,24 +543,24 @@ def site() -> Iterator[str]:
 
 
 def test_fetching(site: str) -> None:
-    assert issuers._fetch(f"{site}/good", "") == {"keys": []}
+    assert issuers.fetch_json(f"{site}/good", "") == {"keys": []}
 
 
 @pytest.mark.parametrize("path", ["moved", "broken", "text", "list", "twice", "large"])
 def test_answers_that_are_not_taken(site: str, path: str) -> None:
     """Redirects among them: whoever can redirect could choose the keys."""
     with pytest.raises(issuers.IssuerError, match=path):
-        issuers._fetch(f"{site}/{path}", "")
+        issuers.fetch_json(f"{site}/{path}", "")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/x", "file:///etc/passwd", "http://[", "nonsense"])
 def test_addresses_that_cannot_be_reached(address: str) -> None:
     with pytest.raises(issuers.IssuerError):
-        issuers._fetch(address, "")
+        issuers.fetch_json(address, "")
 
 
 def test_a_broken_certificate_file(tmp_path: Path, site: str) -> None:
     (tmp_path / "ca.pem").write_text("nonsense")
 
     with pytest.raises(issuers.IssuerError):
-        issuers._fetch(f"{site}/good", str(tmp_path / "ca.pem"))
+        issuers.fetch_json(f"{site}/good", str(tmp_path / "ca.pem"))

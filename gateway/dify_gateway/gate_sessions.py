@@ -1,0 +1,114 @@
+"""Who signed in at the gate, and who is about to: kept in Redis, named in the browser by random cookies.
+
+A cookie holds 256 random bits and nothing else. Redis holds their digest: who reads it cannot pass as anybody.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from dify_gateway.gate_config import GateSettings
+from dify_gateway.gate_provider import Person, Provider
+from dify_gateway.state import State
+
+ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+ID_BYTES = 32
+# How long somebody may take to sign in at the provider.
+SIGN_IN_SECONDS = 600
+# The provider gets its ID token back when somebody signs out, in a URL.
+LONGEST_HINT = 3072
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A session: who it is, until when (seconds of the epoch), and the ID token (empty: too long for a URL)."""
+
+    subject: str
+    email: str
+    expires_at: int
+    id_token: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignIn:
+    """A sign-in under way: what Authlib wants back, and the path to return to."""
+
+    data: dict[str, Any]
+    path: str
+
+
+class Sessions:
+    """The sessions under one set of rules: with others, nobody of before is found."""
+
+    def __init__(self, state: State, settings: GateSettings) -> None:
+        self._state = state
+        self._rules = settings.rules
+        self._seconds = settings.session_seconds
+
+    def open(self, person: Person, id_token: str) -> str:
+        """Keep a new session and return its id."""
+        made = secrets.token_urlsafe(ID_BYTES)
+        told = {
+            "subject": person.subject,
+            "email": person.email,
+            "expires_at": int(time.time()) + self._seconds,
+            "id_token": id_token if len(id_token) <= LONGEST_HINT else "",
+        }
+        self._state.keep(*self._name("session", made), value=json.dumps(told), seconds=self._seconds)
+        return made
+
+    def find(self, given: str) -> Session | None:
+        """Return a session that is not over. One round trip. Raises UnavailableError."""
+        if not ID.fullmatch(given):
+            return None
+        session = _session(self._state.find(*self._name("session", given)))
+        # Redis ends it by its own clock; both have to agree.
+        return session if session and session.expires_at > time.time() else None
+
+    def close(self, given: str) -> Session | None:
+        """End a session and return what it was."""
+        if not ID.fullmatch(given):
+            return None
+        return _session(self._state.take(*self._name("session", given)))
+
+    def begin(self, state: str, data: dict[str, Any], path: str) -> str:
+        """Keep a sign-in under its `state`, and return what the browser has to bring along."""
+        browser = secrets.token_urlsafe(ID_BYTES)
+        told = {"browser": _digest(browser), "data": data, "path": path}
+        self._state.keep(*self._name("sign-in", state), value=json.dumps(told), seconds=SIGN_IN_SECONDS)
+        return browser
+
+    def end(self, state: str, browser: str) -> SignIn | None:
+        """Return a sign-in once, to the browser that began it."""
+        stored = self._state.take(*self._name("sign-in", state)) if state else None
+        if stored is None:
+            return None
+        told = json.loads(stored)
+        if not hmac.compare_digest(str(told["browser"]), _digest(browser)):
+            return None
+        return SignIn(data=told["data"], path=str(told["path"]))
+
+    def _name(self, kind: str, secret: str) -> tuple[str, ...]:
+        return "gate", self._rules, kind, _digest(secret)
+
+
+class Gate:
+    """The gate: its settings, its provider, and the sessions of those who passed it."""
+
+    def __init__(self, settings: GateSettings, provider: Provider, state: State) -> None:
+        self.settings = settings
+        self.provider = provider
+        self.sessions = Sessions(state, settings)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _session(stored: str | None) -> Session | None:
+    return Session(**json.loads(stored)) if stored else None
