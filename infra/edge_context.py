@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from infra import edge_errors, ports
+from infra.edge_gate import IDENTITY_HEADERS, EdgeGate, edge_gate, gate_limits, gate_routes
 from infra.edge_limits import EdgeLimits, edge_limits
 from infra.edge_llm import EdgeLlm, edge_llm
 from infra.edge_oauth import GATEWAY, EdgeOAuth, edge_oauth, oauth_limits, oauth_routes, oauth_services
@@ -101,12 +102,14 @@ class EdgeContext:
     llm: EdgeLlm | None = None
     js_module: str = ""
     oauth: EdgeOAuth | None = None
+    gate: EdgeGate | None = None
     revision: str = ""
     workers: str = "2"
     credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
     allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
     llm_allowed_headers: tuple[str, ...] = LLM_ALLOWED_HEADERS
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
+    identity_headers: tuple[str, ...] = IDENTITY_HEADERS
     error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
     error_shapes: Mapping[str, str] = field(default_factory=lambda: edge_errors.GROUP_SHAPES)
     default_error_shape: str = edge_errors.DEFAULT_SHAPE
@@ -123,7 +126,15 @@ class EdgeContext:
     @property
     def locations(self) -> tuple[EdgeLocation, ...]:
         """The locations of nginx that the routes become."""
-        return locations(self.routes, guarded=bool(self.console_allow_from), limited=self.limits.rates.keys())
+        found = locations(
+            self.routes,
+            guarded=bool(self.console_allow_from) or self.gate is not None,
+            limited=self.limits.rates.keys(),
+        )
+        gate = self.gate
+        if gate is None:
+            return found
+        return tuple(replace(one, gated=gate.guards(group=one.group, console=one.console)) for one in found)
 
 
 SERVICE_PORTS: Mapping[str, int] = MappingProxyType(
@@ -151,6 +162,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         server_names=settings.server_names,
         routes=(
             *oauth_routes(settings.oauth),
+            *gate_routes(settings.oidc_gate),
             *(
                 EdgeRoute(
                     prefix=route.prefix,
@@ -165,14 +177,16 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
             *(EdgeService(name=name, port=SERVICE_PORTS[name], direct=name == DIRECT) for name in names),
             *(
                 EdgeService(name=name, port=port, host=GATEWAY)
-                for name, port in oauth_services(settings.oauth)
+                for name, port in oauth_services(on=settings.gateway)
             ),
         ),
         cors={group: settings.cors.origins(group) for group in CORS_GROUPS},
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
         max_body_megabytes=upload,
-        limits=edge_limits(settings.rate_limits, oauth_limits(settings.oauth)),
+        limits=edge_limits(
+            settings.rate_limits, {**oauth_limits(settings.oauth), **gate_limits(settings.oidc_gate)}
+        ),
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
         access_log=settings.access_log,
@@ -180,6 +194,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         llm=edge_llm(settings.llm),
         js_module="" if settings.images == "local" else OFFICIAL_JS_MODULE,
         oauth=edge_oauth(settings.oauth),
+        gate=edge_gate(settings.oidc_gate),
         error_bodies={**edge_errors.bodies(), **(edge_errors.token_bodies() if settings.oauth else {})},
     )
 

@@ -105,9 +105,9 @@ def oauth_routes(oauth: OAuth | None) -> tuple[EdgeRoute, ...]:
     )
 
 
-def oauth_services(oauth: OAuth | None) -> tuple[tuple[str, int], ...]:
-    """Return the gateway's two ports, by the name of nginx's upstream, none without OAuth."""
-    return ((GATEWAY, ports.GATEWAY), (GATEWAY_INTERNAL, ports.GATEWAY_INTERNAL)) if oauth else ()
+def oauth_services(*, on: bool) -> tuple[tuple[str, int], ...]:
+    """Return the gateway's two ports, by the name of nginx's upstream, none where it does not run."""
+    return ((GATEWAY, ports.GATEWAY), (GATEWAY_INTERNAL, ports.GATEWAY_INTERNAL)) if on else ()
 
 
 def oauth_limits(oauth: OAuth | None) -> Mapping[str, Counted]:

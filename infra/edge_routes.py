@@ -70,7 +70,7 @@ class EdgeRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeLocation:
-    """A location of nginx. `limits` name what of `EdgeLimits` applies."""
+    """A location of nginx. `limits` name what of `EdgeLimits` applies; who is `gated` has to sign in at the gate."""
 
     match: str
     group: str
@@ -78,6 +78,7 @@ class EdgeLocation:
     max_body_megabytes: int | None
     limits: tuple[str, ...]
     console: bool
+    gated: bool = False
     max_body_kilobytes: int | None = None
     read_timeout_seconds: int | None = None
 

@@ -10,6 +10,7 @@ from infra.platforms.docker import Running
 from infra.rate_limits import Bucket, RateLimits
 from infra.releases import Release
 from infra.settings import Settings
+from infra.settings_gate import Gate
 from infra.settings_oauth import OAuth
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
@@ -74,6 +75,7 @@ def facts(
         "maxUploadMegabytes": settings.max_upload_megabytes,
         "rateLimits": limit_facts(settings.rate_limits, release),
         "oauth": oauth_facts(settings.oauth),
+        "oidcGate": gate_facts(settings.oidc_gate),
         "consoleAllowFrom": list(settings.console_allow_from),
         "adminEmail": settings.admin_email,
         "llm": llm_facts(settings),
@@ -130,6 +132,20 @@ def oauth_facts(oauth: OAuth | None) -> dict[str, Any] | None:
         "tenants": [tenant.name for tenant in oauth.tenants],
         "clients": len(oauth.clients),
         "externalIssuers": [str(one["issuer"]) for one in oauth.issuers],
+    }
+
+
+def gate_facts(gate: Gate | None) -> dict[str, Any] | None:
+    """Return what to register at the gate's provider, and what is behind the gate; None when it is off."""
+    if gate is None:
+        return None
+    return {
+        "issuer": gate.issuer,
+        "clientId": gate.client_id,
+        "callbackUrls": list(gate.callback_urls),
+        "signedOutUrls": list(gate.signed_out_urls),
+        "sessionSeconds": gate.session_seconds,
+        "webApp": gate.web_app,
     }
 
 

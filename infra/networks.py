@@ -22,10 +22,15 @@ def networks(settings: Settings, release: Release) -> dict[str, bool]:
     """Return the networks of a stack; the value says whether one is internal, without a way out.
 
     certbot reaches the internet and none of the other networks. nginx reaches the OAuth gateway, and that one
-    Redis; the internet only to ask external issuers.
+    Redis; the internet only to ask external issuers and the gate's provider.
     """
     agent = {AGENT_SANDBOX: True, LOCAL_SANDBOX_PROXY: True} if release.has("local_sandbox") else {}
     acme = {ACME: False} if settings.tls.acme else {}
-    oauth = {OAUTH: True, OAUTH_DATA: True} if settings.oauth else {}
-    issuers = {ISSUERS: False} if settings.oauth and settings.oauth.issuers else {}
+    oauth = {OAUTH: True, OAUTH_DATA: True} if settings.gateway else {}
+    issuers = {ISSUERS: False} if asks_issuers(settings) else {}
     return {APP: False, DATA: True, SSRF_PROXY: True, **agent, **acme, **oauth, **issuers}
+
+
+def asks_issuers(settings: Settings) -> bool:
+    """Tell whether the gateway has to reach somebody outside: external issuers, or the gate's provider."""
+    return settings.oidc_gate is not None or (settings.oauth is not None and bool(settings.oauth.issuers))

@@ -132,9 +132,9 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Read with dify:tls and dify:oauth, and handed to no service as they are.
+# Read with dify:tls, dify:oauth and dify:oidcGate, and handed to no service as they are.
 TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
-OAUTH_SECRETS = frozenset({"oauthSigningKeys"})
+OAUTH_SECRETS = frozenset({"oauthSigningKeys", "oidcGateClientSecret"})
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
@@ -158,6 +158,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             generate=signing_keys,
             command="dify-kit keys rotate signing",
         ),
+        "oidcGateClientSecret": Shape(low=8, command="pulumi config set --secret dify:oidcGateClientSecret"),
         "mailPassword": Shape(low=1),
         "storageSecretKey": Shape(low=8),
         "githubClientSecret": Shape(low=8),

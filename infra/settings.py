@@ -21,6 +21,7 @@ from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.rate_limits import RateLimits, read_rate_limits
 from infra.releases import DATA_SERVICES, GATEWAY, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
 from infra.secret_shapes import OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
+from infra.settings_gate import Gate, GateReader
 from infra.settings_llm import KEYS as LLM_KEYS
 from infra.settings_llm import Llm, LlmReader
 from infra.settings_oauth import Around, OAuth, OAuthReader
@@ -197,6 +198,7 @@ class Settings:
     rate_limits: RateLimits
     llm: Llm | None
     oauth: OAuth | None
+    oidc_gate: Gate | None
     trusted_proxies: tuple[str, ...]
     console_allow_from: tuple[str, ...]
     access_log: str
@@ -226,6 +228,11 @@ class Settings:
     telemetry: Telemetry
     check_updates: bool
     secrets: Secrets
+
+    @property
+    def gateway(self) -> bool:
+        """Whether the OAuth gateway runs: for tokens, for the gate, or for both."""
+        return self.oauth is not None or self.oidc_gate is not None
 
 
 def snake(key: str) -> str:
@@ -357,6 +364,13 @@ class _Reader:
                     v1=rate_limits.groups["v1"],
                     active_requests=limits.active_requests,
                 ),
+            ).read(),
+            oidc_gate=GateReader(
+                self._section("oidcGate"),
+                self._problems,
+                secret=self._text_secret,
+                console=urls.console,
+                app=urls.app,
             ).read(),
             trusted_proxies=self._networks("trustedProxies"),
             console_allow_from=self._networks("consoleAllowFrom"),

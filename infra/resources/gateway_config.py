@@ -81,6 +81,8 @@ def revision_of(props: Mapping[str, Any]) -> str:
 
 def _clients(props: Mapping[str, Any]) -> str:
     """Return clients.json: the clients of the file, which are in no state, and the program's own."""
+    if not props["clients_file"]:
+        return json.dumps({"clients": props["own_clients"]})
     path = Path(props["clients_file"])
     try:
         found = read_clients(path)
@@ -165,7 +167,8 @@ class GatewayConfigProvider(dynamic.ResourceProvider):
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.UpdateResult:
         """Let the new configuration go live."""
-        if _olds.get("clients_digest") and not _news["clients_digest"]:
+        # Without a file there are to be no clients: OAuth was turned off, and the gate needs none.
+        if _olds.get("clients_digest") and not _news["clients_digest"] and _news["clients_file"]:
             raise GatewayRefusalError(
                 f"{_news['clients_file']} is gone, and with it every client; restore it from a backup. If all of them "
                 'are to go, write {"clients": {}} into it'
@@ -193,10 +196,10 @@ class GatewayConfig(dynamic.Resource):
     """The configuration that the gateway runs in `container` (an id).
 
     Inputs: `files` (a secret) maps the name of a file in the release to its text, all but clients.json;
-    `clients_file` is the path of the clients' file and `clients_digest` what was checked of it (empty: there is
-    none), so that 10,000 clients stay out of the state; `own_clients` are entries that the program adds. `directory`
-    is where the releases lie in the container, `owner` the uid that alone reads them, `workers` how many processes
-    have to take them. Output: `revision`.
+    `clients_file` is the path of the clients' file (empty without OAuth) and `clients_digest` what was checked of it
+    (empty: there is none), so that 10,000 clients stay out of the state; `own_clients` are entries that the program
+    adds. `directory` is where the releases lie in the container, `owner` the uid that alone reads them, `workers` how
+    many processes have to take them. Output: `revision`.
     """
 
     revision: pulumi.Output[str]

@@ -101,7 +101,7 @@ def _redis(settings: Settings) -> ServiceSpec:
         name="redis",
         image="redis",
         # The gateway, which the world talks to, reaches Redis and no database.
-        networks=(DATA, OAUTH_DATA) if settings.oauth else (DATA,),
+        networks=(DATA, OAUTH_DATA) if settings.gateway else (DATA,),
         after=("init_permissions",),
         command=("redis-server", REDIS_CONFIG),
         files=(

@@ -67,10 +67,10 @@ def service(settings: Settings) -> ServiceSpec:
     return ServiceSpec(
         name="nginx",
         image="nginx",
-        networks=(APP, OAUTH) if settings.oauth else (APP,),
+        networks=(APP, OAUTH) if settings.gateway else (APP,),
         after=(
             "web",
-            *((gateway.NAME,) if settings.oauth else ()),
+            *((gateway.NAME,) if settings.gateway else ()),
             *(spec.name for spec in certificates.preparing(settings)),
         ),
         user=str(NGINX_UID),

@@ -1,7 +1,7 @@
 """The OAuth gateway, without its configuration: that goes live in the running container."""
 
 from infra import ports
-from infra.networks import ISSUERS, OAUTH, OAUTH_DATA
+from infra.networks import ISSUERS, OAUTH, OAUTH_DATA, asks_issuers
 from infra.releases import GATEWAY
 from infra.service import Mount, ServiceSpec
 from infra.services.health import answers_http
@@ -21,12 +21,11 @@ def volumes() -> tuple[str, ...]:
 
 
 def service(settings: Settings) -> ServiceSpec:
-    """Return the gateway. It has a way out only where external issuers have to be asked for their keys."""
-    issuers = settings.oauth is not None and bool(settings.oauth.issuers)
+    """Return the gateway. It has a way out only to external issuers of tokens and to the gate's provider."""
     return ServiceSpec(
         name=NAME,
         image=NAME,
-        networks=(OAUTH, OAUTH_DATA, ISSUERS) if issuers else (OAUTH, OAUTH_DATA),
+        networks=(OAUTH, OAUTH_DATA, ISSUERS) if asks_issuers(settings) else (OAUTH, OAUTH_DATA),
         after=("redis",),
         user=str(UID),
         environment={"DIFY_GATEWAY_WORKERS": str(WORKERS)},

@@ -7,18 +7,18 @@ import pulumi
 import pulumi_docker as docker
 
 from infra.dify_env import GATEWAY_REDIS_DB, redis_url
+from infra.gateway_files import gateway_files
 from infra.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT
 from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.gateway_config import GatewayConfig
 from infra.resources.oauth_client import OAuthClient
 from infra.services import gateway
 from infra.settings import Settings
-from infra.settings_oauth import OAuth, documents
 from infra.tiers.apps import AppsTier
 
 
 class OAuthTier(pulumi.ComponentResource):
-    """Runs the gateway, unless OAuth is off.
+    """Runs the gateway, unless OAuth and the gate are off.
 
     `running` holds, by service name, what this tier and the tiers before it brought up. `canary` is the client of
     the smoke tests, None without one; its secret is a Pulumi secret.
@@ -36,12 +36,13 @@ class OAuthTier(pulumi.ComponentResource):
         super().__init__("dify-kit:tiers:OAuth", name)
         self.running: dict[str, Running] = dict(before)
         self.canary: OAuthClient | None = None
-        if settings.oauth:
-            self._run(settings, settings.oauth, platform, apps)
+        if settings.gateway:
+            self._run(settings, platform, apps)
         self.register_outputs({})
 
-    def _run(self, settings: Settings, oauth: OAuth, platform: DockerPlatform, apps: AppsTier) -> None:
-        if settings.canary:
+    def _run(self, settings: Settings, platform: DockerPlatform, apps: AppsTier) -> None:
+        oauth = settings.oauth
+        if oauth and settings.canary:
             self.canary = OAuthClient(
                 "oauth-canary", client_id=CANARY_CLIENT, opts=pulumi.ResourceOptions(parent=self)
             )
@@ -51,9 +52,9 @@ class OAuthTier(pulumi.ComponentResource):
                 "gateway-config",
                 container=container.id,
                 directory=gateway.DIRECTORY,
-                files=_files(settings, oauth, apps),
-                clients_file=str(oauth.clients_file),
-                clients_digest=oauth.clients_digest,
+                files=_files(settings, apps),
+                clients_file=str(oauth.clients_file) if oauth else "",
+                clients_digest=oauth.clients_digest if oauth else "",
                 own_clients={CANARY_CLIENT: _entry(self.canary)} if self.canary else {},
                 owner=gateway.UID,
                 workers=gateway.WORKERS,
@@ -70,18 +71,19 @@ class OAuthTier(pulumi.ComponentResource):
         )
 
 
-def _files(settings: Settings, oauth: OAuth, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
+def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
     """Return the files of the gateway's release, all but the clients. They hold keys and a password: a secret."""
+    oauth, gate = settings.oauth, settings.oidc_gate
 
     def written(values: dict[str, Any]) -> dict[str, str]:
-        files = documents(oauth, redis_url=values["redis"], app_keys=values["app_keys"])
-        return {**files, "keys.json": values["signing_keys"]}
+        return gateway_files(oauth, gate, **values)
 
     return pulumi.Output.secret(
         pulumi.Output.all(
-            redis=redis_url(settings.secrets.redis_password, GATEWAY_REDIS_DB),
+            redis_url=redis_url(settings.secrets.redis_password, GATEWAY_REDIS_DB),
             app_keys=pulumi.Output.all(**apps.tenant_keys),
-            signing_keys=oauth.signing_keys,
+            signing_keys=(oauth.signing_keys if oauth else None) or "",
+            client_secret=(gate.client_secret if gate else None) or "",
         ).apply(written)
     )
 

@@ -134,7 +134,7 @@ def test_the_cookie_of_the_sign_in_is_gone_after_it(gated: Callable[..., Gated])
     one = gated()
     one.sign_in()
 
-    names = {cookie.key for cookie in one.browser._cookies.values()}
+    names = {cookie.key for cookie in (one.browser._cookies or {}).values()}
     assert names == {COOKIE}
 
 
