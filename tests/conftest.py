@@ -29,6 +29,9 @@ SHARING = (
     "tests/integration/test_live_changes.py",
     "tests/integration/test_two_stacks.py",
 )
+GATEWAY = "the edge with a gateway"
+# Files whose tests share that.
+SHARING_GATEWAY = ("tests/integration/edge/test_oauth.py", "tests/integration/edge/test_gate.py")
 # What takes minutes, the longest first.
 LONGEST = (
     "tests/integration/test_stack.py",
@@ -37,7 +40,7 @@ LONGEST = (
     "tests/integration/test_acme.py",
     "tests/integration/test_console_resources.py",
     "tests/integration/test_oauth_stack.py",
-    "tests/integration/edge/test_oauth.py",
+    GATEWAY,
     "tests/integration/edge/test_llm.py",
     "tests/integration/test_ready.py",
     "tests/integration/test_live_config.py",
@@ -78,8 +81,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _worker_group(nodeid: str) -> str:
-    """Return the name of what one worker takes together: all that share the main stack, or the tests of a file."""
+    """Return the name of what one worker takes together: all that share a stack or an edge, or the tests of a file."""
     path = nodeid.split("::", 1)[0]
+    if path in SHARING_GATEWAY:
+        return GATEWAY
     return SHARED if path.startswith(SHARING) else path
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from smoke_tests.conftest import MARKERS
 from tests.integration.edge.container import PLAIN, Edge
+from tests.integration.edge.oauth import OAuthEdge, start
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +36,16 @@ def open_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pat
 def edge(open_directory: Callable[[], Path]) -> Iterator[Edge]:
     """The edge with an allowed origin on every group, for all tests of this folder."""
     one = Edge(open_directory())
+    try:
+        yield one
+    finally:
+        one.remove()
+
+
+@pytest.fixture(scope="package")
+def oauth(open_directory: Callable[[], Path]) -> Iterator[OAuthEdge]:
+    """One edge with OAuth and a gate, and the gateway behind it, for test_oauth.py and test_gate.py."""
+    one = start(open_directory)
     try:
         yield one
     finally:

@@ -19,6 +19,7 @@ from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.images import LOCAL_BUILDS, ROOT, local_name
 from infra.releases import RELEASES
 from infra.render import edge_files
+from infra.settings_gate import Gate
 from infra.settings_oauth import OAuth
 from tests.integration.edge import upstream
 from tests.unit.configuration import settings
@@ -91,7 +92,7 @@ def image_of(role: str) -> str:
 class Edge:
     """An edge for tests. `plain` are settings, `change` may alter what the templates read.
 
-    With `oauth` there has to be a gateway on `network`, whenever one is wanted.
+    With `oauth` or `gate` there has to be a gateway on `network`, whenever one is wanted.
 
     `directory` has to be readable by others: nginx runs as another user.
     """
@@ -103,6 +104,7 @@ class Edge:
         *,
         change: Callable[[EdgeContext], EdgeContext] = lambda context: context,
         oauth: OAuth | None = None,
+        gate: Gate | None = None,
         published: tuple[int, ...] = (ports.EDGE_HTTP,),
     ) -> None:
         self.client = docker.from_env()
@@ -112,7 +114,7 @@ class Edge:
         self.network = self.client.networks.create(self.name)
         try:
             self.upstream = self.start_upstream()
-            found = replace(settings(plain), oauth=oauth)
+            found = replace(settings(plain), oauth=oauth, oidc_gate=gate)
             self.context = change(edge_context(found, RELEASES[found.release]))
             self.write(edge_files(self.context))
             self.nginx = self._start_nginx(published)

@@ -1,4 +1,4 @@
-"""An edge with OAuth before a real gateway and its Redis, and tokens for it that are right, wrong and hostile."""
+"""An edge with OAuth and a gate before a real gateway and its Redis, and tokens for it: right, wrong and hostile."""
 
 import json
 import time
@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from infra.rate_limits import Bucket, GroupLimits
+from infra.settings_gate import Gate
 from infra.settings_oauth import OAuth, Tenant
 from tests.integration.edge.container import PLAIN, Edge, Raw
 from tests.integration.test_gateway import Running, installation
@@ -37,6 +38,21 @@ def settings_of_oauth() -> OAuth:
         tenants=tuple(Tenant(name=name, app=f"app-of-{name}", limits=one) for name, one in limits.items()),
         clients={},
         issuers=(),
+    )
+
+
+def settings_of_gate() -> Gate:
+    """Return what the edge is rendered for. Who may pass is the gateway's configuration, see test_gate.py."""
+    return Gate(
+        origins=("http://localhost",),
+        issuer="http://id.test",
+        client_id="dify",
+        scopes=("openid",),
+        email_domains=(),
+        groups_claim=("groups",),
+        allowed_groups=(),
+        session_seconds=300,
+        web_app=True,
     )
 
 
@@ -120,7 +136,7 @@ def start(directory: Callable[[], Path]) -> OAuthEdge:
     try:
         gateway.wait(gateway.release(configuration()))
         plain = {**PLAIN, "rateLimits": {"v1": UNLIMITED}}
-        edge = Edge(directory(), plain, oauth=settings_of_oauth())
+        edge = Edge(directory(), plain, oauth=settings_of_oauth(), gate=settings_of_gate())
     except BaseException:
         gateway.remove()
         raise

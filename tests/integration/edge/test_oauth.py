@@ -3,16 +3,14 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Self
 
 import pytest
 
 from tests.integration.edge.container import ALLOWED
-from tests.integration.edge.oauth import CHAT, INVALID, OAuthEdge, app_key, configuration, seen, start
+from tests.integration.edge.oauth import CHAT, INVALID, OAuthEdge, app_key, configuration, seen
 from tests.unit.gateway.hostile import CASES
 from tests.unit.gateway.world import SECRET
 
@@ -20,16 +18,6 @@ KEY = "app-" + "A1b2C3d4E5f6G7h8I9j0K1l2"
 # A verdict is kept for 4 s at most, and the gateway looks for a new configuration twice a second.
 REVOKED_SECONDS = 5.0
 WELL_SECONDS = 10.0
-
-
-@pytest.fixture(scope="module")
-def oauth(open_directory: Callable[[], Path]) -> Iterator[OAuthEdge]:
-    """One edge and gateway for this file."""
-    one = start(open_directory)
-    try:
-        yield one
-    finally:
-        one.remove()
 
 
 def test_a_token_becomes_the_tenants_key(oauth: OAuthEdge) -> None:

@@ -111,8 +111,8 @@ PATHS = ("authorize", "token", "userinfo", "end-session")
 
 
 @contextmanager
-def running() -> Iterator[Provider]:
-    """Start a provider and end it."""
+def running(address: str = "127.0.0.1") -> Iterator[Provider]:
+    """Start a provider at an address of this machine, and end it."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -141,8 +141,8 @@ def running() -> Iterator[Provider]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    provider = Provider(f"http://127.0.0.1:{server.server_port}")
+    server = ThreadingHTTPServer((address, 0), Handler)
+    provider = Provider(f"http://{address}:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
