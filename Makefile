@@ -9,7 +9,7 @@ KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup browser test-tools doctor up preview down smoke render test lint types unit integration bench lock
+.PHONY: help packages setup browser test-tools integration-tools doctor up preview down smoke render test lint types unit integration bench lock
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ render: packages ## write and check every rendered file of the stack: OUT=dir
 test-tools: packages
 	@.venv/bin/python -m tests.tools
 
+integration-tools: packages
+	@.venv/bin/python -m tests.tools integration
+
 test: setup browser test-tools lint types unit integration ## everything the project promises, on the real engine
 
 lint: packages ## ruff: rules and format
@@ -56,7 +59,7 @@ unit: packages test-tools ## tests without an engine
 	@$(PYTEST) tests/unit -n auto
 
 # Tests with a browser run alone: Chromium gives up requests while Docker's networks change.
-integration: setup browser ## tests that deploy stacks of their own
+integration: setup browser integration-tools ## tests that deploy stacks of their own
 	@$(PYTEST) tests/contract tests/integration -m "not browser" -n $(WORKERS)
 	@$(PYTEST) tests/integration -m browser
 

@@ -1,7 +1,6 @@
 """Pebble, Let's Encrypt's small ACME server for tests, with its own name server; on addresses of this machine."""
 
 import os
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx
 from dify_kit.setup.commands import cache_directory
 from dify_kit.setup.go_toolchain import find_go
 from tests.certificates import issue
+from tests.integration.bridge import free_port
 from tests.integration.stacks import wait_until
 
 VERSION = "v2.10.1"
@@ -38,13 +38,6 @@ def programs() -> Path:
         finally:
             go.clean()
     return target
-
-
-def free_port(address: str) -> int:
-    """Return a port of an address that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, kw_only=True)

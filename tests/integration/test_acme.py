@@ -1,6 +1,5 @@
 """Certificates by ACME, on a whole stack, from a real ACME server: issued, served, renewed, kept."""
 
-import ipaddress
 import socket
 import ssl
 import threading
@@ -9,25 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-import docker
 import httpx
 import pytest
 from cryptography import x509
 
+from tests.integration.bridge import bridge, free_port
 from tests.integration.containers import printed
-from tests.integration.pebble import Pebble, free_port, pebble
+from tests.integration.pebble import Pebble, pebble
 from tests.integration.stacks import SMALLEST, Stack, wait_until
 
 NAME = "dify.test"
 CHECK = ["python3", "/opt/dify-kit/certificates.py", "check"]
 RENEW = ["python3", "/opt/dify-kit/certificates.py", "renew"]
-
-
-def bridge() -> str:
-    """Return this machine's address on Docker's own bridge: containers reach it, the network outside does not."""
-    found = docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0]
-    # Not every engine tells the gateway it has chosen; it is the first address.
-    return str(found.get("Gateway") or ipaddress.ip_network(found["Subnet"])[1])
 
 
 @dataclass(kw_only=True)
