@@ -161,7 +161,10 @@ def test_what_is_outside_is_untouched(browser: Browser, path: str) -> None:
 
 def test_tokens_and_health_are_outside(browser: Browser) -> None:
     assert browser.http.get("/healthz").json() == {"status": "ok"}
-    assert browser.http.post("/oauth/token", data={"grant_type": "x"}).json()["error"] == "unsupported_grant_type"
+    assert (
+        browser.http.post("/oauth/token", data={"grant_type": "x"}).json()["error"]
+        == "unsupported_grant_type"
+    )
     assert browser.http.get("/.well-known/oauth-authorization-server").status_code == 200
     assert browser.oauth.ask(browser.oauth.token()).status_code == 200
 
