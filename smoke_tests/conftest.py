@@ -34,6 +34,8 @@ MARKERS = (
     "needs_llm: asks the LLM proxy, so there has to be one",
     "needs_llm_key: asks it as a caller, so it needs a caller's key",
     "needs_llm_chat: has a model answer, which costs money",
+    "needs_gate: asks the gate in front of the console, so there has to be one",
+    "needs_no_gate: asks the console through the edge, so nobody may have to sign in before",
     "needs_https: looks at TLS, so the edge has to speak it",
     "needs_browser: opens pages in a Chromium",
     "needs_allowed_origin: opens a page that may call /v1, so somebody has to be allowed to",
@@ -41,7 +43,7 @@ MARKERS = (
 )
 # What explains other failures comes first.
 ORDER = (
-    *("services", "exposure", "tls", "target", "edge", "console"),
+    *("services", "exposure", "tls", "target", "edge", "console", "gate"),
     *("authentication", "chat", "oauth", "llm", "cors", "browser", "limits"),
 )
 ANSWERS = "test_the_environment_answers"
@@ -196,6 +198,10 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
         "needs_oauth": "" if run.target.oauth else _no_client(run.target),
         "needs_llm": "" if run.target.llm else _no_proxy(run),
+        "needs_gate": "" if run.target.gate else _no_gate(run),
+        "needs_no_gate": "they ask the console, which is behind the gate here (dify:oidcGate)"
+        if run.target.gate
+        else "",
         "needs_llm_key": ""
         if run.options.llm_key
         else f"they ask the LLM proxy as a caller: set {LLM_KEY_VARIABLE}, or give --llm-key-file",
@@ -218,6 +224,13 @@ def _no_proxy(run: Run) -> str:
         "--url does not tell of one: give --llm-model" if run.options.url else "it is off (dify:llm.enabled)"
     )
     return f"they ask the LLM proxy, and {reason}"
+
+
+def _no_gate(run: Run) -> str:
+    reason = (
+        "--url does not tell of one: give --gated" if run.options.url else "it is off (dify:oidcGate.enabled)"
+    )
+    return f"they ask the gate in front of the console, and {reason}"
 
 
 def _no_client(target: Target) -> str:
@@ -370,7 +383,9 @@ def visitor(
 def _silence(client: Client, target: Target) -> str:
     """Return why there is no answer at all; empty when there is one, whatever it says."""
     try:
-        client.once("GET", f"{target.url}/console/api/setup")
+        client.once(
+            "GET", f"{target.url}/v1/parameters" if target.gate else f"{target.url}/console/api/setup"
+        )
     except VisitError as problem:
         return str(problem)
     return ""

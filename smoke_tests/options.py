@@ -44,6 +44,8 @@ class Options:
     llm_key: Secret | None = None
     llm_models: tuple[str, ...] = ()
     llm_chat: str = ""
+    # Somebody has to sign in before the console is seen.
+    gated: bool = False
 
     @property
     def name(self) -> str:
@@ -105,6 +107,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="with --url: an origin that may call /v1 from a browser; repeatable; none means that nobody may",
     )
     group.addoption(
+        "--gated",
+        action="store_true",
+        help="with --url: console and web app are behind a gate (dify:oidcGate); a stack knows it itself",
+    )
+    group.addoption(
         "--insecure", action="store_true", help="accept any certificate, such as a self-signed one"
     )
     group.addoption(
@@ -157,6 +164,8 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
     models = tuple(config.getoption("llm_model"))
     if models and not url:
         raise pytest.UsageError("--llm-model goes with --url; a stack knows its own: pulumi config get llm")
+    if config.getoption("gated") and not url:
+        raise pytest.UsageError("--gated goes with --url; a stack knows its own: pulumi config get oidcGate")
     llm_key = _llm_key(config, read_stdin)
     if config.getoption("llm_chat") and llm_key is None:
         raise pytest.UsageError(
@@ -182,6 +191,7 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         llm_key=llm_key,
         llm_models=models,
         llm_chat=config.getoption("llm_chat"),
+        gated=config.getoption("gated"),
     )
 
 

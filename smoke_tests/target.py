@@ -10,6 +10,7 @@ from infra.origins import DEFAULT_PORTS, host_of
 from infra.releases import RELEASES
 from smoke_tests.cors import PATHS, Policy
 from smoke_tests.exports import TargetError, read_exports
+from smoke_tests.gate import Gate
 from smoke_tests.llm import Llm
 from smoke_tests.masking import Secret
 from smoke_tests.oauth import Access
@@ -84,6 +85,14 @@ class Target:
     verifies_tokens: bool | None = None
     oauth: Access | None = None
     llm: Llm | None = None
+    gate: Gate | None = None
+
+    @property
+    def probe(self) -> tuple[str, int]:
+        """An address that Dify answers by itself, needing its database, and the status; outside of a gate."""
+        if self.gate:
+            return f"{self.service_url}/v1/parameters", 401
+        return f"{self.console_url}/console/api/setup", 200
 
     @property
     def v1(self) -> Policy:
@@ -142,6 +151,7 @@ def from_outside(options: Options) -> Target:
         verifies_tokens=True if options.oauth_client else None,
         oauth=_given_client(options, url),
         llm=_llm_from_outside(options),
+        gate=Gate(url=url, app_url=url) if options.gated else None,
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
@@ -173,6 +183,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         verifies_tokens=exports.get("oauth") is not None,
         oauth=_oauth_client(exports, options),
         llm=_llm(exports, options),
+        gate=_gate(exports, console_url, url),
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS
@@ -234,6 +245,23 @@ def _llm(exports: Mapping[str, Any], options: Options) -> Llm | None:
             key=options.llm_key,
             chat_model=options.llm_chat,
         )
+    )
+
+
+def _gate(exports: Mapping[str, Any], console_url: str, url: str) -> Gate | None:
+    """Return the gate that a stack's exports describe; None when it is off."""
+    if exports.get("oidcGate") is None:
+        return None
+    told = _get(exports, "oidcGate", dict)
+    callbacks = tuple(_get(told, "callbackUrls", list))
+    # The console's comes first, the web app's last.
+    app_url = str(callbacks[-1]).removesuffix("/oauth2/callback") if callbacks else url
+    return Gate(
+        url=console_url,
+        app_url=app_url,
+        web_app=_get(told, "webApp", bool),
+        client_id=_get(told, "clientId", str),
+        callbacks=callbacks,
     )
 
 

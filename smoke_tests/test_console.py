@@ -8,6 +8,7 @@ from smoke_tests.client import Client
 from smoke_tests.target import Deployment, Target
 
 
+@pytest.mark.needs_no_gate
 def test_the_instance_is_claimed(target: Target, visitor: Client) -> None:
     answer = visitor.ask("GET", f"{target.console_url}/console/api/setup")
 
@@ -15,6 +16,7 @@ def test_the_instance_is_claimed(target: Target, visitor: Client) -> None:
     assert answer.json()["step"] == "finished"
 
 
+@pytest.mark.needs_no_gate
 def test_the_console_is_served(target: Target, visitor: Client) -> None:
     answer = visitor.ask("GET", f"{target.console_url}/signin")
 
@@ -31,6 +33,7 @@ def test_the_console_api_is_closed_to_strangers(target: Target, visitor: Client,
 
 
 @pytest.mark.needs_stack
+@pytest.mark.needs_no_gate
 @pytest.mark.parametrize("provider", ["github", "google"])
 def test_sign_in_with_a_provider_comes_back_to_this_address(
     target: Target, deployment: Deployment, visitor: Client, provider: str

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.smoke_gate_upstream import PREFIX as GATE_PREFIX
+from tests.unit.smoke_gate_upstream import GateHandler
 from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, LlmHandler
 from tests.unit.smoke_llm_upstream import PREFIX as LLM_PREFIX
 from tests.unit.smoke_oauth_upstream import CLIENT, PREFIX, SECRET, OAuthHandler
@@ -62,6 +64,9 @@ def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
     if defect.startswith(LLM_PREFIX):
         kind = LlmHandler
         options = (*(word for model in MODELS for word in ("--llm-model", model)), "-k", "test_llm")
+    if defect.startswith(GATE_PREFIX):
+        kind = GateHandler
+        options = ("--gated", "-k", "test_gate or test_target or test_edge or test_console")
     with serving(*defect.split("+"), kind=kind) as upstream:
         code, output = run(upstream.url, reports, *options, *more)
         results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}

@@ -1,0 +1,93 @@
+"""The gate in front of console and web app, as whoever did not sign in meets it."""
+
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from smoke_tests.client import Answer
+
+# What a browser sends when somebody opens a page, and when a script calls.
+PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"}
+CALL = {"Accept": "application/json", "Sec-Fetch-Mode": "cors"}
+START = "/oauth2/start"
+NEEDED = ("state", "nonce", "code_challenge")
+SHORTEST_RANDOM = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Where the gate is. `client_id` and `callbacks` are empty where only the address is known."""
+
+    url: str
+    app_url: str
+    web_app: bool = True
+    client_id: str = ""
+    callbacks: tuple[str, ...] = ()
+
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Pages behind the gate."""
+        console = (f"{self.url}/signin", f"{self.url}/apps?page=1")
+        return (*console, f"{self.app_url}/chat/smoke-test") if self.web_app else console
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Calls behind the gate."""
+        console = (f"{self.url}/console/api/setup", f"{self.url}/console/api/apps")
+        return (*console, f"{self.app_url}/api/smoke-test") if self.web_app else console
+
+
+def closed_page(answer: Answer, url: str) -> str:
+    """Return what keeps an answer from leading to the sign-in, with the way back; empty when it does."""
+    parts = urlsplit(url)
+    wanted = f"{START}?rd={parts.path}" + (f"?{parts.query}" if parts.query else "")
+    location = answer.header("location") or ""
+    if answer.status != 302 or location not in {wanted, f"{parts.scheme}://{parts.netloc}{wanted}"}:
+        return f"302 to {wanted} is right: {answer!r}"
+    return ""
+
+
+def closed_call(answer: Answer) -> str:
+    """Return what keeps an answer from being the gate's 401; empty when it is one."""
+    if answer.status != 401:  # as in the contract
+        return f"401 is right: {answer!r}"
+    if answer.header("content-type") != "application/json" or answer.json().get("code") != "unauthorized":
+        return f"the 401 is no JSON as Dify's clients read it: {answer!r}"
+    # Dify names its version on every answer.
+    return f"Dify answered, and not the gate: {answer!r}" if answer.header("x-version") else ""
+
+
+def sign_in_problems(answer: Answer, gate: Gate) -> list[str]:
+    """Return what is wrong with the way to the provider; empty when it is right."""
+    location = answer.header("location") or ""
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
+    if answer.status != 302 or not location.startswith(("https://", "http://")):
+        return [f"302 to the provider is right (does the gateway reach it?): {answer!r}"]
+    wanted = {"response_type": "code", "code_challenge_method": "S256"}
+    if gate.client_id:
+        wanted["client_id"] = gate.client_id
+    found = [
+        f"{name} is {asked.get(name)!r} where {value!r} is right"
+        for name, value in wanted.items()
+        if asked.get(name) != value
+    ]
+    found += [f"no {name}, or a short one" for name in NEEDED if len(asked.get(name, "")) < SHORTEST_RANDOM]
+    if "openid" not in asked.get("scope", "").split():
+        found.append("the scope lacks openid")
+    callback = f"{gate.url}/oauth2/callback"
+    if asked.get("redirect_uri") not in (gate.callbacks or (callback,)):
+        found.append(f"redirect_uri is {asked.get('redirect_uri')!r}, which is not exported")
+    return found
+
+
+def cookie_problems(answer: Answer, *, https: bool) -> list[str]:
+    """Return what is wrong with the cookies that a begun sign-in sets; empty when they are right."""
+    cookies = answer.values("set-cookie")
+    found = [] if cookies else ["no cookie ties the sign-in to this browser"]
+    for cookie in cookies:
+        name = cookie.partition("=")[0]
+        told = {part.strip().lower() for part in cookie.split(";")[1:]}
+        needed = {"httponly", "samesite=lax", "path=/", *(("secure",) if https else ())}
+        found += [f"{name} lacks {part}" for part in sorted(needed - told)]
+        if https and not name.startswith("__Host-"):
+            found.append(f"{name} does not begin with __Host-")
+    return found
