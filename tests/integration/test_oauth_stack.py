@@ -1,4 +1,4 @@
-"""OAuth in a deployed stack, as a caller meets it: from `dify-kit client add` to an answer of the app, and back."""
+"""OAuth and the gate in a deployed stack, as callers and people meet them: from `dify-kit client add` to an answer."""
 
 import json
 import time
@@ -9,7 +9,10 @@ import httpx
 import pytest
 
 from tests.clients_guide import programs, run, save
+from tests.integration.bridge import bridge
 from tests.integration.stacks import Stack, wait_until
+from tests.unit.gateway import provider as providers
+from tests.unit.gateway.provider import Provider
 
 # What a verdict of nginx and the gateway's poll allow.
 REFUSED_SECONDS = 5.0
@@ -63,13 +66,25 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with one tenant."""
+def provider() -> Iterator[Provider]:
+    """The provider that people sign in at before they see the console, where the stack's containers reach it."""
+    with providers.running(bridge()) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Stack]:
+    """A stack with one tenant, and a gate."""
     stack = Stack(home=tmp_path_factory.mktemp("home"))
     try:
         oauth = {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}}
         created = stack.init(set=f"oauth={json.dumps(oauth)}")
         assert created.code == 0, created.told
+        gate = {"enabled": "true", "issuer": provider.url, "clientId": providers.CLIENT}
+        for part, value in gate.items():
+            stack.set_config(f"oidcGate.{part}", value)
+        kept = stack.pulumi("config", "set", "--secret", "dify:oidcGateClientSecret", stdin=providers.SECRET)
+        assert kept.code == 0, kept.told
         yield stack
     finally:
         stack.remove()
@@ -153,13 +168,32 @@ def test_nothing_secret_lies_about(stack: Stack, bot: Caller) -> None:
     assert told["oauth"]["tokenUrl"] == f"{stack.url}/oauth/token"
     assert told["oauthCanary"] == "[secret]"
     canary = every["oauthCanary"]["clientSecret"]
+    assert told["oidcGate"]["callbackUrls"] == [f"{stack.url}/oauth2/callback"]
     for text in (state, logs, json.dumps(told)):
-        for secret in (bot.secret, canary, token.split(".")[2]):
+        for secret in (bot.secret, canary, token.split(".")[2], providers.SECRET):
             assert secret not in text
     # Only dify:apps and the canary have a key that is exported; the tenants' are others.
     assert set(every["appKeys"]) == {"echo-chat"}
     inspected = json.dumps(stack.container("gateway").attrs)
     assert "redis://" not in inspected
+
+
+def test_a_person_signs_in_before_the_console_is_seen(stack: Stack, bot: Caller, provider: Provider) -> None:
+    with httpx.Client(base_url=stack.url, timeout=20) as browser:
+        closed = browser.get("/console/api/setup")
+        led = browser.get("/apps", headers={"Accept": "text/html"})
+        asked = browser.get(led.headers["location"])
+        back = browser.get(provider.authorize(asked.headers["location"]))
+        opened = browser.get("/console/api/setup")
+        browser.get("/oauth2/sign_out")
+        left = browser.get("/console/api/setup")
+
+    assert (closed.status_code, led.status_code, back.status_code) == (401, 302, 302)
+    assert back.headers["location"] == f"{stack.url}/apps"
+    assert (opened.status_code, opened.json()["step"]) == (200, "finished")
+    assert left.status_code == 401
+    # Clients of the API meet no gate.
+    assert bot.chat(bot.token()).status_code == 200
 
 
 def test_canary_tenant_sees_nothing_of_another(stack: Stack, bot: Caller) -> None:
@@ -276,8 +310,10 @@ def test_rotated_secret_and_key_overlap_and_a_removed_client_is_gone(
 
 
 def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:
-    done = stack.smoke("-k", "oauth or authentication or exposure", "--browser", "none")
+    chosen = "oauth or authentication or exposure or gate or target or console or edge"
+    done = stack.smoke("-k", chosen, "--browser", "none")
 
     assert done.code == 0, done.told[-4000:]
     assert "test_oauth.py" in done.told
+    assert "test_gate.py" in done.told
     assert bot.secret not in done.told
