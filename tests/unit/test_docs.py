@@ -54,6 +54,7 @@ FULL_SECRETS = {
     "storageSecretKey": "storage-secret",
     "githubClientSecret": "github-secret",
     "googleClientSecret": "google-secret",
+    "oidcGateClientSecret": "gate-secret",
     "llmKeys": json.dumps({"holysheep": "hs-" + "k" * 30, "backup": "sk-" + "k" * 30}),
 }
 S3 = {"type": "s3", "bucket": "uploads", "accessKey": "access"}
