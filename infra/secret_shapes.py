@@ -49,7 +49,7 @@ class Shape:
     @property
     def fix(self) -> str:
         """What to do about a secret of another shape."""
-        if self.command:
+        if self.command and self.generate:
             return f"make new ones: `{self.command}`"
         return f"use {self.low} to {self.high} characters" + (
             "" if self.rule is None else ", or let `dify-kit init` make it"

@@ -18,6 +18,7 @@ from infra.settings_oauth import OAuth
 from tests.unit.gate_settings import gated
 from tests.unit.test_edge_policies import captured
 from tests.unit.test_render import Directive, everything, locations, looked_up, maps, parsed, walk, written
+from tests.unit.test_render_llm import stack
 from tests.unit.test_render_oauth import OAUTH
 
 ID = "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8S9t0U-_"
@@ -100,6 +101,20 @@ def test_the_web_app_can_stay_outside(tmp_path: Path) -> None:
     assert {"/console/api/", "/explore/", "/socket.io/"} <= inside
     for page in CONSOLE_PAGES:
         assert {f"= {page}", f"{page}/"} <= inside
+
+
+def test_the_llm_proxy_is_outside(tmp_path: Path) -> None:
+    llm = stack().llm
+    found = replace(gated(), oauth=OAUTH, llm=llm)
+    files = edge_files(edge_context(found, RELEASES[found.release]))
+    (short,) = [
+        one
+        for _, one in walk(parsed(files, tmp_path)["parts/llm.conf"])
+        if one["directive"] == "location" and one["args"] == ["=", "/api/chat"]
+    ]
+
+    assert not asked(short["block"])
+    assert nginx_check.lint(written(files, tmp_path)) == []
 
 
 def test_a_location_behind_the_gate_keeps_every_error_page(tmp_path: Path) -> None:
