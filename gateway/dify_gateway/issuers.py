@@ -58,7 +58,9 @@ class IssuerKeys:
         self._fetch = fetch
         self._keys: tuple[jose.VerificationKey, ...] = ()
         self._read_at = float("-inf")
+        # Two clocks: a renewal in the background must not keep a key away that was made just after it.
         self._tried_at = float("-inf")
+        self._asked_at = float("-inf")
         self._lock = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
 
@@ -92,14 +94,21 @@ class IssuerKeys:
         return ""
 
     def _renew(self, known: tuple[jose.VerificationKey, ...] | None = None) -> None:
-        """Fetch the keys, unless somebody just tried. Keeps those it has when that fails."""
+        """Fetch the keys, unless somebody just tried. Keeps those it has when that fails.
+
+        `known` are the keys that did not fit a token: that is counted by itself, as anybody can make such tokens.
+        """
         if not self._lock.acquire(blocking=False):
             self._wait_for_fetch()
         try:
             fetched_by_other = known is not None and self._keys is not known
-            if fetched_by_other or time.monotonic() - self._tried_at < self.issuer.refetch_seconds:
+            last = self._tried_at if known is None else self._asked_at
+            if fetched_by_other or time.monotonic() - last < self.issuer.refetch_seconds:
                 return
-            self._tried_at = time.monotonic()
+            if known is None:
+                self._tried_at = time.monotonic()
+            else:
+                self._asked_at = time.monotonic()
             try:
                 keys = self._read()
             except IssuerError as problem:
