@@ -26,8 +26,8 @@ GROUP = "oauth"
 PUBLIC_PREFIXES = ("/oauth/", "/.well-known/oauth-authorization-server")
 # What the gateway itself takes.
 MAX_BODY_KILOBYTES = 16
-# Long enough for a busy gateway with a slow Redis.
-PUBLIC_SECONDS = 10
+# Long enough for a busy gateway with a slow Redis. Later than that it is away: 503, as when it cannot be reached.
+PUBLIC_SECONDS = 5
 # Route groups in which a token of OAuth is a credential, and the shape of their errors for such calls.
 CALLS: Mapping[str, str] = MappingProxyType({"v1": edge_errors.TOKEN_SHAPE})
 
@@ -100,6 +100,7 @@ def oauth_routes(oauth: OAuth | None) -> tuple[EdgeRoute, ...]:
             max_body_megabytes=None,
             max_body_kilobytes=MAX_BODY_KILOBYTES,
             read_timeout_seconds=PUBLIC_SECONDS,
+            repeatable=True,
         )
         for prefix in PUBLIC_PREFIXES
     )
