@@ -93,6 +93,7 @@ def issuer(keycloak: Keycloak, realm: Realm, **more: object) -> dict[str, Any]:
         "audience": AUDIENCE,
         "ca_file": str(keycloak.ca_file),
         "refresh_seconds": RENEWAL_SECONDS,
+        "refetch_seconds": 2,
         **more,
     }
 
