@@ -4,6 +4,7 @@ The stack takes tokens of a real Keycloak as well: of one realm from the first `
 """
 
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ INVALID_TOKEN = {
 
 # How often this stack asks the issuer for its keys.
 RENEWAL_SECONDS = 10
+# What is promised for many clients.
+MANY, LONGER_SECONDS, MOST_MEMORY = 10_000, 30, 200 * 2**20
 SKEW_SECONDS = 5
 FIRST = Realm(
     name="first",
@@ -274,8 +277,16 @@ def test_canary_tenant_sees_nothing_of_another(stack: Stack, bot: Caller) -> Non
     foreign = bot.http.get("/v1/messages", params=query, headers={"Authorization": f"Bearer {token}"})
     own = bot.http.get("/v1/messages", params=query, headers={"Authorization": f"Bearer {bot.token()}"})
 
+    going_on = {"inputs": {}, "query": "and?", "user": "u-1", "response_mode": "blocking"}
+    taken_over = bot.http.post(
+        "/v1/chat-messages",
+        json={**going_on, "conversation_id": conversation},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+
     assert own.status_code == 200
     assert foreign.status_code == 404
+    assert (taken_over.status_code, "answer" in taken_over.json()) == (404, False)
 
 
 @pytest.mark.usefixtures("callers")
@@ -411,6 +422,42 @@ def test_clock_skew_is_the_issuers_own(realms: Keycloak, bot: Caller) -> None:
         seconds=SKEW_SECONDS + 2,
         what="a token is refused that expired longer ago than the clocks may differ",
     )
+
+
+def test_ten_thousand_clients_take_no_longer(stack: Stack, bot: Caller) -> None:
+    file = Path(f"Pulumi.{stack.name}.yaml").resolve().with_name(f"clients.{stack.name}.json")
+    document = json.loads(file.read_text(encoding="utf-8"))
+    own = dict(document["clients"])
+    before = stack.up()
+    few = seconds_to_issue(bot)
+    # Each with the hashes of the caller's own secret: that a client can use it shows that it is there.
+    document["clients"] |= {f"client-{number}": own[bot.id] for number in range(MANY - len(own))}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    try:
+        after = stack.up()
+
+        last = f"client-{MANY - len(own) - 1}"
+        form = {"grant_type": "client_credentials", "client_id": last, "client_secret": bot.secret}
+        issued = bot.http.post("/oauth/token", data=form)
+        assert issued.status_code == 200, issued.text
+        assert bot.chat(issued.json()["access_token"]).status_code == 200
+        assert after.seconds - before.seconds < LONGER_SECONDS
+        used = stack.container("gateway").stats(stream=False)["memory_stats"]
+        assert used["usage"] - used["stats"].get("total_inactive_file", 0) < MOST_MEMORY
+        # Twice as long is what a busy machine makes of the same.
+        assert seconds_to_issue(bot) < 2 * few
+    finally:
+        file.write_text(json.dumps({**document, "clients": own}), encoding="utf-8")
+
+
+def seconds_to_issue(caller: Caller) -> float:
+    """Return how long a token takes, at the median of 50."""
+    took = []
+    for _ in range(50):
+        started = time.monotonic()
+        assert caller.ask_token().status_code == 200
+        took.append(time.monotonic() - started)
+    return statistics.median(took)
 
 
 def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:
