@@ -15,7 +15,7 @@ from infra.edge_limits import ADDRESS_KEY, Counted
 from infra.edge_paths import VERDICTS
 from infra.edge_routes import EdgeRoute
 from infra.oauth_scopes import ROUTES, SCOPES, ScopedRoute
-from infra.rate_limits import Bucket, GroupLimits
+from infra.rate_limits import GroupLimits
 from infra.settings_oauth import OAuth, Tenant
 
 # The service, and the name by which nginx reaches the port that is its own.
@@ -26,20 +26,16 @@ GROUP = "oauth"
 PUBLIC_PREFIXES = ("/oauth/", "/.well-known/oauth-authorization-server")
 # What the gateway itself takes.
 MAX_BODY_KILOBYTES = 16
-# Long enough for a busy gateway with a slow Redis.
-PUBLIC_SECONDS = 10
+# Long enough for a busy gateway with a slow Redis. Later than that it is away: 503, as when it cannot be reached.
+PUBLIC_SECONDS = 5
 # Route groups in which a token of OAuth is a credential, and the shape of their errors for such calls.
 CALLS: Mapping[str, str] = MappingProxyType({"v1": edge_errors.TOKEN_SHAPE})
 
 TENANT_KEY = "$oauth_tenant"
-# What an address may ask of the public endpoints. Wrong secrets are counted by the gateway, and far more strictly.
-PUBLIC_LIMITS = GroupLimits(rate=Bucket(requests=50, seconds=1, burst=500), concurrent=100)
 # Answers to tokens that are not valid, by address. Clients behind one address may all meet an expired token.
 REFUSED = "oauth_refused"
-REFUSED_LIMITS = GroupLimits(rate=Bucket(requests=10, seconds=1, burst=100))
-# Tokens that nginx asks the gateway about, by address: 4000 tokens in use at the same time, a third of a core.
+# Tokens that nginx asks the gateway about, by address.
 ASKED = "oauth_asked"
-ASKED_LIMITS = GroupLimits(rate=Bucket(requests=1000, seconds=1, burst=2000))
 
 # Statuses that nothing else here ends with.
 TURN = 418
@@ -100,6 +96,7 @@ def oauth_routes(oauth: OAuth | None) -> tuple[EdgeRoute, ...]:
             max_body_megabytes=None,
             max_body_kilobytes=MAX_BODY_KILOBYTES,
             read_timeout_seconds=PUBLIC_SECONDS,
+            repeatable=True,
         )
         for prefix in PUBLIC_PREFIXES
     )
@@ -114,7 +111,12 @@ def oauth_limits(oauth: OAuth | None) -> Mapping[str, Counted]:
     """Return what is counted because of OAuth, by the name under which it applies; nothing without OAuth."""
     if oauth is None:
         return MappingProxyType({})
-    by_address = {GROUP: PUBLIC_LIMITS, REFUSED: REFUSED_LIMITS, ASKED: ASKED_LIMITS}
+    limits = oauth.limits
+    by_address = {
+        GROUP: limits.address,
+        REFUSED: GroupLimits(rate=limits.refused),
+        ASKED: GroupLimits(rate=limits.unknown),
+    }
     return MappingProxyType(
         {
             **{name: Counted(key=ADDRESS_KEY, limits=limits) for name, limits in by_address.items()},

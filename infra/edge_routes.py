@@ -51,7 +51,10 @@ CONSOLE_PAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeRoute:
-    """One route: how nginx matches it, whose policy applies, who answers."""
+    """One route: how nginx matches it, whose policy applies, who answers.
+
+    `repeatable`: what is asked for there may be asked again, so that no answer in time is a 503 with Retry-After.
+    """
 
     prefix: str
     group: str
@@ -59,6 +62,7 @@ class EdgeRoute:
     max_body_megabytes: int | None
     max_body_kilobytes: int | None = None
     read_timeout_seconds: int | None = None
+    repeatable: bool = False
 
     @property
     def matches(self) -> tuple[str, ...]:
@@ -70,7 +74,10 @@ class EdgeRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeLocation:
-    """A location of nginx. `limits` name what of `EdgeLimits` applies; who is `gated` has to sign in at the gate."""
+    """A location of nginx. `limits` name what of `EdgeLimits` applies; `repeatable` is the route's.
+
+    Who is `gated` has to sign in at the gate.
+    """
 
     match: str
     group: str
@@ -81,6 +88,7 @@ class EdgeLocation:
     gated: bool = False
     max_body_kilobytes: int | None = None
     read_timeout_seconds: int | None = None
+    repeatable: bool = False
 
     @property
     def path(self) -> str:
@@ -126,4 +134,5 @@ def _matching(route: EdgeRoute, limits: tuple[str, ...], *, console: bool) -> It
             console=console,
             max_body_kilobytes=route.max_body_kilobytes,
             read_timeout_seconds=route.read_timeout_seconds,
+            repeatable=route.repeatable,
         )

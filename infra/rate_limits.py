@@ -132,6 +132,11 @@ def read_group(section: Section, active_requests: int) -> GroupLimits:
     )
 
 
+def read_rate(section: Section) -> Bucket | None:
+    """Read a rate that stands alone: `requests`, `seconds`, `burst`. None when it is off, or reported."""
+    return _bucket(section, "requests", "seconds", "burst")
+
+
 def _bucket(section: Section, requests: str, seconds: str, burst: str | None) -> Bucket | None:
     """Read a rate; None when it is off, or reported."""
     count = section.integer(requests, 0, MAX_REQUESTS)

@@ -28,6 +28,7 @@ from infra.oauth_clients import (
     clients_path,
     read_clients,
 )
+from infra.oauth_limits import OAuthLimits, default_oauth_limits, read_oauth_limits
 from infra.rate_limits import GroupLimits, read_group
 from infra.settings_reader import Problems, Section
 
@@ -56,7 +57,8 @@ class OAuth:
 
     `issuer` is an origin, `clients` maps a client id to its entry of the gateway's clients.json (hashes, no
     secrets), `issuers` are external issuers as the gateway's config.json has them, and `ca_files` the PEM files that
-    they name. With `dify:canary` the smoke tests' tenant is among `tenants`; its client is not among `clients`.
+    they name; `limits` are those besides the tenants'. With `dify:canary` the smoke tests' tenant is among `tenants`;
+    its client is not among `clients`.
     """
 
     issuer: str
@@ -66,6 +68,7 @@ class OAuth:
     clients: Mapping[str, Mapping[str, Any]]
     issuers: tuple[Mapping[str, Any], ...]
     ca_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    limits: OAuthLimits = field(default_factory=default_oauth_limits)
     clients_file: Path = Path()
     clients_digest: str = ""
     signing_keys: pulumi.Output[str] | None = None
@@ -125,6 +128,7 @@ class OAuthReader:
             clients=clients.clients,
             issuers=issuers,
             ca_files=ca_files,
+            limits=read_oauth_limits(section.section("limits", section.defaults["limits"])),
             clients_file=clients.path,
             clients_digest=clients.digest,
             signing_keys=pulumi.Output.secret(signing_keys),
@@ -310,6 +314,7 @@ def documents(oauth: OAuth, *, redis_url: str, app_keys: Mapping[str, str]) -> d
         "audience": oauth.audience,
         "token_seconds": oauth.token_seconds,
         "redis": {"url": redis_url},
+        "limits": oauth.limits.failures.document(),
         "issuers": [dict(one) for one in oauth.issuers],
     }
     tenants = {

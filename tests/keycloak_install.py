@@ -17,7 +17,10 @@ BUILD = (
     "--features-disabled=authorization,device-flow,ciba,kerberos,par,impersonation,web-authn,step-up-authentication",
 )
 # The small ones of Java: they are quicker for a server that lives for minutes.
-JAVA_OPTIONS = "-Xms64m -Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError -Dfile.encoding=UTF-8"
+JAVA_OPTIONS = (
+    "-Xms64m -Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError "
+    "-Dfile.encoding=UTF-8"
+)
 FETCH_SECONDS, BUILD_SECONDS = 600, 300
 HINT = "run `make integration-tools` once; it installs Java and Maven, and needs Maven's registry"
 

@@ -58,7 +58,9 @@ class IssuerKeys:
         self._fetch = fetch
         self._keys: tuple[jose.VerificationKey, ...] = ()
         self._read_at = float("-inf")
+        # Two clocks: a renewal in the background must not keep a key away that was made just after it.
         self._tried_at = float("-inf")
+        self._asked_at = float("-inf")
         self._lock = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
 
@@ -92,14 +94,21 @@ class IssuerKeys:
         return ""
 
     def _renew(self, known: tuple[jose.VerificationKey, ...] | None = None) -> None:
-        """Fetch the keys, unless somebody just tried. Keeps those it has when that fails."""
+        """Fetch the keys, unless somebody just tried. Keeps those it has when that fails.
+
+        `known` are the keys that did not fit a token: that is counted by itself, as anybody can make such tokens.
+        """
         if not self._lock.acquire(blocking=False):
             self._wait_for_fetch()
         try:
             fetched_by_other = known is not None and self._keys is not known
-            if fetched_by_other or time.monotonic() - self._tried_at < self.issuer.refetch_seconds:
+            last = self._tried_at if known is None else self._asked_at
+            if fetched_by_other or time.monotonic() - last < self.issuer.refetch_seconds:
                 return
-            self._tried_at = time.monotonic()
+            if known is None:
+                self._tried_at = time.monotonic()
+            else:
+                self._asked_at = time.monotonic()
             try:
                 keys = self._read()
             except IssuerError as problem:
@@ -271,15 +280,21 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
+def _trust(ca_file: str) -> ssl.SSLContext:
+    """Return whose certificates are taken: those of the system's CAs, or of the file's alone."""
+    trust = ssl.create_default_context(cafile=ca_file or None)
+    if ca_file:
+        # From Python 3.13 on certificates need an Authority Key Identifier, which `openssl x509 -req` leaves out: those
+        # of private CAs often have none. Chain, name and dates are checked as ever.
+        trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return trust
+
+
 def fetch_json(address: str, ca_file: str) -> Mapping[str, Any]:
     """Return the JSON object at an address. Raises IssuerError."""
     try:
-        trust = ssl.create_default_context(cafile=ca_file or None)
-        if ca_file:
-            # From version 3.13 on Python wants more of certificates than the CAs of many companies write.
-            trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
         with (
-            httpx.Client(verify=trust, timeout=FETCH_SECONDS, follow_redirects=False) as client,
+            httpx.Client(verify=_trust(ca_file), timeout=FETCH_SECONDS, follow_redirects=False) as client,
             client.stream("GET", address, headers={"Accept": "application/json"}) as answer,
         ):
             if answer.status_code != httpx.codes.OK:

@@ -31,6 +31,14 @@ START_SECONDS, STOP_SECONDS = 180, 20
 LAST_LINES = 20
 
 
+@dataclass
+class _Session:
+    """The administrator's token, and until when it is used."""
+
+    token: str = field(default="", repr=False)
+    until: float = float("-inf")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Keycloak:
     """A Keycloak that was started: its URL, the file with the CA of that URL, and its administrator."""
@@ -41,6 +49,7 @@ class Keycloak:
     process: "subprocess.Popen[bytes]"
     http: httpx.Client
     password: str = field(repr=False)
+    _session: _Session = field(default_factory=_Session)
 
     def wait(self) -> None:
         """Wait until it answers. Fails with the last lines of its log."""
@@ -65,11 +74,13 @@ class Keycloak:
 
     def add_realm(self, realm: Realm) -> None:
         """Make a realm, with its scopes, clients and people."""
-        self._admin("POST", "", realm_document(realm))
-        for scope in scope_documents():
-            self._admin("POST", f"/{realm.name}/client-scopes", scope)
-        for client in client_documents(realm):
-            self._admin("POST", f"/{realm.name}/clients", client)
+        for path, documents in (
+            ("", [realm_document(realm)]),
+            (f"/{realm.name}/client-scopes", scope_documents()),
+            (f"/{realm.name}/clients", client_documents(realm)),
+        ):
+            for document in documents:
+                self._admin("POST", path, document)
 
     def token(self, realm: Realm, service: str) -> str:
         """Return an access token of a service, by client credentials."""
@@ -117,13 +128,15 @@ class Keycloak:
         self._admin("PUT", path, component)
 
     def _admin(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        # A new token for each call: they live for a minute.
-        form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN}
-        told = self.http.post(
-            "/realms/master/protocol/openid-connect/token", data={**form, "password": self.password}
-        )
-        assert told.status_code == 200, told.text
-        headers = {"Authorization": f"Bearer {told.json()['access_token']}"}
+        if time.monotonic() > self._session.until:
+            form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN}
+            told = self.http.post(
+                "/realms/master/protocol/openid-connect/token", data={**form, "password": self.password}
+            )
+            assert told.status_code == 200, told.text
+            self._session.token = told.json()["access_token"]
+            self._session.until = time.monotonic() + told.json()["expires_in"] / 2
+        headers = {"Authorization": f"Bearer {self._session.token}"}
         answer = self.http.request(method, f"/admin/realms{path}", json=body, headers=headers)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer

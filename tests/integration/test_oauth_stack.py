@@ -1,15 +1,23 @@
-"""OAuth and the gate in a deployed stack, as callers and people meet them: from `dify-kit client add` to an answer."""
+"""OAuth and the gate in a deployed stack, as callers and people meet them: from `dify-kit client add` to an answer.
+
+The stack takes tokens of a real Keycloak as well: of one realm from the first `up` on, of another one later.
+"""
 
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.clients_guide import programs, run, save
 from tests.integration.bridge import bridge
+from tests.integration.keycloak import Keycloak
+from tests.integration.realms import AUDIENCE, TENANT_CLAIM, Realm, ServiceClient
 from tests.integration.stacks import Stack, wait_until
 from tests.unit.gateway import provider as providers
 from tests.unit.gateway.provider import Provider
@@ -21,6 +29,25 @@ INVALID_TOKEN = {
     "error": "invalid_token",
     "error_description": "The access token is invalid or has expired",
 }
+
+# How often this stack asks the issuer for its keys.
+RENEWAL_SECONDS = 10
+# What is promised for many clients.
+MANY, LONGER_SECONDS, MOST_MEMORY = 10_000, 30, 200 * 2**20
+SKEW_SECONDS = 5
+FIRST = Realm(
+    name="first",
+    services=(
+        ServiceClient(id="service", scopes=("chat", "conversations")),
+        ServiceClient(id="of another API", audience="another-api"),
+        ServiceClient(id="of another tenant", tenant="GLOBEX"),
+        ServiceClient(id="without chat", scopes=("files",)),
+        ServiceClient(id="short-lived", seconds=1),
+    ),
+)
+LATER = Realm(
+    name="later", services=(ServiceClient(id="service"), ServiceClient(id="short-lived", seconds=1))
+)
 
 
 class Caller:
@@ -65,6 +92,18 @@ class Caller:
         )
 
 
+def issuer(keycloak: Keycloak, realm: Realm, **more: object) -> dict[str, Any]:
+    """Return the setting by which tokens of a realm are taken."""
+    return {
+        "issuer": keycloak.issuer(realm.name),
+        "audience": AUDIENCE,
+        "ca_file": str(keycloak.ca_file),
+        "refresh_seconds": RENEWAL_SECONDS,
+        "refetch_seconds": 2,
+        **more,
+    }
+
+
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
     """The provider that people sign in at before they see the console, where the stack's containers reach it."""
@@ -73,11 +112,15 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Stack]:
-    """A stack with one tenant, and a gate."""
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, keycloak_starting: Keycloak, provider: Provider
+) -> Iterator[Stack]:
+    """A stack with one tenant, a gate, and an issuer that starts while the stack does."""
     stack = Stack(home=tmp_path_factory.mktemp("home"))
+    named = {"tenant_claim": TENANT_CLAIM, "tenants": {"ACME": "acme"}}
+    issuers = [issuer(keycloak_starting, FIRST, skew_seconds=SKEW_SECONDS, **named)]
     try:
-        oauth = {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}}
+        oauth = {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}, "issuers": issuers}
         created = stack.init(set=f"oauth={json.dumps(oauth)}")
         assert created.code == 0, created.told
         gate = {"enabled": "true", "issuer": provider.url, "clientId": providers.CLIENT}
@@ -99,6 +142,19 @@ def callers(stack: Stack) -> dict[str, Caller]:
     }
     stack.first = stack.up()
     return made
+
+
+@pytest.fixture(scope="module")
+def realms(callers: dict[str, Caller], keycloak: Keycloak) -> Keycloak:
+    """Keycloak with both realms. The gateway may have asked for the keys of the first one before it was there."""
+    for realm in (FIRST, LATER):
+        keycloak.add_realm(realm)
+    wait_until(
+        lambda: callers["bot"].chat(keycloak.token(FIRST, "service")).status_code == 200,
+        seconds=RENEWAL_SECONDS + REFUSED_SECONDS,
+        what="a token of the realm is taken",
+    )
+    return keycloak
 
 
 @pytest.fixture
@@ -128,6 +184,53 @@ def test_token_of_the_article_opens_the_app(bot: Caller) -> None:
     said = bot.chat(told["access_token"], "a question")
     assert said.status_code == 200, said.text
     assert "a question" in said.json()["answer"]
+
+
+def test_token_of_keycloak_opens_the_app(realms: Keycloak, bot: Caller) -> None:
+    said = bot.chat(realms.token(FIRST, "service"), "asked by Keycloak's client")
+
+    assert said.status_code == 200, said.text
+    assert "asked by Keycloak's client" in said.json()["answer"]
+
+
+@pytest.mark.parametrize("service", ["of another API", "of another tenant"])
+def test_token_of_keycloak_for_something_else(service: str, realms: Keycloak, bot: Caller) -> None:
+    refused = bot.chat(realms.token(FIRST, service))
+
+    assert (refused.status_code, refused.json()) == (401, INVALID_TOKEN)
+    assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+def test_scopes_of_keycloaks_token_decide(realms: Keycloak, bot: Caller) -> None:
+    refused = bot.chat(realms.token(FIRST, "without chat"))
+
+    assert (refused.status_code, refused.json()["error"], refused.json()["scope"]) == (
+        403,
+        "insufficient_scope",
+        "chat",
+    )
+
+
+def test_keys_of_keycloak_roll_over(realms: Keycloak, bot: Caller) -> None:
+    before = realms.signing_key(FIRST.name)
+    old = realms.token(FIRST, "service")
+    realms.add_signing_key(FIRST.name)
+    new = realms.token(FIRST, "service")
+    assert new.split(".")[0] != old.split(".")[0]
+
+    # At once, by each of the gateway's workers: its keys are fetched for a token whose key is new.
+    for _ in range(6):
+        assert bot.chat(realms.token(FIRST, "service")).status_code == 200, "signed by the new key"
+        assert bot.chat(old).status_code == 200, "signed by the key before, which is still published"
+
+    realms.disable_key(FIRST.name, before)
+    wait_until(
+        lambda: bot.chat(old).status_code == 401,
+        seconds=RENEWAL_SECONDS + REFUSED_SECONDS,
+        what="a token is refused whose key was taken away",
+    )
+    assert bot.chat(new).status_code == 200
+    assert bot.chat(realms.token(FIRST, "service")).status_code == 200
 
 
 @pytest.mark.parametrize("way", ["key", "oauth"])
@@ -210,8 +313,16 @@ def test_canary_tenant_sees_nothing_of_another(stack: Stack, bot: Caller) -> Non
     foreign = bot.http.get("/v1/messages", params=query, headers={"Authorization": f"Bearer {token}"})
     own = bot.http.get("/v1/messages", params=query, headers={"Authorization": f"Bearer {bot.token()}"})
 
+    going_on = {"inputs": {}, "query": "and?", "user": "u-1", "response_mode": "blocking"}
+    taken_over = bot.http.post(
+        "/v1/chat-messages",
+        json={**going_on, "conversation_id": conversation},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+
     assert own.status_code == 200
     assert foreign.status_code == 404
+    assert (taken_over.status_code, "answer" in taken_over.json()) == (404, False)
 
 
 @pytest.mark.usefixtures("callers")
@@ -282,16 +393,19 @@ def bot_token_never_seen(token: str) -> str:
 
 
 def test_rotated_secret_and_key_overlap_and_a_removed_client_is_gone(
-    stack: Stack, callers: dict[str, Caller]
+    stack: Stack, callers: dict[str, Caller], realms: Keycloak
 ) -> None:
     bot, leaver = callers["bot"], callers["leaver"]
     before, left = bot.token(), leaver.token()
+    foreign = bot.chat(realms.token(LATER, "service"))
+    assert (foreign.status_code, foreign.json()) == (401, INVALID_TOKEN), "a realm that nobody has configured"
     assert leaver.chat(left).status_code == 200
     old = bot.secret
     rotated = stack.kit("client", "rotate", "bot")
     removed = stack.kit("client", "remove", "leaver")
     new_key = stack.kit("keys", "rotate", "signing", "--json")
     assert [done.code for done in (rotated, removed, new_key)] == [0, 0, 0]
+    add_issuer(stack, issuer(realms, LATER, tenant="acme", skew_seconds=0))
 
     steps = stack.steps()
     stack.up()
@@ -307,6 +421,79 @@ def test_rotated_secret_and_key_overlap_and_a_removed_client_is_gone(
     kids = {key["kid"] for key in bot.http.get("/oauth/jwks.json").json()["keys"]}
     assert json.loads(new_key.stdout)["kid"] in kids
     assert len(kids) == 2
+
+
+def add_issuer(stack: Stack, added: dict[str, Any]) -> None:
+    """Add an issuer to the stack's settings, by hand."""
+    file = Path(f"Pulumi.{stack.name}.yaml").resolve()
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    settings["config"]["dify:oauth"]["issuers"].append(added)
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("callers")
+def test_tokens_of_both_realms_open_the_app(stack: Stack, realms: Keycloak, bot: Caller) -> None:
+    later = realms.token(LATER, "service")
+    wait_until(
+        lambda: bot.chat(later).status_code == 200,
+        seconds=REFUSED_SECONDS,
+        what="a token of the realm that the last `up` has added: its refusal may still be remembered",
+    )
+    assert bot.chat(realms.token(FIRST, "service")).status_code == 200
+    assert bot.chat(bot.token()).status_code == 200
+    assert len(stack.outputs()["oauth"]["tenants"]) == 2
+
+
+def test_clock_skew_is_the_issuers_own(realms: Keycloak, bot: Caller) -> None:
+    tolerated, strict = realms.token(FIRST, "short-lived"), realms.token(LATER, "short-lived")
+    expired = time.time() + 1
+
+    time.sleep(1.5)
+    assert bot.chat(strict).status_code == 401
+    tried = bot.chat(tolerated).status_code
+    assert time.time() < expired + SKEW_SECONDS - 1, "the machine is too slow to tell"
+    assert tried == 200
+    wait_until(
+        lambda: bot.chat(tolerated).status_code == 401,
+        seconds=SKEW_SECONDS + 2,
+        what="a token is refused that expired longer ago than the clocks may differ",
+    )
+
+
+def test_ten_thousand_clients_take_no_longer(stack: Stack, bot: Caller) -> None:
+    file = Path(f"Pulumi.{stack.name}.yaml").resolve().with_name(f"clients.{stack.name}.json")
+    document = json.loads(file.read_text(encoding="utf-8"))
+    own = dict(document["clients"])
+    before = stack.up()
+    few = seconds_to_issue(bot)
+    # Each with the hashes of the caller's own secret: that a client can use it shows that it is there.
+    document["clients"] |= {f"client-{number}": own[bot.id] for number in range(MANY - len(own))}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    try:
+        after = stack.up()
+
+        last = f"client-{MANY - len(own) - 1}"
+        form = {"grant_type": "client_credentials", "client_id": last, "client_secret": bot.secret}
+        issued = bot.http.post("/oauth/token", data=form)
+        assert issued.status_code == 200, issued.text
+        assert bot.chat(issued.json()["access_token"]).status_code == 200
+        assert after.seconds - before.seconds < LONGER_SECONDS
+        used = stack.container("gateway").stats(stream=False)["memory_stats"]
+        assert used["usage"] - used["stats"].get("total_inactive_file", 0) < MOST_MEMORY
+        # Twice as long is what a busy machine makes of the same.
+        assert seconds_to_issue(bot) < 2 * few
+    finally:
+        file.write_text(json.dumps({**document, "clients": own}), encoding="utf-8")
+
+
+def seconds_to_issue(caller: Caller) -> float:
+    """Return how long a token takes, at the median of 50."""
+    took = []
+    for _ in range(50):
+        started = time.monotonic()
+        assert caller.ask_token().status_code == 200
+        took.append(time.monotonic() - started)
+    return statistics.median(took)
 
 
 def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:

@@ -38,7 +38,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "resources": ("<service>.memory", "<service>.cpus"),
 }
 # Objects whose parts are objects of one kind: the page explains them once.
-WHOLE = frozenset({"rateLimits", "llm"})
+WHOLE = frozenset({"rateLimits", "llm", "oauth.limits"})
 PART_TYPES = {"cors": "array", "urls": "string"}
 PART_DEFAULTS: Mapping[str, Any] = {"cors": [], "urls": ""}
 # Every feature on, so that every variable is made.

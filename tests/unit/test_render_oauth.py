@@ -311,3 +311,87 @@ def test_bodies_are_those_of_the_group_without_a_token(tmp_path: Path) -> None:
 
     assert body_of(found, "/oauth/token", 429)["error"] == "temporarily_unavailable"
     assert body_of(found, "/v1/x", 403)["code"] == "forbidden"
+
+
+def everywhere(files: Mapping[str, str], tmp_path: Path) -> dict[str, list[Directive]]:
+    """Return the locations of all files."""
+    found = everything(files, tmp_path)
+    return {" ".join(one["args"]): one["block"] for _, one in found if one["directive"] == "location"}
+
+
+def limits_with(**parts: Any) -> EdgeContext:
+    """Return what the edge is rendered from with some of `dify:oauth.limits` changed."""
+    tenants = {"acme": {"app": "echo-chat"}}
+    found = settings({"oauth": {"enabled": True, "tenants": tenants, "limits": parts}})
+    return edge_context(found, RELEASES[found.release])
+
+
+def zones_of(context: EdgeContext, tmp_path: Path) -> dict[str, str]:
+    """Return the rate of each zone, by its name without the hash of its key."""
+    found = [
+        one["args"]
+        for _, one in everything(edge_files(context), tmp_path)
+        if one["directive"] == "limit_req_zone"
+    ]
+    return {re.sub(r"^zone=|_[0-9a-f]{6}:.*$", "", args[1]): args[-1] for args in found}
+
+
+def test_limits_of_the_settings_reach_nginx(tmp_path: Path) -> None:
+    context = limits_with(
+        address={"requests": 5, "seconds": 60, "burst": 3, "concurrent": 2},
+        refusedTokens={"requests": 7, "seconds": 60},
+        newTokens={"requests": 9, "seconds": 1, "burst": 4},
+    )
+    places = everywhere(edge_files(context), tmp_path)
+
+    zones = zones_of(context, tmp_path)
+    assert zones["rate_oauth"] == "rate=5r/m"
+    assert zones["rate_oauth_refused"] == "rate=7r/m"
+    assert zones["rate_oauth_asked"] == "rate=9r/s"
+    assert limits_of(places["/oauth/"]) == [
+        ("limit_req", ["zone=rate_oauth", "burst=2", "nodelay"]),
+        ("limit_conn", ["busy_oauth", "2"]),
+    ]
+    assert limits_of(places["@oauth_refused"]) == [
+        ("limit_req", ["zone=rate_oauth_refused", "burst=6", "nodelay"])
+    ]
+    assert limits_of(places["= /verify"]) == [("limit_req", ["zone=rate_oauth_asked", "burst=3", "nodelay"])]
+
+
+def test_limits_that_are_off_leave_nothing(tmp_path: Path) -> None:
+    off = {"requests": 0}
+    context = limits_with(address={**off, "concurrent": 0}, refusedTokens=off, newTokens=off)
+    files = edge_files(context)
+    places = everywhere(files, tmp_path)
+
+    assert nginx_check.lint(written(files, tmp_path)) == []
+    assert not [name for name in zones_of(context, tmp_path) if name.startswith("rate_oauth")]
+    assert [limits_of(places[match]) for match in ("/oauth/", "@oauth_refused", "= /verify")] == [[]] * 3
+
+
+def error_pages(block: list[Directive]) -> dict[str, str]:
+    """Return what a location makes of each status: the first page for it counts."""
+    found: dict[str, str] = {}
+    for one in block:
+        if one["directive"] == "error_page":
+            *statuses, target = one["args"]
+            into = next((part for part in statuses if part.startswith("=")), "")
+            for status in statuses:
+                if not status.startswith("="):
+                    found.setdefault(status, f"{into}{target}")
+    return found
+
+
+def test_no_answer_of_the_gateway_in_time_is_a_503_and_of_dify_a_504(tmp_path: Path) -> None:
+    files = edge_files(context_of())
+    places = locations(files, tmp_path)
+    (page,) = [file for name, file in parsed(files, tmp_path).items() if name == "parts/error_pages.conf"]
+
+    assert error_pages(page)["504"] == "@edge_error"
+    for match in ("/oauth/", "= /.well-known/oauth-authorization-server"):
+        assert error_pages(places[match]) == {"504": "=503@edge_error"}
+        # The rest would be gone there.
+        assert next(one["args"] for one in places[match] if one["directive"] == "include") == [
+            "parts/error_pages.conf"
+        ]
+    assert error_pages(places["/v1/"]) == {}

@@ -11,7 +11,7 @@ import pytest
 from dify_gateway import client_secrets, keys
 from infra.oauth_clients import CANARY_TENANT, clients_path
 from infra.project import ROOT
-from infra.rate_limits import Bucket
+from infra.rate_limits import Bucket, GroupLimits
 from infra.secret_shapes import signing_keys
 from infra.settings import load
 from infra.settings_oauth import OAuth, documents
@@ -160,6 +160,30 @@ def test_limits_are_named_by_the_tenant() -> None:
     }
 
 
+def test_limits_besides_the_tenants() -> None:
+    usual = oauth().limits
+    own = oauth(
+        limits={
+            "address": {"requests": 5, "seconds": 60},
+            "refusedTokens": {"requests": 0},
+            "failures": {"client": 3, "seconds": 300},
+        }
+    )
+
+    assert usual.address == GroupLimits(rate=Bucket(requests=500, seconds=10, burst=500), concurrent=100)
+    assert usual.unknown is not None
+    assert usual.unknown.burst > 1000, "a burst of 1,000 new tokens is served"
+    assert own.limits.address == GroupLimits(rate=Bucket(requests=5, seconds=60, burst=5), concurrent=100)
+    assert own.limits.refused is None
+    assert own.limits.unknown == usual.unknown
+    written = documents(own, redis_url="redis://redis/3", app_keys={"acme": "app-a", "canary": "app-b"})
+    assert json.loads(written["config.json"])["limits"] == {
+        "failures_per_client": 3,
+        "failures_per_address": 50,
+        "window_seconds": 300,
+    }
+
+
 # (parts of dify:oauth, the key that the error names, a part of the reason or the fix)
 MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"enabled": "perhaps"}, "enabled", "true or false"),
@@ -170,6 +194,23 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"tokenSeconds": 59}, "tokenSeconds", "60 to 86400"),
     ({"tokenSeconds": 86_401}, "tokenSeconds", "60 to 86400"),
     ({"tokenSeconds": "1h"}, "tokenSeconds", "60 to 86400"),
+    ({"limits": {"adress": {}}}, "limits.adress", "did you mean oauth.limits.address?"),
+    ({"limits": {"address": 5}}, "limits.address", "not an object"),
+    ({"limits": {"address": {"requests": -1}}}, "limits.address.requests", "0 to 1000000"),
+    (
+        {"limits": {"address": {"requests": 7, "seconds": 61}}},
+        "limits.address.requests",
+        "requests 6 or 7 with",
+    ),
+    ({"limits": {"newTokens": {"concurrent": 1}}}, "limits.newTokens.concurrent", "no such setting"),
+    (
+        {"limits": {"refusedTokens": {"requests": 0, "burst": 9}}},
+        "limits.refusedTokens.burst",
+        "there is no rate",
+    ),
+    ({"limits": {"failures": {"client": 0}}}, "limits.failures.client", "1 to 10000"),
+    ({"limits": {"failures": {"seconds": 3601}}}, "limits.failures.seconds", "1 to 3600"),
+    ({"limits": {"failures": {"client": 60}}}, "limits.failures.address", "less than one client may fail"),
     ({"tenants": ["acme"]}, "tenants", "not an object"),
     ({"tenants": {"acme": "echo-chat"}}, "tenants.acme", "use {app: <name>}"),
     ({"tenants": {"Acme": {"app": "echo-chat"}}}, "tenants.Acme", "small letters"),

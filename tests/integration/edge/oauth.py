@@ -123,6 +123,17 @@ class OAuthEdge:
             time.sleep(0.1)
         raise AssertionError(f"{last} instead of {status} for {seconds} s")
 
+    def until_issued(self, form: Mapping[str, str], seconds: float) -> None:
+        """Ask for a token until one is given."""
+        deadline = time.monotonic() + seconds
+        last = 0
+        while time.monotonic() < deadline:
+            last = self.http.post("/oauth/token", data=form).status_code
+            if last == 200:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"no token within {seconds:.0f} s; last: {last}")
+
     def remove(self) -> None:
         """Remove everything."""
         self.edge.network.disconnect(self.gateway.gateway, force=True)

@@ -3,10 +3,12 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Self
 
+import httpx
 import pytest
 
 from tests.integration.edge.container import ALLOWED
@@ -18,6 +20,7 @@ KEY = "app-" + "A1b2C3d4E5f6G7h8I9j0K1l2"
 # A verdict is kept for 4 s at most, and the gateway looks for a new configuration twice a second.
 REVOKED_SECONDS = 5.0
 WELL_SECONDS = 10.0
+FORM = {"grant_type": "client_credentials", "client_id": "acme-app", "client_secret": SECRET}
 
 
 def test_a_token_becomes_the_tenants_key(oauth: OAuthEdge) -> None:
@@ -295,7 +298,7 @@ def test_client_that_is_removed(oauth: OAuthEdge) -> None:
 
 
 def test_the_flow_of_the_article(oauth: OAuthEdge) -> None:
-    form = {"grant_type": "client_credentials", "client_id": "acme-app", "client_secret": SECRET}
+    form = FORM
 
     issued = oauth.http.post("/oauth/token", data=form)
 
@@ -356,16 +359,55 @@ def test_repeated_failures_are_limited_and_good_tokens_are_not(oauth: OAuthEdge)
     assert oauth.ask(oauth.token()).status_code == 200
 
 
+def test_wrong_secrets_are_limited_whatever_address_is_claimed(oauth: OAuthEdge) -> None:
+    limit = configuration()["config.json"]["limits"]["failures_per_client"]
+    form = {**FORM, "client_id": "also-five-client", "client_secret": "wrong"}
+
+    def guess(number: int) -> httpx.Response:
+        claimed = f"203.0.113.{number}"
+        headers = {"X-Forwarded-For": claimed, "X-Real-IP": claimed, "Forwarded": f"for={claimed}"}
+        return oauth.http.post("/oauth/token", data=form, headers=headers)
+
+    answers = [guess(number) for number in range(limit + 2)]
+
+    assert [answer.status_code for answer in answers] == [401] * limit + [429] * 2
+    assert answers[-1].json()["error"] == "rate_limit_exceeded"
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+    # Others at that address go on.
+    assert oauth.http.post("/oauth/token", data=FORM).status_code == 200
+
+
+def revoked_token(oauth: OAuthEdge) -> str:
+    """Return a token that was good, and is refused by everybody now."""
+    token = oauth.token()
+    form = {"token": token, "client_id": FORM["client_id"], "client_secret": SECRET}
+    assert oauth.http.post("/oauth/revoke", data=form).status_code == 200
+    # 429 after the refused ones of the test before.
+    assert oauth.ask(token).status_code in {401, 429}
+    return token
+
+
+def unfit_503(answer: httpx.Response) -> list[str]:
+    """Return what is wrong with a 503 of the token endpoint: it says when to come again, in RFC 6749's shape."""
+    right = answer.headers.get("retry-after") and answer.json().get("error") == "temporarily_unavailable"
+    return [] if right else [f"token endpoint: {answer.headers} {answer.text}"]
+
+
 class Load(AbstractContextManager["Load"]):
-    """Calls with tokens and with an API key, again and again, until it is told to stop."""
+    """Calls with tokens and with an API key, and new tokens, again and again, until it is told to stop.
+
+    `no_token` counts what the token endpoint answered with 503.
+    """
 
     def __init__(self, oauth: OAuthEdge) -> None:
         self.oauth = oauth
         self.problems: list[str] = []
-        self.refused = 0
+        self.refused = self.no_token = 0
         self.stopping = threading.Event()
-        self.bad = oauth.token() + "x"
-        self.threads = [threading.Thread(target=one) for one in (self._tokens, self._tokens, self._keys)]
+        # Only Redis knows that the one is revoked.
+        self.bad = [oauth.token() + "x", revoked_token(oauth)]
+        work = (self._tokens, self._tokens, self._keys, self._issue)
+        self.threads = [threading.Thread(target=one) for one in work]
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -382,15 +424,30 @@ class Load(AbstractContextManager["Load"]):
     def _tokens(self) -> None:
         while not self.stopping.is_set():
             started = time.monotonic()
-            good, bad = self.oauth.ask(self.oauth.token()), self.oauth.ask(self.bad)
-            if good.status_code not in {200, 503} or bad.status_code not in {401, 429, 503}:
-                self.problems.append(f"{good.status_code} {bad.status_code}")
+            good = self.oauth.ask(self.oauth.token())
+            if good.status_code not in {200, 503}:
+                self.problems.append(f"good token: {good.status_code}")
+            for number, bad in enumerate(self.bad):
+                status = self.oauth.ask(bad).status_code
+                if status not in {401, 429, 503}:
+                    self.problems.append(f"bad token {number}: {status}")
             if good.status_code == 503:
                 self.refused += 1
                 if not good.headers.get("retry-after") or good.json()["code"] != "service_unavailable":
                     self.problems.append(good.text)
-                if time.monotonic() - started > 6:
+                # Three calls, each of which may wait two seconds; the rest is for a busy machine.
+                if time.monotonic() - started > 8:
                     self.problems.append("too slow")
+
+    def _issue(self) -> None:
+        while not self.stopping.is_set():
+            answer = self.oauth.http.post("/oauth/token", data=FORM)
+            if answer.status_code == 503:
+                self.no_token += 1
+                self.problems += unfit_503(answer)
+            elif answer.status_code != 200:
+                self.problems.append(f"token endpoint: {answer.status_code} {answer.text}")
+            time.sleep(0.02)
 
     def _keys(self) -> None:
         while not self.stopping.is_set():
@@ -410,29 +467,55 @@ def test_killed_under_load(oauth: OAuthEdge, which: str) -> None:
         time.sleep(1)
         container.start()
         took = oauth.until(200, oauth.token(), WELL_SECONDS)
+        oauth.until_issued(FORM, WELL_SECONDS - took)
         time.sleep(0.5)
 
     assert load.problems == []
     assert load.refused > 0
+    assert load.no_token > 0
+    assert took < WELL_SECONDS
+
+
+@pytest.mark.parametrize("which", ["gateway", "redis"])
+def test_restarted_under_load(oauth: OAuthEdge, which: str) -> None:
+    with Load(oauth) as load:
+        time.sleep(0.5)
+        getattr(oauth.gateway, which).restart(timeout=5)
+        took = oauth.until(200, oauth.token(), WELL_SECONDS)
+        oauth.until_issued(FORM, WELL_SECONDS - took)
+        time.sleep(0.5)
+
+    assert load.problems == []
     assert took < WELL_SECONDS
 
 
 def test_a_gateway_that_hangs(oauth: OAuthEdge) -> None:
+    def timed(send: Callable[[], httpx.Response]) -> tuple[httpx.Response, float]:
+        started = time.monotonic()
+        return send(), time.monotonic() - started
+
     oauth.gateway.gateway.pause()
     try:
-        started = time.monotonic()
-        answer = oauth.ask(oauth.token())
-        took = time.monotonic() - started
-        key = oauth.http.post(CHAT, headers={"Authorization": f"Bearer {KEY}"})
+        with ThreadPoolExecutor(3) as pool:
+            asked = pool.submit(timed, lambda: oauth.http.post("/oauth/token", data=FORM))
+            metadata = pool.submit(timed, lambda: oauth.http.get("/.well-known/oauth-authorization-server"))
+            answer, took = timed(lambda: oauth.ask(oauth.token()))
+            key = oauth.http.post(CHAT, headers={"Authorization": f"Bearer {KEY}"})
+        issued, waited = asked.result()
     finally:
         oauth.gateway.gateway.unpause()
 
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
-    # It waits for two seconds; the rest is for a busy machine.
+    # It waits for two seconds, or five; the rest is for a busy machine.
     assert took < 4
     assert key.status_code == 200
+    assert (issued.status_code, issued.headers["retry-after"]) == (503, "5")
+    assert issued.json()["error"] == "temporarily_unavailable"
+    assert waited < 7
+    assert (metadata.result()[0].status_code, metadata.result()[0].headers["retry-after"]) == (503, "5")
     oauth.until(200, oauth.token(), WELL_SECONDS)
+    oauth.until_issued(FORM, WELL_SECONDS)
 
 
 def test_no_token_and_no_key_is_in_a_log(oauth: OAuthEdge) -> None:

@@ -352,6 +352,17 @@ class TestKeys:
         assert idp_world.verify(token({"alg": "RS256", "kid": "rsa-2"}, NEW_RSA_KEY)).status == 200
         assert idp_world.verify(token()).status == 200
 
+    def test_a_key_made_just_after_a_renewal_is_found(
+        self, idp_world: World, idp: Idp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        idp_world.verify(token())
+        pass_time(monkeypatch, 301)
+        idp_world.service.loaded.issuers.renew_when_due()
+        idp.set_keys(IDP, public_jwk(RSA_KEY, "rsa-1"), public_jwk(NEW_RSA_KEY, "rsa-2"))
+        pass_time(monkeypatch, 1)
+
+        assert idp_world.verify(token({"alg": "RS256", "kid": "rsa-2"}, NEW_RSA_KEY)).status == 200
+
     def test_unknown_kids_cause_few_fetches(
         self, idp_world: World, idp: Idp, monkeypatch: pytest.MonkeyPatch
     ) -> None:
