@@ -17,7 +17,7 @@ from dify_gateway.gate_sessions import SIGN_IN_SECONDS, Gate, Session
 from dify_gateway.state import UnavailableError
 
 # Where to return to: a path of this host in printable ASCII. Browsers read `//` and `/\` as another host.
-PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2047}", re.ASCII)
+PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,1023}", re.ASCII)
 RETURN = "rd="
 RETRY_SECONDS = 1
 PAGE_HEADERS = {

@@ -14,12 +14,14 @@ from typing import Any
 
 from dify_gateway.gate_config import GateSettings
 from dify_gateway.gate_provider import Person, Provider
-from dify_gateway.state import State
+from dify_gateway.state import State, UnavailableError
 
 ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 ID_BYTES = 32
 # How long somebody may take to sign in at the provider.
 SIGN_IN_SECONDS = 600
+# Anybody can begin to sign in, and it is remembered: half a kilobyte, two with the longest path, so 40 MB at worst.
+MOST_SIGN_INS = 20_000
 # The provider gets its ID token back when somebody signs out, in a URL.
 LONGEST_HINT = 3072
 
@@ -77,7 +79,14 @@ class Sessions:
         return _session(self._state.take(*self._name("session", given)))
 
     def begin(self, state: str, data: dict[str, Any], path: str) -> str:
-        """Keep a sign-in under its `state`, and return what the browser has to bring along."""
+        """Keep a sign-in under its `state`, and return what the browser has to bring along.
+
+        Raises UnavailableError, also when too many were begun: a flood of them must not fill Dify's Redis.
+        """
+        if not self._state.count("sign-ins", MOST_SIGN_INS, SIGN_IN_SECONDS):
+            raise UnavailableError(
+                f"{MOST_SIGN_INS} sign-ins were begun within {SIGN_IN_SECONDS} s: somebody floods it"
+            )
         browser = secrets.token_urlsafe(ID_BYTES)
         told = {"browser": _digest(browser), "data": data, "path": path}
         self._state.keep(*self._name("sign-in", state), value=json.dumps(told), seconds=SIGN_IN_SECONDS)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from werkzeug.test import Client, TestResponse
 
-from dify_gateway import config, gate, internal, public
+from dify_gateway import config, gate, gate_sessions, internal, public
 from dify_gateway.reading import FileError
 from tests.unit.gateway import provider as providers
 from tests.unit.gateway.forge import rs256
@@ -551,6 +551,23 @@ def test_without_redis_nothing_passes(gated: Callable[..., Gated]) -> None:
     one.world.redis_server.connected = True
     time.sleep(0.3)
     assert one.check(session)[0] == 200
+
+
+def test_a_flood_of_begun_sign_ins_is_bounded(
+    gated: Callable[..., Gated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_sessions, "MOST_SIGN_INS", 3)
+    one = gated()
+    one.sign_in()
+    for _ in range(2):
+        one.start()
+
+    answer = one.get("/oauth2/start?rd=/apps")
+
+    assert answer.status_code == 503
+    assert len(one.world.redis.keys("*sign-in:*")) == 2
+    # Whoever is in stays in.
+    assert one.check(one.cookie())[0] == 200
 
 
 def test_a_provider_that_fails_is_a_503(gated: Callable[..., Gated], provider: Provider) -> None:
