@@ -31,6 +31,7 @@ MARKERS = (
     "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
     "needs_key: asks an app, so it needs its API key",
     "needs_oauth: asks for access tokens, so it needs an OAuth client",
+    "needs_gateway: looks at the OAuth gateway, so it has to run, for tokens or for the gate",
     "needs_llm: asks the LLM proxy, so there has to be one",
     "needs_llm_key: asks it as a caller, so it needs a caller's key",
     "needs_llm_chat: has a model answer, which costs money",
@@ -197,6 +198,9 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         if run.target.key
         else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
         "needs_oauth": "" if run.target.oauth else _no_client(run.target),
+        "needs_gateway": ""
+        if run.target.deployment and GATEWAY in run.target.deployment.containers
+        else "they look at the OAuth gateway, which does not run here (dify:oauth and dify:oidcGate are off)",
         "needs_llm": "" if run.target.llm else _no_proxy(run),
         "needs_gate": "" if run.target.gate else _no_gate(run),
         "needs_no_gate": "they ask the console, which is behind the gate here (dify:oidcGate)"

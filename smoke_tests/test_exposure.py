@@ -132,7 +132,7 @@ def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Con
     assert _open_ports(engine, containers["api"].name, sorted(reachable)) == reachable
 
 
-@pytest.mark.needs_oauth
+@pytest.mark.needs_gateway
 def test_the_gateway_reaches_redis_and_no_database(
     engine: Engine, containers: dict[str, Container], data_addresses: set[str], gateway: str
 ) -> None:
