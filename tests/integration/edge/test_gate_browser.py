@@ -20,11 +20,12 @@ MILLISECONDS = 20_000
 
 
 @pytest.fixture(scope="module")
-def realm(oauth: OAuthEdge, keycloak: Keycloak) -> Realm:
-    """A realm whose people may pass, when their mail is of example.com."""
+def realm(keycloak_starting: Keycloak, oauth: OAuthEdge) -> Realm:
+    """A realm whose people may pass, when their mail is of example.com. The edge starts while Keycloak does."""
     realm = Realm(name="gate-browser")
-    keycloak.add_realm(realm)
-    release(oauth, keycloak, realm, "example.com")
+    keycloak_starting.wait()
+    keycloak_starting.add_realm(realm)
+    release(oauth, keycloak_starting, realm, "example.com")
     return realm
 
 
@@ -70,11 +71,11 @@ def sign_in(page: Page, realm: Realm) -> None:
 
 
 def test_a_person_signs_in_and_out(
-    oauth: OAuthEdge, keycloak: Keycloak, realm: Realm, context: BrowserContext
+    realm: Realm, oauth: OAuthEdge, keycloak_starting: Keycloak, context: BrowserContext
 ) -> None:
     page, edge = context.new_page(), oauth.edge.url
     page.goto(f"{edge}/app/1/overview?a=b&c=%2F")
-    assert page.url.startswith(f"{keycloak.issuer(realm.name)}/protocol/openid-connect/auth?")
+    assert page.url.startswith(f"{keycloak_starting.issuer(realm.name)}/protocol/openid-connect/auth?")
     sign_in(page, realm)
 
     # Back on the page that was asked for, with all of its query.
@@ -108,9 +109,9 @@ def test_a_person_signs_in_and_out(
 
 
 def test_a_person_of_another_domain_hears_why(
-    oauth: OAuthEdge, keycloak: Keycloak, realm: Realm, context: BrowserContext
+    realm: Realm, oauth: OAuthEdge, keycloak_starting: Keycloak, context: BrowserContext
 ) -> None:
-    release(oauth, keycloak, realm, "example.org")
+    release(oauth, keycloak_starting, realm, "example.org")
     page = context.new_page()
     page.goto(f"{oauth.edge.url}/apps")
     sign_in(page, realm)
