@@ -401,7 +401,7 @@ def add_clients(stack: Stack, *, like: str) -> str:
     document = json.loads(file.read_text(encoding="utf-8"))
     clients = document["clients"]
     added = [f"client-{number}" for number in range(MANY - len(clients))]
-    clients |= {name: clients[like] for name in added}
+    clients |= dict.fromkeys(added, clients[like])
     file.write_text(json.dumps(document), encoding="utf-8")
     return added[-1]
 
