@@ -174,11 +174,10 @@ class Stack:
         )
 
     def remove(self) -> None:
-        """Remove everything of this stack, however far it came."""
+        """Remove everything of this stack, however far it came. Its state goes with its home: no need of Pulumi."""
         if self._removed:
             return
         self._removed = True
-        self.kit("down", "--stack", self.name, "--yes-delete-data-of", self.name, timeout=300)
         remove_from_engine(self.name)
         (CHECKOUT / f"Pulumi.{self.name}.yaml").unlink(missing_ok=True)
 
