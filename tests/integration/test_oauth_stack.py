@@ -3,9 +3,12 @@
 The stack takes tokens of a real Keycloak as well: of one realm from the first `up` on, of another one later.
 """
 
+import base64
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ RENEWAL_SECONDS = 10
 FEW_SECONDS = 8
 MANY, LONGER_SECONDS, MOST_MEMORY = 10_000, 30, 200 * 2**20
 SKEW_SECONDS = 5
+# The gateway gives an issuer two seconds.
+HELD_UP_SECONDS = 1.5
 FIRST = Realm(
     name="first",
     services=(
@@ -441,6 +446,34 @@ def test_clock_skew_is_the_issuers_own(realms: Keycloak, bot: Caller) -> None:
         seconds=SKEW_SECONDS + 2,
         what="a token is refused that expired longer ago than the clocks may differ",
     )
+
+
+def test_issuer_that_hangs_holds_up_nobody_else(realms: Keycloak, bot: Caller) -> None:
+    known = [realms.token(FIRST, "service") for _ in range(6)]
+    strangers = [with_kid(known[0], f"made-up-{number}") for number in range(8)]
+    realms.process.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(len(strangers)) as pool:
+            # Each makes the gateway ask for the keys, or wait for another one's question.
+            asked = [pool.submit(bot.chat, stranger) for stranger in strangers]
+            for token in known:
+                started = time.monotonic()
+                assert bot.chat(token).status_code == 200
+                assert bot.chat(bot.token()).status_code == 200
+                assert time.monotonic() - started < HELD_UP_SECONDS
+        found = {one.result().status_code for one in asked}
+    finally:
+        realms.process.send_signal(signal.SIGCONT)
+
+    assert found <= {401, 503}
+    assert bot.chat(realms.token(FIRST, "service")).status_code == 200
+
+
+def with_kid(token: str, kid: str) -> str:
+    """Return a token that claims to be signed by another key."""
+    _, rest = token.split(".", 1)
+    header = json.dumps({"alg": "RS256", "typ": "JWT", "kid": kid}).encode()
+    return f"{base64.urlsafe_b64encode(header).rstrip(b'=').decode()}.{rest}"
 
 
 def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:
