@@ -5,11 +5,13 @@ STACK ?= dev
 export DIFY_KIT_STACK = $(STACK)
 # How many tests that deploy run side by side.
 WORKERS ?= 3
+# Every clone of this user has the same types to check, most of them unchanged.
+export MYPY_CACHE_DIR ?= $(HOME)/.cache/dify-kit/mypy
 KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup browser test-tools integration-tools doctor up preview down smoke render test lint types unit integration bench lock
+.PHONY: help packages setup browser test-tools integration-tools doctor up preview down smoke render test lint types unit integration browsing deploying bench lock
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +49,12 @@ test-tools: packages
 integration-tools: packages
 	@.venv/bin/python -m tests.tools integration
 
-test: setup browser test-tools lint types unit integration ## everything the project promises, on the real engine
+# Tests with a browser run without others that deploy: Chromium gives up requests while Docker's networks change.
+# They leave half the machine idle, so unit tests run beside them, and yield where both want it.
+test: setup browser test-tools integration-tools lint types ## everything the project promises, on the real engine
+	@echo "→ unit tests, and beside them those that look through a browser; then those that deploy ..."
+	@$(MAKE) --no-print-directory --jobs 2 NICE="nice -n 15" unit browsing
+	@$(MAKE) --no-print-directory deploying
 
 lint: packages ## ruff: rules and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -56,12 +63,17 @@ types: packages ## mypy, strict
 	@.venv/bin/mypy
 
 unit: packages test-tools ## tests without an engine
-	@$(PYTEST) tests/unit -n auto
+	@$(NICE) $(PYTEST) tests/unit -n auto
 
-# Tests with a browser run alone: Chromium gives up requests while Docker's networks change.
 integration: setup browser integration-tools ## tests that deploy stacks of their own
-	@$(PYTEST) tests/contract tests/integration -m "not browser" -n $(WORKERS)
+	@$(MAKE) --no-print-directory browsing
+	@$(MAKE) --no-print-directory deploying
+
+browsing: setup browser integration-tools
 	@$(PYTEST) tests/integration -m browser
+
+deploying: setup integration-tools
+	@$(PYTEST) tests/contract tests/integration -m "not browser" -n $(WORKERS)
 
 bench: setup ## figures and long soaks, written to bench/results/
 	@.venv/bin/python -m bench

@@ -69,11 +69,15 @@ def _service(error: EdgeError) -> dict[str, Any]:
 
 
 def _oauth(error: EdgeError) -> dict[str, Any]:
-    """RFC 6749, section 5.2, with the two codes of 4.1.2.1 for what the server is to blame for."""
+    """RFC 6749, section 5.2, with the two codes of 4.1.2.1 for what the server is to blame for.
+
+    A limit is told as the gateway tells its own: it is the same endpoint.
+    """
+    if error.status == TOO_MANY:
+        return {"error": "rate_limit_exceeded", "retry_after": _RETRY}
     code = {
         UNAUTHORIZED: "invalid_client",
         FORBIDDEN: "access_denied",
-        TOO_MANY: "temporarily_unavailable",
         UNAVAILABLE: "temporarily_unavailable",
     }.get(error.status, "server_error" if error.status >= SERVER_ERROR else "invalid_request")
     return {"error": code, "error_description": error.message}

@@ -1,7 +1,7 @@
 """The stack that tests share, and which tests run side by side.
 
-`make integration` runs the tests twice: all that need no browser on several workers, then those with one, alone,
-because Chromium gives up its requests (ERR_NETWORK_CHANGED) whenever a network of Docker comes or goes.
+`make integration` runs the tests twice: those with a browser alone, because Chromium gives up its requests
+(ERR_NETWORK_CHANGED) whenever a network of Docker comes or goes, then all others on several workers.
 """
 
 import asyncio

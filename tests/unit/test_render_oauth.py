@@ -309,7 +309,8 @@ def test_bodies_are_those_of_the_group_without_a_token(tmp_path: Path) -> None:
     found = maps(edge_files(context_of()), tmp_path)
     found["$edge_shape"] = found["$edge_group_shape"]
 
-    assert body_of(found, "/oauth/token", 429)["error"] == "temporarily_unavailable"
+    assert body_of(found, "/oauth/token", 429) == {"error": "rate_limit_exceeded", "retry_after": 7}
+    assert body_of(found, "/oauth/token", 503)["error"] == "temporarily_unavailable"
     assert body_of(found, "/v1/x", 403)["code"] == "forbidden"
 
 
