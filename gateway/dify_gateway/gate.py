@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import requests
 from authlib.integrations.base_client import MismatchingStateError, OAuthError
-from flask import Blueprint, Response, g, redirect, request
+from flask import Blueprint, Response, g, request
 
 from dify_gateway import jose, log
 from dify_gateway.gate_client import Client, login_cookie, session_cookie
@@ -212,8 +212,7 @@ def _goodbye(gate: Gate, session: Session | None, origin: str) -> str:
 
 
 def _redirect(address: str) -> Response:
-    answer = redirect(address, 302)
-    return Response(answer.get_data(), answer.status_code, answer.headers)
+    return Response(status=302, headers={"Location": address})
 
 
 def _set_cookie(answer: Response, gate: Gate, name: str, value: str, seconds: int) -> None:
