@@ -345,6 +345,45 @@ def check_port(files: StackFiles) -> Check:
     return Check(name="port", status=Status.OK, found=f"{address}:{port} is free, or this stack's own")
 
 
+def check_gate(files: StackFiles) -> list[Check]:
+    """See whether the provider of the gate answers as the gateway needs it; nothing where there is no gate.
+
+    A warning at most: the stack's containers may reach what this machine does not, and the other way round.
+    """
+    # Imported late: it needs the gateway's libraries, which no other check does.
+    from dify_gateway.gate_config import GateSettings  # noqa: PLC0415
+    from dify_gateway.gate_provider import Provider  # noqa: PLC0415
+    from dify_gateway.issuers import IssuerError  # noqa: PLC0415
+
+    try:
+        told = files.config().get(f"{PROJECT}:oidcGate")
+    except (KitError, OSError, UnicodeDecodeError):
+        return []
+    if not isinstance(told, dict) or str(told.get("enabled")).lower() != "true":
+        return []
+    hint = "`make up` goes on, and nobody gets in; see docs/guides/console-gate.md"
+    ca_file = Path(str(told.get("caFile") or "")).expanduser()
+    settings = GateSettings(
+        issuer=str(told.get("issuer", "")),
+        ca_file=ca_file.name,
+        # What is not told to anybody here.
+        origins=("https://dify.example.com",),
+        client_id="",
+        client_secret="",
+        scopes=(),
+        email_domains=(),
+        groups_claim=(),
+        allowed_groups=(),
+        session_seconds=0,
+        skew_seconds=0,
+    )
+    try:
+        metadata = Provider(settings, ca_file.parent).read()
+    except IssuerError as problem:
+        return [Check(name="gate", status=Status.WARNING, found=_first_line(problem), hint=hint)]
+    return [Check(name="gate", status=Status.OK, found=f"people sign in at {metadata.authorization}")]
+
+
 def images_of(files: StackFiles) -> str | None:
     """Return the stack's source of images; None when it is unknown."""
     try:
@@ -386,6 +425,7 @@ def run_checks(
             checks += _disk("Docker's disk", facts.root)
     checks += _disk("your disk", _existing(files.data.root))
     checks.append(check_settings(files, environ))
+    checks += check_gate(files)
     return checks
 
 

@@ -86,6 +86,11 @@ class Provider(IssuerKeys):
             raise UnavailableError(f"the provider {self.issuer.issuer} did not tell its endpoints")
         return self._metadata
 
+    def read(self) -> Metadata:
+        """Read endpoints and keys now, whatever was read before. Raises IssuerError."""
+        self._read()
+        return self.metadata()
+
     def problem(self) -> str:
         """Say what is wrong, for /healthz; empty when nothing is."""
         return f"gate: {told}" if (told := super().problem()) else ""

@@ -19,6 +19,7 @@ from dify_kit.doctor import (
     check_clock,
     check_disk,
     check_docker,
+    check_gate,
     check_memory,
     check_packages,
     check_pulumi,
@@ -29,6 +30,7 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin
 from dify_kit.stack_files import DataDir, StackFiles
+from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
 FACTS = EngineFacts(
@@ -391,3 +393,42 @@ def test_the_table_shows_text_as_it_is_and_does_not_fold_it(
     first, second = capsys.readouterr().out.splitlines()
     assert first.split() == ["✗", "disk", f"[red]{path}[/]"]
     assert second.strip() == "hint: see [docs]"
+
+
+def gate(files: StackFiles, settings: str) -> None:
+    """Give the stack a gate."""
+    create(files)
+    files.stored.write_text(files.stored.read_text() + f"  dify:oidcGate: {settings}\n")
+
+
+def test_no_gate_is_nothing_to_look_at(files: StackFiles) -> None:
+    assert check_gate(files) == []
+    gate(files, "{enabled: false, issuer: 'http://127.0.0.1:9'}")
+    assert check_gate(files) == []
+
+
+def test_the_provider_of_a_gate_is_asked(files: StackFiles) -> None:
+    with providers.running() as provider:
+        gate(files, f"{{enabled: true, issuer: '{provider.url}', clientId: dify}}")
+        (well,) = check_gate(files)
+        provider.document = {"token_endpoint": ""}
+        (broken,) = check_gate(files)
+        provider.document = {"issuer": "https://another.example"}
+        (foreign,) = check_gate(files)
+    (away,) = check_gate(files)
+
+    assert (well.status, well.found) == (Status.OK, f"people sign in at {provider.url}/authorize")
+    assert [one.status for one in (broken, foreign, away)] == [Status.WARNING] * 3
+    assert "names no usable token_endpoint" in broken.found
+    assert "is of another issuer" in foreign.found
+    assert "ConnectError" in away.found
+
+
+@pytest.mark.parametrize("settings", ["{enabled: true}", "{enabled: true, issuer: x, caFile: /no/such.crt}"])
+def test_a_gate_that_cannot_work_is_a_warning(files: StackFiles, settings: str) -> None:
+    gate(files, settings)
+
+    (found,) = check_gate(files)
+
+    assert found.status == Status.WARNING
+    assert "console-gate.md" in found.hint
