@@ -20,6 +20,10 @@ from dify_kit.migration.rewriting import migrate
 
 CORPUS = Path(__file__).parent / "corpus"
 DECIDED = sorted((CORPUS / "decided").glob("*.py"))
+# What Dify refuses to answer, as the reading of a stream as one document, and what a move makes work.
+REPAIRED = sorted((CORPUS / "repaired").glob("*.py"))
+# Clients by packages that cannot be installed beside `dify-client`: all are called `dify_client`.
+PACKAGES = sorted((CORPUS / "packages").glob("*.py"))
 UNDECIDED = sorted((CORPUS / "undecided").glob("*.py"))
 KEY = "key-of-the-new-service"
 TARGET = Target("https://api.holysheep.ai/v1", "gpt-4.1", "HOLYSHEEP_API_KEY")
@@ -39,19 +43,49 @@ class Service(BaseHTTPRequestHandler):
             return
         body = json.loads(raw)
         if self.path == "/dify/chat-messages" and bearer == "Bearer app-secret" and body["user"]:
-            self.reply(200, {"answer": f"You said {body['query']}"})
+            pieces = [f"You said {body['query']}", " to the 狐"]
+            if body.get("response_mode") == "streaming":
+                answers = [{"event": "message", "answer": piece, "conversation_id": "c"} for piece in pieces]
+                self.stream(
+                    [*answers, {"event": "message_end", "metadata": {}}],
+                    "; charset=utf-8",
+                    first="event: ping",
+                )
+            else:
+                self.reply(200, {"answer": "".join(pieces)})
         elif self.path == "/openai/chat/completions" and bearer == f"Bearer {KEY}":
             assert set(body) <= {"model", "messages", "stream", "user"}
             assert body["model"] == "gpt-4.1"
+            body.setdefault("stream", False)
             [message] = body["messages"]
             assert message["role"] == "user"
-            self.reply(200, {"choices": [{"message": {"content": f"You said {message['content']}"}}]})
+            pieces = [f"You said {message['content']}", " to the 狐"]
+            if body["stream"]:
+                deltas: list[dict[str, str]] = [
+                    {"role": "assistant"},
+                    *({"content": piece} for piece in pieces),
+                ]
+                chunks: list[object] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+                chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, {"choices": []}]
+                self.stream([*chunks, "[DONE]"], "", first="event: begin")
+            else:
+                self.reply(200, {"choices": [{"message": {"content": "".join(pieces)}}]})
         else:
             self.reply(401, {"error": {"message": "refused"}})
+
+    def stream(self, events: list[object], charset: str, *, first: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", f"text/event-stream{charset}")
+        self.end_headers()
+        self.wfile.write(f"{first}\n\n".encode())
+        for event in events:
+            data = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+            self.wfile.write(f"data: {data}\n\n".encode())
 
     def reply(self, status: int, body: object) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -88,6 +122,25 @@ def test_decided_clients_answer_as_before(file: Path, service: str, monkeypatch:
     assert migrate(result.source, target).source == result.source
 
 
+@pytest.mark.parametrize("file", REPAIRED + PACKAGES, ids=lambda file: file.stem)
+def test_what_dify_cannot_answer_here_is_answered_afterwards(
+    file: Path, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = file.read_bytes()
+    monkeypatch.setenv("DIFY_URL", f"{service}/dify")
+    with pytest.raises((ValueError, ImportError, TypeError)):
+        run(source, file.name)
+    target = Target(f"{service}/openai", "gpt-4.1", "HOLYSHEEP_API_KEY")
+    result = migrate(source, target)
+    assert not result.undecided
+    monkeypatch.setenv("DIFY_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", KEY)
+    after = run(result.source, file.name)
+    assert after.count("You said ") == after.count(" to the 狐\n") >= 1
+    assert b"dify_client" not in result.source
+    assert migrate(result.source, target).source == result.source
+
+
 @pytest.mark.parametrize("file", UNDECIDED, ids=lambda file: file.stem)
 def test_undecided_clients_stay_as_they_were(file: Path) -> None:
     source = file.read_bytes()
@@ -98,7 +151,8 @@ def test_undecided_clients_stay_as_they_were(file: Path) -> None:
 
 
 def test_the_corpus_is_large_enough() -> None:
-    assert len(DECIDED) + len(UNDECIDED) >= 40
+    assert len(DECIDED + REPAIRED + PACKAGES) >= 40
+    assert len(UNDECIDED) >= 30
 
 
 def test_line_endings_mark_and_encoding_are_kept() -> None:
@@ -188,4 +242,4 @@ def test_the_guide_shows_what_comes_out(service: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("DIFY_URL", f"{service}/dify")
     monkeypatch.setenv("HOLYSHEEP_API_KEY", KEY)
     moved = after.replace("https://api.holysheep.ai/v1", f"{service}/openai")
-    assert run(before.encode(), "before") == run(moved.encode(), "after") == "You said hello\n"
+    assert run(before.encode(), "before") == run(moved.encode(), "after") == "You said hello to the 狐\n"
