@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
@@ -111,6 +112,7 @@ def imports(module: cst.Module, name: str) -> bool:
     )
 
 
+@lru_cache(maxsize=4)
 def origins(module: cst.Module) -> dict[str, str]:
     """Return what a module's imports bind: name -> dotted origin. A name that is bound twice is left out."""
     found: dict[str, str] = {}

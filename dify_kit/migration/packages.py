@@ -11,14 +11,16 @@ A module is rewritten when everything that it does with the package is understoo
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
 from dify_kit.migration.calls import Reader, check_os
 from dify_kit.migration.finding import bindings, imports, origin, origins, text, uses, walk
-from dify_kit.migration.plan import Context, Edits, UndecidedError, put, remove
+from dify_kit.migration.plan import Context, Edit, Edits, UndecidedError, put, remove
 from dify_kit.migration.streams import Events, Shape, given_name
 
 _PACKAGE = "dify_client"
@@ -95,7 +97,7 @@ class _Module:
         for node in list(walk(self.context.module)):
             if isinstance(node, cst.Call) and (name := self._class(node.func)):
                 self.understood.add(node.func)
-                self._try(node, lambda made=node, of=name: self._client(made, of))
+                self._try(node, partial(self._client, node, name))
         for line in lines:
             names = getattr(line, "names", ())
             if isinstance(line, cst.Import) or isinstance(names, cst.ImportStar):
@@ -131,7 +133,7 @@ class _Module:
             first = made[0].with_changes(
                 leading_lines=statement.leading_lines, trailing_whitespace=statement.trailing_whitespace
             )
-            self.found.edits[statement] = lambda _, all_=(first, *made[1:]): cst.FlattenSentinel(all_)
+            self.found.edits[statement] = _in_place((first, *made[1:]))
 
     def _class(self, node: cst.CSTNode) -> str:
         where = origin(node, self.context.module, self.context.parents)
@@ -139,9 +141,9 @@ class _Module:
         known = package.split(".")[0] == _PACKAGE and name in {*_HTTP, *_OBJECTS}
         return name if known else ""
 
-    def _try(self, node: cst.CSTNode, plan_it: object) -> None:
+    def _try(self, node: cst.CSTNode, plan_it: Callable[[], None]) -> None:
         try:
-            plan_it()  # type: ignore[operator]
+            plan_it()
         except UndecidedError as error:
             self.found.problems.setdefault(node, str(error))
 
@@ -369,6 +371,10 @@ class _Module:
         for use in uses(name, within, self.context.parents):
             events.chunk(use)
         self.understood |= events.literals
+
+
+def _in_place(statements: Sequence[cst.CSTNode]) -> Edit:
+    return lambda _: cst.FlattenSentinel(statements)
 
 
 def _with_question(pattern: str, request: cst.CSTNode, places: dict[str, int]) -> cst.BaseExpression:

@@ -23,13 +23,13 @@ class Shape:
     def __init__(self, *, is_object: bool = False) -> None:
         self.is_object = is_object
 
-    def content(self, quote: str) -> str:
-        """Return the expression of a chunk's text, empty where it has none."""
+    def content(self, quote: str, *, forgiving: bool = False) -> str:
+        """Return the expression of a chunk's text, empty where it has none; `forgiving`: where it is an error too."""
         if self.is_object:
             return f"{quote}{quote}.join(choice.delta.content or {quote}{quote} for choice in event.choices)"
-        return '"".join(choice["delta"].get("content") or "" for choice in event["choices"])'.replace(
-            '"', quote
-        )
+        choices = 'event.get("choices", [])' if forgiving else 'event["choices"]'
+        found = f'"".join(choice["delta"].get("content") or "" for choice in {choices})'
+        return found.replace('"', quote)
 
     def test(self, kind: str, quote: str) -> str:
         """Return the expression that tells whether a chunk is of a kind: `content`, `end` or `error`."""
@@ -66,7 +66,7 @@ class Events:
             case cst.Subscript(slice=[cst.SubscriptElement(slice=cst.Index(value=key))]) if (
                 parent.value is event
             ):
-                self._field(event, parent, text(key) or "", self.context.code(key)[-1], "")
+                self._field(event, parent, text(key) or "", self.context.code(key)[-1], None)
             case cst.Attribute(attr=cst.Name("get")) if isinstance(outer, cst.Call) and parent.value is event:
                 if not outer.args or any(a.keyword or a.star for a in outer.args):
                     raise UndecidedError(_MORE)
@@ -102,7 +102,9 @@ class Events:
         for use in uses(name, self.context.scope(value), self.context.parents):
             follow(use)
 
-    def _field(self, event: cst.CSTNode, read: cst.CSTNode, key: str, quote: str, default: str) -> None:
+    def _field(
+        self, event: cst.CSTNode, read: cst.CSTNode, key: str, quote: str, default: str | None
+    ) -> None:
         parent = self.context.parents[read]
         if (
             isinstance(parent, cst.AssignTarget | cst.AugAssign | cst.Del)
@@ -111,8 +113,8 @@ class Events:
             raise UndecidedError(_MORE)
         match key:
             case "answer":
-                empty = default in {"", '""', "''", "None"}
-                content = self.shape.content(quote)
+                empty = default in {None, "", '""', "''", "None"}
+                content = self.shape.content(quote, forgiving=default is not None)
                 self._replace(read, event, content if empty else f"({content} or {default})")
             case "event":
                 self._kind(read, event)
@@ -306,12 +308,10 @@ class Lines:
         if not isinstance(line, cst.SimpleStatementLine) or self._loop_of(line) is not self.loop:
             raise UndecidedError("its events are not parsed in a line of the loop itself")
         done = 'b"[DONE]"' if self._bytes(value) else '"[DONE]"'
-        guard = cst.parse_statement(f"if {self.context.code(value)}.strip() == {done}:\n    break\n")
-        # The reading of a key that is dropped and the guard may be the same line: the guard comes first.
-        before = self.edits.get(line)
+        bare = self.context.code(value).removesuffix(".strip()")
+        guard = cst.parse_statement(f"if {bare}.strip() == {done}:\n    break\n")
 
         def edit(new: cst.CSTNode) -> cst.FlattenSentinel[cst.CSTNode]:
-            assert before is None  # noqa: S101  # a line that parses is never removed
             comments = getattr(new, "leading_lines", ())
             return cst.FlattenSentinel(
                 [guard.with_changes(leading_lines=comments), new.with_changes(leading_lines=())]

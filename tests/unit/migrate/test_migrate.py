@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dify_kit.__main__ import app, register
-from dify_kit.migration.report import Target
+from dify_kit.migration.report import Result, Target
 from dify_kit.migration.rewriting import migrate
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -49,7 +49,7 @@ class Service(BaseHTTPRequestHandler):
                 self.stream(
                     [*answers, {"event": "message_end", "metadata": {}}],
                     "; charset=utf-8",
-                    first="event: ping",
+                    before="event: ping\n\n",
                 )
             else:
                 self.reply(200, {"answer": "".join(pieces)})
@@ -67,17 +67,17 @@ class Service(BaseHTTPRequestHandler):
                 ]
                 chunks: list[object] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
                 chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, {"choices": []}]
-                self.stream([*chunks, "[DONE]"], "", first="event: begin")
+                self.stream([*chunks, "[DONE]"], "")
             else:
                 self.reply(200, {"choices": [{"message": {"content": "".join(pieces)}}]})
         else:
             self.reply(401, {"error": {"message": "refused"}})
 
-    def stream(self, events: list[object], charset: str, *, first: str) -> None:
+    def stream(self, events: list[object], charset: str, before: str = "") -> None:
         self.send_response(200)
         self.send_header("Content-Type", f"text/event-stream{charset}")
         self.end_headers()
-        self.wfile.write(f"{first}\n\n".encode())
+        self.wfile.write(before.encode())
         for event in events:
             data = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
             self.wfile.write(f"data: {data}\n\n".encode())
@@ -176,6 +176,83 @@ LINES = st.one_of(
 )
 
 
+# Functions that ask other services, with the words and the ways of Dify's clients.
+ELSEWHERE = st.sampled_from(
+    ["https://other.example/messages", "https://other.example/chat", "/ask", "http://127.0.0.1:9/v1/chat"]
+)
+FIELDS = st.sampled_from(["query", "answer", "event", "conversation_id", "response_mode", "inputs", "user"])
+VALUES = st.one_of(
+    st.sampled_from(["streaming", "blocking", "message", "message_end"]), st.text(max_size=8)
+).map(repr)
+BODIES = st.dictionaries(FIELDS, VALUES, max_size=4).map(
+    lambda fields: "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
+)
+WAYS = st.sampled_from(
+    [
+        """def {name}(question):
+    response = requests.post("{url}", headers={{"Authorization": "Bearer k"}}, json={body})
+    return response.json()["{field}"]
+""",
+        """def {name}(question):
+    payload = {body}
+    with requests.Session() as http:
+        for line in http.post("{url}", json=payload, stream=True).iter_lines(decode_unicode=True):
+            if line.startswith("data: "):
+                event = json.loads(line[6:])
+                if event["event"] == "message":
+                    yield event.get("{field}", "")
+""",
+        """async def {name}(question):
+    async with httpx.AsyncClient(base_url="https://other.example") as client:
+        async with client.stream("POST", "{url}", json={body}) as response:
+            async for line in response.aiter_lines():
+                print(json.loads(line)["{field}"])
+        reply = await client.post("{url}", json={body})
+    return reply.json().get("{field}")
+""",
+        """async def {name}(question):
+    async with aiohttp.ClientSession() as session, session.post("{url}", json={body}) as response:
+        async for raw in response.content:
+            print(raw)
+        return (await response.json())["{field}"]
+""",
+        """class {name}:
+    def create_chat_message(self, inputs, query, user, response_mode="blocking"):
+        return self.session.post("{url}", json={body})
+
+    def ask(self):
+        return self.create_chat_message({{}}, "q", "u").json()["{field}"]
+""",
+    ]
+)
+OTHERS = st.lists(st.tuples(WAYS, ELSEWHERE, BODIES, FIELDS), max_size=4).map(
+    lambda made: [
+        way.format(name=f"Other{place}", url=url, body=body, field=field)
+        for place, (way, url, body, field) in enumerate(made)
+    ]
+)
+IMPORTS = "import json\n\nimport aiohttp\nimport httpx\nimport requests\n\n"
+
+
+@settings(max_examples=60, deadline=None)
+@given(OTHERS, st.sampled_from(["\n", "\r\n"]))
+def test_clients_of_other_services_are_never_changed(others: list[str], newline: str) -> None:
+    source = (IMPORTS + "\n\n".join(others)).replace("\n", newline).encode()
+    result = migrate(source, TARGET)
+    assert (result.source, result.migrated, result.undecided) == (source, 0, ())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(DECIDED + REPAIRED + PACKAGES), OTHERS)
+def test_code_around_a_moved_client_is_kept_to_the_letter(file: Path, others: list[str]) -> None:
+    alone = file.read_text()
+    moved = migrate(alone.encode(), TARGET)
+    result = migrate("\n".join([alone, *others]).encode(), TARGET)
+    assert result.migrated == moved.migrated > 0
+    assert result.source == "\n".join([moved.source.decode(), *others]).encode()
+    assert migrate(result.source, TARGET) == Result(result.source, 0, ())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(LINES), st.sampled_from(["\n", "\r\n"]))
 def test_unrelated_code_is_never_changed(lines: list[str], newline: str) -> None:
@@ -184,7 +261,7 @@ def test_unrelated_code_is_never_changed(lines: list[str], newline: str) -> None
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(LINES), st.sampled_from(DECIDED + UNDECIDED), st.lists(LINES))
+@given(st.lists(LINES), st.sampled_from(DECIDED + REPAIRED + PACKAGES + UNDECIDED), st.lists(LINES))
 def test_the_result_parses_and_is_final(before: list[str], file: Path, after: list[str]) -> None:
     source = "\n".join([*before, file.read_text(), *after]).encode()
     result = migrate(source, TARGET)
@@ -219,6 +296,24 @@ def test_command_shows_then_writes(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o750
     assert skipped.read_bytes() == before
     assert {entry.name for entry in tmp_path.iterdir()} == {"client.py", "venv"}
+
+
+def test_what_a_function_returns_is_left_alone_when_another_file_uses_it(tmp_path: Path) -> None:
+    register("migrate")
+    file = tmp_path / "client.py"
+    file.write_bytes((CORPUS / "decided" / "returned_and_read.py").read_bytes())
+    before = file.read_bytes()
+    other = tmp_path / "other.py"
+    other.write_text("from client import client\n\nprint(client.chat('three')['answer'])\n")
+
+    together = CliRunner().invoke(app, ["migrate", str(tmp_path), "--write"])
+
+    assert together.exit_code == 4
+    assert "client.py:15: where its response goes cannot be followed" in together.stderr
+    assert file.read_bytes() == before
+    other.unlink()
+    assert CliRunner().invoke(app, ["migrate", str(tmp_path), "--write"]).exit_code == 0
+    assert file.read_bytes() != before
 
 
 def test_command_tells_what_is_undecided() -> None:
