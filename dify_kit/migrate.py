@@ -53,8 +53,9 @@ def migrate(  # noqa: PLR0917  # Typer calls it by name
     sources = {file: _read(file) for file in _files(path)}
     words = Counter(word for source in sources.values() for word in _words(source))
     for file, before in sources.items():
-        own = _words(before)
-        result = rewriting.migrate(before, target, lambda name, own=own: words[name] > (name in own))
+        # What other files say: a function that is returned from may be called there.
+        elsewhere = words - Counter(_words(before))
+        result = rewriting.migrate(before, target, elsewhere.__contains__)
         if write and result.source != before:
             _replace(file, result.source)
         left += len(result.undecided)
@@ -107,7 +108,10 @@ def _read(file: Path) -> bytes:
 
 
 def _words(source: bytes) -> set[str]:
-    return set(re.findall(r"\w+", source.decode("utf-8", "replace")))
+    """Return the names that a file calls, or imports."""
+    text = source.decode("utf-8", "replace")
+    imported = " ".join(re.findall(r"^.*\bimport\b.*$", text, re.MULTILINE))
+    return {*re.findall(r"(\w+)\s*\(", text), *re.findall(r"\w+", imported)}
 
 
 def _diff(file: Path, before: bytes, after: bytes) -> str:

@@ -43,7 +43,7 @@ class Upstream(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(length))
         if not self._allowed():
             return
-        faults = dict(part.split("=") for part in (asked.get("user") or "").split(",") if part)
+        faults = dict(part.split("=") for part in (asked.get("user") or "").split(",") if "=" in part)
         fault = faults.get(self.name, "")
         if fault.isdigit():
             self._fail(int(fault))
