@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import cast
 
 import libcst as cst
+from libcst.helpers import get_full_name_for_node
 from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
 
 from dify_kit.migration import packages
@@ -20,6 +21,8 @@ _ROUTES = {
     "/conversations": "conversations have no counterpart; keep the messages in the client",
     "/datasets": "datasets have no counterpart; keep this call on Dify",
 }
+# Of `dify-oapi`, `dify-oapi2`, `dify-api-python` and `dify-user-client`.
+_OTHER_PACKAGES = {"dify_oapi", "dify_api_python", "dify_user_client"}
 
 
 def migrate(source: bytes, target: Target, shared: Callable[[str], bool] = lambda _: False) -> Result:
@@ -90,6 +93,12 @@ def _merge(edits: Edits, planned: Edits) -> str:
 
 def _elsewhere(node: cst.CSTNode) -> str:
     """Return why a use of Dify outside a request is undecided; empty if it is none."""
+    if isinstance(node, cst.Import | cst.ImportFrom):
+        names = [node.module] if isinstance(node, cst.ImportFrom) else [alias.name for alias in node.names]
+        found = {
+            (get_full_name_for_node(name) or "").split(".")[0] for name in names if name
+        } & _OTHER_PACKAGES
+        return f"the package {min(found)} is not rewritten; use the `openai` package" if found else ""
     literal = node.value if isinstance(node, cst.FormattedStringText) else text(node) or ""
     if literal.endswith("chat-messages"):
         return "the route is kept apart from the call that uses it; write it into the call"

@@ -1,15 +1,29 @@
 """OAuth in a deployed stack, as a caller meets it: from `dify-kit client add` to an answer of the app, and back."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import docker
 import httpx
+import openai
 import pytest
+from openai import OpenAI
 
+from infra import ports
 from tests.clients_guide import programs, run, save
+from tests.integration.containers import printed, readable
+from tests.integration.load import steady_load
 from tests.integration.stacks import Stack, wait_until
+from tests.integration.upstream_stack import Provider
+
+MODEL = "gpt-4.1"
+ASKED: Any = [{"role": "user", "content": "Hello"}]
+TEXT = "The quick brown 狐 jumps"
+COUNT_SECONDS = 15.0
 
 # What a verdict of nginx and the gateway's poll allow.
 REFUSED_SECONDS = 5.0
@@ -63,32 +77,86 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with one tenant."""
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    """What the stack's LLM proxy asks."""
+    provider = Provider(readable(tmp_path_factory.mktemp("provider")))
+    try:
+        yield provider
+    finally:
+        provider.remove()
+
+
+@pytest.fixture(scope="module")
+def stack(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with one tenant, and an LLM proxy."""
     stack = Stack(home=tmp_path_factory.mktemp("home"))
     try:
         oauth = {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}}
-        created = stack.init(set=f"oauth={json.dumps(oauth)}")
+        llm = {
+            "enabled": True,
+            "upstreams": {"provider": provider.settings},
+            "models": {MODEL: ["provider"]},
+            "embeddings": {},
+        }
+        created = stack.init(set=(f"oauth={json.dumps(oauth)}", f"llm={json.dumps(llm)}"))
         assert created.code == 0, created.told
         yield stack
     finally:
+        # A network goes when nothing is in it any more.
+        provider.remove()
         stack.remove()
 
 
 @pytest.fixture(scope="module")
-def callers(stack: Stack) -> dict[str, Caller]:
+def proxy_keys(stack: Stack, provider: Provider) -> dict[str, str]:
+    """Keys of the LLM proxy's callers by name, `inside` for Dify itself; issued before the first `up`."""
+    stored = stack.kit("keys", "set", "provider", "--stdin", stdin=provider.keys[0])
+    assert stored.code == 0, stored.told
+    found = {}
+    for name, options in (("outside", ()), ("inside", ("--internal",))):
+        issued = stack.kit("keys", "issue", name, *options)
+        assert issued.code == 0, issued.told
+        found[name] = issued.stdout.strip()
+    return found
+
+
+@pytest.fixture(scope="module")
+def callers(stack: Stack, provider: Provider, proxy_keys: dict[str, str]) -> dict[str, Caller]:
     """Two clients of the tenant, made before the first `up`."""
     made = {
         "bot": Caller(stack, "bot", "chat", "conversations"),
         "leaver": Caller(stack, "leaver", "chat"),
     }
+    assert proxy_keys
     stack.first = stack.up()
+    provider.join(stack)
     return made
 
 
 @pytest.fixture
 def bot(callers: dict[str, Caller]) -> Caller:
     return callers["bot"]
+
+
+def llm_client(stack: Stack, credential: str) -> OpenAI:
+    """Return the official client at the stack's LLM proxy."""
+    return OpenAI(api_key=credential, base_url=f"{stack.url}/llm/v1", max_retries=0, timeout=20)
+
+
+def used_by(stack: Stack, caller: str) -> dict[str, float]:
+    """Return what a caller used of the model this month, as `dify-kit usage` tells it."""
+    done = stack.kit("usage", "--stack", stack.name, "--json")
+    assert done.code == 0, done.told
+    months = json.loads(done.stdout)
+    return dict(months[max(months)].get(caller, {}).get(MODEL, {})) if months else {}
+
+
+def key_in_use(stack: Stack, credential: str) -> str:
+    """Return which of its keys the provider is asked with, counted from 0."""
+    told = llm_client(stack, credential).chat.completions.create(
+        model=MODEL, messages=ASKED, user="provider=which"
+    )
+    return str(told.choices[0].message.content)
 
 
 def statuses(send: Callable[[], httpx.Response], *, seconds: float) -> list[int]:
@@ -121,7 +189,7 @@ def test_programs_of_the_guide_answer(way: str, stack: Stack, bot: Caller, tmp_p
     given = {"DIFY_CLIENT_ID": bot.id, "DIFY_CLIENT_SECRET": bot.secret}
     if way == "key":
         given = {"DIFY_API_KEY": stack.outputs(secrets_too=True)["appKeys"]["echo-chat"]}
-    # The other one of the guide's programs asks the LLM proxy, which this stack has not.
+    # The other one of the guide's programs asks the LLM proxy.
     chosen = [program for program in programs() if all(name in program.text for name in given)]
 
     assert {program.language for program in chosen} == {"sh", "python", "js"}
@@ -196,6 +264,81 @@ def test_bench_measures_by_oauth(stack: Stack, tmp_path: Path) -> None:
     assert canary["clientSecret"] not in done.told + file.read_text()
 
 
+def test_official_client_chats_and_streams_by_key_and_by_token(
+    stack: Stack, callers: dict[str, Caller], proxy_keys: dict[str, str]
+) -> None:
+    told = stack.outputs(secrets_too=True)["oauthCanary"]
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": told["clientId"],
+        "client_secret": told["clientSecret"],
+    }
+    token = callers["bot"].http.post("/oauth/token", data=form).json()["access_token"]
+
+    for credential in (proxy_keys["outside"], token):
+        client = llm_client(stack, credential)
+        assert [model.id for model in client.models.list()] == [MODEL]
+        whole = client.chat.completions.create(model=MODEL, messages=ASKED)
+        assert whole.choices[0].message.content == TEXT
+        chunks = client.chat.completions.create(model=MODEL, messages=ASKED, stream=True)
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == TEXT
+    # The whole answer took 11 tokens and gave 7, the stream 13 and 5.
+    wait_until(
+        lambda: all(
+            (used.get("requests"), used.get("tokens_in"), used.get("tokens_out")) == (2, 24, 12)
+            for used in (used_by(stack, "key:outside"), used_by(stack, "client:canary/canary"))
+        ),
+        seconds=COUNT_SECONDS,
+        what="what was used, in `dify-kit usage`",
+    )
+
+
+def test_client_without_the_scope_is_refused_by_the_proxy(stack: Stack, bot: Caller) -> None:
+    with pytest.raises(openai.PermissionDeniedError) as refused:
+        llm_client(stack, bot.token()).chat.completions.create(model=MODEL, messages=ASKED)
+
+    assert refused.value.code == "insufficient_scope"
+
+
+@pytest.mark.usefixtures("callers")
+def test_plugin_daemon_has_a_door_and_a_key_of_its_own(stack: Stack, proxy_keys: dict[str, str]) -> None:
+    def status(key: str) -> str:
+        url = f"http://nginx:{ports.EDGE_LLM}/llm/v1/chat/completions"
+        asked = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "15"]
+        body = json.dumps({"model": MODEL, "messages": ASKED})
+        sent = ["-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json", "-d", body]
+        return printed(stack.container("plugin_daemon"), [*asked, *sent, url])
+
+    assert status(proxy_keys["inside"]) == "200"
+    assert status("dkp_nobody") == "401"
+    with pytest.raises(openai.PermissionDeniedError):
+        llm_client(stack, proxy_keys["inside"]).models.list()
+
+
+def test_upstreams_key_is_nowhere(
+    stack: Stack, provider: Provider, callers: dict[str, Caller], proxy_keys: dict[str, str]
+) -> None:
+    assert callers
+    llm_client(stack, proxy_keys["outside"]).chat.completions.create(model=MODEL, messages=ASKED)
+    engine = docker.from_env()
+    places = {
+        "processes": subprocess.run(["ps", "axeww"], check=True, capture_output=True, text=True).stdout,
+        "export": stack.pulumi("stack", "export").stdout,
+        "settings": (stack.home / "stacks" / f"Pulumi.{stack.name}.yaml").read_text(),
+        "outputs": json.dumps(stack.outputs(secrets_too=True)),
+    }
+    for service, container in stack.containers().items():
+        places[f"inspect {service}"] = json.dumps(engine.api.inspect_container(container))
+        places[f"logs {service}"] = engine.api.logs(container).decode(errors="replace")
+
+    assert len(places) > 20
+    assert all(places.values()), [place for place, text in places.items() if not text and "logs" not in place]
+    for place, text in places.items():
+        for key in provider.keys:
+            assert key not in text, place
+            assert key[-24:] not in text, place
+
+
 def test_revoked_token_is_refused_within_five_seconds_and_stays_so(stack: Stack, bot: Caller) -> None:
     token, other = bot.token(), bot.token()
     assert bot.chat(token).status_code == 200
@@ -247,8 +390,8 @@ def bot_token_never_seen(token: str) -> str:
     return f"{head}.{claims}.{signature[::-1]}"
 
 
-def test_rotated_secret_and_key_overlap_and_a_removed_client_is_gone(
-    stack: Stack, callers: dict[str, Caller]
+def test_rotated_secret_and_keys_overlap_and_a_removed_client_is_gone(
+    stack: Stack, provider: Provider, callers: dict[str, Caller], proxy_keys: dict[str, str]
 ) -> None:
     bot, leaver = callers["bot"], callers["leaver"]
     before, left = bot.token(), leaver.token()
@@ -257,13 +400,25 @@ def test_rotated_secret_and_key_overlap_and_a_removed_client_is_gone(
     rotated = stack.kit("client", "rotate", "bot")
     removed = stack.kit("client", "remove", "leaver")
     new_key = stack.kit("keys", "rotate", "signing", "--json")
-    assert [done.code for done in (rotated, removed, new_key)] == [0, 0, 0]
+    upstream_key = stack.kit("keys", "set", "provider", "--stdin", stdin=provider.keys[1])
+    assert [done.code for done in (rotated, removed, new_key, upstream_key)] == [0, 0, 0, 0]
 
     steps = stack.steps()
-    stack.up()
-    ended = time.monotonic()
+    assert key_in_use(stack, proxy_keys["outside"]) == "0"
+    with steady_load(
+        f"{stack.url}/llm/v1/chat/completions",
+        headers={"Authorization": f"Bearer {proxy_keys['outside']}", "Content-Type": "application/json"},
+        body=json.dumps({"model": MODEL, "messages": ASKED}),
+        connections=4,
+    ) as load:
+        stack.up()
+        ended = time.monotonic()
+        assert key_in_use(stack, proxy_keys["outside"]) == "1"
 
-    assert set(steps) - {f"dify-{stack.name}"} == {"gateway-config"}
+    assert set(load.statuses) == {200}
+    assert load.total > 20
+    assert load.lost == {}
+    assert set(steps) - {f"dify-{stack.name}"} == {"gateway-config", "edge-config"}
     assert statuses(lambda: leaver.chat(left), seconds=REFUSED_SECONDS)[-1] == 401
     assert time.monotonic() - ended < REFUSED_SECONDS
     assert leaver.ask_token().status_code == 401
@@ -276,8 +431,9 @@ def test_rotated_secret_and_key_overlap_and_a_removed_client_is_gone(
 
 
 def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:
-    done = stack.smoke("-k", "oauth or authentication or exposure", "--browser", "none")
+    done = stack.smoke("-k", "oauth or llm or authentication or exposure", "--browser", "none")
 
     assert done.code == 0, done.told[-4000:]
     assert "test_oauth.py" in done.told
+    assert "test_llm.py" in done.told
     assert bot.secret not in done.told
