@@ -6,7 +6,7 @@ from typing import cast
 
 import libcst as cst
 
-from dify_kit.migration.finding import Client, assigned, client, text, uses, walk
+from dify_kit.migration.finding import Client, assigned, client, makers, text, uses, walk
 from dify_kit.migration.plan import Context, Edits, UndecidedError, put
 from dify_kit.migration.streams import Lines, given_name
 
@@ -131,25 +131,48 @@ class Reader:
         ]
         values = [n for n in returned if self.context.code(cast("cst.BaseExpression", n.value)) != "None"]
         defined = [n for n in walk(module) if isinstance(n, cst.FunctionDef) and n.name.value == name]
-        calls: list[cst.CSTNode] = []
-        for node in walk(module):
-            if not isinstance(node, cst.Name) or node.value != name or parents[node] is function:
-                continue
-            called: cst.CSTNode = node
-            above = parents[node]
-            if isinstance(above, cst.Attribute) and above.attr is node:
-                called = above
-            call = parents[called]
-            if not isinstance(call, cst.Call) or call.func is not called:
-                raise UndecidedError(_FAR)
-            calls.append(call)
-        if not calls or len(values) != 1 or len(defined) != 1 or self.context.shared(name):
+        if len(values) != 1 or len(defined) != 1 or self.context.shared(name):
+            raise UndecidedError(_FAR)
+        calls = [self._call_of(use) for use in self._mentions(function)]
+        if not calls:
             raise UndecidedError(_FAR)
         if function.asynchronous is None:
             return calls
         if not all(isinstance(parents[call], cst.Await) for call in calls):
             raise UndecidedError(_FAR)
         return [parents[call] for call in calls]
+
+    def _mentions(self, function: cst.FunctionDef) -> list[cst.CSTNode]:
+        """Return where a function is named: by its name, or, for a method, on an object that is of its class."""
+        name, module, parents = function.name.value, self.context.module, self.context.parents
+        owner = self.context.scope(function)
+        if not isinstance(owner, cst.ClassDef):
+            return list(uses(name, module, parents))
+        found: list[cst.CSTNode] = []
+        for node in walk(module):
+            if isinstance(node, cst.Attribute) and node.attr.value == name:
+                if not self._is_of(node.value, owner):
+                    raise UndecidedError(_FAR)
+                found.append(node)
+        return found
+
+    def _is_of(self, receiver: cst.BaseExpression, owner: cst.ClassDef) -> bool:
+        if isinstance(receiver, cst.Name) and receiver.value == "self":
+            within: cst.CSTNode = receiver
+            while not isinstance(within, cst.ClassDef | cst.Module):
+                within = self.context.parents[within]
+            return within is owner
+        made = [receiver] if isinstance(receiver, cst.Call) else makers(receiver, self.context.module)
+        return bool(made) and all(
+            isinstance(one, cst.Call) and self.context.code(one.func) == owner.name.value
+            for one in made or ()
+        )
+
+    def _call_of(self, mention: cst.CSTNode) -> cst.CSTNode:
+        call = self.context.parents[mention]
+        if not isinstance(call, cst.Call) or call.func is not mention:
+            raise UndecidedError(_FAR)
+        return call
 
 
 class Site:

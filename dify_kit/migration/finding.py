@@ -70,8 +70,8 @@ def assigned(name: str, within: cst.CSTNode, parents: Parents) -> cst.Assign | c
 def uses(name: str, within: cst.CSTNode, parents: Parents) -> list[cst.Name]:
     """Return where a name is read within a scope; attributes and keywords of the same name do not count."""
     found = []
-    for node in walk(within):
-        if not isinstance(node, cst.Name) or node.value != name or binds(node, parents):
+    for node in named(name, within, parents):
+        if binds(node, parents):
             continue
         parent = parents[node]
         if isinstance(parent, cst.Attribute) and parent.attr is node:
@@ -150,7 +150,34 @@ def origin(node: cst.CSTNode, module: cst.Module, parents: Parents) -> str:
 
 def bindings(name: str, within: cst.CSTNode, parents: Parents) -> list[cst.Name]:
     """Return every place in a scope that binds a name."""
-    return [n for n in walk(within) if isinstance(n, cst.Name) and n.value == name and binds(n, parents)]
+    return [node for node in named(name, within, parents) if binds(node, parents)]
+
+
+def named(name: str, within: cst.CSTNode, parents: Parents) -> Iterator[cst.Name]:
+    """Yield where a name stands in a scope, without inner functions that have a name of their own like it."""
+    if isinstance(within, cst.Name) and within.value == name:
+        yield within
+    for child in within.children:
+        if isinstance(child, cst.FunctionDef | cst.Lambda) and _is_local(name, child, parents):
+            outside = _defaults(child)
+            if isinstance(child, cst.FunctionDef):
+                outside += [child.name, *child.decorators]
+            for node in outside:
+                yield from named(name, node, parents)
+        else:
+            yield from named(name, child, parents)
+
+
+def _defaults(function: cst.FunctionDef | cst.Lambda) -> list[cst.CSTNode]:
+    """Return what is evaluated outside of a function: its defaults."""
+    params = [node for node in walk(function.params) if isinstance(node, cst.Param)]
+    return [param.default for param in params if param.default is not None]
+
+
+def _is_local(name: str, function: cst.FunctionDef | cst.Lambda, parents: Parents) -> bool:
+    inside = [*named(name, function.params, parents), *named(name, function.body, parents)]
+    declared = any(isinstance(parents[node], cst.NameItem) for node in inside)
+    return not declared and any(binds(node, parents) for node in inside)
 
 
 @dataclass(frozen=True)

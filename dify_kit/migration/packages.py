@@ -188,13 +188,25 @@ class _Module:
         target = parent.targets[0].target if isinstance(parent, cst.Assign) else None
         if not isinstance(target, cst.Attribute):
             name = given_name(made, self.context)
-            return list(uses(name, self.context.scope(made), parents))
+            within = self.context.scope(made)
+            if isinstance(within, cst.Module) and self.context.shared(name):
+                raise UndecidedError("another file uses its client")
+            return list(uses(name, within, parents))
         name = self.context.code(target)
         same = [
             n
             for n in walk(self.context.module)
             if isinstance(n, cst.Attribute) and get_full_name_for_node(n) == name and n is not target
         ]
+        elsewhere = any(
+            isinstance(n, cst.Attribute)
+            and n.attr.value == target.attr.value
+            and n is not target
+            and n not in same
+            for n in walk(self.context.module)
+        )
+        if elsewhere:
+            raise UndecidedError(_PASSED_ON)
         if any(isinstance(parents[n], cst.AssignTarget) for n in same) or not name.startswith("self."):
             raise UndecidedError(f"`{name}` is assigned more than once")
         return list(same)
@@ -207,7 +219,10 @@ class _Module:
             raise UndecidedError(_PASSED_ON)
         name = attribute.attr.value
         if name in {"base_url", "api_base"} and isinstance(outer, cst.AssignTarget):
-            line = parents[parents[outer]]
+            statement = parents[outer]
+            line = parents[statement]
+            if len(getattr(statement, "targets", ())) != 1 or len(getattr(line, "body", ())) != 1:
+                raise UndecidedError("its address is set together with something else")
             self.found.edits[line] = remove(line, self.context)
         elif not isinstance(outer, cst.Call) or outer.func is not attribute:
             self.found.problems[attribute] = _reason(name)

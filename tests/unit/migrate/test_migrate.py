@@ -242,7 +242,7 @@ def test_clients_of_other_services_are_never_changed(others: list[str], newline:
     assert (result.source, result.migrated, result.undecided) == (source, 0, ())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from(DECIDED + REPAIRED + PACKAGES), OTHERS)
 def test_code_around_a_moved_client_is_kept_to_the_letter(file: Path, others: list[str]) -> None:
     alone = file.read_text()
@@ -314,6 +314,13 @@ def test_what_a_function_returns_is_left_alone_when_another_file_uses_it(tmp_pat
     other.unlink()
     assert CliRunner().invoke(app, ["migrate", str(tmp_path), "--write"]).exit_code == 0
     assert file.read_bytes() != before
+
+
+def test_a_client_that_another_file_uses_is_left_alone() -> None:
+    source = (CORPUS / "decided" / "dify_client_blocking.py").read_bytes()
+    result = migrate(source, TARGET, {"chat_client"}.__contains__)
+    assert result.source == source
+    assert [item.reason for item in result.undecided] == ["another file uses its client"]
 
 
 def test_command_tells_what_is_undecided() -> None:
