@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,12 @@ def used_by(stack: Stack, caller: str) -> dict[str, float]:
     assert done.code == 0, done.told
     months = json.loads(done.stdout)
     return dict(months[max(months)].get(caller, {}).get(MODEL, {})) if months else {}
+
+
+def processes(more: str = "") -> str:
+    """Return the list of processes with their arguments; `e`: and what root alone sees, their environments."""
+    done = subprocess.run(["ps", f"axww{more}"], check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def key_in_use(stack: Stack, credential: str) -> str:
@@ -316,30 +323,6 @@ def test_plugin_daemon_has_a_door_and_a_key_of_its_own(stack: Stack, proxy_keys:
         llm_client(stack, proxy_keys["inside"]).models.list()
 
 
-def test_upstreams_key_is_nowhere(
-    stack: Stack, provider: Provider, callers: dict[str, Caller], proxy_keys: dict[str, str]
-) -> None:
-    assert callers
-    llm_client(stack, proxy_keys["outside"]).chat.completions.create(model=MODEL, messages=ASKED)
-    engine = docker.from_env()
-    places = {
-        "processes": subprocess.run(["ps", "axeww"], check=True, capture_output=True, text=True).stdout,
-        "export": stack.pulumi("stack", "export").stdout,
-        "settings": (stack.home / "stacks" / f"Pulumi.{stack.name}.yaml").read_text(),
-        "outputs": json.dumps(stack.outputs(secrets_too=True)),
-    }
-    for service, container in stack.containers().items():
-        places[f"inspect {service}"] = json.dumps(engine.api.inspect_container(container))
-        places[f"logs {service}"] = engine.api.logs(container).decode(errors="replace")
-
-    assert len(places) > 20
-    assert all(places.values()), [place for place, text in places.items() if not text and "logs" not in place]
-    for place, text in places.items():
-        for key in provider.keys:
-            assert key not in text, place
-            assert key[-24:] not in text, place
-
-
 def test_revoked_token_is_refused_within_five_seconds_and_stays_so(stack: Stack, bot: Caller) -> None:
     token, other = bot.token(), bot.token()
     assert bot.chat(token).status_code == 200
@@ -412,12 +395,20 @@ def test_rotated_secret_and_keys_overlap_and_a_removed_client_is_gone(
         connections=4,
     ) as load:
         # It deploys all that has changed.
-        upstream_key = stack.kit("keys", "rotate", "provider", "--stdin", stdin=provider.keys[1])
+        with ThreadPoolExecutor(1) as pool:
+            rotation = pool.submit(stack.kit, "keys", "rotate", "provider", "--stdin", stdin=provider.keys[1])
+            seen = []
+            while not rotation.done():
+                seen.append(processes())
+                time.sleep(0.3)
+        upstream_key = rotation.result()
         ended = time.monotonic()
         assert key_in_use(stack, proxy_keys["outside"]) == "1"
 
     assert upstream_key.code == 0, upstream_key.told
     assert "no longer used" in upstream_key.told
+    assert "keys rotate provider" in "".join(seen)
+    assert not any(key in text for text in (*seen, upstream_key.told) for key in provider.keys)
     assert set(load.statuses) == {200}
     assert load.total > 20
     assert load.lost == {}
@@ -431,6 +422,30 @@ def test_rotated_secret_and_keys_overlap_and_a_removed_client_is_gone(
     kids = {key["kid"] for key in bot.http.get("/oauth/jwks.json").json()["keys"]}
     assert json.loads(new_key.stdout)["kid"] in kids
     assert len(kids) == 2
+
+
+def test_upstreams_key_is_nowhere(
+    stack: Stack, provider: Provider, callers: dict[str, Caller], proxy_keys: dict[str, str]
+) -> None:
+    assert callers
+    llm_client(stack, proxy_keys["outside"]).chat.completions.create(model=MODEL, messages=ASKED)
+    engine = docker.from_env()
+    places = {
+        "processes": processes("e"),
+        "export": stack.pulumi("stack", "export").stdout,
+        "settings": (stack.home / "stacks" / f"Pulumi.{stack.name}.yaml").read_text(),
+        "outputs": json.dumps(stack.outputs(secrets_too=True)),
+    }
+    for service, container in stack.containers().items():
+        places[f"inspect {service}"] = json.dumps(engine.api.inspect_container(container))
+        places[f"logs {service}"] = engine.api.logs(container).decode(errors="replace")
+
+    assert len(places) > 20
+    assert all(places.values()), [place for place, text in places.items() if not text and "logs" not in place]
+    for place, text in places.items():
+        for key in provider.keys:
+            assert key not in text, place
+            assert key[-24:] not in text, place
 
 
 def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:
