@@ -270,6 +270,37 @@ def test_the_result_parses_and_is_final(before: list[str], file: Path, after: li
     assert migrate(result.source, TARGET).source == result.source
 
 
+WORDS = st.sampled_from(
+    ["line", "event", "response", "r", "client", "answer", "data", "json", "self", "break", "print"]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from(DECIDED + REPAIRED + PACKAGES))
+def test_clients_that_are_nearly_like_those_known_stay_programs(data: st.DataObject, file: Path) -> None:
+    lines = file.read_text().splitlines(keepends=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(lines) - 1))
+        match data.draw(st.sampled_from(["drop", "double", "rename"])):
+            case "drop":
+                lines[place] = "\n"
+            case "double":
+                lines.insert(place, lines[place])
+            case _:
+                old, new = data.draw(WORDS), data.draw(WORDS)
+                lines[place] = re.sub(rf"\b{old}\b", new, lines[place])
+    source = "".join(lines).encode()
+    try:
+        compile(source, "mutant", "exec", dont_inherit=True)
+    except SyntaxError:
+        assert migrate(source, TARGET).source == source
+        return
+    result = migrate(source, TARGET)
+    compile(result.source, "moved", "exec", dont_inherit=True)
+    assert result.migrated or result.source == source
+    assert migrate(result.source, TARGET).source == result.source
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary())
 def test_any_bytes_are_survived(source: bytes) -> None:
