@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,9 +50,12 @@ def migrate(  # noqa: PLR0917  # Typer calls it by name
         raise UsageError(f"{path} does not exist", "name a Python file or a directory")
     report: list[dict[str, Any]] = []
     left = 0
-    for file in _files(path):
-        before = _read(file)
-        result = rewriting.migrate(before, target)
+    sources = {file: _read(file) for file in _files(path)}
+    words = Counter(word for source in sources.values() for word in _words(source))
+    for file, before in sources.items():
+        # What other files say: a function that is returned from may be called there.
+        elsewhere = words - Counter(_words(before))
+        result = rewriting.migrate(before, target, elsewhere.__contains__)
         if write and result.source != before:
             _replace(file, result.source)
         left += len(result.undecided)
@@ -101,6 +105,13 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise KitError(f"{file}: {error.strerror}", "check its permissions") from error
+
+
+def _words(source: bytes) -> set[str]:
+    """Return the names that a file calls, or imports."""
+    text = source.decode("utf-8", "replace")
+    imported = " ".join(re.findall(r"^.*\bimport\b.*$", text, re.MULTILINE))
+    return {*re.findall(r"(\w+)\s*\(", text), *re.findall(r"\w+", imported)}
 
 
 def _diff(file: Path, before: bytes, after: bytes) -> str:

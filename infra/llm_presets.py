@@ -66,19 +66,23 @@ class Price:
     output: float
 
 
-# Estimates, to be checked before anybody relies on them; `dify:llm.prices` overrides them. No vendor's own price page
-# was read for this table. Each line names what its numbers were compared with, and when:
+# Estimates, to be checked before anybody relies on them; `dify:llm.prices` overrides them. No vendor's own page with
+# these models could be read (tried again on 2026-11-25). Each line names what its numbers were compared with, all read
+# on that day; dify_kit/costs/prices.yaml has the addresses:
 #   article     HolySheep's article that this kit started from (undated): one price a model, taken for output
-#   tokenmath   tokenmath.io/openai-api-pricing-explained, which says "checked 2026-06-21" (read 2026-11-25)
+#   tokenmath   tokenmath.io/openai-api-pricing-explained, which says "checked 2026-06-21"
 #   bench       github.com/cuihuan/llm-gateway-bench data/prices.json, fetched there on 2026-07-11 from LiteLLM's
-#               price map (read 2026-11-25)
-#   memory      written down from memory on 2026-11-25, compared with nothing
+#               price map
+#   copy        somebody's copy of the vendor's price page: OpenAI's of 2025-06-03, Anthropic's of 2025-11-15,
+#               Google's of 2026-10-07
+#   roo         Roo Code's table of DeepSeek's models, updated there on 2025-12-09
+#   memory      written down from memory, compared with nothing
 PRICES: Mapping[str, Price] = MappingProxyType(
     {
         "gpt-4.1": Price(input=2.0, output=8.0),  # tokenmath; output: article too
-        "claude-sonnet-4.5": Price(input=3.0, output=15.0),  # bench; output: article too
-        "gemini-2.5-flash": Price(input=0.3, output=2.5),  # bench
-        "deepseek-v3.2": Price(input=0.28, output=0.42),  # input: memory; output: article
+        "claude-sonnet-4.5": Price(input=3.0, output=15.0),  # bench, copy; output: article too
+        "gemini-2.5-flash": Price(input=0.3, output=2.5),  # bench; input: copy too
+        "deepseek-v3.2": Price(input=0.28, output=0.42),  # roo; output: article too
         "text-embedding-3-small": Price(input=0.02, output=0.0),  # tokenmath
         "text-embedding-3-large": Price(input=0.13, output=0.0),  # memory
     }

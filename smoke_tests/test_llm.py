@@ -8,13 +8,14 @@ from smoke_tests.client import Answer, Client
 from smoke_tests.cors import STRANGER
 from smoke_tests.llm import Llm, error_problems, events, leaks
 from smoke_tests.masking import Secret
-from smoke_tests.oauth import bearer
+from smoke_tests.oauth import TokenClient, bearer
 from smoke_tests.target import Target
 
 pytestmark = pytest.mark.needs_llm
 
 PROBE = "smoke-test"
 CHAT = "/chat/completions"
+SCOPE = "llm"
 
 
 @pytest.fixture
@@ -133,6 +134,26 @@ def test_a_chat_is_not_fetched(visitor: Client, llm: Llm, caller: dict[str, str]
     answer = visitor.ask("GET", f"{llm.url}{CHAT}", headers=caller)
 
     assert error_problems(answer, 405) == []
+
+
+@pytest.mark.needs_oauth
+def test_a_token_opens_the_proxy_with_its_scope_only(
+    visitor: Client, llm: Llm, token_client: TokenClient
+) -> None:
+    granted = token_client.request().json()["scope"].split()
+    for scope in granted:
+        token = token_client.token(scope=scope)
+        answer = visitor.ask("GET", f"{llm.url}/models", headers=bearer(token))
+
+        if scope == SCOPE:
+            assert answer.status == 200, answer
+            assert sorted(one["id"] for one in answer.json()["data"]) == sorted(llm.models)
+        else:
+            assert error_problems(answer, 403) == []
+            assert answer.json()["error"]["code"] == "insufficient_scope"
+        assert leaks(answer) == []
+        assert not answer.repeats_key
+        token_client.revoke(token)
 
 
 def question(llm: Llm, **more: object) -> dict[str, object]:

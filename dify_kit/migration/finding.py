@@ -1,12 +1,20 @@
 """Reading a module's tree: names, literals, imports, and what HTTP client an expression is."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
 Parents = Mapping[cst.CSTNode, cst.CSTNode]
-_CLIENTS = ("requests.Session", "requests.session", "httpx.Client", "httpx.AsyncClient")
+_CLIENTS = {
+    "requests.Session": "requests",
+    "requests.session": "requests",
+    "httpx.Client": "httpx",
+    "httpx.AsyncClient": "httpx",
+    "aiohttp.ClientSession": "aiohttp",
+}
 
 
 def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
@@ -43,23 +51,27 @@ def scope(node: cst.CSTNode, parents: Parents) -> cst.CSTNode:
     return node
 
 
-def assigned(name: str, within: cst.CSTNode, parents: Parents) -> cst.Assign | None:
+def assigned(name: str, within: cst.CSTNode, parents: Parents) -> cst.Assign | cst.AnnAssign | None:
     """Return a name's assignment if it is the only binding of the name within a scope."""
-    bindings = [n for n in walk(within) if isinstance(n, cst.Name) and n.value == name and _binds(n, parents)]
-    if len(bindings) != 1:
+    found = bindings(name, within, parents)
+    if len(found) != 1:
         return None
-    target = parents[bindings[0]]
-    statement = parents.get(target)
-    if not isinstance(target, cst.AssignTarget) or not isinstance(statement, cst.Assign):
+    target = parents[found[0]]
+    statement = parents.get(target) if isinstance(target, cst.AssignTarget) else target
+    if isinstance(statement, cst.Assign):
+        alone = len(statement.targets) == 1
+    else:
+        alone = isinstance(statement, cst.AnnAssign) and statement.value is not None
+    if not alone or not isinstance(statement, cst.Assign | cst.AnnAssign):
         return None
-    return statement if len(statement.targets) == 1 and scope(statement, parents) is within else None
+    return statement if scope(statement, parents) is within else None
 
 
 def uses(name: str, within: cst.CSTNode, parents: Parents) -> list[cst.Name]:
     """Return where a name is read within a scope; attributes and keywords of the same name do not count."""
     found = []
-    for node in walk(within):
-        if not isinstance(node, cst.Name) or node.value != name or _binds(node, parents):
+    for node in named(name, within, parents):
+        if binds(node, parents):
             continue
         parent = parents[node]
         if isinstance(parent, cst.Attribute) and parent.attr is node:
@@ -70,7 +82,8 @@ def uses(name: str, within: cst.CSTNode, parents: Parents) -> list[cst.Name]:
     return found
 
 
-def _binds(node: cst.Name, parents: Parents) -> bool:
+def binds(node: cst.Name, parents: Parents) -> bool:
+    """Tell whether a name is given a value here."""
     parent = parents[node]
     match parent:
         case cst.AssignTarget() | cst.AugAssign() | cst.AnnAssign() | cst.NamedExpr() | cst.For():
@@ -99,29 +112,127 @@ def imports(module: cst.Module, name: str) -> bool:
     )
 
 
-def client(receiver: cst.BaseExpression, module: cst.Module, parents: Parents) -> str | None:
-    """Return ``module`` for requests or httpx itself, ``session`` for a client made of one, None if unknown."""
+@lru_cache(maxsize=4)
+def origins(module: cst.Module) -> dict[str, str]:
+    """Return what a module's imports bind: name -> dotted origin. A name that is bound twice is left out."""
+    found: dict[str, str] = {}
+    for node in walk(module):
+        if not isinstance(node, cst.Import | cst.ImportFrom) or isinstance(node.names, cst.ImportStar):
+            continue
+        package = ""
+        if isinstance(node, cst.ImportFrom):
+            if node.relative or node.module is None:
+                continue
+            package = f"{get_full_name_for_node(node.module)}."
+        for alias in node.names:
+            full = str(get_full_name_for_node(alias.name))
+            name = str(get_full_name_for_node(alias.asname.name)) if alias.asname else full
+            if not package and not alias.asname:
+                name = full = full.split(".", maxsplit=1)[0]
+            found[name] = "" if found.get(name, package + full) != package + full else package + full
+    return {name: full for name, full in found.items() if full}
+
+
+def origin(node: cst.CSTNode, module: cst.Module, parents: Parents) -> str:
+    """Return where an imported name, or an attribute of one, comes from (`requests.Session`), or nothing."""
+    name = get_full_name_for_node(node)
+    if name is None or not isinstance(node, cst.Name | cst.Attribute):
+        return ""
+    first, _, rest = name.partition(".")
+    found = origins(module).get(first, "")
+    bound = [n for n in walk(module) if isinstance(n, cst.Name) and n.value == first and binds(n, parents)]
+    imported = all(
+        isinstance(parents[n], cst.ImportAlias) or isinstance(parents[parents[n]], cst.ImportAlias)
+        for n in bound
+    )
+    return f"{found}.{rest}".rstrip(".") if found and imported else ""
+
+
+def bindings(name: str, within: cst.CSTNode, parents: Parents) -> list[cst.Name]:
+    """Return every place in a scope that binds a name."""
+    return [node for node in named(name, within, parents) if binds(node, parents)]
+
+
+def named(name: str, within: cst.CSTNode, parents: Parents) -> Iterator[cst.Name]:
+    """Yield where a name stands in a scope, without inner functions that have a name of their own like it."""
+    if isinstance(within, cst.Name) and within.value == name:
+        yield within
+    for child in within.children:
+        if isinstance(child, cst.FunctionDef | cst.Lambda) and _is_local(name, child, parents):
+            outside = _defaults(child)
+            if isinstance(child, cst.FunctionDef):
+                outside += [child.name, *child.decorators]
+            for node in outside:
+                yield from named(name, node, parents)
+        else:
+            yield from named(name, child, parents)
+
+
+def _defaults(function: cst.FunctionDef | cst.Lambda) -> list[cst.CSTNode]:
+    """Return what is evaluated outside of a function: its defaults."""
+    params = [node for node in walk(function.params) if isinstance(node, cst.Param)]
+    return [param.default for param in params if param.default is not None]
+
+
+def _is_local(name: str, function: cst.FunctionDef | cst.Lambda, parents: Parents) -> bool:
+    inside = [*named(name, function.params, parents), *named(name, function.body, parents)]
+    declared = any(isinstance(parents[node], cst.NameItem) for node in inside)
+    return not declared and any(binds(node, parents) for node in inside)
+
+
+@dataclass(frozen=True)
+class Client:
+    """An HTTP client: its library, and whether it is the library's module itself or an object with settings."""
+
+    library: str
+    is_module: bool
+
+
+def client(receiver: cst.BaseExpression, module: cst.Module, parents: Parents) -> Client | None:
+    """Return which HTTP client an expression is; None if that is not known."""
+    if (library := origin(receiver, module, parents)) in {"requests", "httpx"}:
+        return Client(library, is_module=True)
+    if isinstance(receiver, cst.Call):
+        made: list[cst.BaseExpression] = [receiver]
+    else:
+        found = makers(receiver, module)
+        if found is None:
+            return None
+        made = found
+    kinds = {_CLIENTS.get(origin(_class_of(one), module, parents), "") for one in made}
+    if len(kinds) != 1 or not (library := kinds.pop()):
+        return None
+    if library == "aiohttp" and any("base_url" in module.code_for_node(one) for one in made):
+        return None  # its whole addresses would be refused
+    return Client(library, is_module=False)
+
+
+def makers(receiver: cst.BaseExpression, module: cst.Module) -> list[cst.BaseExpression] | None:
+    """Return what is assigned to a name or an attribute anywhere, and annotations of parameters of that name.
+
+    None where it may be something else too: a parameter without a type, a target of a loop.
+    """
     name = get_full_name_for_node(receiver)
-    if name in {"requests", "httpx"} and imports(module, name):
-        bound = [
-            n for n in walk(module) if isinstance(n, cst.Name) and n.value == name and _binds(n, parents)
-        ]
-        return "module" if len(bound) == 1 else None
     if name is None or not isinstance(receiver, cst.Name | cst.Attribute):
         return None
-    made = []
+    made: list[cst.BaseExpression] = []
     for node in walk(module):
-        if isinstance(node, cst.Assign) and any(
-            get_full_name_for_node(t.target) == name for t in node.targets
-        ):
-            made.append(node.value)
-        elif (
-            isinstance(node, cst.WithItem)
-            and node.asname
-            and get_full_name_for_node(node.asname.name) == name
-        ):
-            made.append(node.item)
-        elif isinstance(node, cst.Param) and node.name.value == name:
-            return None
-    known = [isinstance(m, cst.Call) and get_full_name_for_node(m.func) in _CLIENTS for m in made]
-    return "session" if known and all(known) else None
+        match node:
+            case cst.Assign():
+                if any(get_full_name_for_node(t.target) == name for t in node.targets):
+                    made.append(node.value)
+            case cst.AnnAssign() if get_full_name_for_node(node.target) == name:
+                made.append(node.value or node.annotation.annotation)
+            case cst.WithItem() if node.asname and get_full_name_for_node(node.asname.name) == name:
+                made.append(node.item)
+            case cst.Param() if node.name.value == name:
+                if node.annotation is None:
+                    return None
+                made.append(node.annotation.annotation)
+            case cst.For() | cst.CompFor() | cst.NamedExpr() if get_full_name_for_node(node.target) == name:
+                return None
+    return made
+
+
+def _class_of(made: cst.BaseExpression) -> cst.BaseExpression:
+    return made.func if isinstance(made, cst.Call) else made

@@ -8,7 +8,7 @@ import pulumi_docker as docker
 
 from infra.dify_env import GATEWAY_REDIS_DB, redis_url
 from infra.gateway_files import gateway_files
-from infra.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT
+from infra.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT, LLM_SCOPE
 from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.gateway_config import GatewayConfig
 from infra.resources.oauth_client import OAuthClient
@@ -55,7 +55,9 @@ class OAuthTier(pulumi.ComponentResource):
                 files=_files(settings, apps),
                 clients_file=str(oauth.clients_file) if oauth else "",
                 clients_digest=oauth.clients_digest if oauth else "",
-                own_clients={CANARY_CLIENT: _entry(self.canary)} if self.canary else {},
+                own_clients={CANARY_CLIENT: _entry(self.canary, llm=settings.llm is not None)}
+                if self.canary
+                else {},
                 owner=gateway.UID,
                 workers=gateway.WORKERS,
                 opts=pulumi.ResourceOptions(parent=container),
@@ -88,7 +90,6 @@ def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
     )
 
 
-def _entry(canary: OAuthClient) -> pulumi.Output[dict[str, Any]]:
-    return canary.hash.apply(
-        lambda stored: {"tenant": CANARY_TENANT, "scopes": list(CANARY_SCOPES), "secrets": [stored]}
-    )
+def _entry(canary: OAuthClient, *, llm: bool) -> pulumi.Output[dict[str, Any]]:
+    scopes = [*CANARY_SCOPES, *([LLM_SCOPE] if llm else [])]
+    return canary.hash.apply(lambda stored: {"tenant": CANARY_TENANT, "scopes": scopes, "secrets": [stored]})

@@ -1,6 +1,7 @@
-"""What commands in containers print, on an engine that is busy."""
+"""Containers of tests: directories that they can read, and what commands in them print on an engine that is busy."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 # An engine under load now and then loses what a command printed, and tells its exit code all the same.
@@ -16,3 +17,11 @@ def printed(container: Any, command: Sequence[str]) -> str:  # docker's models a
         if text:
             return str(text)
     raise AssertionError(f"{list(command)} printed nothing, {TIMES} times")
+
+
+def readable(directory: Path) -> Path:
+    """Open one of pytest's directories, which are closed to others, to containers with other users."""
+    for parent in (directory, *directory.parents):
+        if parent == directory or parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+    return directory

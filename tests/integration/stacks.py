@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,12 +81,16 @@ class Stack:
         """Run `dify-kit` and return what it said, whatever its exit code."""
         return self._run([str(KIT), *arguments], timeout=timeout, stdin=stdin)
 
-    def init(self, **flags: str) -> Done:
-        """Create the stack's settings: local images, its own port."""
-        given = {"images": "local", "http-port": str(self.port), "release": self.release} | flags
-        return self.kit(
-            "init", self.name, *(part for key, value in given.items() for part in (f"--{key}", value))
-        )
+    def init(self, **flags: str | Sequence[str]) -> Done:
+        """Create the stack's settings: local images, its own port. A flag with several values is repeated."""
+        own = {"images": "local", "http-port": str(self.port), "release": self.release}
+        given: dict[str, str | Sequence[str]] = {**own, **flags}
+        pairs = [
+            (f"--{key}", one)
+            for key, value in given.items()
+            for one in ([value] if isinstance(value, str) else value)
+        ]
+        return self.kit("init", self.name, *(part for pair in pairs for part in pair))
 
     def up(self) -> Done:
         """Run `dify-kit up` and demand success."""

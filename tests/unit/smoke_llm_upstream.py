@@ -1,8 +1,9 @@
 """The small Dify with an LLM proxy in front of it, right but for the defect asked for."""
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from tests.unit.smoke_oauth_upstream import SCOPES, OAuthHandler
 from tests.unit.smoke_upstream import ALLOWED, Handler, Refused
 
 CALLER_KEY = "dkp_UnitTestCaller4mZ8xQ2pLUnitTestCaller4mZ8xQ"
@@ -10,6 +11,8 @@ UPSTREAM_KEY = "sk-unit-test-upstream-4mZ8xQ2pL"
 MODELS = ("gpt-4.1", "text-embedding-3-small")
 PREFIX = "llm-"
 RIGHT = f"{PREFIX}right"
+TOKEN_PREFIX = "token-"
+TOKEN_RIGHT = f"{TOKEN_PREFIX}right"
 
 
 class LlmHandler(Handler):
@@ -78,3 +81,18 @@ class LlmHandler(Handler):
             (name, f"{value}, X-Stainless-Lang" if name == "Access-Control-Allow-Headers" else value)
             for name, value in found
         ]
+
+
+class TokenHandler(LlmHandler, OAuthHandler):
+    """One request to an environment whose LLM proxy takes access tokens too."""
+
+    granted: ClassVar[tuple[str, ...]] = (*SCOPES, "llm")
+
+    def caller(self, path: str) -> None:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given.count(".") != 2:
+            super().caller(path)
+        elif self.wrong(f"{TOKEN_PREFIX}closed"):
+            raise self.error(401, "authentication_error", "unauthorized")
+        elif "llm" not in self.scopes(given) and not self.wrong(f"{TOKEN_PREFIX}any-scope"):
+            raise self.error(403, "permission_error", "insufficient_scope")

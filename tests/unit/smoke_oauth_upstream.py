@@ -43,6 +43,7 @@ class OAuthHandler(Handler):
     """One request to an environment with OAuth."""
 
     revoked: ClassVar[set[str]]
+    granted: ClassVar[tuple[str, ...]] = SCOPES
 
     def body(self) -> dict[str, Any]:
         if self.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
@@ -73,8 +74,8 @@ class OAuthHandler(Handler):
     def token(self, form: dict[str, Any]) -> None:
         assert form["grant_type"] == "client_credentials"
         self.client(form)
-        scopes = form.get("scope", " ".join(SCOPES))
-        if not set(scopes.split()) <= set(SCOPES) and not self.wrong(f"{PREFIX}any-scope"):
+        scopes = form.get("scope", " ".join(self.granted))
+        if not set(scopes.split()) <= set(self.granted) and not self.wrong(f"{PREFIX}any-scope"):
             raise Refused(400, {"error": "invalid_scope"})
         claims = {"exp": int(time.time()) + 600, "scope": scopes, "jti": secrets.token_hex(8)}
         token = jwt.encode({"alg": "ES256", "kid": SIGNING.kid}, claims, SIGNING)

@@ -22,7 +22,7 @@ import pytest
 
 from tests.unit.smoke_gate_upstream import PREFIX as GATE_PREFIX
 from tests.unit.smoke_gate_upstream import GateHandler
-from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, LlmHandler
+from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, TOKEN_PREFIX, LlmHandler, TokenHandler
 from tests.unit.smoke_llm_upstream import PREFIX as LLM_PREFIX
 from tests.unit.smoke_oauth_upstream import CLIENT, PREFIX, SECRET, OAuthHandler
 from tests.unit.smoke_upstream import ALLOWED, KEY, Handler, serving
@@ -61,12 +61,15 @@ def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
         ("--oauth-client", CLIENT, "-k", "test_oauth or test_authentication") if oauth else ()
     )
     kind: type[Handler] = OAuthHandler if oauth else Handler
-    if defect.startswith(LLM_PREFIX):
+    if defect.startswith((LLM_PREFIX, TOKEN_PREFIX)):
         kind = LlmHandler
         options = (*(word for model in MODELS for word in ("--llm-model", model)), "-k", "test_llm")
     if defect.startswith(GATE_PREFIX):
         kind = GateHandler
         options = ("--gated", "-k", "test_gate or test_target or test_edge or test_console")
+    if defect.startswith(TOKEN_PREFIX):
+        kind = TokenHandler
+        options = (*options, "--oauth-client", CLIENT)
     with serving(*defect.split("+"), kind=kind) as upstream:
         code, output = run(upstream.url, reports, *options, *more)
         results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}

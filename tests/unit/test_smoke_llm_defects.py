@@ -4,13 +4,22 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, PREFIX, RIGHT, UPSTREAM_KEY
+from tests.unit.smoke_llm_upstream import (
+    CALLER_KEY,
+    MODELS,
+    PREFIX,
+    RIGHT,
+    TOKEN_PREFIX,
+    TOKEN_RIGHT,
+    UPSTREAM_KEY,
+)
 from tests.unit.smoke_runs import Outcome, outcomes
 
 RUNS_SECONDS = 120
 CHATS = ("test_a_model_answers", "test_a_model_answers_as_a_stream")
 CLOSED = ("test_nobody_gets_in_without_a_key", "test_a_junk_key_opens_nothing")
 NOT_SERVED = "test_a_model_that_is_not_served_is_refused"
+TOKENS = "test_a_token_opens_the_proxy_with_its_scope_only"
 SEEN = "test_a_caller_sees_the_models_that_are_served"
 
 # Defect -> the tests that have to fail, all of them and no other.
@@ -54,6 +63,16 @@ def test_a_defect_is_noticed_by_its_tests(runs: Mapping[str, Outcome], defect: s
     assert outcome.differences(DEFECTS[defect]) == {"missed": [], "unexpected": []}, outcome.output[-4000:]
     assert CALLER_KEY not in outcome.output
     assert UPSTREAM_KEY not in outcome.output
+
+
+def test_what_a_token_opens_is_noticed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    defects = [f"{TOKEN_PREFIX}{name}" for name in ("any-scope", "closed")]
+    runs = outcomes(tmp_path_factory.mktemp("tokens"), [TOKEN_RIGHT, *defects], seconds=RUNS_SECONDS)
+
+    assert runs[TOKEN_RIGHT].code == 0, runs[TOKEN_RIGHT].output[-4000:]
+    assert runs[TOKEN_RIGHT].results[TOKENS] == ""
+    for defect in defects:
+        assert runs[defect].differences([TOKENS]) == {"missed": [], "unexpected": []}, defect
 
 
 def test_no_model_is_asked_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from smoke_tests.conftest import MARKERS
+from tests.integration.containers import readable
 from tests.integration.edge.container import PLAIN, Edge
 from tests.integration.edge.oauth import OAuthEdge, start
 
@@ -23,11 +24,7 @@ def open_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pat
     """Make directories that containers with other users can read; pytest closes its own to others."""
 
     def make() -> Path:
-        directory = tmp_path_factory.mktemp("edge")
-        for parent in (directory, *directory.parents):
-            if parent.name.startswith("pytest-"):
-                parent.chmod(0o755)
-        return directory
+        return readable(tmp_path_factory.mktemp("edge"))
 
     return make
 

@@ -1,7 +1,7 @@
 """A stand-in for upstreams with OpenAI's schema: over TLS, each with a key of its own, failing on demand.
 
-It runs inside a container, by itself. Its argument is JSON: `{"verifier", "upstreams": [{"name", "port", "secrets",
-"certificate", "key"}]}`, the first a port, the last two paths of PEM files.
+It runs inside a container, by itself. Its argument is JSON, or `@` and a file of it: `{"verifier", "upstreams":
+[{"name", "port", "secrets", "certificate", "key"}]}`. The first is a port, the last two are paths of PEM files.
 
 The field `user` of a request says what goes wrong and where, as `<upstream>=<fault>` joined by commas: a status,
 `hang`, `cut`, `malformed`, `silent`, `huge`, `html`, `leak`, `echo`, `slow`, `which` (of its keys came) or `batch`.
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 WORDS = ["The ", "quick ", "brown ", "狐 ", "jumps"]
@@ -43,7 +44,7 @@ class Upstream(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(length))
         if not self._allowed():
             return
-        faults = dict(part.split("=") for part in (asked.get("user") or "").split(",") if part)
+        faults = dict(part.split("=") for part in (asked.get("user") or "").split(",") if "=" in part)
         fault = faults.get(self.name, "")
         if fault.isdigit():
             self._fail(int(fault))
@@ -228,7 +229,8 @@ class Server(ThreadingHTTPServer):
 
 def main() -> None:
     """Serve every upstream of the configuration."""
-    told = json.loads(sys.argv[1])
+    given = sys.argv[1]
+    told = json.loads(Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given)
     verifier = ThreadingHTTPServer(("0.0.0.0", told["verifier"]), Verifier)  # noqa: S104  # inside its own container
     threading.Thread(target=verifier.serve_forever).start()
     for one in told["upstreams"]:

@@ -5,6 +5,8 @@ import base64
 import hashlib
 import json
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +32,28 @@ from smoke_tests.target import Target
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import NEXT_KEY, TIMEOUT_SECONDS, LlmEdge
 from tests.integration.load import steady_load
+from tests.integration.stacks import CHECKOUT, KIT
 
+# One client of each style: by API key, by a form for a token, blocking and streamed.
+CORPUS = CHECKOUT / "tests" / "unit" / "migrate" / "corpus"
+CLIENTS = (
+    "decided/requests_flat.py",
+    "decided/oauth_class.py",
+    "repaired/client_credentials.py",
+    "decided/stream_decoded.py",
+    "decided/stream_unicode.py",
+    "decided/httpx_client.py",
+    "decided/httpx_async.py",
+    "decided/httpx_client_stream.py",
+    "decided/httpx_async_stream.py",
+    "decided/aiohttp_nested.py",
+    "decided/aiohttp_stream.py",
+    "decided/dify_client_blocking.py",
+    "decided/dify_client_stream.py",
+    "packages/objects_blocking.py",
+    "packages/objects_async.py",
+    "packages/sdk_httpx.py",
+)
 ASKED: Any = [{"role": "user", "content": "Hello"}]
 TEXT = "The quick brown 狐 jumps"
 CHAT = "/llm/v1/chat/completions"
@@ -703,3 +726,41 @@ def test_keys_are_nowhere(llm: LlmEdge) -> None:
         assert text
         for secret in (NEXT_KEY, *llm.upstream_keys.values(), *llm.keys.values()):
             assert secret not in text, place
+
+
+@pytest.fixture(scope="module")
+def migrated(llm: LlmEdge, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory of clients of Dify that `dify-kit migrate` has moved to the edge."""
+    place = tmp_path_factory.mktemp("clients")
+    for name in CLIENTS:
+        (place / Path(name).name).write_bytes((CORPUS / name).read_bytes())
+    options = ("--write", "--to", f"{llm.url}/llm/v1", "--model", "gpt-4.1", "--key-variable", "PROXY_KEY")
+    subprocess.run([KIT, "migrate", place, *options], check=True, timeout=60, cwd=CHECKOUT)
+    return place
+
+
+def answer_of(program: Path, key: str) -> str:
+    """Return what a program prints; Dify is not there for it."""
+    done = subprocess.run(
+        [sys.executable, program],
+        env={"PATH": "/usr/bin:/bin", "DIFY_URL": "http://127.0.0.1:1", "PROXY_KEY": key, "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_migrated_clients_run_against_the_proxy(llm: LlmEdge, migrated: Path) -> None:
+    programs = sorted(migrated.glob("*.py"))
+    with ThreadPoolExecutor(2) as pool:
+        told = dict(
+            zip(programs, pool.map(lambda one: answer_of(one, llm.keys["alice"]), programs), strict=True)
+        )
+
+    assert len(programs) == len(CLIENTS)
+    for program, printed in told.items():
+        lines = printed.splitlines()
+        assert lines, program.name
+        assert set(lines) == {TEXT}, f"{program.name}: {printed[-2000:]}"

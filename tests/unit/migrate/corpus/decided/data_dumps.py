@@ -1,4 +1,4 @@
-# Body as text.
+# The body as text.
 import os
 
 import requests
@@ -8,5 +8,5 @@ KEY = "app-secret"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 import json
-r = requests.post(f"{BASE}/chat-messages", headers=HEADERS, data=json.dumps({"query": "q"}))
+r = requests.post(f"{BASE}/chat-messages", headers=HEADERS, data=json.dumps({"query": "q", "user": "u"}), timeout=5)
 print(r.json()["answer"])

@@ -1,0 +1,12 @@
+# A stream, read in pieces.
+import os
+
+import requests
+
+BASE = os.environ["DIFY_URL"]
+KEY = "app-secret"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+r = requests.post(f"{BASE}/chat-messages", headers=HEADERS, json={"query": "q", "user": "u", "response_mode": "streaming"}, stream=True)
+for piece in r.iter_content(chunk_size=1024):
+    print(piece)
