@@ -13,6 +13,8 @@ VECTOR_STORES = frozenset({"weaviate", "qdrant", "pgvector"})
 JOBS = frozenset({"init_permissions", "migration"})
 # Ours, in every release: the OAuth gateway.
 GATEWAY = "gateway"
+# LiteLLM's proxy, of `dify:llm.engine: litellm`.
+LITELLM = "litellm"
 # Configured by files or by the kit alone: variables would reach nobody.
 WITHOUT_ENVIRONMENT = frozenset(
     {
@@ -24,6 +26,7 @@ WITHOUT_ENVIRONMENT = frozenset(
         "ssrf_proxy",
         "agent_ssrf_proxy",
         GATEWAY,
+        LITELLM,
     }
 )
 
