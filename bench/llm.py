@@ -1,4 +1,4 @@
-"""bench/llm: a chat through our proxy, beside LiteLLM with one and two workers and no proxy, on one upstream over TLS."""
+"""bench/llm: a chat through our proxy, beside LiteLLM with one and two workers, and no proxy, on one upstream."""
 
 import json
 import secrets
@@ -49,17 +49,28 @@ GOALS: Mapping[str, float] = {
     "added to the first token ms": 3,
 }
 NOTES = (
-    f"{DIRECT}: the load asks the upstream itself, over TLS; its CPU time is the upstream's",
-    f"{OURS}: the edge with `dify:llm`: a proxy key as the caller, limits, a budget, metering, JSON access log, and "
-    "the upstream's certificate checked",
-    "LiteLLM: as its documentation sets it up for production, without a database: the master key as the caller, no "
-    "budgets, no spend on disk, no access log; the upstream's certificate checked",
-    "As fast as it goes: both cores are full but for LiteLLM, and load, proxy and upstream share them. What a proxy adds "
-    "there is mostly waiting for a core, so the goals for latency are judged paced.",
-    f"Paced: each of the connections rests {PACED} ms (mean) before a request, which LiteLLM cannot keep up with. Gentle: "
-    f"{GENTLE} ms, which it can; p99 of so few requests is coarse.",
-    "First token: from the request, sent over an open connection, to the first event with content; "
-    f"{STREAM['at_once']} streams at a time.",
+    f"{DIRECT}: the load asks the upstream itself, over TLS; its CPU time is the upstream's.",
+    (
+        f"{OURS}: the edge with `dify:llm`: a proxy key as the caller, limits, a budget, metering, the JSON access "
+        "log. It checks the upstream's certificate, as LiteLLM does."
+    ),
+    (
+        "LiteLLM: set up for production as it is documented, but without a database: the master key as the caller, no "
+        "budgets, no spend kept, no access log. With two workers it is served by granian: under uvicorn, its default, "
+        "one worker takes all connections that are opened at once, and the other has nothing to do."
+    ),
+    (
+        "As fast as it goes: load, proxy and upstream share two full cores (LiteLLM's one worker fills one). What a "
+        "proxy adds there is mostly waiting for a core, so the goals for latency are judged paced."
+    ),
+    (
+        f"Paced: each of the connections rests {PACED} ms (mean) before a request; LiteLLM cannot keep up with that. "
+        f"Gentle: {GENTLE} ms, which it can; p99 of so few requests is coarse."
+    ),
+    (
+        "First token: from the request, sent over an open connection, to the first event with content; "
+        f"{STREAM['at_once']} streams at a time."
+    ),
 )
 
 
@@ -171,6 +182,7 @@ def litellm(name: str, workers: int, upstream_key: str, ca: Pair) -> Proxy:
         command=(
             *("--config", "/bench/litellm.yaml", "--host", "127.0.0.1", "--port", str(port)),
             *("--num_workers", str(workers), "--telemetry", "False"),
+            *(("--run_granian",) if workers > 1 else ()),
         ),
         request=asked(f"Bearer {key}", "localhost", CHAT.removeprefix("/llm")),
         files={"/bench/litellm.yaml": config, CA: ca.pem},

@@ -7,7 +7,6 @@ cache, keyed by what they are made from.
 
 import fcntl
 import importlib.machinery
-import importlib.util
 import os
 import platform
 import shutil
@@ -96,8 +95,6 @@ def _install(target: Path, uv: str | None, environment: Mapping[str, str]) -> No
 def _bootstrap() -> ModuleType:
     """Return tools/bootstrap as a module: it knows where uv is, and which index and certificates to use."""
     loader = importlib.machinery.SourceFileLoader("dify_kit_bootstrap", str(ROOT / "tools" / "bootstrap"))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None  # a loader was given
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(loader.name)
     loader.exec_module(module)
     return module
