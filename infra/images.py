@@ -57,7 +57,10 @@ def pulled_name(image: Image, mirror: str) -> str:
     """
     prefix = f"{mirror.rstrip('/')}/" if mirror else ""
     digest = f"@{image.digest}" if image.digest else ""
-    return f"{prefix}{image.repository}:{image.tag}{digest}"
+    host, _, path = image.repository.partition("/")
+    # A mirror takes the place of every registry.
+    repository = path if mirror and "." in host else image.repository
+    return f"{prefix}{repository}:{image.tag}{digest}"
 
 
 def local_name(role: str) -> str:

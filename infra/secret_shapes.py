@@ -132,9 +132,10 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Read with dify:tls and dify:oauth, and handed to no service as they are.
+# Read with dify:tls, dify:oauth and dify:llm, and handed to no service as they are.
 TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
 OAUTH_SECRETS = frozenset({"oauthSigningKeys"})
+LLM_SECRETS = frozenset({"litellmMasterKey"})
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
@@ -158,6 +159,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             generate=signing_keys,
             command="dify-kit keys rotate signing",
         ),
+        "litellmMasterKey": Shape(low=32, generate=lambda: f"sk-{secrets.token_urlsafe(32)}"),
         "mailPassword": Shape(low=1),
         "storageSecretKey": Shape(low=8),
         "githubClientSecret": Shape(low=8),

@@ -20,7 +20,7 @@ from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.rate_limits import RateLimits, read_rate_limits
 from infra.releases import DATA_SERVICES, GATEWAY, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
-from infra.secret_shapes import OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
+from infra.secret_shapes import LLM_SECRETS, OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
 from infra.settings_llm import KEYS as LLM_KEYS
 from infra.settings_llm import Llm, LlmReader
 from infra.settings_oauth import Around, OAuth, OAuthReader
@@ -395,7 +395,10 @@ class _Reader:
             self._top.mapping(LLM_KEYS),
             self._problems,
             self._check_encrypted,
-            lambda: proxy_keys.read(proxy_keys.file_of(ROOT / f"Pulumi.{self._stack}.yaml", self._stack)),
+            secret=self._text_secret,
+            issued=lambda: proxy_keys.read(
+                proxy_keys.file_of(ROOT / f"Pulumi.{self._stack}.yaml", self._stack)
+            ),
         ).read()
 
     def _filled(self, key: str, fix: str) -> str:
@@ -763,7 +766,9 @@ class _Reader:
         read: Callable[[str], pulumi.Output[str] | None] = lambda key: self._secret(  # noqa: E731  # one line, one use
             key, SHAPES[key], required=needed.get(key, True)
         )
-        found = {snake(key): read(key) for key in SHAPES if key not in TLS_SECRETS | OAUTH_SECRETS}
+        found = {
+            snake(key): read(key) for key in SHAPES if key not in TLS_SECRETS | OAUTH_SECRETS | LLM_SECRETS
+        }
         return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported: load raises
 
     def _text_secret(self, key: str, *, required: bool) -> str:
