@@ -96,5 +96,6 @@ def _bootstrap() -> ModuleType:
     """Return tools/bootstrap as a module: it knows where uv is, and which index and certificates to use."""
     loader = importlib.machinery.SourceFileLoader("dify_kit_bootstrap", str(ROOT / "tools" / "bootstrap"))
     module = ModuleType(loader.name)
+    module.__file__ = loader.path
     loader.exec_module(module)
     return module

@@ -10,7 +10,7 @@ from infra.resources.litellm_config import LitellmContainer, go_live
 from infra.services import litellm
 from infra.settings_llm import LITELLM
 from tests.integration.edge.llm import LlmEdge
-from tests.unit.configuration import resolved
+from tests.unit.configuration import resolved, settings
 
 
 class LitellmEdge(LlmEdge):
@@ -36,8 +36,6 @@ class LitellmEdge(LlmEdge):
 
     def _options(self, volume: str) -> dict[str, Any]:
         """Return what the stack's own description says, in the engine's words."""
-        from tests.unit.configuration import settings  # noqa: PLC0415  # the edge's own come after the upstreams
-
         spec = litellm.service(settings())
         (mount,) = spec.mounts
         return {
