@@ -47,7 +47,7 @@ def test_our_edge_meters_and_knows_its_caller(ours: proxies.Proxy) -> None:
 def test_everyone_gets_the_same_body_at_its_own_address(
     ours: proxies.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llm.images, "of", lambda role: role)
+    monkeypatch.setattr("bench.images.of", lambda role: role)
     peer = llm.litellm(llm.LITELLM_2, 2, KEY, issue(ca=True, name="bench CA"))
     direct = llm.direct(KEY)
 
@@ -134,7 +134,7 @@ def test_a_chat_is_streamed_piece_by_piece_and_its_first_token_timed() -> None:
 
     assert (one.problem, len(one.lags)) == ("", 3)
     # The first one comes at once, and the others do not delay it.
-    assert 0 < one.first < 20_000
+    assert 0 < one.first < 40_000
 
 
 def test_usage_is_told_when_it_is_asked_for() -> None:
