@@ -21,7 +21,8 @@ from infra.services.litellm import ALIVE, CONFIG, DIRECTORY, REVISION_FILE, STOP
 LIVE_SECONDS = 180.0
 # A recreated container starts with what its volume has.
 ANSWER_SECONDS = LIVE_SECONDS
-CHECK_SECONDS = 120
+# It takes 5 s of a free core, and less than what is waited for an answer of the engine.
+CHECK_SECONDS, TIMED_OUT = 50, 124
 # What LiteLLM's proxy does with its configuration, short of serving it. Its own words for what is wrong, in one line.
 CHECK = """
 import sys, yaml
@@ -98,6 +99,11 @@ def go_live(litellm: LitellmContainer, props: Mapping[str, Any]) -> str:
     if verdict.code != 0:
         if before != revision:
             litellm.discard(revision)
+        if verdict.code == TIMED_OUT:
+            raise ContainerError(
+                f"LiteLLM did not read its new configuration within {CHECK_SECONDS} s{stays}; is the machine "
+                "overloaded? Run the same command again"
+            )
         said = masked(verdict.output.strip()[-1000:], files).removeprefix("refused: ")
         raise LitellmRefusalError(
             f"LiteLLM rejects the new configuration{stays}: {said}; look at dify:llm, and at a template of your own "

@@ -414,6 +414,16 @@ def test_what_it_cannot_read_never_goes_live() -> None:
     assert (one.served, one.restarts, one.written) == (revision_of(FILES), 0, {revision_of(FILES)})
 
 
+def test_a_machine_that_is_too_busy_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = PaperContainer(revision_of(FILES))
+    monkeypatch.setattr(one, "accepts", lambda _: Ran(code=resource.TIMED_OUT, output=""))
+
+    with pytest.raises(ContainerError, match="Run the same command again"):
+        live(one, OTHER)
+
+    assert (one.served, one.restarts, one.written) == (revision_of(FILES), 0, {revision_of(FILES)})
+
+
 def test_what_does_not_answer_is_taken_back() -> None:
     one = PaperContainer(revision_of(FILES), serves=lambda revision: revision == revision_of(FILES))
 
