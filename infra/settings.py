@@ -19,7 +19,16 @@ from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.rate_limits import RateLimits, read_rate_limits
-from infra.releases import DATA_SERVICES, GATEWAY, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
+from infra.releases import (
+    DATA_SERVICES,
+    GATEWAY,
+    JOBS,
+    LITELLM,
+    RELEASES,
+    VECTOR_STORES,
+    WITHOUT_ENVIRONMENT,
+    Release,
+)
 from infra.secret_shapes import LLM_SECRETS, OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
 from infra.settings_llm import KEYS as LLM_KEYS
 from infra.settings_llm import Llm, LlmReader
@@ -37,6 +46,8 @@ CREDENTIALED_GROUPS = ("api", "console")
 URL_PARTS = ("console", "app", "service", "files", "trigger", "endpoint")
 MAX_MEMORY = 1024 * 1024
 MIN_MEMORY = 32
+# One worker of LiteLLM has 325 MiB after some load.
+MIN_LITELLM_MEMORY = 512
 MAX_CPUS = 256.0
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 _MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
@@ -560,7 +571,7 @@ class _Reader:
         return path
 
     def _known_services(self) -> set[str]:
-        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY}
+        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY, LITELLM}
 
     def _service(self, key: str, service: str, value: object) -> bool:
         known = self._known_services()
@@ -626,8 +637,9 @@ class _Reader:
                 )
             section.refuse_unknown()
             memory, cpus = section.raw("memory"), section.raw("cpus")
+            least = MIN_LITELLM_MEMORY if service == LITELLM else MIN_MEMORY
             result[service] = ServiceLimits(
-                memory=None if memory is None else section.integer("memory", MIN_MEMORY, MAX_MEMORY),
+                memory=None if memory is None else section.integer("memory", least, MAX_MEMORY),
                 cpus=None if cpus is None else section.number("cpus", 0.1, MAX_CPUS),
             )
         return result

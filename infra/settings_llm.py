@@ -170,6 +170,14 @@ class LlmReader:
                 "is how long LiteLLM may try the upstreams of one model",
                 f"let their timeoutSeconds add up to at most {MAX_TIMEOUT}",
             )
+        for one in upstreams:
+            if one.host == LITELLM:
+                self._problems.add(
+                    f"{self._section.key('upstreams')}.{one.name}.baseUrl",
+                    one.base_url,
+                    "is the stack's own LiteLLM, which would ask itself",
+                    "name what it is to ask, or set llm.engine to nginx for a LiteLLM of your own",
+                )
         key = self._secret(MASTER_KEY, required=True)
         return Litellm(
             key=pulumi.Output.secret(key),

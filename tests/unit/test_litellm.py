@@ -83,6 +83,16 @@ def test_nginx_is_the_engine_unless_told_otherwise() -> None:
         (
             {
                 "upstreams": {
+                    "holysheep": {},
+                    "backup": {"preset": "litellm", "baseUrl": "http://litellm:4000/v1"},
+                }
+            },
+            MASTER,
+            "dify:llm.upstreams.backup.baseUrl: 'http://litellm:4000/v1': is the stack's own LiteLLM",
+        ),
+        (
+            {
+                "upstreams": {
                     "holysheep": {"timeoutSeconds": 3000},
                     "backup": {"preset": "openai", "timeoutSeconds": 601},
                 }
@@ -102,6 +112,16 @@ def test_what_cannot_work_is_told(llm: dict[str, Any], master: str | None, said:
 
     assert said in str(refused.value)
     assert not any(key in str(refused.value) for key in (MASTER, *KEYS.values()))
+
+
+@pytest.mark.parametrize(("memory", "fits"), [(511, False), (512, True), (2048, True)])
+def test_its_memory_is_enough_to_start(memory: int, fits: bool) -> None:
+    plain = {"llm": LLM, "resources": {"litellm": {"memory": memory}}}
+    if fits:
+        assert litellm.service(settings(plain, SECRETS)).limits.memory == memory
+        return
+    with pytest.raises(pulumi.RunError, match=r"dify:resources\.litellm\.memory: '511'"):
+        settings(plain, SECRETS)
 
 
 def test_the_master_key_is_needed_for_nothing_else() -> None:
