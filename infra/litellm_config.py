@@ -8,7 +8,7 @@ import pulumi
 
 from infra.render import render
 from infra.services.litellm import CONFIG, ROOTS
-from infra.settings_llm import Llm, Target, Upstream
+from infra.settings_llm import Litellm, Llm, Target, Upstream
 
 TEMPLATE = "litellm/config.yaml.j2"
 
@@ -50,12 +50,9 @@ def context(llm: Llm, keys: Mapping[str, str], master_key: str) -> LitellmContex
     )
 
 
-def files(llm: Llm, overrides: Path | None) -> pulumi.Output[dict[str, str]]:
+def files(llm: Llm, own: Litellm, overrides: Path | None) -> pulumi.Output[dict[str, str]]:
     """Return the files of a release by their names. The keys of the upstreams are in them: a secret."""
-    assert llm.litellm is not None  # noqa: S101  # asked for where LiteLLM runs
-    values = pulumi.Output.all(
-        master=llm.litellm.key, **{f"key {one.name}": one.key for one in llm.upstreams}
-    )
+    values = pulumi.Output.all(master=own.key, **{f"key {one.name}": one.key for one in llm.upstreams})
 
     def written(told: Mapping[str, str]) -> dict[str, str]:
         keys = {one.name: told[f"key {one.name}"] for one in llm.upstreams}

@@ -10,7 +10,7 @@ from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.litellm_config import LitellmConfig
 from infra.services import litellm
 from infra.settings import Settings
-from infra.settings_llm import Llm
+from infra.settings_llm import Litellm, Llm
 
 
 class LlmTier(pulumi.ComponentResource):
@@ -25,15 +25,15 @@ class LlmTier(pulumi.ComponentResource):
         super().__init__("dify-kit:tiers:Llm", name)
         self.running: dict[str, Running] = dict(before)
         if settings.llm and settings.llm.litellm:
-            self._run(settings, settings.llm, platform)
+            self._run(settings, settings.llm, settings.llm.litellm, platform)
         self.register_outputs({})
 
-    def _run(self, settings: Settings, llm: Llm, platform: DockerPlatform) -> None:
+    def _run(self, settings: Settings, llm: Llm, own: Litellm, platform: DockerPlatform) -> None:
         def configure(container: docker.Container) -> LitellmConfig:
             return LitellmConfig(
                 "litellm-config",
                 container=container.id,
-                files=litellm_config.files(llm, settings.templates_dir),
+                files=litellm_config.files(llm, own, settings.templates_dir),
                 owner=litellm.UID,
                 opts=pulumi.ResourceOptions(parent=container),
             )

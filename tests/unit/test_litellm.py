@@ -9,13 +9,14 @@ import pulumi
 import pytest
 import yaml
 
-from infra import edge_llm, litellm_config, litellm_image
+from dify_kit import rendering
+from infra import edge_llm, litellm_config, litellm_image, nginx_check
 from infra.edge_context import edge_context
 from infra.images import pulled_name
 from infra.litellm_image import PackagesError
 from infra.networks import networks
 from infra.releases import LITELLM_IMAGE, RELEASES
-from infra.render import edge_configuration
+from infra.render import edge_configuration, edge_files
 from infra.resources import litellm_config as resource
 from infra.resources.litellm_config import (
     LitellmConfigProvider,
@@ -31,6 +32,7 @@ from infra.settings_llm import Llm
 from tests.certificates import issue
 from tests.unit.configuration import configure, resolved, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
+from tests.unit.test_render import written
 
 KEYS = {"holysheep": "hs-" + "k" * 40, "backup": "sk-" + "b" * 40}
 MASTER = "sk-master-0123456789-0123456789-0123456789"
@@ -194,6 +196,24 @@ def test_nginx_knows_litellm_and_no_upstream() -> None:
     assert tables["chat"]["gpt-4.1"] == [{"upstream": "litellm", "model": "gpt-4.1"}]
     assert tables["embeddings"]["text-embedding-3-small"][0]["upstream"] == "litellm"
     assert not edge_llm.public_files(found.llm)
+
+
+def test_nginxs_files_parse_and_gixy_finds_nothing(tmp_path: Path) -> None:
+    found = stack()
+
+    directory = written(edge_files(edge_context(found, RELEASES[found.release])), tmp_path)
+
+    nginx_check.parse(directory)
+    assert nginx_check.lint(directory) == []
+
+
+def test_dify_kit_render_shows_the_configuration_without_keys() -> None:
+    rendered = {one.service: one.files for one in rendering.rendered_files(stack())}
+
+    told = yaml.safe_load(rendered["litellm"][f"{litellm.CURRENT}/{litellm.CONFIG}"])
+    assert told["general_settings"]["master_key"] == "<dify:litellmMasterKey>"
+    assert not any(key in json.dumps(rendered) for key in (MASTER, *KEYS.values()))
+    assert "litellm" not in {one.service for one in rendering.rendered_files(settings())}
 
 
 def test_nginx_sends_the_master_key_and_hides_all() -> None:
