@@ -214,6 +214,7 @@ def _callers(llm: Llm) -> dict[str, Any]:
 def _tables(llm: Llm) -> dict[str, Any]:
     served = {*llm.models, *llm.embeddings}
     return {
+        "engine": llm.engine,
         "chat": _targets(llm, llm.models),
         "embeddings": _targets(llm, llm.embeddings),
         "prices": {model: asdict(price) for model, price in llm.prices.items() if model in served},

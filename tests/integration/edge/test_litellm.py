@@ -158,12 +158,28 @@ def test_failures_are_told_as_without_litellm(
 def test_the_callers_own_errors_keep_their_status(llm: LitellmEdge) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client(llm).chat.completions.create(model="claude-sonnet-4.5", messages=ASKED, user="first=400")
-    assert "first says 400" in refused.value.message
-    with pytest.raises(openai.RateLimitError):
+    error: Any = refused.value.body
+    assert (error["message"], error["code"]) == ("first says 400", "400")
+    with pytest.raises(openai.RateLimitError) as later:
         client(llm).chat.completions.create(model="claude-sonnet-4.5", messages=ASKED, user="first=429")
+    assert later.value.response.headers["Retry-After"] == "7"
+    # How models are routed is not told.
+    assert not any(word in later.value.response.text for word in ("LiteLLM", "litellm", "gemini"))
     for sent, error in ((b"{", "invalid_json"), (b'{"model": "gpt-2"}', "model_not_found")):
         answer = llm.http.post(CHAT, content=sent, headers={"Authorization": f"Bearer {llm.keys['alice']}"})
         assert answer.json()["error"]["code"] == error
+
+
+def test_a_cut_stream_ends_with_an_error_and_is_charged_by_estimate(llm: LitellmEdge) -> None:
+    before = numbers(llm, "alice", "gpt-4.1")
+
+    answer = post(llm, body("gpt-4.1", "first=cut", stream=True))
+
+    assert "brown" in answer.text
+    assert "[DONE]" not in answer.text
+    assert '"error"' in answer.text.splitlines()[-2]
+    told = counted(llm, "gpt-4.1", before)
+    assert (told["estimated"], told["tokens_out"] >= 3) == (1, True)
 
 
 def test_the_smoke_tests_pass(llm: LitellmEdge) -> None:
