@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+import pulumi
+
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTORY = ROOT / "containers" / "litellm"
 PACKAGES = "packages"
@@ -26,7 +28,7 @@ INSTALL_SECONDS = 900
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
-class PackagesError(Exception):
+class PackagesError(pulumi.RunError):
     """The packages of the image cannot be had. The message says what to do."""
 
 
