@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import edge, oauth, report, streams, up
+from bench import edge, llm, oauth, report, streams, up
 from dify_kit.errors import KitError
 from dify_kit.talk import fail, say, step
 
@@ -25,6 +25,7 @@ class Bench(StrEnum):
     UP = "up"
     EDGE = "edge"
     OAUTH = "oauth"
+    LLM = "llm"
     SSE = "sse"
     SOAK = "soak"
 
@@ -51,6 +52,7 @@ def main(
         Bench.UP: lambda: up.run(command, rounds=rounds),
         Bench.EDGE: lambda: edge.run(command, rounds=rounds, seconds=seconds),
         Bench.OAUTH: lambda: oauth.run(command, rounds=rounds, seconds=seconds),
+        Bench.LLM: lambda: llm.run(command, rounds=rounds, seconds=seconds),
         Bench.SSE: lambda: streams.lag(command, rounds=rounds),
         Bench.SOAK: lambda: streams.soak(command),
     }

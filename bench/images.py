@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from dify_kit.setup.commands import run_step
-from infra.images import LOCAL_BUILDS, ROOT, context_digest, local_name
+from infra.images import build_directory, context_digest, local_name
 
 DIRECTORY = Path(__file__).parent / "image"
 BUILD_SECONDS = 900
@@ -29,7 +29,7 @@ def nginx() -> str:
 
 def of(role: str) -> str:
     """Return an image of the kit's own, built when it is not there yet. `role` has no build stages."""
-    return _built(local_name(role), ROOT / LOCAL_BUILDS[role][0])
+    return _built(local_name(role), build_directory(role))
 
 
 def bench() -> str:

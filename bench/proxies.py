@@ -58,18 +58,22 @@ FEATURES: Mapping[str, str] = MappingProxyType(
 class Request:
     """The request that everyone gets: a call with an API key, from a page of an allowed origin.
 
-    `script` is a Lua file in the load's container that makes wrk send others.
+    `script` is a Lua file in the load's container that makes wrk send others. `body` is JSON and makes it a POST, in
+    the first request that waits for the proxy; wrk sends what its script says.
     """
 
     host: str
     path: str = "/v1/parameters"
     authorization: str = "Bearer app-BenchBenchBenchBench0000"
     script: str = ""
+    scheme: str = "http"
+    body: str = ""
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields."""
-        return {"Host": self.host, "Authorization": self.authorization, "Origin": ORIGIN}
+        told = {"Content-Type": "application/json"} if self.body else {}
+        return {"Host": self.host, "Authorization": self.authorization, "Origin": ORIGIN, **told}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +92,15 @@ class Proxy:
     environment: Mapping[str, str] = field(default_factory=dict)
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     user: str = NGINX_UID
+    # The kit's own nginx when empty.
+    image: str = ""
+    memory: str = "512m"
+    start_seconds: int = 30
 
     @property
     def url(self) -> str:
         """Where the load goes."""
-        return f"http://127.0.0.1:{self.port}{self.request.path}"
+        return f"{self.request.scheme}://127.0.0.1:{self.port}{self.request.path}"
 
 
 def configured(name: str, **context: object) -> str:
@@ -144,13 +152,13 @@ def _bare(context: EdgeContext, name: str, port: int, log: str) -> Proxy:
 
 
 def edge(context: EdgeContext, files: Mapping[str, str] | None = None) -> Proxy:
-    """Return the kit's edge, as it goes live; `files` replaces that, for experiments."""
+    """Return the kit's edge, as it goes live (`live_files`); `files` replaces that, for experiments."""
     return Proxy(
         name="edge",
         port=context.http_port,
         command=("nginx", "-e", "stderr", "-c", f"{EDGE_DIRECTORY}/nginx.conf", "-g", "daemon off;"),
         request=Request(host=context.server_names[0]),
-        files=files or _live(context),
+        files=files or live_files(context),
         tmpfs={RUN_DIRECTORY: f"uid={NGINX_UID},mode=0700"},
     )
 
@@ -161,7 +169,7 @@ def edge_quiet(context: EdgeContext) -> Proxy:
     return replace(edge(quiet), name="edge-quiet")
 
 
-def _live(context: EdgeContext) -> dict[str, str]:
+def live_files(context: EdgeContext) -> dict[str, str]:
     """Return the files that `up` would put into the container, with the address of the upstream."""
     rendered = edge_configuration(context)
     _, files = completed(

@@ -26,8 +26,10 @@ from dify_kit.talk import say
 
 LABEL = "dify-kit.bench"
 UPSTREAM_CONFIG = "/bench/upstream.conf"
+# nginx as upstream, by kind: its configuration in bench/configs.
+UPSTREAMS = {"json": "upstream.conf", "llm": "llm-upstream.conf"}
 UPSTREAM_USER = "65534"
-START_SECONDS = 30
+RUN_SECONDS = 30
 MEMORY = "512m"
 LOG_DRIVER = "json-file"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
@@ -51,16 +53,17 @@ class Rig:
     scratch: Path
     # Files of the load's container, and what runs beside the upstream before any proxy starts.
     load_files: Mapping[str, str] = field(default_factory=dict)
+    upstream_files: Mapping[str, str] = field(default_factory=dict)
     client: Any = field(default_factory=docker.from_env)  # docker's models are not typed
     containers: dict[str, Any] = field(default_factory=dict)
     network: Any = None
 
     def start_upstream(self, kind: str, aliases: Sequence[str]) -> None:
-        """Start the upstream, `json` or `sse`, under the names of Dify's services."""
+        """Start the upstream, `json`, `llm` or `sse`, under the names of Dify's services."""
         self.network = self.client.networks.create(self.name, internal=True, labels={LABEL: self.name})
-        if kind == "json":
+        if kind in UPSTREAMS:
             image, run = images.nginx(), ["nginx", "-e", "stderr", "-c", UPSTREAM_CONFIG, "-g", "daemon off;"]
-            files = {UPSTREAM_CONFIG: configured("upstream.conf")}
+            files = {UPSTREAM_CONFIG: configured(UPSTREAMS[kind]), **self.upstream_files}
         else:
             image, run, files = images.bench(), ["python3", "/bench/sse_server.py"], {}
         container = self._create("upstream", image, run, files, user=UPSTREAM_USER, network_mode="none")
@@ -75,10 +78,11 @@ class Rig:
         """Start a proxy and wait until it passes a request on. Raises KitError with its last words."""
         container = self._create(
             proxy.name,
-            images.nginx(),
+            proxy.image or images.nginx(),
             list(proxy.command),
             proxy.files,
             programs=proxy.programs,
+            memory=proxy.memory,
             user=proxy.user,
             environment=dict(proxy.environment),
             tmpfs=dict(proxy.tmpfs) | {TMP: ""},
@@ -109,6 +113,7 @@ class Rig:
         files: Mapping[str, str],
         *,
         programs: Mapping[str, Path] | None = None,
+        memory: str = MEMORY,
         **options: Any,  # noqa: ANN401  # what docker's create takes
     ) -> Any:  # noqa: ANN401  # docker's models are not typed
         mounts = {str(path): {"bind": inside, "mode": "ro"} for inside, path in (programs or {}).items()}
@@ -125,7 +130,7 @@ class Rig:
             name=f"{self.name}-{name}",
             labels={LABEL: self.name},
             volumes=mounts,
-            mem_limit=MEMORY,
+            mem_limit=memory,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges:true"],
             # As the stack runs its services: a proxy's log costs what it costs there.
@@ -137,7 +142,7 @@ class Rig:
 
     def _wait(self, proxy: Proxy) -> None:
         last = ""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + proxy.start_seconds
         while time.monotonic() < deadline:
             container = self.containers[proxy.name]
             container.reload()
@@ -146,9 +151,22 @@ class Rig:
             headers = [
                 part for name, value in proxy.request.headers.items() for part in ("-H", f"{name}: {value}")
             ]
+            body = ["--data-binary", proxy.request.body] if proxy.request.body else []
             told = self.run(
                 proxy.name,
-                ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-m", "3", *headers, proxy.url],
+                [
+                    "curl",
+                    "-sS",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code}",
+                    "-m",
+                    "3",
+                    *headers,
+                    *body,
+                    proxy.url,
+                ],
             )
             last = told.stdout + told.stderr
             if told.stdout == "200":
@@ -157,12 +175,12 @@ class Rig:
         container = self.containers[proxy.name]
         logs = container.logs(tail=20).decode(errors="replace")
         raise KitError(
-            f"{proxy.name} ({container.status}) does not pass a request on, waited up to {START_SECONDS} s; "
+            f"{proxy.name} ({container.status}) does not pass a request on, waited up to {proxy.start_seconds} s; "
             f"last: {last.strip()}\n{logs}"
         )
 
     def run(
-        self, name: str, run: Sequence[str], *, seconds: float = START_SECONDS
+        self, name: str, run: Sequence[str], *, seconds: float = RUN_SECONDS
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a container of the rig, for at most `seconds`. Raises KitError when it does not end."""
         # The inner timeout ends the command inside the container; the outer one only our waiting.
@@ -234,14 +252,21 @@ def rig(
     aliases: Sequence[str],
     *,
     load_files: Mapping[str, str] = MappingProxyType({}),
+    upstream_files: Mapping[str, str] = MappingProxyType({}),
     services: Callable[[Rig], None] = lambda _: None,
 ) -> Iterator[Rig]:
-    """Yield a rig with an upstream (`json` or `sse`) and running proxies.
+    """Yield a rig with an upstream (`json`, `llm` or `sse`) and running proxies.
 
-    `load_files` lie in the container of the load; `services` starts what the proxies need besides.
+    `load_files` lie in the container of the load, `upstream_files` in the upstream's; `services` starts what the
+    proxies need besides.
     """
     with tempfile.TemporaryDirectory(prefix="dify-kit-bench-") as scratch:
-        made = Rig(name=f"dify-bench-{secrets.token_hex(3)}", scratch=Path(scratch), load_files=load_files)
+        made = Rig(
+            name=f"dify-bench-{secrets.token_hex(3)}",
+            scratch=Path(scratch),
+            load_files=load_files,
+            upstream_files=upstream_files,
+        )
         try:
             say(f"starting {', '.join(proxy.name for proxy in proxies)} as {made.name}-*")
             made.start_upstream(kind, aliases)

@@ -12,12 +12,13 @@ from dify_kit.errors import KitError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import say
-from infra import edge_llm, images, nginx_check
+from infra import edge_llm, images, litellm_config, nginx_check
 from infra.edge_context import edge_context
 from infra.edge_paths import CERTIFICATE_FILE, EDGE_DIRECTORY
 from infra.edge_tls import public_files
 from infra.releases import RELEASES
 from infra.render import RedisContext, RenderError, edge_files, render, squid_files
+from infra.services import litellm
 from infra.settings import Settings, load
 
 MARKER = ".dify-kit-render"
@@ -64,6 +65,9 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         edge = edge_files(edge_context(settings, release), overrides=overrides)
         llm = {**edge_llm.public_files(settings.llm), **edge_llm.hidden_files(settings.llm)}
         edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in llm.items()}
+        engine = {}
+        if settings.llm and settings.llm.litellm:
+            engine = litellm_config.hidden_files(settings.llm, overrides)
         # The certificate, but not its key: that one is nobody's to read.
         edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in public_files(settings).items()}
     except RenderError as problem:
@@ -72,6 +76,16 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         Rendered(service="nginx", files=edge),
         *proxies,
         Rendered(service="redis", files={"/etc/redis/redis.conf": redis}),
+        *(
+            [
+                Rendered(
+                    service=litellm.NAME,
+                    files={f"{litellm.CURRENT}/{name}": text for name, text in engine.items()},
+                )
+            ]
+            if engine
+            else []
+        ),
     ]
 
 

@@ -11,6 +11,7 @@ from infra.services import data, dify
 from infra.settings import load
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
+from infra.tiers.llm import LlmTier
 from infra.tiers.oauth import OAuthTier
 from infra.tiers.services import ServiceTier
 
@@ -37,7 +38,8 @@ dify_tier = ServiceTier(
 )
 apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
 oauth_tier = OAuthTier("oauth", settings, platform, apps_tier, before=dify_tier.running)
+llm_tier = LlmTier("llm", settings, platform, before=oauth_tier.running)
 # Nothing is published before the instance is claimed: no stranger can be first.
-edge_tier = EdgeTier("edge", settings, release, platform, before=oauth_tier.running, after=[apps_tier])
+edge_tier = EdgeTier("edge", settings, release, platform, before=llm_tier.running, after=[apps_tier])
 
 exports.publish(settings, release, edge_tier, apps_tier, oauth_tier, networks=platform.network_names)

@@ -15,18 +15,21 @@ from infra.edge_paths import USAGE_DIRECTORY
 from infra.origins import DEFAULT_PORTS
 from infra.proxy_keys import ProxyKey
 from infra.rate_limits import MINUTE, Bucket, GroupLimits
-from infra.settings_llm import Llm, Target, Upstream
+from infra.settings_llm import LITELLM, NGINX, Llm, Target, Upstream
 
 # Relative to nginx.conf. njs has it from the master process, which alone could read it (mode 0400).
 SECRETS_FILE = "llm/secrets.json"
 # The roots of the image; an upstream with a CA of its own has a file of its own.
 PUBLIC_CAS = "/etc/ssl/certs/ca-certificates.crt"
+# LiteLLM answers last of all, so that its own word about a time-out arrives.
+LITELLM_GRACE_SECONDS = 15
 # How much of what was counted a killed container may lose.
 SAVE_SECONDS = 2
 # Caller, model and five numbers are about 1 kB: room for 4000 pairs a month.
 COUNTERS_SIZE = "4m"
 # The scope that opens the proxy to a token of OAuth.
 SCOPE = "llm"
+MASTER = "litellm-master"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,7 @@ class EdgeLlm:
     classes: tuple[CallerClass, ...]
     max_body_megabytes: int
     tables: str
+    engine: str = NGINX
     port: int = ports.EDGE_LLM
     secrets_file: str = SECRETS_FILE
     save_seconds: int = SAVE_SECONDS
@@ -80,7 +84,8 @@ def edge_llm(llm: Llm | None) -> EdgeLlm | None:
     if llm is None:
         return None
     return EdgeLlm(
-        upstreams=tuple(_upstream(one) for one in llm.upstreams),
+        upstreams=(_litellm(llm),) if llm.litellm else tuple(_upstream(one) for one in llm.upstreams),
+        engine=llm.engine,
         classes=tuple(_class(number, limits) for number, limits in enumerate(_limits(llm))),
         max_body_megabytes=llm.max_body_megabytes,
         tables=json.dumps(_tables(llm), indent=1),
@@ -89,16 +94,22 @@ def edge_llm(llm: Llm | None) -> EdgeLlm | None:
 
 def public_files(llm: Llm | None) -> Mapping[str, str]:
     """Return the roots of upstreams with a CA of their own, by their path relative to nginx.conf."""
-    return MappingProxyType({_ca_file(one): one.ca for one in llm.upstreams if one.ca} if llm else {})
+    if llm is None or llm.litellm:
+        return MappingProxyType({})
+    return MappingProxyType({_ca_file(one): one.ca for one in llm.upstreams if one.ca})
 
 
 def private_files(llm: Llm | None) -> Mapping[str, pulumi.Output[str]]:
     """Return the file that only nginx may read, by its path relative to nginx.conf."""
     if llm is None:
         return MappingProxyType({})
-    callers = _callers(llm)
-    keys = pulumi.Output.all(**{one.name: one.key for one in llm.upstreams})
-    return MappingProxyType({SECRETS_FILE: keys.apply(lambda found: secrets_text(found, callers))})
+    callers, litellm = _callers(llm), llm.litellm is not None
+    own = {one.name: one.key for one in llm.upstreams}
+    # No upstream can be called so: "-" is in none of their names.
+    keys = pulumi.Output.all(**own, **({MASTER: llm.litellm.key} if llm.litellm else {}))
+    return MappingProxyType(
+        {SECRETS_FILE: keys.apply(lambda found: secrets_text(found, callers, litellm=litellm))}
+    )
 
 
 def hidden_files(llm: Llm | None) -> Mapping[str, str]:
@@ -106,12 +117,22 @@ def hidden_files(llm: Llm | None) -> Mapping[str, str]:
     if llm is None:
         return MappingProxyType({})
     keys = {one.name: f"<dify:llmKeys.{one.name}>" for one in llm.upstreams}
-    return MappingProxyType({SECRETS_FILE: secrets_text(keys, {})})
+    if llm.litellm:
+        keys[MASTER] = "<dify:litellmMasterKey>"
+    return MappingProxyType({SECRETS_FILE: secrets_text(keys, {}, litellm=llm.litellm is not None)})
 
 
-def secrets_text(keys: Mapping[str, str], callers: Mapping[str, Any]) -> str:
-    """Return the text of the private file: upstreams' keys by name, callers by the hash of their key."""
-    return json.dumps({"keys": dict(keys), "callers": dict(callers)})
+def secrets_text(keys: Mapping[str, str], callers: Mapping[str, Any], *, litellm: bool = False) -> str:
+    """Return the text of the private file.
+
+    `keys` are those of the upstreams by name, and LiteLLM's own as `MASTER`. The file has what nginx sends, and
+    `hidden`, what never comes back from where it asks: words, as an array that njs preloads has none of its methods.
+    LiteLLM's answers may tell what an upstream said, so they are searched for every key. Callers are by the hash of
+    their key.
+    """
+    sent = {LITELLM: keys[MASTER]} if litellm else dict(keys)
+    hidden = {name: " ".join(keys.values()) if litellm else key for name, key in sent.items()}
+    return json.dumps({"keys": sent, "hidden": hidden, "callers": dict(callers)})
 
 
 def _upstream(one: Upstream) -> EdgeUpstream:
@@ -123,6 +144,22 @@ def _upstream(one: Upstream) -> EdgeUpstream:
         path=one.path,
         ca=_ca_file(one) if one.ca else PUBLIC_CAS,
         timeout_seconds=one.timeout_seconds,
+    )
+
+
+def _litellm(llm: Llm) -> EdgeUpstream:
+    """Return LiteLLM as nginx has it: the one upstream of every model."""
+    seconds = {one.name: one.timeout_seconds for one in llm.upstreams}
+    served = [*llm.models.values(), *llm.embeddings.values()]
+    longest = max(sum(seconds[one.upstream] for one in targets) for targets in served)
+    return EdgeUpstream(
+        name=LITELLM,
+        scheme="http",
+        host=LITELLM,
+        port=ports.LITELLM,
+        path="/v1",
+        ca=PUBLIC_CAS,
+        timeout_seconds=longest + LITELLM_GRACE_SECONDS,
     )
 
 
@@ -177,8 +214,9 @@ def _callers(llm: Llm) -> dict[str, Any]:
 def _tables(llm: Llm) -> dict[str, Any]:
     served = {*llm.models, *llm.embeddings}
     return {
-        "chat": _targets(llm.models),
-        "embeddings": _targets(llm.embeddings),
+        "engine": llm.engine,
+        "chat": _targets(llm, llm.models),
+        "embeddings": _targets(llm, llm.embeddings),
         "prices": {model: asdict(price) for model, price in llm.prices.items() if model in served},
         # What callers get that have no key of ours.
         "class": 0,
@@ -188,11 +226,17 @@ def _tables(llm: Llm) -> dict[str, Any]:
         "state": USAGE_DIRECTORY,
         "save_seconds": SAVE_SECONDS,
         # Other keys or callers are another configuration; this names them without telling anything.
-        "digest": _digest([one.key_digest for one in llm.upstreams], _callers(llm)),
+        "digest": _digest(
+            [one.key_digest for one in (*llm.upstreams, *((llm.litellm,) if llm.litellm else ()))],
+            _callers(llm),
+        ),
     }
 
 
-def _targets(models: Mapping[str, Sequence[Target]]) -> dict[str, Any]:
+def _targets(llm: Llm, models: Mapping[str, Sequence[Target]]) -> dict[str, Any]:
+    if llm.litellm:
+        # It chooses among the upstreams itself, by the name that callers use.
+        return {model: [asdict(Target(upstream=LITELLM, model=model))] for model in models}
     return {model: [asdict(target) for target in targets] for model, targets in models.items()}
 
 

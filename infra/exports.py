@@ -91,6 +91,7 @@ def llm_facts(settings: Settings) -> dict[str, Any] | None:
     return {
         "url": f"{settings.public_url}/llm/v1",
         "internalUrl": f"http://nginx:{ports.EDGE_LLM}/llm/v1",
+        "engine": llm.engine,
         "models": sorted(llm.models),
         "embeddings": sorted(llm.embeddings),
         "corsOrigins": list(settings.cors.origins("llm")),

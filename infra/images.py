@@ -11,7 +11,8 @@ from pathlib import Path
 import pulumi
 import pulumi_docker as docker
 
-from infra.releases import Image, Release
+from infra.litellm_image import prepared_context
+from infra.releases import LITELLM, Image, Release
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +34,7 @@ LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
     "squid": ("containers/squid", None),
     "certbot": ("containers/certbot", None),
     "gateway": ("gateway", None),
+    LITELLM: ("containers/litellm", None),
     # Any image with a shell and chown will do, and this one is there already.
     "busybox": ("containers/postgres", None),
 }
@@ -55,13 +57,22 @@ def pulled_name(image: Image, mirror: str) -> str:
     """
     prefix = f"{mirror.rstrip('/')}/" if mirror else ""
     digest = f"@{image.digest}" if image.digest else ""
-    return f"{prefix}{image.repository}:{image.tag}{digest}"
+    host, _, path = image.repository.partition("/")
+    # A mirror takes the place of every registry.
+    repository = path if mirror and "." in host else image.repository
+    return f"{prefix}{repository}:{image.tag}{digest}"
 
 
 def local_name(role: str) -> str:
     """Return the name under which mode `local` builds a role's image."""
     directory, _ = LOCAL_BUILDS[role]
     return f"dify-kit/{_local_key(role)}:{context_digest(ROOT / directory)}"
+
+
+def build_directory(role: str) -> Path:
+    """Return the build context of a role, filled first where the repository does not hold all of it."""
+    directory = ROOT / LOCAL_BUILDS[role][0]
+    return prepared_context(context_digest(directory)) if role == LITELLM else directory
 
 
 def _local_key(role: str) -> str:
@@ -116,7 +127,7 @@ class Images:
             triggers={"context": digest},
             # Relative, so that a checkout at another path shows no change.
             build=docker.RemoteImageBuildArgs(
-                context=os.path.relpath(ROOT / directory),
+                context=os.path.relpath(build_directory(role)),
                 target=target,
                 build_args={"BASE": pulled_name(BASE, self._mirror)} if self._mirror else None,
             ),

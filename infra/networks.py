@@ -16,19 +16,23 @@ ACME = "acme"
 OAUTH = "oauth"
 OAUTH_DATA = "oauth_data"
 ISSUERS = "issuers"
+LITELLM = "litellm"
+LITELLM_UPSTREAMS = "litellm_upstreams"
 
 
 def networks(settings: Settings, release: Release) -> dict[str, bool]:
     """Return the networks of a stack; the value says whether one is internal, without a way out.
 
     certbot reaches the internet and none of the other networks. nginx reaches the OAuth gateway, and that one
-    Redis; the internet only to ask external issuers and the gate's provider.
+    Redis; the internet only to ask external issuers and the gate's provider. nginx reaches LiteLLM, and that its
+    upstreams.
     """
     agent = {AGENT_SANDBOX: True, LOCAL_SANDBOX_PROXY: True} if release.has("local_sandbox") else {}
     acme = {ACME: False} if settings.tls.acme else {}
     oauth = {OAUTH: True, OAUTH_DATA: True} if settings.gateway else {}
     issuers = {ISSUERS: False} if asks_issuers(settings) else {}
-    return {APP: False, DATA: True, SSRF_PROXY: True, **agent, **acme, **oauth, **issuers}
+    litellm = {LITELLM: True, LITELLM_UPSTREAMS: False} if settings.llm and settings.llm.litellm else {}
+    return {APP: False, DATA: True, SSRF_PROXY: True, **agent, **acme, **oauth, **issuers, **litellm}
 
 
 def asks_issuers(settings: Settings) -> bool:

@@ -22,6 +22,9 @@ QDRANT = 6333
 GATEWAY = 8090
 GATEWAY_INTERNAL = 8091
 
+# LiteLLM's proxy, for nginx alone.
+LITELLM = 4000
+
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443

@@ -13,6 +13,8 @@ VECTOR_STORES = frozenset({"weaviate", "qdrant", "pgvector"})
 JOBS = frozenset({"init_permissions", "migration"})
 # Ours, in every release: the OAuth gateway.
 GATEWAY = "gateway"
+# LiteLLM's proxy, of `dify:llm.engine: litellm`.
+LITELLM = "litellm"
 # Configured by files or by the kit alone: variables would reach nobody.
 WITHOUT_ENVIRONMENT = frozenset(
     {
@@ -24,6 +26,7 @@ WITHOUT_ENVIRONMENT = frozenset(
         "ssrf_proxy",
         "agent_ssrf_proxy",
         GATEWAY,
+        LITELLM,
     }
 )
 
@@ -79,6 +82,10 @@ class Release:
         return (major * 1000 + minor) * 1000 + patch
 
 
+# Not a part of Dify: the version that containers/litellm is made of where images are built. 1.82.7, 1.82.8 and 1.107.0
+# were malicious; releases from 1.106.6 on are signed with the key that came after that.
+LITELLM_IMAGE = Image(repository="ghcr.io/berriai/litellm", tag="v1.106.12")
+
 # Pinned in heyvaldemar/dify-traefik-letsencrypt-docker-compose at 14683472, unless noted.
 _THIRD_PARTY: Mapping[str, Image] = MappingProxyType(
     {
@@ -97,6 +104,7 @@ _THIRD_PARTY: Mapping[str, Image] = MappingProxyType(
             tag="1.27.0",
             digest="sha256:53fa576934f8e2c9130dc3a61a0f9b7d9330fe0ff456ccb37db05d03b700abc9",
         ),
+        LITELLM: LITELLM_IMAGE,
         # Not pinned by digest in a public source that we know.
         "qdrant": Image(repository="langgenius/qdrant", tag="v1.8.3"),
         "pgvector": Image(repository="pgvector/pgvector", tag="pg16"),

@@ -132,9 +132,10 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Read with dify:tls, dify:oauth and dify:oidcGate, and handed to no service as they are.
+# Read with dify:tls, dify:oauth, dify:oidcGate and dify:llm, and handed to no service as they are.
 TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
 OAUTH_SECRETS = frozenset({"oauthSigningKeys", "oidcGateClientSecret"})
+LLM_SECRETS = frozenset({"litellmMasterKey"})
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
@@ -159,6 +160,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             command="dify-kit keys rotate signing",
         ),
         "oidcGateClientSecret": Shape(low=8, command="pulumi config set --secret dify:oidcGateClientSecret"),
+        "litellmMasterKey": Shape(low=32, generate=lambda: f"sk-{secrets.token_urlsafe(32)}"),
         "mailPassword": Shape(low=1),
         "storageSecretKey": Shape(low=8),
         "githubClientSecret": Shape(low=8),

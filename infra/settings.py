@@ -19,8 +19,17 @@ from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.rate_limits import RateLimits, read_rate_limits
-from infra.releases import DATA_SERVICES, GATEWAY, JOBS, RELEASES, VECTOR_STORES, WITHOUT_ENVIRONMENT, Release
-from infra.secret_shapes import OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
+from infra.releases import (
+    DATA_SERVICES,
+    GATEWAY,
+    JOBS,
+    LITELLM,
+    RELEASES,
+    VECTOR_STORES,
+    WITHOUT_ENVIRONMENT,
+    Release,
+)
+from infra.secret_shapes import LLM_SECRETS, OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
 from infra.settings_gate import Gate, GateReader
 from infra.settings_llm import KEYS as LLM_KEYS
 from infra.settings_llm import Llm, LlmReader
@@ -38,6 +47,8 @@ CREDENTIALED_GROUPS = ("api", "console")
 URL_PARTS = ("console", "app", "service", "files", "trigger", "endpoint")
 MAX_MEMORY = 1024 * 1024
 MIN_MEMORY = 32
+# One worker of LiteLLM has 325 MiB after some load.
+MIN_LITELLM_MEMORY = 512
 MAX_CPUS = 256.0
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 _MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
@@ -409,7 +420,10 @@ class _Reader:
             self._top.mapping(LLM_KEYS),
             self._problems,
             self._check_encrypted,
-            lambda: proxy_keys.read(proxy_keys.file_of(ROOT / f"Pulumi.{self._stack}.yaml", self._stack)),
+            secret=self._text_secret,
+            issued=lambda: proxy_keys.read(
+                proxy_keys.file_of(ROOT / f"Pulumi.{self._stack}.yaml", self._stack)
+            ),
         ).read()
 
     def _filled(self, key: str, fix: str) -> str:
@@ -571,7 +585,7 @@ class _Reader:
         return path
 
     def _known_services(self) -> set[str]:
-        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY}
+        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY, LITELLM}
 
     def _service(self, key: str, service: str, value: object) -> bool:
         known = self._known_services()
@@ -637,8 +651,9 @@ class _Reader:
                 )
             section.refuse_unknown()
             memory, cpus = section.raw("memory"), section.raw("cpus")
+            least = MIN_LITELLM_MEMORY if service == LITELLM else MIN_MEMORY
             result[service] = ServiceLimits(
-                memory=None if memory is None else section.integer("memory", MIN_MEMORY, MAX_MEMORY),
+                memory=None if memory is None else section.integer("memory", least, MAX_MEMORY),
                 cpus=None if cpus is None else section.number("cpus", 0.1, MAX_CPUS),
             )
         return result
@@ -777,7 +792,9 @@ class _Reader:
         read: Callable[[str], pulumi.Output[str] | None] = lambda key: self._secret(  # noqa: E731  # one line, one use
             key, SHAPES[key], required=needed.get(key, True)
         )
-        found = {snake(key): read(key) for key in SHAPES if key not in TLS_SECRETS | OAUTH_SECRETS}
+        found = {
+            snake(key): read(key) for key in SHAPES if key not in TLS_SECRETS | OAUTH_SECRETS | LLM_SECRETS
+        }
         return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported: load raises
 
     def _text_secret(self, key: str, *, required: bool) -> str:

@@ -19,6 +19,8 @@ from infra.settings_ca import read_ca
 from infra.settings_reader import Problems, Section
 
 KEYS = "llmKeys"
+MASTER_KEY = "litellmMasterKey"
+NGINX, LITELLM = ENGINES = ("nginx", "litellm")
 UPSTREAM_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"preset": "custom", "baseUrl": "", "caFile": "", "timeoutSeconds": 300}
 )
@@ -57,6 +59,14 @@ class Upstream:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Litellm:
+    """LiteLLM's proxy as the engine. `key` opens it, and `key_digest` names that without telling it."""
+
+    key: pulumi.Output[str]
+    key_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """An upstream that serves a model, and what it calls that model."""
 
@@ -69,6 +79,7 @@ class Llm:
     """The LLM proxy, fully checked. Each model has its targets in the order in which they are tried.
 
     `monthly_budget` in US dollars for each caller, 0 for none. `keys` are those issued, revoked ones left out.
+    `litellm` is None where nginx itself is the engine.
     """
 
     upstreams: tuple[Upstream, ...]
@@ -79,6 +90,12 @@ class Llm:
     monthly_budget: float
     prices: Mapping[str, Price]
     keys: tuple[ProxyKey, ...] = field(default=())
+    litellm: Litellm | None = None
+
+    @property
+    def engine(self) -> str:
+        """Who chooses an upstream and asks it."""
+        return LITELLM if self.litellm else NGINX
 
 
 class LlmReader:
@@ -90,12 +107,16 @@ class LlmReader:
         keys: Mapping[str, Any],
         problems: Problems,
         check_encrypted: Callable[[str], None],
+        *,
+        secret: Callable[..., str],
         issued: Callable[[], tuple[ProxyKey, ...]],
     ) -> None:
         self._section = section
         self._keys = keys
         self._problems = problems
         self._check_encrypted = check_encrypted
+        # (key, required=...) -> the secret's text, empty when it is not set.
+        self._secret = secret
         self._issued = issued
 
     def read(self) -> Llm | None:
@@ -132,6 +153,35 @@ class LlmReader:
             monthly_budget=budget,
             prices=prices,
             keys=keys,
+            litellm=self._litellm(upstreams, [*models.values(), *embeddings.values()]),
+        )
+
+    def _litellm(self, upstreams: Sequence[Upstream], served: Sequence[Sequence[Target]]) -> Litellm | None:
+        """Return what LiteLLM's proxy needs, None when nginx is the engine."""
+        if self._section.choice("engine", ENGINES) == NGINX:
+            return None
+        # nginx has to wait for LiteLLM as long as that may wait for one upstream after another.
+        seconds = {one.name: one.timeout_seconds for one in upstreams}
+        longest = max((sum(seconds.get(one.upstream, 0) for one in targets) for targets in served), default=0)
+        if longest > MAX_TIMEOUT:
+            self._problems.add(
+                self._section.key("upstreams"),
+                f"{longest} s",
+                "is how long LiteLLM may try the upstreams of one model",
+                f"let their timeoutSeconds add up to at most {MAX_TIMEOUT}",
+            )
+        for one in upstreams:
+            if one.host == LITELLM:
+                self._problems.add(
+                    f"{self._section.key('upstreams')}.{one.name}.baseUrl",
+                    one.base_url,
+                    "is the stack's own LiteLLM, which would ask itself",
+                    "name what it is to ask, or set llm.engine to nginx for a LiteLLM of your own",
+                )
+        key = self._secret(MASTER_KEY, required=True)
+        return Litellm(
+            key=pulumi.Output.secret(key),
+            key_digest=hashlib.sha256(f"litellm {key}".encode()).hexdigest()[:12],
         )
 
     def _upstreams(self) -> tuple[Upstream, ...]:

@@ -14,6 +14,19 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 DAY = timedelta(days=1)
 
 
+_CA_USAGE = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
@@ -75,6 +88,12 @@ def issue(
             x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False
         )
     signer = issuer.key if issuer else own
+    # Python insists on these from 3.13 on.
+    if issuer:
+        known = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.certificate.public_key())  # type: ignore[arg-type]  # CAs here have no other keys
+        builder = builder.add_extension(known, critical=False)
+    if ca:
+        builder = builder.add_extension(_CA_USAGE, critical=True)
     algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return Pair(certificate=builder.sign(signer, algorithm), key=own)
 

@@ -42,6 +42,7 @@ LONGEST = (
     "tests/integration/test_oauth_stack.py",
     GATEWAY,
     "tests/integration/edge/test_llm.py",
+    "tests/integration/edge/test_litellm.py",
     "tests/integration/test_ready.py",
     "tests/integration/test_live_config.py",
 )

@@ -1,13 +1,16 @@
 """Open many event streams at once and tell how late each event came: JSON in the first argument, JSON on stdout.
 
-In: port, host, path, streams, at_once, events, gap (ms), deadline (s, for each stream).
-Out: `streams`, one object each: `first` and `lags` in microseconds, `events`, `problem` (empty when it ended well).
+In: port, host, path, streams, at_once, events, gap (ms), deadline (s, for each stream); for a chat in OpenAI's schema
+besides: model, authorization, tls (whether the port speaks it; nobody's certificate is checked).
+Out: `streams`, one object each: `first` and `lags` in microseconds, `problem` (empty when it ended well).
 """
 
 import asyncio
 import json
+import ssl
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 ADDRESS = "127.0.0.1"
@@ -26,12 +29,19 @@ class Wanted:
     events: int
     gap: int
     deadline: float
+    model: str = ""
+    authorization: str = ""
+    tls: bool = False
 
 
 @dataclass(kw_only=True)
 class Stream:
-    """One stream as the client saw it. Lags are in microseconds, from upstream's stamp to the arrival."""
+    """One stream as the client saw it. Lags are in microseconds, from upstream's stamp to the arrival.
 
+    `first` is the time from the request, sent over an open connection, to the first event.
+    """
+
+    first: int = 0
     lags: list[int] = field(default_factory=list)
     problem: str = ""
 
@@ -42,21 +52,40 @@ class BrokenStreamError(Exception):
 
 def request(wanted: Wanted, number: int) -> bytes:
     """Return a chat request with a key of its own, so that no limit per credential counts them together."""
+    query = "" if wanted.model else f"?events={wanted.events}&gap={wanted.gap}"
+    body = BODY
+    if wanted.model:
+        asked = [{"role": "user", "content": "hi"}]
+        body = json.dumps(
+            {"model": wanted.model, "messages": asked, "max_tokens": wanted.events, "stream": True}
+        )
     lines = [
-        f"POST {wanted.path}?events={wanted.events}&gap={wanted.gap} HTTP/1.1",
+        f"POST {wanted.path}{query} HTTP/1.1",
         f"Host: {wanted.host}",
-        f"Authorization: Bearer app-bench-{number}",
+        f"Authorization: {wanted.authorization or f'Bearer app-bench-{number}'}",
         "Content-Type: application/json",
         "Accept: text/event-stream",
-        f"Content-Length: {len(BODY)}",
+        f"Content-Length: {len(body)}",
         "Connection: close",
         "",
-        BODY,
+        body,
     ]
     return "\r\n".join(lines).encode()
 
 
-async def read(reader: asyncio.StreamReader, wanted: Wanted, stream: Stream) -> None:
+def stamps(data: str, *, chat: bool) -> Iterator[tuple[int, int]]:
+    """Yield (number, stamp) of what an event tells; of a chat's last ones nothing."""
+    if not chat:
+        told = json.loads(data)
+        yield told["n"], told["sent"]
+    elif data != "[DONE]":
+        for choice in json.loads(data)["choices"]:
+            for word in (choice["delta"].get("content") or "").split():
+                number, _, sent = word.partition(":")
+                yield int(number), int(sent)
+
+
+async def read(reader: asyncio.StreamReader, wanted: Wanted, stream: Stream, began: int) -> None:
     """Read one answer to its end. Raises BrokenStreamError, or what asyncio raises when it is cut."""
     head = await reader.readuntil(b"\r\n\r\n")
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
@@ -70,10 +99,11 @@ async def read(reader: asyncio.StreamReader, wanted: Wanted, stream: Stream) -> 
         arrived = time.monotonic_ns()
         *events, waiting = (waiting + chunk[:-2]).split(b"\n\n")
         for event in events:
-            told = json.loads(event.removeprefix(b"data: "))
-            if told["n"] != len(stream.lags):
-                raise BrokenStreamError(f"event {told['n']} came as number {len(stream.lags)}")
-            stream.lags.append((arrived - told["sent"]) // 1000)
+            for number, sent in stamps(event.decode().removeprefix("data: "), chat=bool(wanted.model)):
+                if number != len(stream.lags):
+                    raise BrokenStreamError(f"event {number} came as number {len(stream.lags)}")
+                stream.first = stream.first or (arrived - began) // 1000
+                stream.lags.append((arrived - sent) // 1000)
     if len(stream.lags) != wanted.events:
         raise BrokenStreamError(f"ended after {len(stream.lags)} of {wanted.events} events")
 
@@ -81,14 +111,19 @@ async def read(reader: asyncio.StreamReader, wanted: Wanted, stream: Stream) -> 
 async def follow(wanted: Wanted, number: int, turn: asyncio.Semaphore) -> Stream:
     """Open one stream when it is its turn, and follow it."""
     stream = Stream()
+    tls = None
+    if wanted.tls:
+        tls = ssl.create_default_context()
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     async with turn:
         await asyncio.sleep(wanted.gap / 1000 * (number % wanted.at_once) / wanted.at_once)
         try:
             async with asyncio.timeout(wanted.deadline):
-                reader, writer = await asyncio.open_connection(ADDRESS, wanted.port)
+                reader, writer = await asyncio.open_connection(ADDRESS, wanted.port, ssl=tls)
                 try:
+                    began = time.monotonic_ns()
                     writer.write(request(wanted, number))
-                    await read(reader, wanted, stream)
+                    await read(reader, wanted, stream, began)
                 finally:
                     writer.close()
         except TimeoutError:

@@ -125,10 +125,10 @@ class ReleaseContainer:
         if ran.code != 0:
             raise ContainerError(f"{what} failed with exit code {ran.code}: {ran.output.strip()[-500:]}")
 
-    def _run(self, command: list[str], *, root: bool = False) -> Ran:
+    def _run(self, command: list[str], *, root: bool = False, seconds: int = COMMAND_SECONDS) -> Ran:
         import docker  # noqa: PLC0415
 
-        limited = ["timeout", str(COMMAND_SECONDS), *command]
+        limited = ["timeout", str(seconds), *command]
         try:
             run: dict[str, Any] = self._api.exec_create(self._id, limited, user="0" if root else "")
             output: bytes = self._api.exec_start(run["Id"])

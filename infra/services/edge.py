@@ -11,9 +11,9 @@ from infra.edge_paths import (
     RUN_DIRECTORY,
     USAGE_DIRECTORY,
 )
-from infra.networks import APP, OAUTH
+from infra.networks import APP, LITELLM, OAUTH
 from infra.service import Mount, Port, ServiceSpec
-from infra.services import certificates, gateway
+from infra.services import certificates, gateway, litellm
 from infra.services.health import answers_http
 from infra.services.limits import limits_of
 from infra.settings import Settings
@@ -67,10 +67,15 @@ def service(settings: Settings) -> ServiceSpec:
     return ServiceSpec(
         name="nginx",
         image="nginx",
-        networks=(APP, OAUTH) if settings.gateway else (APP,),
+        networks=(
+            APP,
+            *((OAUTH,) if settings.gateway else ()),
+            *((LITELLM,) if litellm.wanted(settings) else ()),
+        ),
         after=(
             "web",
             *((gateway.NAME,) if settings.gateway else ()),
+            *((litellm.NAME,) if litellm.wanted(settings) else ()),
             *(spec.name for spec in certificates.preparing(settings)),
         ),
         user=str(NGINX_UID),

@@ -87,7 +87,8 @@ def test_streams_pass_the_edge_one_by_one() -> None:
     proxy = proxies.edge(context)
     request = replace(proxy.request, path="/v1/chat-messages")
     wanted = {"streams": 6, "at_once": 3, "events": 5, "gap": 100, "deadline": 10}
-    assert Wanted.__annotations__.keys() == wanted.keys() | {"port", "host", "path"}
+    of_chats = {"model", "authorization", "tls"}
+    assert Wanted.__annotations__.keys() == wanted.keys() | {"port", "host", "path"} | of_chats
 
     with rig("sse", [proxy], proxies.aliases(context)) as running:
         found = running.streams(request, proxy.port, wanted, seconds=30)

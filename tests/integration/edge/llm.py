@@ -23,6 +23,7 @@ from infra.proxy_keys import ProxyKey
 from infra.rate_limits import GroupLimits
 from infra.releases import RELEASES
 from infra.settings import Settings
+from infra.settings_llm import NGINX
 from infra.settings_oauth import OAuth, Tenant
 from tests.certificates import issue
 from tests.integration.edge import llm_upstream
@@ -63,6 +64,8 @@ def settings_of_oauth() -> OAuth:
 
 class LlmEdge(Edge):
     """The edge. `keys` are the secrets of callers by name, `upstream_keys` those of upstreams."""
+
+    engine = NGINX
 
     def __init__(self, directory: Path) -> None:
         self.upstream_keys = {name: f"sk-{name}-{secrets.token_urlsafe(30)}" for name in PORTS}
@@ -105,6 +108,7 @@ class LlmEdge(Edge):
             "cors": {"llm": [ALLOWED]},
             "llm": {
                 "enabled": True,
+                "engine": self.engine,
                 "upstreams": upstreams,
                 "models": dict(MODELS),
                 "embeddings": {"text-embedding-3-small": ["first"]},
@@ -177,7 +181,7 @@ class LlmEdge(Edge):
         """Give nginx another key of an upstream, as a change of the configuration goes live."""
         path = self.directory / EDGE_DIRECTORY.lstrip("/") / edge_llm.SECRETS_FILE
         told = json.loads(path.read_text(encoding="utf-8"))
-        told["keys"][upstream] = key
+        told["keys"][upstream] = told["hidden"][upstream] = key
         path.write_text(json.dumps(told), encoding="utf-8")
         script = (
             f"touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}; "

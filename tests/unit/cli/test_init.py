@@ -30,6 +30,7 @@ REQUIRED_SECRETS = {
     "agentSandboxToken",
     "tlsSeed",
     "oauthSigningKeys",
+    "litellmMasterKey",
 }
 
 
