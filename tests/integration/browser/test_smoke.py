@@ -10,7 +10,7 @@ pytestmark = pytest.mark.browser
 
 
 # What the main stack does not have: tests of their own deploy it.
-OFF = ("dify:oauth.enabled", "dify:llm.enabled")
+OFF = ("dify:oauth", "dify:llm.enabled", "dify:oidcGate.enabled")
 
 
 def assert_whole(done: Done, *, without: str = OFF[0]) -> None:
