@@ -32,6 +32,7 @@ SHARING = (
 GATEWAY = "the edge with a gateway"
 # Files whose tests share that.
 SHARING_GATEWAY = ("tests/integration/edge/test_oauth.py", "tests/integration/edge/test_gate.py")
+LAST = "tests/contract/"
 # What takes minutes, the longest first.
 LONGEST = (
     "tests/integration/test_stack.py",
@@ -78,7 +79,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(folder in item.path.parents for folder in DEPLOYING):
             item.add_marker("integration")
     rank = {group: place for place, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(_worker_group(item.nodeid), len(rank)))
+    # Contract tests stop services of the main stack, and the next `up` would mend that in the middle of another test.
+    items.sort(
+        key=lambda item: (rank.get(_worker_group(item.nodeid), len(rank)), item.nodeid.startswith(LAST))
+    )
 
 
 def _worker_group(nodeid: str) -> str:

@@ -74,7 +74,12 @@ def long_stream(stack: Stack) -> Iterator[Streamed]:
         yield streamed
     finally:
         reader.join(timeout=2 * PIECES * PIECE_SECONDS)
-    assert not reader.is_alive(), streamed.lines[-1:]
+    if reader.is_alive():
+        worker = stack.container("worker")
+        logged = worker.logs(tail=20, timestamps=True).decode(errors="replace")
+        raise AssertionError(
+            f"the stream stands still after {len(streamed.lines)} events; worker: {worker.attrs['State']}\n{logged}"
+        )
 
 
 def own_templates(directory: Path, path: str, text: str) -> str:
