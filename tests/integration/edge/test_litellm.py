@@ -12,15 +12,20 @@ import pytest
 from infra.resources.litellm_config import LitellmRefusalError
 from infra.services import litellm as service
 from infra.services.litellm import CONFIG
-from smoke_tests import llm as smoke_llm
-from smoke_tests import test_llm as smoke
-from smoke_tests.client import Client, Patience
-from smoke_tests.masking import Redactor, Secret
-from smoke_tests.target import Target
-from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.litellm import LitellmEdge
 from tests.integration.edge.llm import NEXT_KEY
-from tests.integration.edge.test_llm import ASKED, CHAT, TEXT, body, client, counted, numbers, post, token
+from tests.integration.edge.test_llm import (
+    ASKED,
+    CHAT,
+    TEXT,
+    assert_smoke_tests_pass,
+    body,
+    client,
+    counted,
+    numbers,
+    post,
+    token,
+)
 
 
 @pytest.fixture(scope="module")
@@ -183,33 +188,7 @@ def test_a_cut_stream_ends_with_an_error_and_is_charged_by_estimate(llm: Litellm
 
 
 def test_the_smoke_tests_pass(llm: LitellmEdge) -> None:
-    with_key = smoke_llm.Llm(
-        url=f"{llm.url}/llm/v1",
-        short_url=f"{llm.url}/api/chat",
-        models=tuple(model.id for model in client(llm).models.list()),
-        origins=(ALLOWED,),
-        key=Secret(llm.keys["alice"]),
-        chat_model="gpt-4.1",
-    )
-    target = Target(
-        url=llm.url, service_url=llm.url, console_url=llm.url, key=None, policies=(), llm=with_key
-    )
-    redact = Redactor()
-    redact.learn(llm.upstream_keys.values())
-    visitor = Client(key=None, redact=redact, patience=Patience(seconds=10), loopback=True, verify=True)
-    caller = {"Authorization": f"Bearer {llm.keys['alice']}"}
-
-    smoke.test_nobody_gets_in_without_a_key(visitor, with_key)
-    smoke.test_a_junk_key_opens_nothing(visitor, with_key)
-    smoke.test_answers_to_strangers_tell_no_key(visitor, with_key)
-    smoke.test_pages_at_allowed_origins_may_ask(visitor, with_key)
-    smoke.test_pages_at_other_origins_may_not(visitor, target, with_key)
-    smoke.test_a_caller_sees_the_models_that_are_served(visitor, with_key, caller)
-    smoke.test_a_model_that_is_not_served_is_refused(visitor, with_key, caller)
-    smoke.test_a_chat_is_not_fetched(visitor, with_key, caller)
-    smoke.test_a_model_answers(visitor, with_key, caller)
-    smoke.test_a_model_answers_as_a_stream(visitor, with_key, caller)
-    visitor.close()
+    assert_smoke_tests_pass(llm)
 
 
 def test_what_litellm_cannot_read_never_goes_live(llm: LitellmEdge) -> None:

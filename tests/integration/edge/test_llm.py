@@ -233,7 +233,8 @@ def test_preflight_needs_no_key(llm: LlmEdge) -> None:
     assert "stainless" not in other.headers.get("Access-Control-Allow-Headers", "").lower()
 
 
-def test_the_smoke_tests_pass(llm: LlmEdge) -> None:
+def assert_smoke_tests_pass(llm: LlmEdge) -> None:
+    """Demand of an edge, whatever its engine, what the smoke tests of the LLM proxy demand of a stack."""
     with_key = smoke_llm.Llm(
         url=f"{llm.url}/llm/v1",
         short_url=f"{llm.url}/api/chat",
@@ -261,6 +262,10 @@ def test_the_smoke_tests_pass(llm: LlmEdge) -> None:
     smoke.test_a_model_answers(visitor, with_key, caller)
     smoke.test_a_model_answers_as_a_stream(visitor, with_key, caller)
     visitor.close()
+
+
+def test_the_smoke_tests_pass(llm: LlmEdge) -> None:
+    assert_smoke_tests_pass(llm)
 
 
 @pytest.mark.parametrize("streaming", [True, False])
