@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from infra.settings_oauth import OAuth, Tenant
 from tests.integration.edge.container import PLAIN, Edge, Raw
 from tests.integration.test_gateway import Running, installation
 from tests.unit.gateway.forge import Forge
-from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, SIGNING_KEY
+from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, SECRET, SIGNING_KEY
 
 CHAT = "/v1/chat-messages"
 INVALID = {"error": "invalid_token", "error_description": "The access token is invalid or has expired"}
+# Enough that nginx opens connections to each of the gateway's workers.
+AT_ONCE = 12
 UNLIMITED = {"requests": 0, "concurrent": 0, "addressRequests": 0, "addressConcurrent": 0}
 # Tenants besides acme and globex, each with an app of its own: how many requests at once, and how many open ones.
 LIMITED: Mapping[str, GroupLimits] = {
@@ -124,15 +127,32 @@ class OAuthEdge:
         raise AssertionError(f"{last} instead of {status} for {seconds} s")
 
     def until_issued(self, form: Mapping[str, str], seconds: float) -> None:
-        """Ask for a token until one is given."""
+        """Ask for several tokens at once, which reaches all of the gateway's workers, until each is given."""
         deadline = time.monotonic() + seconds
-        last = 0
-        while time.monotonic() < deadline:
-            last = self.http.post("/oauth/token", data=form).status_code
-            if last == 200:
-                return
+        found: list[int] = []
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            while time.monotonic() < deadline:
+                asked = [pool.submit(self.http.post, "/oauth/token", data=form) for _ in range(AT_ONCE)]
+                found = [one.result().status_code for one in asked]
+                if set(found) == {200}:
+                    return
+                time.sleep(0.1)
+        raise AssertionError(
+            f"not {AT_ONCE} tokens at once within {seconds:.0f} s; last: {found}; {self.log()}"
+        )
+
+    def revoke(self, token: str, seconds: float = 10) -> None:
+        """Revoke a token of `acme-app`; come again while the gateway cannot decide, as its 503 asks for."""
+        form = {"token": token, "client_id": "acme-app", "client_secret": SECRET}
+        deadline = time.monotonic() + seconds
+        while (answer := self.http.post("/oauth/revoke", data=form)).status_code == 503:
+            assert time.monotonic() < deadline, f"503 for {seconds:.0f} s; {self.log()}"
             time.sleep(0.1)
-        raise AssertionError(f"no token within {seconds:.0f} s; last: {last}")
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text}; {self.log()}"
+
+    def log(self) -> str:
+        """Return the last that the gateway wrote, for messages."""
+        return str(self.gateway.gateway.logs(tail=20).decode(errors="replace"))
 
     def remove(self) -> None:
         """Remove everything."""
