@@ -76,6 +76,11 @@ class EdgeOAuth:
         """Return the status by which a location of the group sends a call on its way. No client ever sees it."""
         return TURN + list(self.calls).index(group)
 
+    @property
+    def turn_to_llm(self) -> int:
+        """The same for the LLM proxy's locations."""
+        return TURN + len(self.calls)
+
 
 def edge_oauth(oauth: OAuth | None) -> EdgeOAuth | None:
     """Return what the edge needs for OAuth, None without it. Raises ValueError for what nginx could not hold."""

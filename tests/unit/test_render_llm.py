@@ -96,20 +96,48 @@ def test_the_official_image_has_to_load_njs(images: str, loaded: int, tmp_path: 
     assert len([one for one in top if one["directive"] == "load_module"]) == loaded
 
 
-def test_no_way_to_an_upstream_without_the_caller_being_asked(tmp_path: Path) -> None:
-    files = parsed(edge_files(context_of(stack())), tmp_path)["parts/llm.conf"]
+@pytest.mark.parametrize("oauth", [False, True])
+def test_no_way_to_an_upstream_without_the_caller_being_asked(oauth: bool, tmp_path: Path) -> None:
+    found = dataclasses.replace(stack(), oauth=settings_of_oauth() if oauth else None)
+    files = parsed(edge_files(context_of(found)), tmp_path)["parts/llm.conf"]
     public = {
-        " ".join(one["args"]): [d["directive"] for d in one["block"]]
+        " ".join(one["args"]): one["block"]
         for _, one in walk(files)
         if one["directive"] == "location" and not one["args"][-1].startswith("@")
     }
 
-    assert set(public.pop("/llm/")) == {"return"}
-    assert "internal" in public.pop("= /_llm_caller")
+    assert [one["directive"] for one in public.pop("/llm/")] == ["return"]
+    assert ("= /_llm_token" in public) is oauth
+    assert "internal" in [one["directive"] for one in public.pop("= /_llm_token", [])] or not oauth
     assert len(public) == 5
-    for match, directives in public.items():
-        assert "auth_request" in directives, match
-        assert not {"proxy_pass", "js_content"} & set(directives), match
+    for match, block in public.items():
+        assert not {"proxy_pass", "try_files"} & {one["directive"] for one in block}, match
+        asked = [(one["args"], one["block"][0]["args"]) for one in block if one["directive"] == "if"]
+        # Before limits and body: nginx's rewrite phase comes first, whatever the order here.
+        assert asked[-2:] == [
+            (["$llm_denied", "=", "401"], ["401"]),
+            (["$llm_denied", "=", "403"], ["403"]),
+        ], match
+        assert len(asked) == 2 + oauth, match
+
+
+def test_a_token_is_verified_on_its_way_to_the_limits(tmp_path: Path) -> None:
+    found = dataclasses.replace(stack(), oauth=settings_of_oauth())
+    files = parsed(edge_files(context_of(found)), tmp_path)["parts/llm.conf"]
+    blocks = {
+        " ".join(one["args"]): {d["directive"]: d["args"] for d in one["block"]}
+        for _, one in walk(files)
+        if one["directive"] == "location"
+    }
+
+    for handler in ("chat", "embeddings", "models"):
+        way = blocks[f"@llm_token_{handler}"]
+        assert way["auth_request"] == ["/_llm_token"]
+        assert way["try_files"][-1] == f"@llm_limited_{handler}"
+        assert blocks[f"@llm_limited_{handler}"]["js_content"] == [f"llm.{handler}"]
+    # Nothing else leads there.
+    reached = [" ".join(d["args"]) for _, d in walk(files) if "@llm_limited" in " ".join(d["args"])]
+    assert len([one for one in reached if not one.startswith("@")]) == 3
 
 
 @pytest.mark.parametrize("oauth", [False, True])

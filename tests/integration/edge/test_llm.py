@@ -311,7 +311,7 @@ def test_no_way_in_without_a_key(llm: LlmEdge, path: str, credential: str) -> No
 
 
 def test_inner_locations_cannot_be_asked_for(llm: LlmEdge) -> None:
-    for path in ("/_llm_caller", "/llm/", "/llm/v1/other", "/llm/v1/../v1/models"):
+    for path in ("/_llm_token", "/llm/", "/llm/v1/other", "/llm/v1/../v1/models"):
         assert post(llm, body(), path=path).status_code in {404, 405}
 
 
