@@ -45,7 +45,7 @@ def served(url: str, context: ssl.SSLContext) -> Served:
     host, port = _address(url)
     try:
         with (
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain,
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS, all_errors=True) as plain,
             context.wrap_socket(plain, server_hostname=host) as connection,
         ):
             der, version = connection.getpeercert(binary_form=True), connection.version()
@@ -53,6 +53,10 @@ def served(url: str, context: ssl.SSLContext) -> Served:
         raise VisitError(
             f"{url}: its certificate is not trusted: {problem.verify_message}. A private CA goes with --ca-file"
         ) from None
+    except ExceptionGroup as tried:
+        # One for each address of the host. The last alone may be about IPv6 on a machine that has none.
+        told = "; ".join(f"{type(problem).__name__}: {problem}" for problem in tried.exceptions)
+        raise VisitError(f"{url}: {told}") from None
     except OSError as problem:
         raise VisitError(f"{url}: {type(problem).__name__}: {problem}") from None
     if der is None:

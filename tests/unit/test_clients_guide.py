@@ -80,6 +80,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """Import a program by its module's name."""
     monkeypatch.syspath_prepend(str(folder))
+    # A package of the same name is installed, and whoever ran before in this process may have imported it.
+    for name in ("dify_client", "dify_async"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
     def imported(name: str) -> ModuleType:
         return importlib.import_module(name)
