@@ -6,6 +6,7 @@ upstream the same way, by Docker's name server: no bridge, no published port, no
 
 import contextlib
 import json
+import os
 import secrets
 import subprocess
 import tempfile
@@ -223,6 +224,21 @@ class Rig:
                 "figures of refusals are worth nothing: raise the limits in bench/proxies.py (EDGE_SETTINGS)",
             )
         return Measured(load=load, cpu=used * 1_000_000 / load.requests)
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Give one container a core of its own, and all others the rest. Raises KitError on a machine of one core."""
+        first, *others = sorted(os.sched_getaffinity(0))
+        if not others:
+            raise KitError("this machine has one core", "measure on one with two cores or more")
+        shared = ",".join(map(str, others))
+        for one, container in self.containers.items():
+            container.update(cpuset_cpus=str(first) if one == name else shared)
+        try:
+            yield
+        finally:
+            for container in self.containers.values():
+                container.update(cpuset_cpus=",".join(map(str, (first, *others))))
 
     def streams(
         self, request: Request, port: int, wanted: Mapping[str, Any], *, seconds: float

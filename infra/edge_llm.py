@@ -30,6 +30,7 @@ COUNTERS_SIZE = "4m"
 # The scope that opens the proxy to a token of OAuth.
 SCOPE = "llm"
 MASTER = "litellm-master"
+UPSTREAM_KEY = "$llm_key"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +64,16 @@ class CallerClass:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeLlm:
-    """The LLM proxy as the templates read it, as `edge.llm`. `tables` is JSON without secrets."""
+    """The LLM proxy as the templates read it, as `edge.llm`.
+
+    `tables` is JSON without secrets; `hidden` are nginx's variables with the keys that never come back.
+    """
 
     upstreams: tuple[EdgeUpstream, ...]
     classes: tuple[CallerClass, ...]
     max_body_megabytes: int
     tables: str
+    hidden: tuple[str, ...] = (UPSTREAM_KEY,)
     engine: str = NGINX
     port: int = ports.EDGE_LLM
     secrets_file: str = SECRETS_FILE
@@ -86,6 +91,7 @@ def edge_llm(llm: Llm | None) -> EdgeLlm | None:
     return EdgeLlm(
         upstreams=(_litellm(llm),) if llm.litellm else tuple(_upstream(one) for one in llm.upstreams),
         engine=llm.engine,
+        hidden=_hidden_behind_litellm(llm) if llm.litellm else (UPSTREAM_KEY,),
         classes=tuple(_class(number, limits) for number, limits in enumerate(_limits(llm))),
         max_body_megabytes=llm.max_body_megabytes,
         tables=json.dumps(_tables(llm), indent=1),
@@ -126,13 +132,18 @@ def secrets_text(keys: Mapping[str, str], callers: Mapping[str, Any], *, litellm
     """Return the text of the private file.
 
     `keys` are those of the upstreams by name, and LiteLLM's own as `MASTER`. The file has what nginx sends, and
-    `hidden`, what never comes back from where it asks: words, as an array that njs preloads has none of its methods.
-    LiteLLM's answers may tell what an upstream said, so they are searched for every key. Callers are by the hash of
-    their key.
+    `hidden`, what never comes back besides what was sent: LiteLLM's answers may tell what an upstream said, so they
+    are searched for every key. Words, as an array that njs preloads has none of its methods. Callers are by the hash
+    of their key.
     """
     sent = {LITELLM: keys[MASTER]} if litellm else dict(keys)
-    hidden = {name: " ".join(keys.values()) if litellm else key for name, key in sent.items()}
+    hidden = " ".join(keys.values()) if litellm else ""
     return json.dumps({"keys": sent, "hidden": hidden, "callers": dict(callers)})
+
+
+def _hidden_behind_litellm(llm: Llm) -> tuple[str, ...]:
+    """Return a variable for each word of `hidden`: every upstream's key and LiteLLM's own."""
+    return tuple(f"$llm_hidden_{number}" for number in range(len(llm.upstreams) + 1))
 
 
 def _upstream(one: Upstream) -> EdgeUpstream:

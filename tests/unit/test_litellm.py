@@ -220,7 +220,10 @@ def test_nginx_sends_the_master_key_and_hides_all() -> None:
     told = json.loads(resolved(edge_llm.private_files(proxy()))[edge_llm.SECRETS_FILE])
 
     assert told["keys"] == {"litellm": MASTER}
-    assert sorted(told["hidden"]["litellm"].split(" ")) == sorted([MASTER, *KEYS.values()])
+    assert sorted(told["hidden"].split(" ")) == sorted([MASTER, *KEYS.values()])
+    made = edge_llm.edge_llm(proxy())
+    assert made is not None
+    assert made.hidden == tuple(f"$llm_hidden_{number}" for number in range(len(KEYS) + 1))
 
 
 def test_another_key_is_another_configuration_of_nginx() -> None:

@@ -174,6 +174,11 @@ def test_every_upstream_is_verified_and_gets_headers_of_ours_only(tmp_path: Path
     assert said["proxy_ssl_verify"] == said["proxy_ssl_server_name"] == ["on"]
     assert said["proxy_pass_request_headers"] == ["off"]
     assert {"X-Accel-Redirect"} <= set(said["proxy_ignore_headers"])
+    assert (said["sub_filter"][0], said["sub_filter_once"], said["sub_filter_types"]) == (
+        "$llm_key",
+        ["off"],
+        ["*"],
+    )
 
 
 def test_only_the_last_upstreams_own_errors_pass(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ class LlmEdge(Edge):
         """Give nginx another key of an upstream, as a change of the configuration goes live."""
         path = self.directory / EDGE_DIRECTORY.lstrip("/") / edge_llm.SECRETS_FILE
         told = json.loads(path.read_text(encoding="utf-8"))
-        told["keys"][upstream] = told["hidden"][upstream] = key
+        told["keys"][upstream] = key
         path.write_text(json.dumps(told), encoding="utf-8")
         script = (
             f"touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}; "
