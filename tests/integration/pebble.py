@@ -106,7 +106,8 @@ def pebble(scratch: Path, *, address: str, http_port: int) -> Iterator[Pebble]:
                         command,
                         stdout=log,
                         stderr=subprocess.STDOUT,
-                        env=os.environ | {"PEBBLE_VA_NOSLEEP": "1"},
+                        # By default it also refuses one nonce in twenty, and certbot tries but once again.
+                        env=os.environ | {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"},
                     )
                 )
             server = Pebble(

@@ -610,7 +610,8 @@ def test_a_huge_answer_takes_no_memory_and_blocks_nobody(llm: LlmEdge) -> None:
 
     assert max(times) < 3
     memory = llm.nginx.stats(stream=False)["memory_stats"]["usage"]
-    assert memory < 300_000_000
+    # Two workers and their buffers: nothing that grows with the answer.
+    assert memory < 100_000_000
 
 
 # --- limits and budgets ------------------------------------------------------------------------------------------
