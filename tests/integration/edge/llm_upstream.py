@@ -4,7 +4,8 @@ It runs inside a container, by itself. Its argument is JSON, or `@` and a file o
 [{"name", "port", "secrets", "certificate", "key"}]}`. The first is a port, the last two are paths of PEM files.
 
 The field `user` of a request says what goes wrong and where, as `<upstream>=<fault>` joined by commas: a status,
-`hang`, `cut`, `malformed`, `silent`, `huge`, `html`, `leak`, `echo`, `slow`, `which` (of its keys came) or `batch`.
+`hang`, `cut`, `malformed`, `silent`, `huge`, `long`, `html`, `leak`, `echo`, `slow`, `which` (of its keys came)
+or `batch`.
 Every answer repeats the Authorization header in a header, as a careless upstream might.
 """
 
@@ -122,6 +123,12 @@ class Upstream(BaseHTTPRequestHandler):
         wanted = (asked.get("stream_options") or {}).get("include_usage")
         null = {"usage": None} if wanted else {}
         words = ["".join(WORDS) * 100] if fault == "batch" else WORDS
+        if fault == "long":
+            event = json.dumps(
+                {**base, "choices": [{"index": 0, "delta": {"content": "word "}}], **null}
+            ).encode()
+            for _ in range(20000):
+                self._chunk(b"data: " + event + b"\n\n")
         for number, word in enumerate(words):
             choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
             self._event({**base, "choices": [choice], **null}, split=number == 3)

@@ -580,9 +580,15 @@ def test_malformed_stream_passes_and_ends(llm: LlmEdge) -> None:
     assert answer.text == "data: {not json\n\nnonsense without end"
 
 
+def used_memory(llm: LlmEdge) -> int:
+    """Return how many bytes nginx's container uses."""
+    return int(llm.nginx.stats(stream=False)["memory_stats"]["usage"])
+
+
 def test_a_huge_answer_takes_no_memory_and_blocks_nobody(llm: LlmEdge) -> None:
     received = 0
     done = threading.Event()
+    before = used_memory(llm)
 
     def others() -> list[float]:
         times = []
@@ -609,9 +615,35 @@ def test_a_huge_answer_takes_no_memory_and_blocks_nobody(llm: LlmEdge) -> None:
         times = beside.result()
 
     assert max(times) < 3
-    memory = llm.nginx.stats(stream=False)["memory_stats"]["usage"]
-    # Two workers and their buffers: nothing that grows with the answer.
-    assert memory < 100_000_000
+    # What tests before this one left is not of interest.
+    assert used_memory(llm) - before < 50_000_000
+
+
+def test_a_long_answer_waits_for_a_slow_caller_and_not_in_memory(llm: LlmEdge) -> None:
+    before, received = used_memory(llm), 0
+    headers = {"Authorization": f"Bearer {llm.keys['alice']}"}
+
+    with llm.http.stream("POST", CHAT, json=body(fault="first=huge"), headers=headers) as answer:
+        for piece in answer.iter_raw(1_000_000):
+            received += len(piece)
+            time.sleep(0.05)
+            if received > 20_000_000:
+                break
+        # The upstream would have sent ten times as much.
+        assert used_memory(llm) - before < 50_000_000
+
+
+def test_a_long_stream_takes_little_memory(llm: LlmEdge) -> None:
+    before = used_memory(llm)
+    headers = {"Authorization": f"Bearer {llm.keys['alice']}"}
+
+    with llm.http.stream("POST", CHAT, json=body(fault="first=long", stream=True), headers=headers) as answer:
+        received = sum(map(len, answer.iter_raw()))
+        used = used_memory(llm) - before
+
+    assert received > 2_000_000
+    # What njs allocates it keeps until the request ends.
+    assert used < 12 * received
 
 
 # --- limits and budgets ------------------------------------------------------------------------------------------
