@@ -800,7 +800,7 @@ def test_migrated_clients_run_against_the_proxy(llm: LlmEdge, migrated: Path) ->
         )
 
     assert len(programs) == len(CLIENTS)
-    for program, printed in told.items():
-        lines = printed.splitlines()
+    for program, output in told.items():
+        lines = output.splitlines()
         assert lines, program.name
-        assert set(lines) == {TEXT}, f"{program.name}: {printed[-2000:]}"
+        assert set(lines) == {TEXT}, f"{program.name}: {output[-2000:]}"
