@@ -23,6 +23,7 @@ PAUSE_SECONDS = 0.004
 NOT_FOUND = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
+PING = b"event: ping\n\n"
 
 
 @dataclass
@@ -206,8 +207,19 @@ class Handler(BaseHTTPRequestHandler):
             events.insert(
                 1, {"event": "error", "code": "invalid_param", "message": "Run failed", "status": 400}
             )
+        if self.wrong("stream-loses-text"):
+            events.pop(2)
+        if self.wrong("stream-changes-ids"):
+            events[2] = events[2] | {"message_id": str(uuid.uuid4())}
+        if self.wrong("stream-without-workflow-end"):
+            events = [event for event in events if event["event"] != "workflow_finished"]
+        if self.wrong("order-of-newer-releases"):
+            events.append(events.pop(-2))
+            yield PING
         for event in events:
-            yield f"data: {json.dumps(event | common)}\n\n".encode()
+            yield f"data: {json.dumps(common | event)}\n\n".encode()
+            if self.wrong("order-of-newer-releases"):
+                yield PING
 
     # Answers
 
