@@ -5,12 +5,11 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import docker
 
-from infra.images import LOCAL_BUILDS, ROOT, context_digest
+from infra.images import LOCAL_BUILDS, build_directory, local_name
 from infra.releases import RELEASES
 from infra.resources.console_client import NOTES, Console
 from infra.resources.console_session import Sessions
@@ -28,13 +27,11 @@ Docker = Any  # docker's models are not typed
 
 def built(client: Docker, role: str) -> str:
     """Return the image of a role, under the kit's own name for it; built when it is not there yet."""
-    directory, target = LOCAL_BUILDS[role]
-    key = f"{Path(directory).name}-{target}" if target else Path(directory).name
-    name = f"dify-kit/{key}:{context_digest(ROOT / directory)}"
+    name, (_, target) = local_name(role), LOCAL_BUILDS[role]
     try:
         client.images.get(name)
     except docker.errors.ImageNotFound:
-        client.images.build(path=str(ROOT / directory), tag=name, target=target, rm=True)
+        client.images.build(path=str(build_directory(role)), tag=name, target=target, rm=True)
     return name
 
 
