@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-from infra.variables import Variable
-
 from dify_standin.config import refuse, release
 from infra.releases import RELEASES, Release
+from infra.variables import Variable
 
 # Roles of the stand-in's images -> services of the catalogue. Workers and the migration run from api's image.
 SERVICES = {

@@ -593,14 +593,15 @@ def meta() -> Response:
 @blueprint.get("/site")
 def site() -> Response:
     """Describe the app's page."""
+    described = yaml.safe_load(g.app_row["dsl"])["app"]
     return jsonify(
         {
             "title": g.app_row["name"],
             "chat_color_theme": None,
             "chat_color_theme_inverted": False,
             "icon_type": "emoji",
-            "icon": "\U0001f916",
-            "icon_background": "#FFEAD5",
+            "icon": described.get("icon", "\U0001f916"),
+            "icon_background": described.get("icon_background", "#FFEAD5"),
             "description": None,
             "copyright": None,
             "privacy_policy": None,
