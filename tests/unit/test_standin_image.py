@@ -66,7 +66,7 @@ def test_a_context_is_complete_or_absent(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(standin_image.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(OSError, match="no space"):
         prepared_context(checkout, contexts)
 
