@@ -6,7 +6,7 @@ health checks, restart policies and start commands are not compared.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dify_kit.releases.topology import Service, Topology
@@ -15,6 +15,8 @@ from infra.releases import Release
 from infra.variables import Variable
 
 KINDS = ("service", "image", "variable", "mount", "network", "port", "health", "route")
+# The services whose variables a catalogue file lists.
+READERS = ("api", "web", "plugin_daemon", "sandbox", "agent_backend", "local_sandbox", "weaviate", "qdrant")
 GENERATED = "generated"
 PUBLISHED = "published default"
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
@@ -34,6 +36,7 @@ class Difference:
     """One difference. `service` is empty for networks and routes; `official` and `kit` are what each has, in words.
 
     No secret is in them: what the kit generates is "generated", and what upstream publishes in its place is not said.
+    `elsewhere`: a variable that the service does not read, and another service of the release does.
     """
 
     kind: str
@@ -42,6 +45,7 @@ class Difference:
     change: Change
     official: str | None = None
     kit: str | None = None
+    elsewhere: bool = False
 
 
 def differences(official: Topology, kit: Topology, release: Release) -> list[Difference]:
@@ -62,20 +66,27 @@ def differences(official: Topology, kit: Topology, release: Release) -> list[Dif
                 )
             )
         else:
-            found.extend(_of_service(theirs, ours, release.variables(name)))
+            found.extend(_of_service(theirs, ours, release))
     found.extend(_each("network", "", _internal(official.networks), _internal(kit.networks)))
     found.extend(_each("route", "", _targets(official), _targets(kit)))
     return found
 
 
-def _of_service(theirs: Service, ours: Service, known: Mapping[str, Variable]) -> Iterator[Difference]:
+def _of_service(theirs: Service, ours: Service, release: Release) -> Iterator[Difference]:
     name = theirs.name
     yield from _each("image", name, _image(theirs), _image(ours))
-    yield from _variables(theirs, ours, known)
+    for one in _variables(theirs, ours, release.variables(name)):
+        known = one.name in release.variables(name)
+        yield replace(one, elsewhere=not known and _read_elsewhere(one.name, release))
     yield from _each("mount", name, _mounts(theirs), _mounts(ours))
     yield from _each("network", name, dict.fromkeys(theirs.networks, ""), dict.fromkeys(ours.networks, ""))
     yield from _each("port", name, _ports(theirs), _ports(ours))
     yield from _each("health", name, _health(theirs), _health(ours))
+
+
+def _read_elsewhere(name: str, release: Release) -> bool:
+    """Tell whether a service of the release reads a variable."""
+    return any(name in release.variables(service) for service in READERS)
 
 
 def _each(
@@ -104,7 +115,12 @@ def _ports(service: Service) -> dict[str, str]:
 
 
 def _health(service: Service) -> dict[str, str]:
-    return {"health": " ".join(service.health.command)} if service.health else {}
+    if not service.health:
+        return {}
+    text = " ".join(service.health.command)
+    for secret in PUBLISHED_DEFAULTS:
+        text = text.replace(secret, f"<{PUBLISHED}>")
+    return {"health": text}
 
 
 def _internal(networks: Mapping[str, bool]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from infra.releases import CATALOGUE, version_number
 
 FILE = CATALOGUE / "differences.yaml"
 _LISTS = ("services", "names")
-_KEYS = frozenset({"reason", "kind", "change", "since", "before", "official", "kit", *_LISTS})
+_KEYS = frozenset({"reason", "kind", "change", "since", "before", "official", "kit", "elsewhere", *_LISTS})
 
 
 class ReasonsError(ValueError):
@@ -25,7 +25,7 @@ class Reason:
     """Why differences of one kind are meant, and which ones: every pattern that is given has to match.
 
     Patterns are those of the shell (`NGINX_*`). `changes` empty means each; `since` (included) and `before` (not
-    included) bound the releases.
+    included) bound the releases. `elsewhere` asks that the service does not read the variable, and another one does.
     """
 
     text: str
@@ -37,6 +37,7 @@ class Reason:
     before: str = ""
     official: str | None = None
     kit: str | None = None
+    elsewhere: bool = False
 
     def explains(self, difference: Difference, release: str) -> bool:
         """Tell whether this is the reason of a difference of a release."""
@@ -50,6 +51,7 @@ class Reason:
             and _any(self.names, difference.name)
             and _matches(self.official, difference.official)
             and _matches(self.kit, difference.kit)
+            and (difference.elsewhere or not self.elsewhere)
         )
 
 
@@ -86,7 +88,7 @@ def _reason(entry: Any, where: str) -> Reason:  # noqa: ANN401  # of YAML
     changes = _texts(entry, "change", where)
     if wrong := set(changes) - {str(change) for change in Change}:
         raise ReasonsError(f"{where}: change is {', '.join(sorted(wrong))}: it is one of {', '.join(Change)}")
-    if not any(key in entry for key in (*_LISTS, "official", "kit")):
+    if not any(key in entry for key in (*_LISTS, "official", "kit", "elsewhere", "change")):
         raise ReasonsError(f"{where}: explains everything of its kind: name `services` or `names`")
     return Reason(
         text=" ".join(text.split()),
@@ -98,6 +100,7 @@ def _reason(entry: Any, where: str) -> Reason:  # noqa: ANN401  # of YAML
         before=str(entry.get("before", "")),
         official=entry.get("official"),
         kit=entry.get("kit"),
+        elsewhere=entry.get("elsewhere") is True,
     )
 
 
