@@ -45,8 +45,19 @@ def environment(service: str, settings: Settings, release: Release) -> Environme
     if settings.images == "local" and service != "pgvector":
         # Baked into the official images, so the stand-in has to be told.
         base["DIFY_STANDIN_RELEASE"] = release.version
-    renamed = {release.renamed.get(name, name): value for name, value in base.items()}
-    return {**renamed, **settings.extra_env.get(service, {})}
+    return {**_as_named_by(release, base), **settings.extra_env.get(service, {})}
+
+
+def _as_named_by(release: Release, base: Environment) -> Environment:
+    """Return an environment with the names, and their values, that a release knows."""
+    named: Environment = {}
+    for name, value in base.items():
+        renamed = release.renamed.get(name)
+        if renamed is None:
+            named[name] = value
+        else:
+            named[renamed.name] = renamed.values.get(value, value) if isinstance(value, str) else value
+    return named
 
 
 def flag(value: bool) -> str:
@@ -289,7 +300,7 @@ def _backend(settings: Settings, release: Release) -> Environment:
         "LOG_LEVEL": settings.log_level,
         "LOG_TZ": "UTC",
         "DEPLOY_ENV": "PRODUCTION",
-        "DEPLOYMENT_EDITION": "SELF_HOSTED",
+        "DEPLOYMENT_EDITION": "COMMUNITY",
         "CHECK_UPDATE_URL": UPDATES_URL if settings.check_updates else "",
         # The migration job does it, once, before any of these starts.
         "MIGRATION_ENABLED": "false",

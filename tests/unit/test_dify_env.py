@@ -127,12 +127,20 @@ def test_only_the_migration_job_migrates(service: str, release: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "name"), [("1.17.1", "DEPLOYMENT_EDITION"), ("1.14.2", "EDITION"), ("1.12.1", "EDITION")]
+    ("release", "name", "value"),
+    [
+        ("1.17.1", "DEPLOYMENT_EDITION", "COMMUNITY"),
+        ("1.17.0", "DEPLOYMENT_EDITION", "COMMUNITY"),
+        ("1.14.2", "EDITION", "SELF_HOSTED"),
+        ("1.12.1", "EDITION", "SELF_HOSTED"),
+    ],
 )
-def test_edition_has_the_name_that_the_release_knows(release: str, name: str) -> None:
+def test_edition_has_the_name_and_the_value_that_the_release_knows(
+    release: str, name: str, value: str
+) -> None:
     variables = env("api", {"release": release})
 
-    assert variables[name] == "SELF_HOSTED"
+    assert variables[name] == value
     assert len({"DEPLOYMENT_EDITION", "EDITION"} & set(variables)) == 1
 
 
