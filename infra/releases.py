@@ -92,7 +92,8 @@ class Release:
     store; `renamed` maps a variable's current name to what this release knows. `celery_app` is what its worker's health
     command asks, `dsl` the version of its apps' files. `upgrade` says what an upgrade to it asks of hands;
     `weaviate_ladder` are the tags that an older vector volume climbs, one start each. `facts` names the source that the
-    variables were read from, where it is not the release itself; `file` is where all this stands.
+    variables were read from, where it is not the release itself; `unknown` says what an import could not know; `file` is
+    where all this stands.
     """
 
     version: str
@@ -106,6 +107,7 @@ class Release:
     upgrade: tuple[str, ...] = ()
     weaviate_ladder: tuple[str, ...] = ()
     facts: str = ""
+    unknown: tuple[str, ...] = ()
     file: Path = CATALOGUE
 
     def has(self, service: str) -> bool:
@@ -176,6 +178,9 @@ _KEYS = frozenset(
         "upgrade",
         "weaviate_ladder",
         "variables",
+        # Of an operator's file: it stands in for the kit's own one, and what an import could not know.
+        "replaces",
+        "unknown",
     }
 )
 _REQUIRED_KEYS = ("version", "dsl", "celery_app", "images", "services", "routes", "variables")
@@ -237,6 +242,7 @@ def load(file: Path) -> Release:
         upgrade=tuple(str(line) for line in _list(file, document, "upgrade")),
         weaviate_ladder=tuple(str(tag) for tag in _list(file, document, "weaviate_ladder")),
         facts=str(document.get("facts", "")),
+        unknown=tuple(str(line) for line in _list(file, document, "unknown")),
         file=file,
     )
 
@@ -273,6 +279,11 @@ def _variable(file: Path, service: str, name: str, entry: object) -> Variable:
         return environment_variables.read(name, entry, go=service in _GO_SERVICES)
     except (TypeError, ValueError) as problem:
         raise CatalogueError(f"{where}: {problem}") from None
+
+
+def document(file: Path) -> Mapping[str, Any]:
+    """Return what a file holds, as it stands there. Raises CatalogueError."""
+    return _document(file)
 
 
 @cache

@@ -20,6 +20,8 @@ READERS = ("api", "web", "plugin_daemon", "sandbox", "agent_backend", "local_san
 GENERATED = "generated"
 PUBLISHED = "published default"
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
+# What Go has for a variable that is not there.
+_GO_ZEROS = {"boolean": ("false", "0"), "integer": ("0",), "number": ("0",)}
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 
 
@@ -167,7 +169,13 @@ def alike(variable: Variable | None, first: str | None, second: str | None) -> b
     """Tell whether two values of a variable have one effect. None is no value, and so is an empty one."""
     if (first or "") == (second or ""):
         return True
-    if not first or not second or variable is None:
+    if variable is None:
+        return False
+    if variable.go and {first or "", second or ""} <= {"", *_GO_ZEROS.get(variable.type, ())}:
+        return True
+    if variable.type == "object" and {first or "null", second or "null"} == {"null"}:
+        return True
+    if not first or not second:
         return False
     if variable.type == "boolean":
         return any({first.lower(), second.lower()} <= spellings for spellings in (_TRUE, _FALSE))
