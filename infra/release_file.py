@@ -1,7 +1,7 @@
-"""Checks of a release's catalogue file, down to each value: what would let a deployment fail late, or run something else.
+"""Checks of a release's catalogue file, down to each value: what would let a deployment fail late, or run another image.
 
-`infra.releases.load` reads what it needs; this finds every wrong shape at once, with the file and the key. The kit's own files
-are held to it by a test, an operator's (`dify:catalogue`) before they are used.
+`infra.releases.load` reads what it needs; this finds every wrong shape at once, with the file and the key. The kit's own
+files are held to it by a test, an operator's (`dify:catalogue`) before they are used.
 """
 
 import re
@@ -80,7 +80,7 @@ def _services(document: Mapping[str, Any]) -> Iterator[str]:
     listed = document["services"]
     known = sorted(ROLES)
     for at, service in enumerate(listed):
-        if service not in ROLES:
+        if not isinstance(service, str) or service not in ROLES:
             yield f"services[{at}] is {service!r}: the kit runs {', '.join(known)}"
         elif service in listed[:at]:
             yield f"services[{at}] is {service!r}: listed twice"
@@ -122,9 +122,9 @@ def _routes(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
         elif prefix in seen:
             yield f"{where}.prefix is {prefix!r}: listed twice"
         seen.add(str(prefix))
-        if route.get("group") not in GROUPS:
+        if str(route.get("group")) not in GROUPS:
             yield f"{where}.group is {route.get('group')!r}: it is one of {', '.join(sorted(GROUPS))}"
-        if route.get("service") not in release.services:
+        if str(route.get("service")) not in release.services:
             yield f"{where}.service is {route.get('service')!r}: not one of this release's services"
     if "/" not in seen:
         yield "routes: {prefix: /, group: web, service: web} is missing; nothing else would answer"
@@ -153,7 +153,11 @@ def _variables(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
     known = {*READERS, "weaviate", "qdrant"}
     for service, entries in section.items():
         if service not in known:
-            hint = f"they are those of {ENVIRONMENT_OF[service]}" if service in ENVIRONMENT_OF else "no such service"
+            hint = (
+                f"they are those of {ENVIRONMENT_OF[service]}"
+                if service in ENVIRONMENT_OF
+                else "no such service"
+            )
             yield f"variables.{service}: {hint}; known are {', '.join(sorted(known))}"
         for name in entries:
             if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -92,8 +92,8 @@ class Release:
     store; `renamed` maps a variable's current name to what this release knows. `celery_app` is what its worker's health
     command asks, `dsl` the version of its apps' files. `upgrade` says what an upgrade to it asks of hands;
     `weaviate_ladder` are the tags that an older vector volume climbs, one start each. `facts` names the source that the
-    variables were read from, where it is not the release itself; `unknown` says what an import could not know; `file` is
-    where all this stands.
+    variables were read from, where it is not the release itself; `unknown` says what an import could not know; `file`
+    is where all this stands.
     """
 
     version: str
@@ -332,3 +332,45 @@ def _entry(file: Path, where: str, kind: Callable[..., _Entry], entry: object) -
 
 
 RELEASES: Mapping[str, Release] = Releases(CATALOGUE)
+
+
+@cache
+def catalogue(directory: Path | None = None) -> Mapping[str, Release]:
+    """Return the kit's releases, with those of an operator's own directory, newest first.
+
+    Raises CatalogueError for a file there that has the name of one of the kit's releases and does not say that it
+    `replaces` it.
+    """
+    if directory is None:
+        return RELEASES
+    own = Releases(directory)
+    for version in own:
+        file = directory / f"{version}.yaml"
+        if version in RELEASES and _document(file).get("replaces") is not True:
+            raise CatalogueError(
+                f"{file}: replaces is missing: the kit has a file of {version} itself; "
+                "`replaces: true` says that this one takes its place"
+            )
+    return _Merged(own, RELEASES)
+
+
+class _Merged(Mapping[str, Release]):
+    """Several catalogues as one; the first that has a release says what it is."""
+
+    def __init__(self, *parts: Mapping[str, Release]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, version: str) -> Release:
+        for part in self._parts:
+            if version in part:
+                return part[version]
+        raise KeyError(version)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({one for part in self._parts for one in part}, key=version_number, reverse=True))
+
+    def __len__(self) -> int:
+        return len({one for part in self._parts for one in part})
+
+    def __contains__(self, version: object) -> bool:
+        return any(version in part for part in self._parts)

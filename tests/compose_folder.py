@@ -17,7 +17,18 @@ SHARED = ("api", "worker", "worker_beat")
 SOCKET = "NGINX_SOCKET_IO_UPSTREAM"
 # Keys of a service that hold text as it was written, variables and all; the rest is resolved.
 WRITTEN = ("command", "entrypoint", "healthcheck")
-COPIED = (*WRITTEN, "cap_add", "depends_on", "expose", "networks", "ports", "privileged", "profiles", "restart", "user")
+COPIED = (
+    *WRITTEN,
+    "cap_add",
+    "depends_on",
+    "expose",
+    "networks",
+    "ports",
+    "privileged",
+    "profiles",
+    "restart",
+    "user",
+)
 
 
 def facts(release: str) -> dict[str, Any]:
@@ -62,7 +73,11 @@ def _write_compose(path: Path, known: Mapping[str, Any]) -> None:
             written["volumes"] = service["volumes"]
         if service["env_file"]:
             written["env_file"] = [{"path": one, "required": False} for one in service["env_file"]]
-        own = {key: _escaped(text) for key, text in service["variables"].items() if key not in _from_files(service, known)}
+        own = {
+            key: _escaped(text)
+            for key, text in service["variables"].items()
+            if key not in _from_files(service, known)
+        }
         if shared and name in SHARED:
             own = {"<<": shared, **{key: text for key, text in own.items() if key not in shared}}
         if own:
@@ -92,7 +107,9 @@ def _shared(known: Mapping[str, Any]) -> dict[str, str]:
         return {}
     first, *others = (services[name]["variables"] for name in SHARED)
     return {
-        name: f"${{{name}:-{_escaped(value)}}}" if known["env_example"].get(name) == value else _escaped(value)
+        name: f"${{{name}:-{_escaped(value)}}}"
+        if known["env_example"].get(name) == value
+        else _escaped(value)
         for name, value in first.items()
         if all(other.get(name) == value for other in others)
     }
@@ -126,11 +143,19 @@ def _write_nginx(path: Path, routes: list[dict[str, str | None]]) -> None:
             lines = [f"set $socket_io_upstream ${{{SOCKET}}};", "proxy_pass http://$socket_io_upstream;"]
         elif "$" in target:
             name = target.partition("$")[2]
-            upstream = {"api_upstream": "api:5001", "web_upstream": "web:3000", "plugin_daemon_upstream": "plugin_daemon:5002"}[name]
+            upstream = {
+                "api_upstream": "api:5001",
+                "web_upstream": "web:3000",
+                "plugin_daemon_upstream": "plugin_daemon:5002",
+            }[name]
             lines = [f'set ${name} "{upstream}";', f"proxy_pass {target};"]
         else:
             lines = [f"proxy_pass {target};"]
-        blocks.append(f"    location {location} {{\n" + "".join(f"      {line}\n" for line in lines) + "      include proxy.conf;\n    }\n")
+        blocks.append(
+            f"    location {location} {{\n"
+            + "".join(f"      {line}\n" for line in lines)
+            + "      include proxy.conf;\n    }\n"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "server {\n    listen ${NGINX_PORT};\n    server_name ${NGINX_SERVER_NAME};\n\n"

@@ -22,6 +22,7 @@ PUBLISHED = "published default"
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 # What Go has for a variable that is not there.
 _GO_ZEROS = {"boolean": ("false", "0"), "integer": ("0",), "number": ("0",)}
+_EMPTY = {"object": {"null"}}
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 
 
@@ -100,7 +101,12 @@ def _each(
         if theirs != ours:
             change = Change.EXTRA if theirs is None else Change.LACKS if ours is None else Change.DIFFERS
             yield Difference(
-                kind=kind, service=service, name=name, change=change, official=theirs or None, kit=ours or None
+                kind=kind,
+                service=service,
+                name=name,
+                change=change,
+                official=theirs or None,
+                kit=ours or None,
             )
 
 
@@ -144,7 +150,9 @@ def _variables(theirs: Service, ours: Service, known: Mapping[str, Variable]) ->
             if kit is not None and (there or variable) and alike(variable, kit, expected):
                 continue
             change = Change.DIFFERS if there else Change.EXTRA
-            yield _variable(theirs.name, name, change, official if there else None, GENERATED if kit is None else kit)
+            yield _variable(
+                theirs.name, name, change, official if there else None, GENERATED if kit is None else kit
+            )
         elif variable is None and name in theirs.passing:
             continue
         elif not (variable and alike(variable, official, variable.default)):
@@ -171,12 +179,15 @@ def alike(variable: Variable | None, first: str | None, second: str | None) -> b
         return True
     if variable is None:
         return False
-    if variable.go and {first or "", second or ""} <= {"", *_GO_ZEROS.get(variable.type, ())}:
+    nothing = {"", *(_GO_ZEROS.get(variable.type, ()) if variable.go else ())} | _EMPTY.get(
+        variable.type, set()
+    )
+    if {first or "", second or ""} <= nothing:
         return True
-    if variable.type == "object" and {first or "null", second or "null"} == {"null"}:
-        return True
-    if not first or not second:
-        return False
+    return bool(first and second) and _equal(variable, str(first), str(second))
+
+
+def _equal(variable: Variable, first: str, second: str) -> bool:
     if variable.type == "boolean":
         return any({first.lower(), second.lower()} <= spellings for spellings in (_TRUE, _FALSE))
     if variable.type in ("integer", "number"):

@@ -1,8 +1,8 @@
 """Reads an official Dify compose folder into a topology.
 
 Read is what upstream ships: the compose file, `.env.example` in the place of `.env`, since Dify 1.14 each
-`envs/**/<name>.env.example` in the place of `<name>.env`, and nginx's templates. Neither an operator's own `.env` nor the
-environment of this process counts, so that a folder says the same on every machine.
+`envs/**/<name>.env.example` in the place of `<name>.env`, and nginx's templates. Neither an operator's own `.env` nor
+the environment of this process counts, so that a folder says the same on every machine.
 """
 
 import shlex
@@ -249,7 +249,9 @@ class _Reader:
             if kind == "NONE":
                 return None
             if kind not in ("CMD", "CMD-SHELL"):
-                raise ComposeError(f"{self._at(where)}.test: begins with {kind!r}, not CMD, CMD-SHELL or NONE")
+                raise ComposeError(
+                    f"{self._at(where)}.test: begins with {kind!r}, not CMD, CMD-SHELL or NONE"
+                )
             command = tuple(words) if kind == "CMD" else ("sh", "-c", *words)
         times = {key: self._text(check[key], where) for key in _HEALTH_TIMES if key in check}
         return Health(command=command, times=times)

@@ -35,7 +35,7 @@ _VARIANTS: tuple[Mapping[str, Any], ...] = (
     {"vectorStore": "pgvector"},
     {
         "publicUrl": "https://dify.example.com",
-        "bindAddress": "0.0.0.0",
+        "bindAddress": "0.0.0.0",  # noqa: S104  # nothing listens
         "httpPort": 80,
         "httpsPort": 443,
         "tls": {"mode": "acme", "acme": {"email": "admin@example.com", "agreeTerms": True}},

@@ -36,7 +36,9 @@ def _routes(template: Path, variables: Mapping[str, str | None]) -> Iterator[Rou
     with tempfile.NamedTemporaryFile("w", suffix=".conf", encoding="utf-8") as rendered:
         rendered.write(text)
         rendered.flush()
-        payload = crossplane.parse(rendered.name, single=True, check_ctx=False, check_args=False, comments=False)
+        payload = crossplane.parse(
+            rendered.name, single=True, check_ctx=False, check_args=False, comments=False
+        )
     if payload["errors"]:
         first = payload["errors"][0]
         raise RouteError(f"{template}, line {first['line']}: {str(first['error']).split(' in /')[0]}")

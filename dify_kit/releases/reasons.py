@@ -79,7 +79,9 @@ def _reason(entry: Any, where: str) -> Reason:  # noqa: ANN401  # of YAML
     if not isinstance(entry, dict):
         raise ReasonsError(f"{where} is {entry!r}: it is a map")
     if unknown := entry.keys() - _KEYS:
-        raise ReasonsError(f"{where}: {', '.join(sorted(unknown))}: no such key; known are {', '.join(sorted(_KEYS))}")
+        raise ReasonsError(
+            f"{where}: {', '.join(sorted(unknown))}: no such key; known are {', '.join(sorted(_KEYS))}"
+        )
     text = entry.get("reason")
     if not isinstance(text, str) or not text.strip():
         raise ReasonsError(f"{where}: `reason` says why")

@@ -39,9 +39,9 @@ class Service:
     """One service.
 
     `image` is a reference, or None where the service is built. `variables` have their final values; None stands
-    for a secret that the kit generates. `passing` names those that reach the service only because it gets the whole file
-    of the project (`env_file: .env`), whether it reads them or not. `depends_on` maps a service to Compose's condition. A service with
-    `profiles` starts only with one of them.
+    for a secret that the kit generates. `passing` names those that reach the service only because it gets the whole
+    file of the project (`env_file: .env`), whether it reads them or not. `depends_on` maps a service to Compose's
+    condition. A service with `profiles` starts only with one of them.
     """
 
     name: str
