@@ -1,7 +1,7 @@
-"""Checks of a release's catalogue file, down to each value: what would let a deployment fail late, or run another image.
+"""Checks of a release's catalogue file, down to each value: what would fail a deployment late, or run another image.
 
-`infra.releases.load` reads what it needs; this finds every wrong shape at once, with the file and the key. The kit's own
-files are held to it by a test, an operator's (`dify:catalogue`) before they are used.
+`infra.releases.load` reads what it needs; this finds every wrong shape at once, with the file and the key. The
+kit's own files are held to it by a test, an operator's (`dify:catalogue`) before they are used.
 """
 
 import re

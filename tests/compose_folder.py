@@ -73,7 +73,7 @@ def _write_compose(path: Path, known: Mapping[str, Any]) -> None:
             written["volumes"] = service["volumes"]
         if service["env_file"]:
             written["env_file"] = [{"path": one, "required": False} for one in service["env_file"]]
-        own = {
+        own: dict[str, Any] = {
             key: _escaped(text)
             for key, text in service["variables"].items()
             if key not in _from_files(service, known)

@@ -1,11 +1,14 @@
 """The .env files of a compose folder."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dotenv.parser import parse_stream
 
 from dify_kit.releases.interpolation import InterpolationError, Lookup, interpolate
+
+_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 class EnvFileError(ValueError):
@@ -22,7 +25,7 @@ def read(path: Path, lookup: Lookup | None = None, *, raw: bool = False) -> dict
     with path.open(encoding="utf-8") as stream:
         for binding in parse_stream(stream):
             where = f"{path}, line {binding.original.line}"
-            if binding.error:
+            if binding.error or not (binding.key is None or _NAME.fullmatch(binding.key)):
                 raise EnvFileError(f"{where}: not NAME=value: {binding.original.string.strip()!r}")
             # A comment, an empty line, or a name alone, which sets nothing where nothing outside does.
             if binding.key is None or binding.value is None:

@@ -115,8 +115,8 @@ class _Import:
         document["unknown"] = self._unknown
         head = (
             f"# Dify {self._version}, imported from its compose folder by `dify-kit release import`; types and what\n"
-            f"# the folder does not say come from {self._base.version}. `unknown` lists what to look up: take each line\n"
-            "# out when it is done.\n"
+            f"# the folder does not say come from {self._base.version}. `unknown` lists what to look up: take each\n"
+            "# line out when it is done.\n"
         )
         body = "\n".join(
             yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=120)
@@ -233,7 +233,7 @@ class _Import:
         return made
 
     def _with_base(
-        self, service: str, made: Mapping[str, Entry], set_there: Mapping[str, str]
+        self, service: str, made: Mapping[str, Entry], set_there: Mapping[str, str | None]
     ) -> Iterator[tuple[str, Entry]]:
         """Yield what the base knows, with this folder's values, and what is new in the folder."""
         known = self._base.variables(service)

@@ -72,7 +72,7 @@ def _service(block: list[Any], outer: Mapping[str, str], where: str) -> str | No
     def value(match: re.Match[str]) -> str:
         if match[1] not in known:
             raise RouteError(f"{where}: proxy_pass {passes[0]}: ${match[1]} is set nowhere")
-        return known[match[1]]
+        return str(known[match[1]])
 
     host = urlsplit(_NGINX_VARIABLE.sub(value, passes[0])).hostname
     if not host:
