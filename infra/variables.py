@@ -75,9 +75,9 @@ class Variable:
     go: bool = False
 
     def problem(self, value: str) -> str | None:
-        """Return what is wrong with a value, in words that follow the variable's name, or None."""
+        """Return what is wrong with a value, without the value, or None."""
         if self.values:
-            return None if value in self.values else f"is {value!r}: it is one of {', '.join(self.values)}"
+            return None if value in self.values else f"not one of {', '.join(self.values)}"
         check = {
             "integer": self._integer,
             "number": self._number,
@@ -90,28 +90,28 @@ class Variable:
 
     def _integer(self, value: str) -> str | None:
         if not _INTEGER.fullmatch(value.strip() if not self.go else value) or (self.go and "_" in value):
-            return f"is {value!r}: it is a whole number"
+            return "not a whole number"
         return self._bounds(int(value))
 
     def _number(self, value: str) -> str | None:
         try:
             return self._bounds(float(value))
         except ValueError:
-            return f"is {value!r}: it is a number"
+            return "not a number"
 
     def _bounds(self, number: float) -> str | None:
         bounds = (
-            (self.minimum is not None and number < self.minimum, "not below", self.minimum),
-            (self.above is not None and number <= self.above, "above", self.above),
-            (self.maximum is not None and number > self.maximum, "not above", self.maximum),
-            (self.below is not None and number >= self.below, "below", self.below),
+            (self.minimum is not None and number < self.minimum, "less than", self.minimum),
+            (self.above is not None and number <= self.above, "not above", self.above),
+            (self.maximum is not None and number > self.maximum, "more than", self.maximum),
+            (self.below is not None and number >= self.below, "not below", self.below),
         )
         broken = [f"{words} {limit:g}" for wrong, words, limit in bounds if wrong]
-        return f"is {number:g}: it is {' and '.join(broken)}" if broken else None
+        return " and ".join(broken) or None
 
     def _boolean(self, value: str) -> str | None:
         known = value in _GO_BOOLEANS if self.go else value.lower() in BOOLEANS
-        return None if known else f"is {value!r}: it is true or false"
+        return None if known else "neither true nor false"
 
 
 def _url(value: str) -> str | None:
@@ -121,7 +121,7 @@ def _url(value: str) -> str | None:
         parts = urlsplit("")
     if parts.scheme in {"http", "https"} and parts.hostname:
         return None
-    return f"is {value!r}: it is an address that starts with http:// or https://"
+    return "no address that starts with http:// or https://"
 
 
 def _object(value: str) -> str | None:
@@ -129,11 +129,11 @@ def _object(value: str) -> str | None:
         found = json.loads(value)
     except ValueError:
         found = ()
-    return None if found is None or isinstance(found, dict) else f"is {value!r}: it is a JSON object"
+    return None if found is None or isinstance(found, dict) else "no JSON object"
 
 
 def _duration(value: str) -> str | None:
-    return None if _GO_DURATION.fullmatch(value) else f"is {value!r}: it is a duration such as 30s"
+    return None if _GO_DURATION.fullmatch(value) else "no duration such as 30s"
 
 
 def is_process_variable(name: str) -> bool:
@@ -150,7 +150,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 def problems(
     variables: Mapping[str, Variable], environment: Mapping[str, str], *, complete: bool = True
 ) -> dict[str, str]:
-    """Return what is wrong with an environment: by name, the words that follow the name. Empty when all is well.
+    """Return what is wrong with an environment: by name, what is wrong. Empty when all is well.
 
     Not `complete`: the service reads more names than `variables` has, and only a likely slip of the pen is wrong.
     """
@@ -165,7 +165,7 @@ def problems(
             near = nearest(name, variables, cutoff=0.6 if complete else 0.9)
             words = None
             if complete or near:
-                words = "is not a variable of this service" + (f"; do you mean {near}?" if near else "")
+                words = "no variable of this service" + (f": do you mean {near}?" if near else "")
         if words:
             found[name] = words
     return found

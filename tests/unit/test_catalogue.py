@@ -85,16 +85,16 @@ def test_every_release_has_the_images_that_its_services_run() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        (Variable(name="E", values=("A", "B")), "C", "one of A, B"),
+        (Variable(name="E", values=("A", "B")), "C", "not one of A, B"),
         (Variable(name="N", type="integer"), "", "whole number"),
         (Variable(name="N", type="integer"), "1.5", "whole number"),
         (Variable(name="N", type="integer"), "\uff11\uff12", "whole number"),
-        (Variable(name="N", type="integer", above=0), "0", "above 0"),
-        (Variable(name="N", type="integer", minimum=1, maximum=3), "4", "not above 3"),
-        (Variable(name="N", type="number", below=1), "1", "below 1"),
+        (Variable(name="N", type="integer", above=0), "0", "not above 0"),
+        (Variable(name="N", type="integer", minimum=1, maximum=3), "4", "more than 3"),
+        (Variable(name="N", type="number", below=1), "1", "not below 1"),
         (Variable(name="N", type="number"), "much", "a number"),
-        (Variable(name="B", type="boolean"), "maybe", "true or false"),
-        (Variable(name="B", type="boolean", go=True), "yes", "true or false"),
+        (Variable(name="B", type="boolean"), "maybe", "neither true nor false"),
+        (Variable(name="B", type="boolean", go=True), "yes", "neither true nor false"),
         (Variable(name="U", type="url"), "sandbox:8194", "http"),
         (Variable(name="O", type="object"), "[1]", "JSON object"),
         (Variable(name="D", type="duration", go=True), "30", "duration"),
@@ -129,9 +129,7 @@ def test_an_unknown_name_comes_with_the_nearest_known_one() -> None:
         known, {"SWAGER_UI_ENABLED": "false", "HTTPS_PROXY": "http://proxy:3128", "LOG_TZ": "UTC"}
     )
 
-    assert found == {
-        "SWAGER_UI_ENABLED": "is not a variable of this service; do you mean SWAGGER_UI_ENABLED?"
-    }
+    assert found == {"SWAGER_UI_ENABLED": "no variable of this service: do you mean SWAGGER_UI_ENABLED?"}
 
 
 def test_a_server_that_is_known_in_part_takes_names_that_are_like_none_of_the_known() -> None:
