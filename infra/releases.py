@@ -338,12 +338,17 @@ RELEASES: Mapping[str, Release] = Releases(CATALOGUE)
 def catalogue(directory: Path | None = None) -> Mapping[str, Release]:
     """Return the kit's releases, with those of an operator's own directory, newest first.
 
-    Raises CatalogueError for a file there that has the name of one of the kit's releases and does not say that it
-    `replaces` it.
+    Raises CatalogueError for a directory without releases, for a file whose name is no release, and for one that has
+    the name of one of the kit's releases and does not say that it `replaces` it.
     """
     if directory is None:
         return RELEASES
     own = Releases(directory)
+    for path in sorted(directory.glob("*.y*ml")):
+        if path.suffix != ".yaml" or path.stem not in own:
+            raise CatalogueError(f"{path}: not the name of a release: <version>.yaml, such as 1.18.0.yaml")
+    if not own:
+        raise CatalogueError(f"{directory}: holds no <version>.yaml")
     for version in own:
         file = directory / f"{version}.yaml"
         if version in RELEASES and _document(file).get("replaces") is not True:
