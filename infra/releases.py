@@ -143,7 +143,7 @@ class Releases(Mapping[str, Release]):
         self._files = {
             path.stem: path
             for path in sorted(directory.glob("*.yaml"), key=lambda path: path.stem)
-            if _VERSION.fullmatch(path.stem)
+            if VERSION.fullmatch(path.stem)
         }
 
     def __getitem__(self, version: str) -> Release:
@@ -163,7 +163,7 @@ class Releases(Mapping[str, Release]):
         return version in self._files
 
 
-_VERSION = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}")
+VERSION = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}")
 _KEYS = frozenset(
     {
         "version",
@@ -215,7 +215,7 @@ def load(file: Path) -> Release:
     if missing:
         raise CatalogueError(f"{file}: {', '.join(missing)}: missing")
     version = str(document["version"])
-    if not _VERSION.fullmatch(version) or version != file.stem:
+    if not VERSION.fullmatch(version) or version != file.stem:
         raise CatalogueError(f"{file}: version is {version!r}: it is that of the file's name, {file.stem!r}")
     images = {
         role: _entry(file, f"images.{role}", Image, entry)

@@ -162,7 +162,7 @@ def _variables(theirs: Service, ours: Service, known: Mapping[str, Variable]) ->
 
 
 def _variable(service: str, name: str, change: Change, official: str | None, kit: str | None) -> Difference:
-    hidden = official and (kit == GENERATED or official in PUBLISHED_DEFAULTS)
+    hidden = official and (kit == GENERATED or any(secret in official for secret in PUBLISHED_DEFAULTS))
     return Difference(
         kind="variable",
         service=service,

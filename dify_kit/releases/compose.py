@@ -27,7 +27,11 @@ class ComposeError(Exception):
     """A folder that cannot be read. The message names the file, the place in it, and what is wrong."""
 
 
-class _Loader(yaml.SafeLoader):
+# Written in C where PyYAML was built so: ten times as fast.
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_BASE):  # type: ignore[misc]  # one of two
     """Reads every scalar as text, as Compose hands it to containers; merge keys and null keep their meaning."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from dify_kit.releases.compare import KINDS, Change, Difference
-from infra.releases import CATALOGUE, version_number
+from infra.releases import CATALOGUE, VERSION, version_number
 
 FILE = CATALOGUE / "differences.yaml"
 _LISTS = ("services", "names")
@@ -49,17 +49,18 @@ class Reason:
             and (not self.changes or difference.change in self.changes)
             and _any(self.services, difference.service)
             and _any(self.names, difference.name)
-            and _matches(self.official, difference.official)
-            and _matches(self.kit, difference.kit)
+            and matches(self.official, difference.official)
+            and matches(self.kit, difference.kit)
             and (difference.elsewhere or not self.elsewhere)
         )
 
 
 def _any(patterns: tuple[str, ...], text: str) -> bool:
-    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)
+    return not patterns or any(matches(pattern, text) for pattern in patterns)
 
 
-def _matches(pattern: str | None, text: str | None) -> bool:
+def matches(pattern: str | None, text: str | None) -> bool:
+    """Tell whether a text, or none, has a pattern; each has none."""
     return pattern is None or (text is not None and fnmatchcase(text, pattern))
 
 
@@ -92,18 +93,30 @@ def _reason(entry: Any, where: str) -> Reason:  # noqa: ANN401  # of YAML
         raise ReasonsError(f"{where}: change is {', '.join(sorted(wrong))}: it is one of {', '.join(Change)}")
     if not any(key in entry for key in (*_LISTS, "official", "kit", "elsewhere", "change")):
         raise ReasonsError(f"{where}: explains everything of its kind: name `services` or `names`")
+    _check_scalars(entry, where)
     return Reason(
         text=" ".join(text.split()),
         kind=entry["kind"],
         services=_texts(entry, "services", where),
         names=_texts(entry, "names", where),
         changes=changes,
-        since=str(entry.get("since", "")),
-        before=str(entry.get("before", "")),
+        since=entry.get("since", ""),
+        before=entry.get("before", ""),
         official=entry.get("official"),
         kit=entry.get("kit"),
-        elsewhere=entry.get("elsewhere") is True,
+        elsewhere=entry.get("elsewhere", False),
     )
+
+
+def _check_scalars(entry: Mapping[str, Any], where: str) -> None:
+    for key in ("since", "before", "official", "kit"):
+        if not isinstance(entry.get(key, ""), str):
+            raise ReasonsError(f"{where}: {key} is {entry[key]!r}: it is text; write it in quotes")
+    for key in ("since", "before"):
+        if key in entry and not VERSION.fullmatch(entry[key]):
+            raise ReasonsError(f"{where}: {key} is {entry[key]!r}: it is a release such as 1.17.0")
+    if not isinstance(entry.get("elsewhere", False), bool):
+        raise ReasonsError(f"{where}: elsewhere is {entry['elsewhere']!r}: it is true or false")
 
 
 def _texts(entry: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
