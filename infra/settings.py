@@ -219,6 +219,7 @@ class Settings:
     trusted_proxies: tuple[str, ...]
     console_allow_from: tuple[str, ...]
     access_log: str
+    api_schema: bool
     vector_store: str
     weaviate_version: str
     max_upload_megabytes: int
@@ -399,6 +400,7 @@ class _Reader:
             trusted_proxies=self._networks("trustedProxies"),
             console_allow_from=self._networks("consoleAllowFrom"),
             access_log=top.choice("accessLog", ACCESS_LOGS),
+            api_schema=top.boolean("apiSchema"),
             vector_store=self._vector_store(images),
             weaviate_version=self._weaviate_version(),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
