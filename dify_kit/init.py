@@ -159,7 +159,7 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     files = pulumi.files
     check_new(pulumi, engine)
     release = choices.release or str(default("release"))
-    known = _known_releases(choices)
+    known = known_releases(choices)
     if release not in known:
         raise KitError(
             f"dify:release: {release} is not in the catalogue", f"choose one of {', '.join(known)}"
@@ -177,7 +177,8 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     return files.config_file
 
 
-def _known_releases(choices: Choices) -> Mapping[str, Release]:
+def known_releases(choices: Choices) -> Mapping[str, Release]:
+    """Return the releases that a new stack may name: the kit's, and those of the catalogue that it is given."""
     own = choices.extra.get("catalogue")
     try:
         return catalogue(Path(str(own)).expanduser() if own else None)
