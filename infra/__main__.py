@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra import exports, port_guard, volume_guard
+from infra import exports, image_guard, port_guard, volume_guard
 from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
@@ -19,7 +19,7 @@ settings = load(pulumi.Config("dify"), pulumi.get_stack())
 volume_guard.check(settings)
 port_guard.check(settings)
 release = RELEASES[settings.release]
-images = Images(settings.images, settings.mirror, release)
+images = Images(settings, release, image_guard.check(settings, release))
 platform = DockerPlatform(
     settings.stack,
     images,
