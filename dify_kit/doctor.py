@@ -278,7 +278,7 @@ def check_base_image(facts: EngineFacts, images: str | None) -> Check:
     """Look for the image that everything built here starts from; only ``local`` stacks depend on it."""
     if facts.has_base_image:
         return Check(name="base image", status=Status.OK, found=f"{BASE} is there")
-    if images in {"registry", "mirror"}:
+    if images in {"registry", "mirror", "preloaded"}:
         return Check(name="base image", status=Status.OK, found=f"not needed (images: {images})")
     return Check(
         name="base image",

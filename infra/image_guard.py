@@ -70,7 +70,7 @@ def ids(names: list[str]) -> dict[str, str]:
         client = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS)
         for name in names:
             try:
-                found[name] = str(client.api.inspect_image(name)["Id"])
+                found[name] = str(client.api.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:
                 continue
     except (docker.errors.DockerException, requests.RequestException) as silence:

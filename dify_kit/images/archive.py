@@ -74,8 +74,9 @@ class Readable(Protocol):
 class _Chunks(io.RawIOBase):
     """The chunks of an HTTP answer as a file."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], ticks: Ticks) -> None:
         self._chunks = chunks
+        self._ticks = ticks
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -89,6 +90,7 @@ class _Chunks(io.RawIOBase):
                 return 0
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
+        self._ticks.add(count)
         self._rest = self._rest[count:]
         return count
 
@@ -189,12 +191,14 @@ def save(
 ) -> Contents:
     """Write the archive of images that are in the engine; return its contents with its own SHA-256."""
     with Ticks("saving", sum(present.size for _, present in images)) as ticks:
-        hashing = _Hashing(out, ticks)
+        hashing = _Hashing(out)
         with tarfile.open(fileobj=hashing, mode="w|", bufsize=BLOCK, format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # all that it does is write
             writer = _Writer(tar)
             entries = []
-            for one, present in images:
-                with _saved(store, present.id) as image:
+            for number, (one, present) in enumerate(images, 1):
+                ticks.note(f"{number}/{len(images)} {one.name}")
+                # Layers that are in the archive already are read, too: what is counted is what the engine sends.
+                with _saved(store, present.id, ticks) as image:
                     config = writer.take(image, [one.name])
                 entries.append(
                     Entry(
@@ -221,7 +225,7 @@ def save(
 
 
 @contextmanager
-def _saved(store: ImageStore, image_id: str) -> Iterator[tarfile.TarFile]:
+def _saved(store: ImageStore, image_id: str, ticks: Ticks) -> Iterator[tarfile.TarFile]:
     """Open the engine's archive of one image as a stream."""
     api = store.client.api
     try:
@@ -234,7 +238,7 @@ def _saved(store: ImageStore, image_id: str) -> Iterator[tarfile.TarFile]:
         )
         answer.raise_for_status()
         with contextlib.closing(answer):
-            chunks = io.BufferedReader(_Chunks(answer.iter_content(BLOCK)), BLOCK)
+            chunks = io.BufferedReader(_Chunks(answer.iter_content(BLOCK), ticks), BLOCK)
             with tarfile.open(fileobj=chunks, mode="r|", bufsize=BLOCK) as tar:
                 yield tar
     except (requests.RequestException, DockerException, tarfile.TarError) as problem:
@@ -354,7 +358,7 @@ def load(file: IO[bytes], contents: Contents, store: ImageStore) -> list[Entry]:
     try:
         with Ticks("loading", size) as ticks:
             api = docker.from_env(timeout=WORK_SECONDS).api
-            for line in api.load_image(iter(_Body(file, ticks)), quiet=True):
+            for line in api.load_image(iter(_Body(file, ticks)), quiet=True):  # type: ignore[no-untyped-call]
                 if "error" in line:
                     raise KitError(f"the engine does not load it: {line['error']}", "has it enough disk?")
     except (DockerException, requests.RequestException) as problem:

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from dify_kit.app import DEFAULT_STACK, Stack, app
+from dify_kit.app import DEFAULT_STACK, Group, Stack, app
 from dify_kit.errors import KitError, UsageError
 from dify_kit.images import archive, copying, wanted
 from dify_kit.images.ticks import size_text
@@ -20,15 +20,18 @@ from dify_kit.init import VectorStore, default
 from dify_kit.stack_files import StackFiles
 from dify_kit.talk import say, warn
 from infra import image_needs
+from infra.images import registry_of
 from infra.releases import Release
 from infra.settings import MIRROR, REGISTRY_HOST
 
 images = typer.Typer(
+    cls=Group,
+    name="images",
     no_args_is_help=True,
     help="The images of a stack: list them, carry them to a machine without a registry, copy them to a private one.\n\n"
     "Each command works for a stack of this machine, or with --release for one that is not made yet.",
 )
-app.add_typer(images, name="images")
+app.add_typer(images)
 
 ReleaseOption = Annotated[
     str, typer.Option("--release", metavar="VERSION", help="Not a stack's images, but those of this release.")
@@ -382,5 +385,5 @@ def _below(one: Wanted, source: str) -> str:
     name = one.reference.partition("@")[0]
     if source:
         return name.removeprefix(f"{source.rstrip('/')}/")
-    host = wanted.registry_of(name)
+    host = registry_of(name)
     return name.removeprefix(f"{host}/") if host else name
