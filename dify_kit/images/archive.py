@@ -30,6 +30,8 @@ from dify_kit.images.wanted import WORK_SECONDS, ImageStore, Present, Wanted
 LIST = "dify-kit-images.json"
 FORMAT = 1
 BLOCK = 1024 * 1024
+# tarfile copies its buffer at each read and write: a larger one takes longer.
+PIECE = 64 * 1024
 # Docker's own list of the images of an archive, and older or newer ones that would contradict the names in it.
 _MANIFEST = "manifest.json"
 _DROPPED = frozenset({"repositories", "index.json", "oci-layout"})
@@ -192,7 +194,9 @@ def save(
     """Write the archive of images that are in the engine; return its contents with its own SHA-256."""
     with Ticks("saving", sum(present.size for _, present in images)) as ticks:
         hashing = _Hashing(out)
-        with tarfile.open(fileobj=hashing, mode="w|", bufsize=BLOCK, format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]  # all that it does is write
+        with tarfile.open(
+            fileobj=hashing, mode="w|", bufsize=PIECE, format=tarfile.PAX_FORMAT, copybufsize=PIECE
+        ) as tar:  # type: ignore[call-overload]  # all that it does is write
             writer = _Writer(tar)
             entries = []
             for number, (one, present) in enumerate(images, 1):
@@ -239,7 +243,7 @@ def _saved(store: ImageStore, image_id: str, ticks: Ticks) -> Iterator[tarfile.T
         answer.raise_for_status()
         with contextlib.closing(answer):
             chunks = io.BufferedReader(_Chunks(answer.iter_content(BLOCK), ticks), BLOCK)
-            with tarfile.open(fileobj=chunks, mode="r|", bufsize=BLOCK) as tar:
+            with tarfile.open(fileobj=chunks, mode="r|", bufsize=PIECE) as tar:
                 yield tar
     except (requests.RequestException, DockerException, tarfile.TarError) as problem:
         raise KitError(
@@ -278,7 +282,7 @@ def verify(file: IO[bytes]) -> Contents:
     with Ticks("checking checksums", size) as ticks:
         whole = _Hashing(file, ticks)
         try:
-            with tarfile.open(fileobj=whole, mode="r|", bufsize=BLOCK) as tar:  # type: ignore[call-overload]  # all that it does is read
+            with tarfile.open(fileobj=whole, mode="r|", bufsize=PIECE) as tar:  # type: ignore[call-overload]  # all that it does is read
                 for member in tar:
                     if listed is not None or member.name in found:
                         raise ArchiveError(f"{member.name} is where nothing or something else belongs", again)
