@@ -139,7 +139,7 @@ class _Writer:
         described: list[dict[str, Any]] = []
         for member in image:
             if member.name == _MANIFEST:
-                described = json.loads(_content(image, member).read(_MAX_LIST))
+                described = json.loads(_content(image, member).read())
             elif member.name not in _DROPPED:
                 self._copy(image, member)
         if len(described) != 1:

@@ -109,7 +109,7 @@ def _of_stack(stack: str, by_tag: bool) -> Subject:
     source = wanted.source_of(settings)
     return Subject(
         stack=stack,
-        release=wanted.release_named(settings.release),
+        release=settings.dify,
         parts=image_needs.parts_of(settings),
         source=Source(mode=source.mode, mirror=source.mirror, pinned=source.pinned and not by_tag),
     )
