@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
+from dify_kit.errors import KitError
 from dify_kit.images import archive
 from dify_kit.images.archive import ArchiveError
 from dify_kit.images.ticks import Ticks, size_text
@@ -228,7 +230,7 @@ def test_a_newer_format_is_refused(made: Path) -> None:
 def test_the_engine_is_given_the_whole_archive_and_its_ids_are_compared(
     made: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive.docker, "from_env", lambda **_: store)
+    monkeypatch.setattr(docker, "from_env", lambda **_: store)
     store.there = {"langgenius/dify-api:1.17.1": present(ID_A), "postgres:15-alpine": present(ID_B)}
 
     with archive.opened(str(made)) as opened:
@@ -241,12 +243,12 @@ def test_the_engine_is_given_the_whole_archive_and_its_ids_are_compared(
 def test_an_engine_with_another_image_of_that_name_afterwards_is_an_error(
     made: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive.docker, "from_env", lambda **_: store)
+    monkeypatch.setattr(docker, "from_env", lambda **_: store)
     store.there = {"langgenius/dify-api:1.17.1": present(ID_A), "postgres:15-alpine": present(ID_A)}
 
     with (
         archive.opened(str(made)) as opened,
-        pytest.raises(archive.KitError, match="postgres:15-alpine is not"),
+        pytest.raises(KitError, match="postgres:15-alpine is not"),
     ):
         archive.load(opened, archive.verify(opened), store)  # type: ignore[arg-type]  # as above
 

@@ -11,9 +11,9 @@ import pulumi
 import pytest
 
 from infra import image_guard, image_needs
-from infra.images import BASE_ROLE, OWN, Image, loaded_name, local_name, pulled_name, reference, registry_of
+from infra.images import BASE_ROLE, OWN, loaded_name, local_name, pulled_name, reference, registry_of
 from infra.registry_login import logged_in
-from infra.releases import RELEASES
+from infra.releases import RELEASES, Image
 from tests.unit.configuration import settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
 from tests.unit.test_litellm import LLM, SECRETS
