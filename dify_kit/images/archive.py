@@ -164,7 +164,7 @@ class _Writer:
         else:
             content = _Hashing(_content(image, member))
             if known is None:
-                self.out.addfile(member, content)  # type: ignore[arg-type]  # all that it does is read
+                self.out.addfile(member, content)
             else:
                 # A layer that two images share is in the archive already; it is compared.
                 while content.read(BLOCK):

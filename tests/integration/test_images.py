@@ -1,4 +1,4 @@
-"""Images against a real registry with TLS and login, and a real engine: pushed, copied, pulled by the program, archived."""
+"""Images against a real registry with TLS and login, and a real engine: pushed, copied, pulled, archived."""
 
 import base64
 import json
@@ -116,7 +116,7 @@ def small(tmp_path: Path) -> Iterator[str]:
     client.images.build(path=str(tmp_path), tag=name, rm=True)
     yield name
     for one in client.images.list(filters={"reference": f"*{name}"}):
-        client.images.remove(one.id, force=True)
+        client.images.remove(str(one.id), force=True)
 
 
 def wanted(name: str) -> Wanted:
