@@ -257,10 +257,10 @@ def load(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="An archive that `images save` wrote; `-` is stdin.")
     ],
-    sha256: Annotated[
+    checksum: Annotated[
         str,
         typer.Option(
-            metavar="HEX",
+            metavar="SHA256",
             help="The archive's checksum, as `images save` printed it: tells a forged archive, too.",
         ),
     ] = "",
@@ -272,13 +272,14 @@ def load(
     """Check an archive, load it into the engine, and compare the ids of its images.
 
     Nothing is loaded before every checksum was compared. The checksums inside tell damage; against somebody who may
-    write to the archive, compare its own with --sha256. stdout lists the images.
+    write to the archive, compare its own with --checksum. stdout lists the images.
     """
     with archive.opened(file) as opened:
         contents = archive.verify(opened)
-        if sha256 and sha256.lower() != contents.sha256:
+        if checksum and checksum.lower() != contents.sha256:
             raise archive.ArchiveError(
-                f"the archive's SHA-256 is {contents.sha256}, and {sha256} was given", "it is another archive"
+                f"the archive's SHA-256 is {contents.sha256}, and {checksum} was given",
+                "it is another archive",
             )
         say(f"checksums of {len(contents.members)} members are right; sha256 {contents.sha256}")
         replaced = [] if verify_only else _load(opened, contents)
