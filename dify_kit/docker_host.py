@@ -83,6 +83,9 @@ class Engine(Protocol):
     def remove_volume(self, name: str) -> None:
         """Remove a volume with its data."""
 
+    def images(self, names: list[str]) -> list[str]:
+        """Return those of ``names`` under which the engine has an image. No registry is asked."""
+
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
 
@@ -173,6 +176,16 @@ class DockerEngine(Engine):
         """See Engine."""
         with _explained(f"cannot remove volume {name}"), contextlib.suppress(NotFound):
             self._client.api.remove_volume(name)
+
+    def images(self, names: list[str]) -> list[str]:
+        """See Engine."""
+        found = []
+        with _explained("cannot look for images"):
+            for name in names:
+                with contextlib.suppress(NotFound):
+                    self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
+                    found.append(name)
+        return found
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """See Engine."""

@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra import advisories, exports, port_guard, volume_guard
+from infra import advisories, exports, image_guard, port_guard, volume_guard
 from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
@@ -19,7 +19,7 @@ volume_guard.check(settings)
 port_guard.check(settings)
 release = settings.dify
 advisories.warn(release)
-images = Images(settings.images, settings.mirror, release)
+images = Images(settings, release, image_guard.check(settings, release))
 platform = DockerPlatform(
     settings.stack,
     images,

@@ -41,7 +41,7 @@ from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
 from infra.variables import problems
 
 NAMESPACE = "dify"
-IMAGE_MODES = ("registry", "mirror", "local")
+IMAGE_MODES = ("registry", "mirror", "preloaded", "local")
 ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers", "llm")
@@ -56,7 +56,8 @@ MAX_CPUS = 256.0
 # The stand-in's own variables; nothing else reads them.
 STAND_IN_PREFIX = "DIFY_STANDIN_"
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
-_MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+REGISTRY_HOST = re.compile(r"[.:]|^localhost$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
 TEMPLATED = frozenset({"redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
@@ -204,6 +205,7 @@ class Settings:
     catalogue: Path | None
     images: str
     mirror: str
+    image_pins: bool
     public_url: str
     http_port: int
     https_port: int
@@ -351,6 +353,7 @@ class _Reader:
             catalogue=catalogue,
             images=images,
             mirror=self._mirror(images),
+            image_pins=top.boolean("imagePins"),
             public_url=public_url,
             http_port=port,
             https_port=https_port,
@@ -462,12 +465,19 @@ class _Reader:
 
     def _mirror(self, images: str) -> str:
         mirror = self._top.text("mirror")
-        if images == "mirror" and not _MIRROR.fullmatch(mirror):
+        if images == "mirror" and not MIRROR.fullmatch(mirror):
             self._problems.add(
                 "mirror",
                 mirror,
                 "no registry prefix",
                 "use host[:port][/path] in lower case, without a scheme",
+            )
+        elif images == "mirror" and not REGISTRY_HOST.search(mirror.partition("/")[0]):
+            self._problems.add(
+                "mirror",
+                mirror,
+                "no registry: Docker takes a name without dot and port for a repository of Docker Hub",
+                "write the host with its domain or its port, such as registry:443/dify",
             )
         elif images != "mirror" and mirror:
             self._problems.add(

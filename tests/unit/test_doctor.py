@@ -20,6 +20,7 @@ from dify_kit.doctor import (
     check_disk,
     check_docker,
     check_gate,
+    check_loaded,
     check_memory,
     check_packages,
     check_pulumi,
@@ -219,6 +220,7 @@ def test_an_engine_that_does_not_run_fails(tmp_path: Path) -> None:
         (False, "local", Status.FAILED),
         (False, "registry", Status.OK),
         (False, "mirror", Status.OK),
+        (False, "preloaded", Status.OK),
         (False, None, Status.WARNING),
     ],
 )
@@ -348,6 +350,20 @@ def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None
 
     assert checks["base image"].status is Status.OK
     assert checks["memory"].status is Status.WARNING
+
+
+def test_images_of_a_preloaded_stack_are_looked_for(machine: Machine) -> None:
+    assert check_loaded(machine.files, lambda names: names) == []
+    create(machine.files, images="preloaded")
+
+    [complete] = check_loaded(machine.files, lambda names: names)
+    [without] = check_loaded(machine.files, lambda names: [one for one in names if "dify-web" not in one])
+
+    assert complete.status is Status.OK
+    assert without.status is Status.FAILED
+    assert "1 of 12" in without.found
+    assert "langgenius/dify-web:" in without.found
+    assert "images load" in without.hint
 
 
 def test_without_an_engine_the_other_checks_are_still_made(machine: Machine) -> None:

@@ -22,7 +22,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"release": "9.9.9"}, "release", "1.17.1"),
     ({"release": ""}, "release", "use one of"),
     ({"images": None}, "images", "dify-kit init unit"),
-    ({"images": "docker-hub"}, "images", "registry, mirror, local"),
+    ({"images": "docker-hub"}, "images", "registry, mirror, preloaded, local"),
     ({"images": "mirror", "vectorStore": "weaviate"}, "mirror", "without a scheme"),
     (
         {"images": "mirror", "vectorStore": "weaviate", "mirror": "https://r.example"},
