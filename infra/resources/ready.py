@@ -148,7 +148,8 @@ class Patience:
         self._probe = probe
         self._timeout = timeout
         self._started = self._talked = time.monotonic()
-        # The pauses that were watched last: when each ended, its length and the CPU time in it (seconds); whether a line was logged.
+        # The pauses of the last minute: when each ended, its length and the CPU time in it, in seconds; whether a line
+        # was logged.
         self._pauses: list[tuple[float, float, float, bool]] = []
         self._watching: float | None = None
 
@@ -215,6 +216,16 @@ class Patience:
         return f"not ready after {self.waited:.0f} s{late}"
 
 
+def _seen(name: str, probe: ContainerProbe, patience: Patience) -> dict[str, Any]:
+    """Return the container's state. Raises NotReadyError when there is none, or it was never started."""
+    state = probe.state()
+    if state is None:
+        raise NotReadyError(f"{name}: the container is gone")
+    if state["Status"] == "created" and patience.waited > START_SECONDS:
+        raise _fail(name, "was created and never started", probe)
+    return state
+
+
 def wait_for_job(name: str, probe: ContainerProbe, timeout: float, say: Callable[[str], None]) -> None:
     """Wait until the job's container exited with 0.
 
@@ -223,17 +234,13 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float, say: Callable
     patience = Patience(probe, timeout)
     first_look = True
     while not patience.over():
-        state = probe.state()
-        if state is None:
-            raise NotReadyError(f"{name}: the container is gone")
+        state = _seen(name, probe, patience)
         if state["Status"] in {"exited", "dead"}:
             if state["ExitCode"] == 0:
                 return
             if not (first_look and _finished_seconds_ago(state) > STALE_JOB_SECONDS):
                 raise _fail(name, f"exited with code {state['ExitCode']}", probe)
             probe.start()
-        if state["Status"] == "created" and patience.waited > START_SECONDS:
-            raise _fail(name, "was created and never started", probe)
         first_look = False
         if patience.time_to_talk():
             say(f"{name}: {patience.state()}")
@@ -263,9 +270,7 @@ def wait_for_service(
     restarts: int | None = None
     doubted = False
     while not patience.over(doubted=doubted):
-        state = probe.state()
-        if state is None:
-            raise NotReadyError(f"{name}: the container is gone")
+        state = _seen(name, probe, patience)
         restarts = state["RestartCount"] if restarts is None else restarts
         if end := _end(state, restarts):
             raise _fail(name, end, probe)
@@ -281,8 +286,6 @@ def wait_for_service(
             doubted = _unhealthy(state)
         else:
             seen = f"container is {state['Status']}"
-            if state["Status"] == "created" and patience.waited > START_SECONDS:
-                raise _fail(name, "was created and never started", probe)
         if patience.time_to_talk():
             say(f"{name}: {patience.state()}; {seen}")
         patience.pause()
