@@ -15,9 +15,9 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.init import KEPT_VOLUMES, Choices, initialise
 from dify_kit.pulumi_cli import Outcome, Pulumi, require_success
 from dify_kit.recovery import recover
-from dify_kit.stopping import stop
 from dify_kit.stack_files import StackFiles
 from dify_kit.state import StackState
+from dify_kit.stopping import stop
 from dify_kit.talk import say, step, warn
 
 CHANGES_FOUND = 3

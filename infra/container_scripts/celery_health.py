@@ -181,7 +181,7 @@ def beat(processes: Path, seen: Path, now: float) -> str:
         raise SickError(f"celery beat does not run: {status['State']}")
     mark = f"{place.name} {status['voluntary_ctxt_switches']}"
     known, _, since = (seen.read_text(encoding="utf-8") if seen.is_file() else "").rpartition(" ")
-    if known != mark or not 0 <= now - float(since):
+    if known != mark or now < float(since):
         new = seen.with_suffix(f".{os.getpid()}")
         new.write_text(f"{mark} {now:.0f}", encoding="utf-8")
         new.replace(seen)
