@@ -163,8 +163,10 @@ def worker(broker: Broker, host: str, deadline: float, configured: str = "") -> 
 def _beat_process(processes: Path) -> Path:
     for place in sorted(processes.glob("[0-9]*")):
         with suppress(OSError):
-            words = (place / "cmdline").read_bytes().replace(b"\0", b" ")
-            if b"celery" in words and b" beat" in words:
+            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            # By whole words: this script has both in its own. A title is `[celery beat]`, with setproctitle.
+            words = [word.strip("[]") for word in line.split()]
+            if "beat" in words and any("celery" in word.split("/") for word in words):
                 return place
     raise SickError("there is no process of celery beat")
 
@@ -199,13 +201,14 @@ def main(role: str) -> int:
         broker = Broker(os.environ.get("CELERY_BROKER_URL", ""), deadline)
         if role == "worker":
             prefix = os.environ.get("REDIS_KEY_PREFIX", "")
-            print(f"{worker(broker, socket.gethostname(), deadline, prefix)} answers")
+            found = f"{worker(broker, socket.gethostname(), deadline, prefix)} answers"
         else:
             broker.ask("PING")
-            print(beat(Path("/proc"), BEAT_SEEN, time.monotonic()))
+            found = beat(Path("/proc"), BEAT_SEEN, time.monotonic())
     except (SickError, OSError, ValueError, KeyError) as problem:
-        print(problem)
+        sys.stdout.write(f"{problem}\n")
         return 1
+    sys.stdout.write(f"{found}\n")
     return 0
 
 
