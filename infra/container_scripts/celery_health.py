@@ -85,14 +85,14 @@ def _packed(body: object) -> str:
     return base64.b64encode(json.dumps(body).encode()).decode()
 
 
-def _ping(routing_key: str) -> str:
-    """Return the message that asks every worker for a sign of life."""
+def _ping(routing_key: str, host: str) -> str:
+    """Return the message that asks the worker of `host` for a sign of life; others would answer too late to be read."""
     body = {
         "method": "ping",
         "arguments": {},
         "destination": None,
-        "pattern": None,
-        "matcher": None,
+        "pattern": f"*@{host}",
+        "matcher": "glob",
         "ticket": routing_key,
         "reply_to": {"exchange": REPLIES, "routing_key": routing_key},
     }
@@ -139,9 +139,8 @@ def worker(broker: Broker, host: str, deadline: float, configured: str = "") -> 
     binding = SEPARATOR.join((routing_key, "", queue))
     bindings = prefix + BINDINGS
     broker.ask("SADD", bindings, binding)
-    others: set[str] = set()
     try:
-        if not broker.ask("PUBLISH", f"{prefix}/{broker.database}.{CONTROL}", _ping(routing_key)):
+        if not broker.ask("PUBLISH", f"{prefix}/{broker.database}.{CONTROL}", _ping(routing_key, host)):
             raise SickError("no worker is connected to the broker")
         while (left := int(deadline - time.monotonic())) > 0:
             answer = broker.ask("BRPOP", prefix + queue, str(left))
@@ -151,13 +150,11 @@ def worker(broker: Broker, host: str, deadline: float, configured: str = "") -> 
             for name, said in reply.items():
                 if name.rpartition("@")[2] == host and "ok" in said:
                     return str(name)
-                others.add(name)
     finally:
         _forget_stale(broker, bindings)
         broker.ask("SREM", bindings, binding)
         broker.ask("DEL", prefix + queue)
-    answered = f"; others did: {', '.join(sorted(others))}" if others else ""
-    raise SickError(f"the worker of {host} does not answer{answered}")
+    raise SickError(f"the worker of {host} does not answer")
 
 
 def _beat_process(processes: Path) -> Path:

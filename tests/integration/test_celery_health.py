@@ -49,7 +49,8 @@ class Celery:
             hostname=host,
             network=self.name,
             name=f"{self.name}-{host}",
-            environment={"CELERY_BROKER_URL": f"redis://:{QUOTED}@redis:6379/1", "PYTHONPATH": "/kit"} | environment,
+            environment={"CELERY_BROKER_URL": f"redis://:{QUOTED}@redis:6379/1", "PYTHONPATH": "/kit"}
+            | environment,
             volumes={str(self.directory): {"bind": "/kit", "mode": "ro"}},
             detach=True,
         )
@@ -63,7 +64,9 @@ class Celery:
 
     def redis(self, *words: str) -> str:
         """Ask Redis something."""
-        told = self.things[0].exec_run(["redis-cli", "-n", "1", *words], environment={"REDISCLI_AUTH": PASSWORD})
+        told = self.things[0].exec_run(
+            ["redis-cli", "-n", "1", *words], environment={"REDISCLI_AUTH": PASSWORD}
+        )
         return str(told.output.decode().strip())
 
     def remove(self) -> None:
@@ -120,10 +123,7 @@ def test_another_worker_does_not_answer_for_this_one(celery: Celery) -> None:
     healthy(second)
 
     first.kill(signal="SIGSTOP")
-    code, told = check(first)
-    assert code == 1
-    assert told.startswith("the worker of one does not answer; others did: ")
-    assert "celery@two" in told
+    assert check(first) == (1, "the worker of one does not answer")
     assert check(second)[0] == 0
     first.kill(signal="SIGCONT")
 
@@ -151,7 +151,9 @@ def test_a_broker_that_refuses_or_is_away_is_told_without_its_password(celery: C
 
 
 def test_beat_is_healthy_while_it_runs(celery: Celery) -> None:
-    beat = celery.run("beat", "api", ["celery", "-A", "apps:app", "beat", "--schedule", "/tmp/s", "--pidfile="])  # noqa: S108
+    beat = celery.run(
+        "beat", "api", ["celery", "-A", "apps:app", "beat", "--schedule", "/tmp/s", "--pidfile="]
+    )  # noqa: S108
 
     healthy(beat, "beat")
     beat.kill(signal="SIGSTOP")

@@ -40,7 +40,9 @@ def test_with_one_core_they_start_one_after_another() -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("cores", [0, 1, 2, 3, 64])
-def test_each_service_comes_after_those_it_waits_for_and_nothing_else_changes(release: str, cores: int) -> None:
+def test_each_service_comes_after_those_it_waits_for_and_nothing_else_changes(
+    release: str, cores: int
+) -> None:
     before = services(settings(), RELEASES[release])
     after = staggered(before, cores)
 

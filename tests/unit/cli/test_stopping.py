@@ -29,7 +29,11 @@ def test_the_edge_goes_first_and_what_deletes_keys_stays() -> None:
 
 
 def test_what_does_not_run_is_left_alone() -> None:
-    stopped = [container("web", "exited"), container("migration", "exited", job=True), container("nginx", "created")]
+    stopped = [
+        container("web", "exited"),
+        container("migration", "exited", job=True),
+        container("nginx", "created"),
+    ]
 
     assert rounds(stopped) == []
 
