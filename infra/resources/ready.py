@@ -200,8 +200,8 @@ class Patience:
     def account(self) -> str:
         """Say how long was waited, and why no longer."""
         if self.waited >= self.most:
-            return f"within {self.waited:.0f} s, the most that is waited for it"
-        return f"within {self.waited:.0f} s, and it does nothing any more (no CPU time, no log line)"
+            return f"{self.waited:.0f} s, the most that is waited for it"
+        return f"{self.waited:.0f} s, and it does nothing any more (no CPU time, no log line)"
 
     def time_to_talk(self) -> bool:
         """Whether to say something about the wait again."""
@@ -245,7 +245,7 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float, say: Callable
         if patience.time_to_talk():
             say(f"{name}: {patience.state()}")
         patience.pause()
-    raise _fail(name, f"did not finish {patience.account()}", probe)
+    raise _fail(name, f"did not finish within {patience.account()}", probe)
 
 
 def _unhealthy(state: dict[str, Any]) -> bool:
@@ -291,7 +291,7 @@ def wait_for_service(
         patience.pause()
     if doubted and patience.waited < patience.most:
         raise _fail(name, f"is unhealthy: {seen}", probe)
-    raise _fail(name, f"not ready {patience.account()}; {seen}", probe)
+    raise _fail(name, f"not ready within {patience.account()}; {seen}", probe)
 
 
 class ReadyProvider(dynamic.ResourceProvider):
