@@ -224,9 +224,9 @@ def test_job_that_hangs_is_told_at_the_deadline(box: Box) -> None:
 
     told = failure(props(job, job=True, timeout=2))
 
-    assert (
-        told
-        == "main: did not finish within 2 s, and it does nothing any more (no CPU time, no log line); last log lines:\nwaiting for a lock"
+    assert told == (
+        "main: did not finish within 2 s, and it does nothing any more (no CPU time, no log line); last log lines:\n"
+        "waiting for a lock"
     )
 
 
