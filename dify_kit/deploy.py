@@ -17,6 +17,7 @@ from dify_kit.pulumi_cli import Outcome, Pulumi, require_success
 from dify_kit.recovery import recover
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.state import StackState
+from dify_kit.stopping import stop
 from dify_kit.talk import say, step, warn
 
 CHANGES_FOUND = 3
@@ -242,6 +243,7 @@ def _destroy(files: StackFiles, engine: Engine, *, deadline: float, verbose: boo
     state = recover(pulumi, engine, deploying=False)
     if state.urns:
         step(f"taking stack {files.stack} down")
+        stop(engine, engine.containers(files.stack), say)
         outcome = pulumi.stream(
             "destroy", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose
         )

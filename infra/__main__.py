@@ -3,6 +3,7 @@
 import pulumi
 
 from infra import advisories, exports, image_guard, port_guard, volume_guard
+from infra.engine_cores import engine_cores
 from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
@@ -31,7 +32,7 @@ platform.add_networks(networks(settings, release))
 data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())
 dify_tier = ServiceTier(
     "dify",
-    dify.services(settings, release),
+    dify.staggered(dify.services(settings, release), engine_cores()),
     platform,
     volumes=dify.volumes(release),
     before=data_tier.running,

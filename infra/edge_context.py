@@ -28,6 +28,8 @@ WEBHOOK_MEGABYTES = 10
 READ_TIMEOUT_SECONDS = 3600
 # The service that nginx reaches without a hop.
 DIRECT = "api"
+# They listen before Dify is imported, so that requests wait for that.
+LISTENS_EARLY = frozenset({"api", "api_websocket"})
 RETRY_SECONDS = 5
 # In the official image njs waits to be loaded; Debian's package loads it by itself.
 OFFICIAL_JS_MODULE = "modules/ngx_http_js_module.so"
@@ -125,6 +127,16 @@ class EdgeContext:
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
     preflight_seconds: int = PREFLIGHT_SECONDS
+
+    @property
+    def starting(self) -> tuple[EdgeService, ...]:
+        """The services that listen before they can answer."""
+        return tuple(service for service in self.services if service.name in LISTENS_EARLY)
+
+    @property
+    def starting_names(self) -> frozenset[str]:
+        """Their names."""
+        return frozenset(service.name for service in self.starting)
 
     @property
     def locations(self) -> tuple[EdgeLocation, ...]:

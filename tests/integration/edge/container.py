@@ -94,8 +94,10 @@ class Edge:
 
     With `oauth` or `gate` there has to be a gateway on `network`, whenever one is wanted.
 
-    `directory` has to be readable by others: nginx runs as another user.
+    `directory` has to be readable by others: nginx runs as another user. `program` is what runs as the upstream.
     """
+
+    program = Path(upstream.__file__)
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class Edge:
 
     def start_upstream(self) -> Any:
         """Start the upstream under the names of Dify's services."""
-        program = Path(upstream.__file__).read_text(encoding="utf-8")
+        program = self.program.read_text(encoding="utf-8")
         container = self.client.containers.create(
             image_of("api"), entrypoint=["python3", "-c", program], command=[], network_mode="none"
         )

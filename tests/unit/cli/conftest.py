@@ -32,6 +32,7 @@ class FakeEngine(Engine):
     root: str = "/"
     is_local: bool = True
     removed: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
     def local(self) -> bool:
         return self.is_local
@@ -54,6 +55,9 @@ class FakeEngine(Engine):
     def remove_container(self, container_id: str, *, stop: bool = False) -> None:
         self.removed.append(f"{'stop ' if stop else ''}{container_id}")
         self.stack_containers = [one for one in self.stack_containers if one.id != container_id]
+
+    def stop_container(self, container_id: str) -> None:
+        self.stopped.append(container_id)
 
     def remove_network(self, network_id: str) -> None:
         self.removed.append(network_id)
