@@ -217,6 +217,7 @@ class Settings:
     max_upload_megabytes: int
     apps: tuple[str, ...]
     canary: bool
+    canary_knowledge: bool
     admin_email: str
     admin_name: str
     keep_volumes: bool
@@ -390,6 +391,7 @@ class _Reader:
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),
             canary=canary,
+            canary_knowledge=top.boolean("canaryKnowledge"),
             admin_email=self._admin_email(),
             admin_name=self._filled("adminName", "name the admin"),
             keep_volumes=top.boolean("keepVolumes"),

@@ -3,7 +3,7 @@
 from flask import Blueprint, Flask, Response, jsonify
 from flask_cors import CORS
 
-from dify_standin import console_api, errors, service_api, store
+from dify_standin import console_api, datasets, errors, service_api, store
 from dify_standin.config import flag, release, text
 
 METHODS = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"]
@@ -23,14 +23,16 @@ def create_app() -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = 1024**3
     errors.register(app)
     service = service_api.blueprint
+    knowledge = datasets.blueprint
     console = console_api.blueprint
     web = _web_api()
-    CORS(
-        service,
-        allow_headers=["Content-Type", "Authorization", "X-App-Code"],
-        methods=METHODS,
-        expose_headers=EXPOSED,
-    )
+    for group in (service, knowledge):
+        CORS(
+            group,
+            allow_headers=["Content-Type", "Authorization", "X-App-Code"],
+            methods=METHODS,
+            expose_headers=EXPOSED,
+        )
     CORS(
         console,
         resources={r"/*": {"origins": _origins("CONSOLE_CORS_ALLOW_ORIGINS")}},
@@ -51,7 +53,7 @@ def create_app() -> Flask:
     CORS(files, allow_headers=["Content-Type"], methods=METHODS, expose_headers=EXPOSED)
     triggers = _triggers()
     CORS(triggers, allow_headers=["Content-Type"], methods=METHODS)
-    for group in (service, console, web, files, triggers, _mcp()):
+    for group in (service, knowledge, console, web, files, triggers, _mcp()):
         app.register_blueprint(group)
     if flag("OPENAPI_ENABLED"):
         app.register_blueprint(_openapi())

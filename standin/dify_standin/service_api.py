@@ -89,9 +89,8 @@ def authenticate() -> None:
         raise unauthorized("Authorization scheme must be 'Bearer'")
     found = store.row(
         "update api_tokens t set last_used_at = now() from apps a "
-        "where a.id = t.app_id and t.token = %s and t.type = %s returning a.*",
+        "where a.id = t.app_id and t.token = %s and t.type = 'app' returning a.*",
         token.strip(),
-        "dataset" if request.path.startswith("/v1/datasets") else "app",
     )
     if found is None:
         raise unauthorized("Access token is invalid")
@@ -175,8 +174,10 @@ def _enter(task_id: str) -> str | None:
     return key
 
 
-def _run(inputs: dict[str, Any], system: dict[str, Any]) -> tuple[dict[str, Any], Iterator[work.Event]]:
-    """Give the run to the worker; return it and its events."""
+def _run(
+    inputs: dict[str, Any], system: dict[str, Any], *, streaming: bool
+) -> tuple[dict[str, Any], Iterator[work.Event]]:
+    """Start a run, and return it and its events. The worker runs what is streamed, api itself what is not."""
     run = {
         "task_id": str(uuid.uuid4()),
         "workflow_run_id": str(uuid.uuid4()),
@@ -187,8 +188,18 @@ def _run(inputs: dict[str, Any], system: dict[str, Any]) -> tuple[dict[str, Any]
         "created_at": int(time.time()),
     }
     slot = _enter(run["task_id"])
+    if not streaming:
+        return run, _here(run, slot)
     work.run_app.apply_async(args=[run], retry=False)
     return run, _events(run["task_id"], slot)
+
+
+def _here(run: dict[str, Any], slot: str | None) -> Iterator[work.Event]:
+    try:
+        yield from work.events(run)
+    finally:
+        if slot:
+            store.cache().zrem(slot, run["task_id"])
 
 
 def _events(task_id: str, slot: str | None) -> Iterator[work.Event]:
@@ -270,6 +281,7 @@ def chat() -> Response:
             "sys.conversation_id": conversation_id,
             "sys.dialogue_count": counted["n"] + 1,
         },
+        streaming=payload.response_mode == "streaming",
     )
     envelope = {
         "conversation_id": conversation_id,
@@ -375,7 +387,7 @@ def run_workflow() -> Response:
     payload = WorkflowRunPayload.model_validate(body)
     _end_user(user)
     _check_inputs(payload.inputs)
-    run, events = _run(payload.inputs, {"sys.user_id": user})
+    run, events = _run(payload.inputs, {"sys.user_id": user}, streaming=payload.response_mode == "streaming")
     if payload.response_mode == "streaming":
         return _stream(_workflow_stream(run, events))
     started, outputs, steps, error, status = time.monotonic(), None, 0, None, "succeeded"
@@ -598,12 +610,6 @@ def annotations() -> Response:
     """List annotations; there are none."""
     page = request.args.get("page", 1, type=int)
     return jsonify({"data": [], "has_more": False, "limit": 20, "total": 0, "page": page})
-
-
-@blueprint.get("/datasets")
-def datasets() -> Response:
-    """List knowledge bases; a dataset key would open this."""
-    return jsonify({"data": [], "has_more": False, "limit": 20, "total": 0, "page": 1})
 
 
 @blueprint.post("/files/upload")

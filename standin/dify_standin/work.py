@@ -1,9 +1,8 @@
-"""What the worker does: it runs an app's graph and publishes its events; beat makes it clean up."""
+"""Running an app's graph: by the worker, which publishes the events, or in api; beat makes the worker clean up."""
 
 import contextlib
 import json
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,13 +12,14 @@ import yaml
 from celery import Celery
 from celery.signals import setup_logging
 
-from dify_standin import store
+from dify_standin import nodes, store
 from dify_standin.config import integer, text
 
 Event = dict[str, Any]
 EVENTS_TTL = 600
 QUEUE = "workflow"
 MAX_SLEEP = 600.0
+OUTSIDE = {"code": nodes.run_code, "http-request": nodes.run_http}
 CLEAN_EVERY_SECONDS = 300.0
 
 celery = Celery("dify-stand-in", broker=text("CELERY_BROKER_URL") or None)
@@ -68,23 +68,26 @@ def run_app(run: dict[str, Any]) -> None:
     """Run an app and publish each event; the last one ends the stream."""
     cache = store.cache()
     key = events_key(run["task_id"])
-
-    def publish(event: Event) -> None:
+    for event in events(run):
         with cache.pipeline() as pipe:
             pipe.rpush(key, json.dumps(event))
             pipe.expire(key, EVENTS_TTL)
             pipe.execute()
 
+
+def events(run: dict[str, Any]) -> Iterator[Event]:
+    """Run an app here and yield each event; the last one is `_end` with the run's status."""
+    cache = store.cache()
     try:
         for event in _execute(run):
-            publish(event)
+            yield event
             if cache.exists(f"standin:stop:{run['task_id']}"):
-                publish({"event": "_end", "status": "stopped"})
+                yield {"event": "_end", "status": "stopped"}
                 return
     except RunError as problem:
-        publish({"event": "_end", "status": "failed", "error": str(problem)})
+        yield {"event": "_end", "status": "failed", "error": str(problem)}
     else:
-        publish({"event": "_end", "status": "succeeded"})
+        yield {"event": "_end", "status": "succeeded"}
 
 
 def _template(template: str, variables: dict[str, Any]) -> str:
@@ -134,8 +137,10 @@ def _stream_directive(query: str) -> tuple[int, float] | None:
 
 def _execute(run: dict[str, Any]) -> Iterator[Event]:
     graph = yaml.safe_load(run["dsl"])["workflow"]["graph"]
-    nodes = {node["id"]: node for node in graph["nodes"]}
-    following = {edge["source"]: edge["target"] for edge in graph["edges"]}
+    known = {node["id"]: node for node in graph["nodes"]}
+    following = {
+        (edge["source"], edge.get("sourceHandle", "source")): edge["target"] for edge in graph["edges"]
+    }
     system = run["system"]
     variables: dict[str, Any] = {**system, **{f"start.{k}": v for k, v in run["inputs"].items()}}
     yield {"event": "workflow_started", "workflow_run_id": run["workflow_run_id"], "data": _started(run)}
@@ -143,7 +148,7 @@ def _execute(run: dict[str, Any]) -> Iterator[Event]:
     index = 0
     outputs: dict[str, Any] = {}
     while current is not None:
-        node = nodes[current]
+        node, handle = known[current], "source"
         index += 1
         if index > integer("WORKFLOW_MAX_EXECUTION_STEPS", 500):
             raise RunError("Max steps reached.")
@@ -153,7 +158,9 @@ def _execute(run: dict[str, Any]) -> Iterator[Event]:
         if node["data"]["type"] in {"end", "answer"}:
             outputs |= result
         yield _node_event(run, node, index, "node_finished", result)
-        current = following.get(current)
+        if node["data"]["type"] == "if-else":
+            handle = result["selected_case_id"]
+        current = following.get((current, handle))
     yield {
         "event": "workflow_finished",
         "workflow_run_id": run["workflow_run_id"],
@@ -180,8 +187,14 @@ def _run_node(run: dict[str, Any], node: dict[str, Any], variables: dict[str, An
             for item in node["data"].get("variables", [])
         }
         return {"output": jinja2.Template(node["data"]["template"]).render(**named)}
-    if kind == "code":
-        return _run_code(node, variables)
+    if kind in OUTSIDE:
+        try:
+            return OUTSIDE[kind](node["data"], variables)
+        except nodes.NodeError as problem:
+            raise RunError(str(problem)) from None
+    if kind == "if-else":
+        case = nodes.chosen_case(node["data"], variables)
+        return {"result": case != "false", "selected_case_id": case}
     if kind == "end":
         found = {
             item["variable"]: variables.get(_selector(item["value_selector"]))
@@ -195,7 +208,8 @@ def _run_node(run: dict[str, Any], node: dict[str, Any], variables: dict[str, An
                 }
         return found
     raise RunError(
-        f"the stand-in has no node of type {kind}: it runs start, answer, end, template and code nodes"
+        f"the stand-in has no node of type {kind}: it runs start, if-else, answer, end, template, code "
+        "and HTTP nodes"
     )
 
 
@@ -218,32 +232,6 @@ def _answer(run: dict[str, Any], node: dict[str, Any], variables: dict[str, Any]
         text_so_far += piece
         yield {"event": "message", "answer": piece, "from_variable_selector": [node["id"], "answer"]}
     return text_so_far
-
-
-def _run_code(node: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """Run a code node where Dify runs it: in the sandbox."""
-    named = {
-        item["variable"]: variables.get(_selector(item["value_selector"]))
-        for item in node["data"].get("variables", [])
-    }
-    script = (
-        f"{node['data']['code']}\nimport json\n"
-        f"print('<<RESULT>>' + json.dumps(main(**json.loads({json.dumps(json.dumps(named))}))) + '<<RESULT>>')\n"
-    )
-    request = urllib.request.Request(  # noqa: S310  # the sandbox of this stack
-        text("CODE_EXECUTION_ENDPOINT") + "/v1/sandbox/run",
-        data=json.dumps({"language": "python3", "code": script, "enable_network": True}).encode(),
-        headers={"X-Api-Key": text("CODE_EXECUTION_API_KEY"), "Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            data = json.load(answer)["data"]
-    except OSError as problem:
-        raise RunError(f"Failed to execute code, which is likely a network issue: {problem}") from problem
-    if data["error"]:
-        raise RunError(str(data["error"]))
-    parsed: dict[str, Any] = json.loads(data["stdout"].split("<<RESULT>>")[1])
-    return parsed
 
 
 def _started(run: dict[str, Any]) -> dict[str, Any]:

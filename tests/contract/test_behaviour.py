@@ -180,7 +180,7 @@ def test_lost_database_shows_everywhere_but_in_health(instance: Instance) -> Non
     )
 
 
-def test_lost_worker_keeps_answers_away(instance: Instance) -> None:
+def test_lost_worker_keeps_streams_away(instance: Instance) -> None:
     _, key = instance.chat_app()
     worker = instance.stack.container("worker")
     worker.pause()
@@ -188,14 +188,17 @@ def test_lost_worker_keeps_answers_away(instance: Instance) -> None:
         with pytest.raises(httpx.ReadTimeout):
             instance.api.post(
                 "/v1/chat-messages",
-                json={"inputs": {}, "query": "hello", "user": "contract"},
+                json={"inputs": {}, "query": "hello", "user": "contract", "response_mode": "streaming"},
                 headers={"Authorization": f"Bearer {key}"},
                 timeout=3,
             )
+        blocking = instance.ask(key, "hello")
     finally:
         worker.unpause()
 
-    assert instance.ask(key, "hello").json()["answer"] == "You said: hello"
+    # api runs what is not streamed by itself.
+    assert blocking.json()["answer"] == "You said: hello"
+    assert '"message_end"' in instance.ask(key, "hello", response_mode="streaming").text
 
 
 def test_code_runs_in_the_sandbox_with_its_key_only(instance: Instance) -> None:
