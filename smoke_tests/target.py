@@ -62,6 +62,8 @@ class Deployment:
     max_upload_megabytes: int
     callbacks: Mapping[str, str]
     rate_limits: RateLimits
+    # What squid may let through though it lies inside (dify:ssrfAllowPrivate).
+    ssrf_allow_private: tuple[str, ...] = ()
     tls: Tls = Tls()
 
 
@@ -86,6 +88,9 @@ class Target:
     oauth: Access | None = None
     llm: Llm | None = None
     gate: Gate | None = None
+    # Of the app whose nodes run in other services, and of the knowledge API.
+    nodes_key: Secret | None = None
+    dataset_key: Secret | None = None
 
     @property
     def probe(self) -> tuple[str, int]:
@@ -152,6 +157,8 @@ def from_outside(options: Options) -> Target:
         oauth=_given_client(options, url),
         llm=_llm_from_outside(options),
         gate=Gate(url=url, app_url=url) if options.gated else None,
+        nodes_key=options.nodes_key,
+        dataset_key=options.dataset_key,
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
@@ -184,6 +191,8 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         oauth=_oauth_client(exports, options),
         llm=_llm(exports, options),
         gate=_gate(exports, console_url, url),
+        nodes_key=options.nodes_key or _secret(exports, "canaryNodesKey"),
+        dataset_key=options.dataset_key or _secret(exports, "canaryDatasetKey"),
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS
@@ -202,6 +211,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
             max_upload_megabytes=int(_get(exports, "maxUploadMegabytes", (int, float))),
             callbacks=_get(exports, "oauthCallbackUrls", dict),
             rate_limits=_rate_limits(_get(exports, "rateLimits", dict)),
+            ssrf_allow_private=tuple(_get(exports, "ssrfAllowPrivate", list)),
             tls=Tls(
                 https_port=None if tls["httpsPort"] is None else int(tls["httpsPort"]),
                 redirect=tls["redirect"],
@@ -305,6 +315,13 @@ def _rate_limits(told: Mapping[str, Any]) -> RateLimits:
         # Pulumi's numbers are floats.
         groups={name: {key: int(value) for key, value in limits.items()} for name, limits in groups.items()},
     )
+
+
+def _secret(exports: Mapping[str, Any], name: str) -> Secret | None:
+    """Return a key that a stack need not have. One that a deployment should have made is missing by its name."""
+    if name in exports and exports[name] is None:
+        return None
+    return Secret(_get(exports, name, str))
 
 
 def _get(exports: Mapping[str, Any], name: str, kind: Any) -> Any:  # noqa: ANN401  # JSON, checked here

@@ -152,6 +152,13 @@ def _check_inputs(inputs: dict[str, Any]) -> None:
     for variable in start["data"].get("variables", []):
         if variable.get("required") and variable["variable"] not in inputs:
             raise ApiError(400, "invalid_param", f"{variable['variable']} is required in input form")
+        options, given = variable.get("options") or [], inputs.get(variable["variable"])
+        if variable.get("type") == "select" and given and given not in options:
+            raise ApiError(
+                400,
+                "invalid_param",
+                f"{variable['variable']} in input form must be one of the following: {options}",
+            )
 
 
 def _enter(task_id: str) -> str | None:
