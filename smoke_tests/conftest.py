@@ -5,7 +5,7 @@ Nothing here deploys, changes or destroys a stack. A stack that is missing fails
 
 import ssl
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +35,7 @@ MARKERS = (
     "needs_nodes: runs nodes in other services, so it needs the key of the app that has them",
     "needs_knowledge: indexes a document, so it needs a key of the knowledge API",
     "needs_service(name): is about a service that not every release has",
+    "needs_refusal(host): asks squid for a host inside, so nobody may have allowed it",
     "needs_oauth: asks for access tokens, so it needs an OAuth client",
     "needs_gateway: looks at the OAuth gateway, so it has to run, for tokens or for the gate",
     "needs_llm: asks the LLM proxy, so there has to be one",
@@ -206,6 +207,7 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         "needs_nodes": "" if run.target.nodes_key else _no_nodes(run),
         "needs_knowledge": "" if run.target.dataset_key else _no_knowledge(run),
         "needs_service": _no_service(run.target, item),
+        "needs_refusal": _no_refusal(run.target, item),
         "needs_oauth": "" if run.target.oauth else _no_client(run.target),
         "needs_gateway": ""
         if run.target.deployment and GATEWAY in run.target.deployment.containers
@@ -252,6 +254,36 @@ def _no_service(target: Target, item: pytest.Item) -> str:
     if marker is None or target.deployment is None or marker.args[0] in target.deployment.containers:
         return ""
     return f"they are about {marker.args[0]}, which Dify {target.deployment.release} does not have"
+
+
+def _no_refusal(target: Target, item: pytest.Item) -> str:
+    """Return why a test is left out whose host squid may let through. From outside, no host is."""
+    marker, deployment = item.get_closest_marker("needs_refusal"), target.deployment
+    if marker is None or deployment is None or not deployment.ssrf_allow_private:
+        return ""
+    host = str(marker.args[0])
+    opened = deployment.opened_by([host, *_addresses(deployment, host)])
+    return (
+        f"they ask squid for {host}, which dify:ssrfAllowPrivate ({opened}) lets through here"
+        if opened
+        else ""
+    )
+
+
+def _addresses(deployment: Deployment, service: str) -> list[str]:
+    """Return the addresses of a service's container; none where the engine does not tell."""
+    if service not in deployment.containers:
+        return []
+    engine = _engine_or_reason(deployment.stack)
+    if isinstance(engine, str):
+        return []
+    try:
+        found = engine.container(deployment.containers[service]).networks.values()
+    except AssertionError:
+        return []
+    finally:
+        engine.close()
+    return [address for address in found if address]
 
 
 def _no_proxy(run: Run) -> str:
@@ -481,17 +513,6 @@ def knowledge(request: pytest.FixtureRequest, visitor: Client, target: Target) -
     )
     with tidied(lent) as knowledge:
         yield knowledge
-
-
-@pytest.fixture
-def leave_out(request: pytest.FixtureRequest) -> Callable[[str], NoReturn]:
-    """Lend what leaves a test out after it began, and says so at the end of the run as for those never begun."""
-
-    def skip(reason: str) -> NoReturn:
-        request.config.stash[RUN].notes.append(note(1, reason))
-        pytest.skip(reason)
-
-    return skip
 
 
 @pytest.fixture(scope="module")

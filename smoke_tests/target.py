@@ -1,6 +1,7 @@
 """What is tested: a stack as its exports tell, or an address of which only the outside is known."""
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,6 +66,13 @@ class Deployment:
     # What squid may let through though it lies inside (dify:ssrfAllowPrivate).
     ssrf_allow_private: tuple[str, ...] = ()
     tls: Tls = Tls()
+
+    def opened_by(self, hosts: Iterable[str]) -> str:
+        """Return the item of dify:ssrfAllowPrivate that one of these names and addresses falls under, or nothing."""
+        for item in self.ssrf_allow_private:
+            if any(_falls_under(host, item) for host in hosts):
+                return item
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +143,18 @@ class Target:
             return f"{self.url}, from outside only"
         what = "a STAND-IN for Dify" if self.deployment.stand_in else "Dify"
         return f"stack {self.deployment.stack}: {self.url}, {what} {self.deployment.release}"
+
+
+def _falls_under(host: str, item: str) -> bool:
+    """Tell whether squid takes a host for an item: a network that it is in, or a name; `.name` is all below it."""
+    try:
+        network = ipaddress.ip_network(item)
+    except ValueError:
+        return host == item.removeprefix(".") or (item.startswith(".") and host.endswith(item))
+    try:
+        return ipaddress.ip_address(host) in network
+    except ValueError:
+        return False
 
 
 def find_target(options: Options) -> Target:

@@ -82,6 +82,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"apps": ["no-such-app"]}, "apps", "echo-chat"),
     ({"apps": ["../secrets"]}, "apps", "echo-chat"),
     ({"canary": "perhaps"}, "canary", "true or false"),
+    ({"canaryKnowledge": "perhaps"}, "canaryKnowledge", "true or false"),
     ({"adminEmail": ""}, "adminEmail", "you@example.com"),
     ({"adminEmail": "admin"}, "adminEmail", "you@example.com"),
     ({"adminName": " "}, "adminName", "name the admin"),
