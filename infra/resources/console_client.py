@@ -48,7 +48,7 @@ NOTES = "/app/api/storage/.dify-kit-keys"
 _SECRET_FIELDS = ("password", "new_password", "repeat_new_password")
 _HINTS = {
     "init_validate_failed": "; dify:initPassword is not the INIT_PASSWORD that the api runs with",
-    "max_keys_exceeded": "; Dify allows ten keys an app, ten of the knowledge API: delete some in the console",
+    "max_keys_exceeded": "; Dify allows ten keys an app, and ten of the knowledge API: delete some in the console",
     "invalid_password": "; dify:adminPassword needs 8 characters or more, letters and digits",
 }
 _Found = TypeVar("_Found")

@@ -26,6 +26,10 @@ ALL = SANDBOX | ALLOWS | REFUSES | INDEXED | DAEMON
 # A worker on a busy machine needs its time; a paused one takes no task however long that is.
 RIGHT_SECONDS, BROKEN_SECONDS = "120", "8"
 HEALTHY_SECONDS = 120
+PSQL = (
+    'PGPASSWORD="$(cat "$POSTGRES_PASSWORD_FILE")" '
+    'exec psql -h 127.0.0.1 -U postgres -d postgres -v ON_ERROR_STOP=1 -c "$1"'
+)
 
 
 def failures(stack: Stack, reports: Path, *, indexing: str = BROKEN_SECONDS) -> dict[str, str]:
@@ -110,10 +114,7 @@ def plugin_database(stack: Stack) -> str:
 
 
 def sql(stack: Stack, statement: str) -> None:
-    done = stack.container("db_postgres").exec_run(
-        ["sh", "-c", 'PGPASSWORD="$(cat "$POSTGRES_PASSWORD_FILE" 2>/dev/null || echo "$POSTGRES_PASSWORD")" '
-         'exec psql -h 127.0.0.1 -U postgres -d postgres -v ON_ERROR_STOP=1 -c "$1"', "sh", statement]
-    )  # fmt: skip
+    done = stack.container("db_postgres").exec_run(["sh", "-c", PSQL, "sh", statement])
     assert done.exit_code == 0, done.output.decode()
 
 
