@@ -18,7 +18,7 @@ PREFIX = "dify-kit smoke test "
 LEFT_BEHIND_SECONDS = 3600
 OK, REDIRECTED = 200, 300
 REMOVED = (200, 204)
-POLL_SECONDS = 1.0
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 1.0, 5.0
 # No model is needed for it: a document is found by its keywords.
 TECHNIQUE, SEARCH = "economy", "keyword_search"
 DONE, FAILED = "completed", {"error", "paused"}
@@ -65,7 +65,8 @@ class Knowledge:
 
         seen: dict[str, Any] = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda one: one["indexing_status"] not in {DONE, *FAILED}),
-            wait=tenacity.wait_fixed(POLL_SECONDS),
+            # Few looks: the edge may limit a key to a handful of requests a minute.
+            wait=tenacity.wait_exponential(multiplier=FIRST_LOOK_SECONDS, max=LAST_LOOK_SECONDS),
             stop=tenacity.stop_after_delay(self.seconds),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )(look)
