@@ -28,6 +28,7 @@ from rich.table import Table
 from dify_kit import preflight
 from dify_kit.docker_host import DockerEngine
 from dify_kit.errors import KitError
+from dify_kit.init import default
 from dify_kit.setup.base_images import BASE
 from dify_kit.setup.docker_engine import OLDEST as OLDEST_DOCKER
 from dify_kit.setup.docker_engine import version_numbers
@@ -345,6 +346,32 @@ def check_port(files: StackFiles) -> Check:
     return Check(name="port", status=Status.OK, found=f"{address}:{port} is free, or this stack's own")
 
 
+def check_release(files: StackFiles) -> list[Check]:
+    """Warn about the known vulnerabilities of the stack's release; nothing for one that the program refuses."""
+    from infra.advisories import warnings  # noqa: PLC0415  # imported late: it imports Pulumi
+    from infra.releases import RELEASES  # noqa: PLC0415
+
+    try:
+        version = str(files.config().get(f"{PROJECT}:release") or default("release"))
+    except (KitError, OSError, UnicodeDecodeError):
+        return []
+    if version not in RELEASES:
+        return []
+    name, found = "Dify release", RELEASES[version]
+    if not found.advisories:
+        return [Check(name=name, status=Status.OK, found=f"{version}, without known advisories")]
+    newest = next(iter(RELEASES))
+    return [
+        Check(
+            name=name,
+            status=Status.WARNING,
+            found=line,
+            hint=f"back up, then set dify:release, up to {newest}",
+        )
+        for line in warnings(found)
+    ]
+
+
 def check_gate(files: StackFiles) -> list[Check]:
     """See whether the provider of the gate answers as the gateway needs it; nothing where there is no gate.
 
@@ -425,6 +452,7 @@ def run_checks(
             checks += _disk("Docker's disk", facts.root)
     checks += _disk("your disk", _existing(files.data.root))
     checks.append(check_settings(files, environ))
+    checks += check_release(files)
     checks += check_gate(files)
     return checks
 

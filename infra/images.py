@@ -3,7 +3,6 @@
 The kit's own images are in no registry: they are built in every mode, on a base image from where the others come from.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pulumi
 import pulumi_docker as docker
 
+from infra import standin_image
 from infra.litellm_image import prepared_context
 from infra.releases import LITELLM, Image, Release
 
@@ -41,13 +41,17 @@ LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
 
 
 def context_digest(directory: Path) -> str:
-    """Return 12 hex digits over the paths and bytes of a build context."""
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(str(path.relative_to(directory)).encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    """Return 12 hex digits over the paths and bytes of a directory."""
+    paths = (path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return standin_image.digest_of({str(path.relative_to(directory)): path for path in paths})
+
+
+def build_digest(role: str) -> str:
+    """Return 12 hex digits over all that a role's image is built from."""
+    directory, _ = LOCAL_BUILDS[role]
+    if directory == standin_image.DIRECTORY:
+        return standin_image.digest_of(standin_image.files())
+    return context_digest(ROOT / directory)
 
 
 def pulled_name(image: Image, mirror: str) -> str:
@@ -65,14 +69,15 @@ def pulled_name(image: Image, mirror: str) -> str:
 
 def local_name(role: str) -> str:
     """Return the name under which mode `local` builds a role's image."""
-    directory, _ = LOCAL_BUILDS[role]
-    return f"dify-kit/{_local_key(role)}:{context_digest(ROOT / directory)}"
+    return f"dify-kit/{_local_key(role)}:{build_digest(role)}"
 
 
 def build_directory(role: str) -> Path:
     """Return the build context of a role, filled first where the repository does not hold all of it."""
-    directory = ROOT / LOCAL_BUILDS[role][0]
-    return prepared_context(context_digest(directory)) if role == LITELLM else directory
+    directory, _ = LOCAL_BUILDS[role]
+    if directory == standin_image.DIRECTORY:
+        return standin_image.prepared_context()
+    return prepared_context(build_digest(role)) if role == LITELLM else ROOT / directory
 
 
 def _local_key(role: str) -> str:
@@ -118,13 +123,12 @@ class Images:
         )
 
     def _build(self, role: str) -> docker.RemoteImage:
-        directory, target = LOCAL_BUILDS[role]
-        digest = context_digest(ROOT / directory)
+        _, target = LOCAL_BUILDS[role]
         return docker.RemoteImage(
             _local_key(role),
             name=local_name(role),
             # The provider does not look into the context: the digest tells it to build again.
-            triggers={"context": digest},
+            triggers={"context": build_digest(role)},
             # Relative, so that a checkout at another path shows no change.
             build=docker.RemoteImageBuildArgs(
                 context=os.path.relpath(build_directory(role)),

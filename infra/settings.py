@@ -24,6 +24,7 @@ from infra.releases import (
     GATEWAY,
     JOBS,
     LITELLM,
+    PARTLY_KNOWN,
     RELEASES,
     VECTOR_STORES,
     WITHOUT_ENVIRONMENT,
@@ -36,6 +37,7 @@ from infra.settings_llm import Llm, LlmReader
 from infra.settings_oauth import Around, OAuth, OAuthReader
 from infra.settings_reader import Problems, Section, shown
 from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
+from infra.variables import problems
 
 NAMESPACE = "dify"
 IMAGE_MODES = ("registry", "mirror", "local")
@@ -50,6 +52,8 @@ MIN_MEMORY = 32
 # One worker of LiteLLM has 325 MiB after some load.
 MIN_LITELLM_MEMORY = 512
 MAX_CPUS = 256.0
+# The stand-in's own variables; nothing else reads them.
+STAND_IN_PREFIX = "DIFY_STANDIN_"
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 _MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -214,6 +218,7 @@ class Settings:
     console_allow_from: tuple[str, ...]
     access_log: str
     vector_store: str
+    weaviate_version: str
     max_upload_megabytes: int
     apps: tuple[str, ...]
     canary: bool
@@ -240,6 +245,11 @@ class Settings:
     telemetry: Telemetry
     check_updates: bool
     secrets: Secrets
+
+    @property
+    def dify(self) -> Release:
+        """The release's entry of the catalogue, with the version of Weaviate that is set."""
+        return RELEASES[self.release].with_weaviate(self.weaviate_version)
 
     @property
     def gateway(self) -> bool:
@@ -388,6 +398,7 @@ class _Reader:
             console_allow_from=self._networks("consoleAllowFrom"),
             access_log=top.choice("accessLog", ACCESS_LOGS),
             vector_store=self._vector_store(images),
+            weaviate_version=self._weaviate_version(),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),
             canary=canary,
@@ -560,6 +571,21 @@ class _Reader:
             )
         return store
 
+    def _weaviate_version(self) -> str:
+        """Return the rung of the ladder that the vector store stands on; empty for the release's own version."""
+        version = self._top.text("weaviateVersion")
+        if not version:
+            return ""
+        rungs = dict.fromkeys(tag for release in RELEASES.values() for tag in release.weaviate_ladder)
+        rungs[self._release.images["weaviate"].tag] = None
+        if version not in rungs:
+            self._problems.add(
+                "weaviateVersion", version, "no rung of the ladder", f"use one of {', '.join(rungs)}"
+            )
+        elif self._top.raw("vectorStore") != "weaviate":
+            self._problems.add("weaviateVersion", version, "another vector store is chosen", "remove it")
+        return version
+
     def _apps(self) -> tuple[str, ...]:
         apps = self._top.texts("apps")
         for app in apps:
@@ -634,7 +660,24 @@ class _Reader:
                         section.key(name), "comes from a setting", f"set dify:{setting} instead"
                     )
             result[service] = {name: section.text(name) for name in section.values}
+            self._check_variables(service, result[service])
         return result
+
+    def _check_variables(self, service: str, given: Mapping[str, str]) -> None:
+        """Report names that the service of this release does not read, and values that end its start."""
+        known = self._release.variables(service)
+        if not known:
+            return
+        of_dify = {name: value for name, value in given.items() if not name.startswith(STAND_IN_PREFIX)}
+        found = problems(known, of_dify, complete=service not in PARTLY_KNOWN)
+        for name, words in found.items():
+            key, version = f"extraEnv.{service}.{name}", self._release.version
+            if name in known:
+                self._problems.add(key, given[name], words, f"use a value that Dify {version} takes")
+            elif _VARIABLE.fullmatch(name):
+                self._problems.add(
+                    key, name, words, f"Dify {version} reads none of that name: correct or remove it"
+                )
 
     def _resources(self) -> dict[str, ServiceLimits]:
         result = {}

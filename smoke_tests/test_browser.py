@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from smoke_tests import sse
+from smoke_tests import replies, sse
 from smoke_tests.chat import STREAM_ATTEMPTS, Chat, least_spread, message
 from smoke_tests.pages import Page, Pages, Seen, allowed_origin, bearer, refused_origin
 from smoke_tests.target import Target
@@ -121,17 +121,15 @@ def test_a_page_listens_to_an_answer(page: Page, chat: Chat, target: Target) -> 
 
     assert seen.status == 200, seen
     check_preflight(seen)
-    events = [event.json() for event in seen.events]
-    names = [event["event"] for event in events]
-    assert "error" not in names, seen
-    assert names[-1] == "message_end", seen
-    said = "".join(event["answer"] for event in events if event["event"] in {"message", "agent_message"})
-    assert said.strip(), seen
+    reply = replies.read(seen.events)
+    assert reply.faults == (), seen
+    assert reply.text.strip(), seen
 
 
 def remember(chat: Chat, events: Sequence[sse.Event]) -> None:
     """Have the conversation deleted after the test."""
-    chat.open |= {str(found) for event in events if (found := event.json().get("conversation_id"))}
+    if conversation := replies.read(events).conversation:
+        chat.open.add(conversation)
 
 
 @pytest.mark.needs_allowed_origin

@@ -133,11 +133,15 @@ def main() -> None:
     """Start one role."""
     parser = argparse.ArgumentParser(prog="dify-stand-in", description=__doc__)
     parser.add_argument("role", choices=sorted(ROLES))
-    role = parser.parse_args().role
+    parser.add_argument("--check", action="store_true", help="judge the environment, and end")
+    arguments = parser.parse_args()
+    role = arguments.role
     print(
         BANNER.format(release=config.release(), role=config.text("MODE") or role), file=sys.stderr, flush=True
     )
     config.check(role)
+    if arguments.check:
+        return
     ROLES[role]()
 
 

@@ -29,6 +29,7 @@ PLUGINLESS = {
 }
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
+PING = b"event: ping\n\n"
 
 
 @dataclass
@@ -214,8 +215,19 @@ class Handler(BaseHTTPRequestHandler):
             events.insert(
                 1, {"event": "error", "code": "invalid_param", "message": "Run failed", "status": 400}
             )
+        if self.wrong("stream-loses-text"):
+            events.pop(2)
+        if self.wrong("stream-changes-ids"):
+            events[2] = events[2] | {"message_id": str(uuid.uuid4())}
+        if self.wrong("stream-without-workflow-end"):
+            events = [event for event in events if event["event"] != "workflow_finished"]
+        if self.wrong("order-of-newer-releases"):
+            events.append(events.pop(-2))
+            yield PING
         for event in events:
-            yield f"data: {json.dumps(event | common)}\n\n".encode()
+            yield f"data: {json.dumps(common | event)}\n\n".encode()
+            if self.wrong("order-of-newer-releases"):
+                yield PING
 
     # Answers
 

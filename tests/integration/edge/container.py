@@ -16,7 +16,7 @@ import httpx
 from infra import ports
 from infra.edge_context import EdgeContext, edge_context
 from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
-from infra.images import LOCAL_BUILDS, ROOT, local_name
+from infra.images import LOCAL_BUILDS, build_directory, local_name
 from infra.releases import RELEASES
 from infra.render import edge_files
 from infra.settings_gate import Gate
@@ -82,10 +82,10 @@ def image_of(role: str) -> str:
     try:
         client.images.get(name)
     except docker.errors.ImageNotFound:
-        directory, target = LOCAL_BUILDS[role]
+        _, target = LOCAL_BUILDS[role]
         command = ["docker", "build", "--quiet", "--tag", name]
         command += ["--target", target] if target else []
-        subprocess.run([*command, str(ROOT / directory)], check=True, capture_output=True, timeout=900)
+        subprocess.run([*command, str(build_directory(role))], check=True, capture_output=True, timeout=900)
     return name
 
 
