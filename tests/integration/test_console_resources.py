@@ -414,6 +414,7 @@ def test_life_of_a_key_of_the_knowledge_api(claimed: SmallDify) -> None:
     assert provider.read(str(made.id), made.outs).id == made.id
     assert not provider.diff(str(made.id), made.outs, props).changes
     moved = provider.update(str(made.id), made.outs, props | {"console_url": "http://elsewhere"})
+    assert moved.outs is not None
     assert moved.outs["key"] == made.outs["key"]
 
     provider.delete(str(made.id), made.outs)

@@ -12,7 +12,7 @@ from tests.unit.smoke_parts_upstream import DATASET_KEY, NODES_KEY, PREFIX, RIGH
 from tests.unit.smoke_runs import Outcome, outcomes
 from tests.unit.test_smoke_target import EXPORTS, chosen
 
-RUNS_SECONDS = 180
+RUNS_SECONDS = 300
 SANDBOX = "test_code_runs_in_the_sandbox"
 ALLOWS = "test_squid_lets_through_what_it_has_to"
 REFUSES = "test_squid_refuses_what_lies_inside"
