@@ -15,6 +15,8 @@ SERVICES = {
     "agent-backend": "agent_backend",
     "local-sandbox": "local_sandbox",
 }
+# The official images set these themselves: the plugin daemon's `-local` tags are those of this platform.
+OF_THE_IMAGE = frozenset({"PLATFORM"})
 
 
 def current() -> Release:
@@ -46,5 +48,7 @@ def problems(role: str, environment: Mapping[str, str]) -> dict[str, tuple[Varia
 
 
 def required(role: str) -> list[str]:
-    """Return the variables without which the facts say that the service does not start."""
-    return [name for name, variable in variables(role).items() if variable.required]
+    """Return the variables without which the facts say that the service does not start, but for those of its image."""
+    return [
+        name for name, variable in variables(role).items() if variable.required and name not in OF_THE_IMAGE
+    ]

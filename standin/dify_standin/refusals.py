@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from infra.variables import Variable
 from pydantic_core import ValidationError
 
 from dify_standin.dialect import dialect
+from infra.variables import Variable
 
 Refused = Mapping[str, tuple[Variable, str]]
 
@@ -91,4 +91,4 @@ def _go(variable: Variable, value: str) -> str:
 
 
 def _plain(variable: Variable, value: str) -> str:
-    return f"{variable.name} {variable.problem(value)}"
+    return f"{variable.name}: {value!r}: {variable.problem(value)}"

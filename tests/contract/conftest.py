@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.instance import Instance, StackInstance, of_small_dify, of_stack
-from tests.contract.recordings import RELEASES
-from tests.integration.small_dify import SmallDify
+from tests.contract.instance import StackInstance, of_stack
+from tests.contract.recordings import Speakers
 from tests.integration.stacks import Stack
 
 
@@ -23,14 +22,11 @@ def instance(stack: Stack) -> Iterator[StackInstance]:  # pytest's way to use a 
                 one.console.delete(f"/apps/{app['id']}")
 
 
-@pytest.fixture(scope="package", params=RELEASES)
-def speaker(request: pytest.FixtureRequest) -> Iterator[Instance]:
-    """An instance of a release of its own, with a worker and a sandbox."""
-    release = str(request.param)
-    dify = SmallDify(release=release, variables=RELEASES[release])
+@pytest.fixture(scope="package")
+def speakers() -> Iterator[Speakers]:
+    """An instance of each release, with a worker and a sandbox; each is started when it is first asked for."""
+    found = Speakers()
     try:
-        dify.start()
-        dify.start_worker()
-        yield of_small_dify(dify)
+        yield found
     finally:
-        dify.remove()
+        found.remove()

@@ -6,6 +6,8 @@ id has the same number wherever it stands.
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import httpx
 import yaml
 
 from infra.apps import app_file
-from tests.contract.instance import FILE_UPLOAD, Instance
+from tests.contract.instance import FILE_UPLOAD, Instance, of_small_dify
+from tests.integration.small_dify import SmallDify
 
 FACTS = Path(__file__).resolve().parents[1] / "facts"
 OLD, NEW = "1.12.1", "1.17.1"
@@ -95,16 +98,49 @@ def workflow_app(release: str) -> str:
     return yaml.safe_dump(document)
 
 
-def send(instance: Instance, request: Recorded, case: str, keys: dict[str, str]) -> httpx.Response:
+@dataclass(frozen=True, kw_only=True)
+class Speaker:
+    """An instance of a release, and the keys of the apps that the release was asked with."""
+
+    instance: Instance
+    keys: Mapping[str, str]
+
+
+class Speakers:
+    """Small instances, one of each release, started when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, SmallDify] = {}
+        self._ready: dict[str, Speaker] = {}
+
+    def of(self, release: str) -> Speaker:
+        """Return the one of a release."""
+        if release not in self._ready:
+            self._started[release] = dify = SmallDify(release=release, variables=RELEASES[release])
+            dify.start()
+            dify.start_worker()
+            one = of_small_dify(dify)
+            apps = {"chat": chat_app(release), "workflow": workflow_app(release)}
+            keys = {name: one.key(one.import_app(dsl)) for name, dsl in apps.items()}
+            self._ready[release] = Speaker(instance=one, keys=keys)
+        return self._ready[release]
+
+    def remove(self) -> None:
+        """Remove them, however far they came."""
+        for dify in self._started.values():
+            dify.remove()
+
+
+def send(speaker: Speaker, request: Recorded, case: str) -> httpx.Response:
     """Send a recorded request again."""
-    headers = headers_of(request["credential"], keys)
+    headers = headers_of(request["credential"], speaker.keys)
     arguments = body_of(request["body"], case)
     if "content" in arguments:
         headers.setdefault("Content-Type", "application/json")
-    return instance.api.request(request["method"], request["path"], headers=headers, **arguments)
+    return speaker.instance.api.request(request["method"], request["path"], headers=headers, **arguments)
 
 
-def headers_of(credential: str, keys: dict[str, str]) -> dict[str, str]:
+def headers_of(credential: str, keys: Mapping[str, str]) -> dict[str, str]:
     """Return the request headers that a recorded credential stands for."""
     if credential == "no Authorization":
         return {}

@@ -7,17 +7,18 @@ import httpx
 import pytest
 
 from smoke_tests import replies, sse
-from tests.contract.instance import Instance
 from tests.contract.recordings import (
     FILES,
     OLD,
+    RELEASES,
     Comparable,
+    Speaker,
+    Speakers,
     chat_app,
     comparable_events,
     events,
     recorded,
     send,
-    workflow_app,
 )
 
 # Server, dates and lengths are no contract; the recorded instance named another version.
@@ -45,13 +46,13 @@ EVENTS_OF_1_14 = [
 ]
 
 
-@pytest.fixture(scope="module")
-def keys(speaker: Instance) -> dict[str, str]:
-    """A key of a chat app and one of a workflow app, as in the recording."""
-    return {
-        "chat": speaker.key(speaker.import_app(chat_app(speaker.release))),
-        "workflow": speaker.key(speaker.import_app(workflow_app(speaker.release))),
-    }
+releases = pytest.mark.parametrize("release", RELEASES)
+
+
+@pytest.fixture
+def speaker(speakers: Speakers, release: str) -> Speaker:
+    """The instance of the test's release."""
+    return speakers.of(release)
 
 
 def vary(headers: Mapping[str, str]) -> set[str]:
@@ -62,16 +63,16 @@ def test_every_request_was_recorded_of_both_releases() -> None:
     assert {release: len(cases) for release, cases in CASES.items()} == dict.fromkeys(FILES, 41)
 
 
-@pytest.mark.parametrize(("speaker", "case"), EVERY, indirect=["speaker"])
-def test_answer_is_the_recorded_one(speaker: Instance, keys: dict[str, str], case: str) -> None:
-    one = CASES[speaker.release][case]
-    answer = send(speaker, one["request"], case, keys)
+@pytest.mark.parametrize(("release", "case"), EVERY)
+def test_answer_is_the_recorded_one(speaker: Speaker, release: str, case: str) -> None:
+    one = CASES[release][case]
+    answer = send(speaker, one["request"], case)
 
     assert answer.status_code == one["status"], answer.text[:500]
     for name in COMPARED:
         assert answer.headers.get(name) == one["headers"].get(name), name
     assert vary(answer.headers) == vary(one["headers"])
-    assert answer.headers["X-Version"] == speaker.release
+    assert answer.headers["X-Version"] == release
     kind = one["headers"]["Content-Type"]
     if kind.startswith("text/event-stream"):
         # A recording that is cut ends inside an event.
@@ -94,40 +95,44 @@ def names(text: str) -> list[str]:
     ]
 
 
-def test_a_whole_stream_has_the_order_of_its_release(speaker: Instance, keys: dict[str, str]) -> None:
+@releases
+def test_a_whole_stream_has_the_order_of_its_release(speaker: Speaker, release: str) -> None:
     """The recording of 1.12.1 is cut, and none of 1.14 was kept: their ends were seen, and are in dify-behaviour."""
     request = CASES[OLD]["streaming"]["request"]
-    told = names(send(speaker, request, "streaming", keys).text)
+    told = names(send(speaker, request, "streaming").text)
 
     expected = {
         "1.12.1": [*EVENTS_OF_1_14[1:-2], "workflow_finished", "message_end"],
         "1.14.2": EVENTS_OF_1_14,
         "1.17.1": [*EVENTS_OF_1_14[:2], "message", "message", "node_started", *EVENTS_OF_1_14[5:]],
     }
-    assert told == expected[speaker.release]
+    assert told == expected[release]
 
 
-def test_a_client_is_served_by_every_release(speaker: Instance, keys: dict[str, str]) -> None:
+@releases
+def test_a_client_is_served_by_every_release(speaker: Speaker) -> None:
     request = CASES[OLD]["streaming"]["request"]
-    answer = send(speaker, request, "streaming", keys)
+    answer = send(speaker, request, "streaming")
 
     reply = replies.read(sse.read([(0.0, answer.content)]))
     assert reply.faults == ()
-    whole = send(speaker, CASES[OLD]["blocking ok"]["request"], "blocking ok", keys).json()
+    whole = send(speaker, CASES[OLD]["blocking ok"]["request"], "blocking ok").json()
     assert reply.text == whole["answer"]
 
 
+@releases
 @pytest.mark.parametrize("path", ["/console/api", "/v1", "/api", "/files", "/mcp"])
-def test_schemas_are_public_unless_they_are_turned_off(speaker: Instance, path: str) -> None:
-    schema = speaker.api.get(f"{path}/swagger.json")
-    page = speaker.api.get(f"{path}/swagger-ui.html")
+def test_schemas_are_public_unless_they_are_turned_off(speaker: Speaker, path: str) -> None:
+    schema = speaker.instance.api.get(f"{path}/swagger.json")
+    page = speaker.instance.api.get(f"{path}/swagger-ui.html")
 
     assert (schema.status_code, page.status_code) == (httpx.codes.OK, httpx.codes.OK)
     assert schema.json()["paths"]
 
 
-def test_openapi_is_not_there_by_default(speaker: Instance) -> None:
-    answer = speaker.api.get("/openapi/v1/apps")
+@releases
+def test_openapi_is_not_there_by_default(speaker: Speaker) -> None:
+    answer = speaker.instance.api.get("/openapi/v1/apps")
 
     assert answer.status_code == httpx.codes.NOT_FOUND
     assert answer.headers["Content-Type"].startswith("text/html")
@@ -137,15 +142,16 @@ def dsl_of(version: str) -> str:
     return chat_app(OLD).replace("version: 0.5.0", f"version: {version}")
 
 
-def test_an_import_is_told_by_the_version_of_its_dsl(speaker: Instance) -> None:
-    older = "completed" if speaker.release == OLD else "completed-with-warnings"
+@releases
+def test_an_import_is_told_by_the_version_of_its_dsl(speaker: Speaker, release: str) -> None:
+    one, older = speaker.instance, "completed" if release == OLD else "completed-with-warnings"
 
-    assert speaker.imports(dsl_of("0.5.0"))["status"] == older
-    assert speaker.imports(dsl_of("nonsense"))["status"] == "failed"
-    newer = speaker.imports(dsl_of("9.0.0"))
+    assert one.imports(dsl_of("0.5.0"))["status"] == older
+    assert one.imports(dsl_of("nonsense"))["status"] == "failed"
+    newer = one.imports(dsl_of("9.0.0"))
     assert (newer["status"], newer["app_id"]) == ("pending", None)
-    confirmed = speaker.console.post(f"/apps/imports/{newer['id']}/confirm", json={}).json()
+    confirmed = one.console.post(f"/apps/imports/{newer['id']}/confirm", json={}).json()
     assert confirmed["status"] == "completed"
     assert confirmed["app_id"]
-    again = speaker.console.post(f"/apps/imports/{newer['id']}/confirm", json={})
+    again = one.console.post(f"/apps/imports/{newer['id']}/confirm", json={})
     assert again.status_code == httpx.codes.BAD_REQUEST
