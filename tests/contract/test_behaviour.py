@@ -225,31 +225,33 @@ def test_plugins_are_listed_by_the_plugin_daemon(instance: StackInstance) -> Non
 def test_a_document_is_found_by_its_words_and_a_model_is_refused(instance: StackInstance) -> None:
     made = instance.console.post("/datasets/api-keys")
     api = httpx.Client(
-        base_url=instance.api.base_url.join("/v1/datasets"),
+        base_url=instance.api.base_url.join("/v1"),
         headers={"Authorization": f"Bearer {made.json()['token']}"},
         timeout=30,
     )
     name = f"contract {secrets.token_hex(6)}"
     with api:
-        refused = api.post("", json={"name": name, "indexing_technique": "high_quality"})
-        dataset = api.post("", json={"name": name, "indexing_technique": "economy"}).json()["id"]
-        twice = api.post("", json={"name": name})
+        refused = api.post("/datasets", json={"name": name, "indexing_technique": "high_quality"})
+        dataset = api.post("/datasets", json={"name": name, "indexing_technique": "economy"}).json()["id"]
+        twice = api.post("/datasets", json={"name": name})
         batch = api.post(
-            f"/{dataset}/document/create-by-text", json={"name": "n", "text": "Apples.\n\nPears."}
+            f"/datasets/{dataset}/document/create-by-text", json={"name": "n", "text": "Apples.\n\nPears."}
         ).json()["batch"]
-        status = f"/{dataset}/documents/{batch}/indexing-status"
+        status = f"/datasets/{dataset}/documents/{batch}/indexing-status"
         wait_until(
             lambda: api.get(status).json()["data"][0]["indexing_status"] == "completed",
             seconds=120,
             what="the document is indexed",
         )
         model = {"search_method": "keyword_search", "top_k": 3}
-        found = api.post(f"/{dataset}/retrieve", json={"query": "pears", "retrieval_model": model}).json()
-        deleted = api.delete(f"/{dataset}").status_code
-        gone = api.get(f"/{dataset}").status_code
+        found = api.post(
+            f"/datasets/{dataset}/retrieve", json={"query": "pears", "retrieval_model": model}
+        ).json()
+        deleted = api.delete(f"/datasets/{dataset}").status_code
+        gone = api.get(f"/datasets/{dataset}").status_code
         key = f"/datasets/api-keys/{made.json()['id']}"
         instance.console.delete(key)
-        closed = api.get("").status_code
+        closed = api.get("/datasets").status_code
 
     assert (refused.status_code, twice.status_code) == (400, 409)
     assert [record["segment"]["content"] for record in found["records"]] == ["Pears."]
