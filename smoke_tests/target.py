@@ -23,6 +23,8 @@ OUTSIDERS = {
     "local_sandbox": ("agent_ssrf_proxy", ports.SQUID),
     "nginx": ("api", ports.API),
 }
+# Who serves the console's rooms.
+SOCKETS = "api_websocket"
 SANDBOXES = ("sandbox", "local_sandbox")
 MEGABYTE = 1024 * 1024
 # The edge leaves one for what surrounds a file in a form.
@@ -99,6 +101,15 @@ class Target:
     # Of the app whose nodes run in other services, and of the knowledge API.
     nodes_key: Secret | None = None
     dataset_key: Secret | None = None
+    # Dify's API schemas are served on purpose.
+    api_schema: bool = False
+    # Whether the console has rooms, at /socket.io/; None where nobody knows.
+    has_sockets: bool | None = None
+
+    @property
+    def groups(self) -> set[str]:
+        """The route groups that it has; every one that is known, where nobody knows."""
+        return {policy.group for policy in self.policies} if self.deployment else set(PATHS)
 
     @property
     def probe(self) -> tuple[str, int]:
@@ -179,6 +190,7 @@ def from_outside(options: Options) -> Target:
         gate=Gate(url=url, app_url=url) if options.gated else None,
         nodes_key=options.nodes_key,
         dataset_key=options.dataset_key,
+        api_schema=options.api_schema,
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
@@ -213,6 +225,9 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         gate=_gate(exports, console_url, url),
         nodes_key=options.nodes_key or _secret(exports, "canaryNodesKey"),
         dataset_key=options.dataset_key or _secret(exports, "canaryDatasetKey"),
+        # Stacks of earlier versions do not tell, and have it open or closed as Dify does.
+        api_schema=bool(exports.get("apiSchema")),
+        has_sockets=SOCKETS in _get(exports, "containers", dict),
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS
