@@ -217,9 +217,6 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
             f"--llm-chat {config.getoption('llm_chat')}: a caller's key is needed: set {LLM_KEY_VARIABLE}, or "
             "give --llm-key-file (- is stdin); `dify-kit keys issue` makes one"
         )
-    for option in ("patience", "indexing"):
-        if config.getoption(option) < 0:
-            raise pytest.UsageError(f"--{option}: seconds, 0 or more")
     return Options(
         stack="" if url else stack or _stack_of(os.environ),
         url=url or "",
@@ -228,13 +225,13 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
             origin if origin == "*" else _origin("--allowed-origin", origin) for origin in origins
         ),
         verify=not config.getoption("insecure"),
-        patience=config.getoption("patience"),
+        patience=_seconds(config, "patience"),
         browser=config.getoption("browser"),
         reports=config.getoption("reports") or config.rootpath / "reports",
         ca=_authorities(config.getoption("ca_file")),
         nodes_key=_other_key(config, read_stdin, "--nodes-key-file", NODES_KEY_VARIABLE, "app-..."),
         dataset_key=_other_key(config, read_stdin, "--dataset-key-file", DATASET_KEY_VARIABLE, "dataset-..."),
-        indexing=config.getoption("indexing"),
+        indexing=_seconds(config, "indexing"),
         oauth_client=oauth_client,
         oauth_secret=oauth_secret,
         llm_key=llm_key,
@@ -243,6 +240,13 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         gated=config.getoption("gated"),
         api_schema=config.getoption("api_schema"),
     )
+
+
+def _seconds(config: pytest.Config, option: str) -> float:
+    seconds = float(config.getoption(option))
+    if seconds < 0:
+        raise pytest.UsageError(f"--{option}: seconds, 0 or more")
+    return seconds
 
 
 def _stack_of(environ: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from infra.releases import RELEASES
 from infra.resources.console import mark
 from infra.resources.console_client import NOTES, ConsoleError
 from infra.resources.console_providers import AppKeyProvider, DatasetKeyProvider, marker
-from infra.resources.console_session import LoginError, LoginRefusedError, Sessions
+from infra.resources.console_session import SESSIONS, LoginError, LoginRefusedError, Sessions
 from infra.resources.console_transport import (
     ContainerMissingError,
     ContainerTransport,
@@ -390,6 +390,8 @@ def test_killed_while_a_key_is_made_leaves_no_key_behind(claimed: SmallDify) -> 
 
 def test_life_of_a_key_of_the_knowledge_api(claimed: SmallDify) -> None:
     console, provider = claimed.console(), DatasetKeyProvider()
+    # The account is a new one: what this process remembers is of another.
+    SESSIONS.clear()
     props = {
         "container": claimed.api,
         "console_url": claimed.url,
