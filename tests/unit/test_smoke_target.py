@@ -171,6 +171,28 @@ def test_a_service_that_the_release_lacks_is_not_tested() -> None:
     assert not _left_out(run, Item("api"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("allowed", "host", "told"),
+    [
+        ([], "169.254.169.254", ""),
+        (["169.254.0.0/16"], "169.254.169.254", "dify:ssrfAllowPrivate (169.254.0.0/16)"),
+        (["api"], "api", "dify:ssrfAllowPrivate (api)"),
+        (["10.9.0.0/16"], "169.254.169.254", ""),
+    ],
+)
+def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: str, told: str) -> None:
+    class Item(FakeItem):
+        def get_closest_marker(self, name: str) -> Any:
+            return pytest.mark.needs_refusal(host).mark if name == "needs_refusal" else None
+
+    exports = EXPORTS | {"ssrfAllowPrivate": allowed, "containers": {"nginx": "dify-dev-nginx"}}
+    run = Run(options=chosen(), redact=Redactor(), target=from_exports(exports, chosen()))
+
+    reason = _left_out(run, Item("test_it"))  # type: ignore[arg-type]
+    assert bool(reason) == bool(told)
+    assert told in reason
+
+
 def test_a_key_that_a_deployment_did_not_make_is_missing_by_its_name() -> None:
     older = {name: value for name, value in EXPORTS.items() if name != "canaryNodesKey"}
 
