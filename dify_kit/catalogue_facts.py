@@ -78,7 +78,7 @@ def variables(
             found["plugin_daemon"] = _by_name({n: v for n, v in set_there.items() if n not in shared})
         else:
             found["plugin_daemon"] = {
-                name: _with_compose(name, _go(fact), set_there.get(name)) for name, fact in daemon.items()
+                name: with_compose(name, _go(fact), set_there.get(name)) for name, fact in daemon.items()
             }
     for service in BY_NAME:
         if service in services:
@@ -119,7 +119,7 @@ def _api(set_there: Facts, settings: Facts) -> dict[str, Entry]:
     for name in set_there:
         if name.startswith(_READ_DIRECTLY):
             entries.setdefault(name, {"type": "string"})
-    return {name: _with_compose(name, entry, set_there.get(name)) for name, entry in entries.items()}
+    return {name: with_compose(name, entry, set_there.get(name)) for name, entry in entries.items()}
 
 
 def _typed(name: str, fact: Facts) -> Entry:
@@ -166,7 +166,7 @@ def _go(fact: Facts) -> Entry:
 
 
 def _by_name(set_there: Facts) -> dict[str, Entry]:
-    return {name: _with_compose(name, {"type": _inferred(value)}, value) for name, value in set_there.items()}
+    return {name: with_compose(name, {"type": _inferred(value)}, value) for name, value in set_there.items()}
 
 
 def _inferred(value: str | None) -> str:
@@ -175,7 +175,7 @@ def _inferred(value: str | None) -> str:
     return "integer" if value is not None and _INTEGER.fullmatch(value) else "string"
 
 
-def _with_compose(name: str, entry: Entry, value: str | None) -> Entry:
+def with_compose(name: str, entry: Entry, value: str | None) -> Entry:
     """Add what compose sets, where that is not what the code takes anyway."""
     unset = value is None or (value == "" and "default" not in entry)
     if value is None or unset or _SECRET.fullmatch(name) or _alike(entry, value):

@@ -349,18 +349,19 @@ def check_port(files: StackFiles) -> Check:
 def check_release(files: StackFiles) -> list[Check]:
     """Warn about the known vulnerabilities of the stack's release; nothing for one that the program refuses."""
     from infra.advisories import warnings  # noqa: PLC0415  # imported late: it imports Pulumi
-    from infra.releases import RELEASES  # noqa: PLC0415
+    from infra.releases import CatalogueError, catalogue  # noqa: PLC0415
 
     try:
-        version = str(files.config().get(f"{PROJECT}:release") or default("release"))
-    except (KitError, OSError, UnicodeDecodeError):
+        config = files.config()
+        own = config.get(f"{PROJECT}:catalogue")
+        known = catalogue(Path(str(own)).expanduser() if own else None)
+        found = known[str(config.get(f"{PROJECT}:release") or default("release"))]
+    except (KitError, OSError, UnicodeDecodeError, CatalogueError, KeyError):
         return []
-    if version not in RELEASES:
-        return []
-    name, found = "Dify release", RELEASES[version]
+    name, version = "Dify release", found.version
     if not found.advisories:
         return [Check(name=name, status=Status.OK, found=f"{version}, without known advisories")]
-    newest = next(iter(RELEASES))
+    newest = next(iter(known))
     return [
         Check(
             name=name,

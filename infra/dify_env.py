@@ -331,8 +331,8 @@ def _backend(settings: Settings, release: Release) -> Environment:
         "LOG_TZ": "UTC",
         "DEPLOY_ENV": "PRODUCTION",
         "DEPLOYMENT_EDITION": "COMMUNITY",
-        # The code's default publishes a megabyte of schema without a credential.
-        "SWAGGER_UI_ENABLED": "false",
+        # The code's default is true; the edge answers 404 for the paths as well.
+        "SWAGGER_UI_ENABLED": flag(settings.api_schema),
         "CHECK_UPDATE_URL": UPDATES_URL if settings.check_updates else "",
         # The migration job does it, once, before any of these starts.
         "MIGRATION_ENABLED": "false",

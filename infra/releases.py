@@ -92,7 +92,8 @@ class Release:
     store; `renamed` maps a variable's current name to what this release knows. `celery_app` is what its worker's health
     command asks, `dsl` the version of its apps' files. `upgrade` says what an upgrade to it asks of hands;
     `weaviate_ladder` are the tags that an older vector volume climbs, one start each. `facts` names the source that the
-    variables were read from, where it is not the release itself; `file` is where all this stands.
+    variables were read from, where it is not the release itself; `unknown` says what an import could not know; `file`
+    is where all this stands.
     """
 
     version: str
@@ -106,6 +107,7 @@ class Release:
     upgrade: tuple[str, ...] = ()
     weaviate_ladder: tuple[str, ...] = ()
     facts: str = ""
+    unknown: tuple[str, ...] = ()
     file: Path = CATALOGUE
 
     def has(self, service: str) -> bool:
@@ -141,7 +143,7 @@ class Releases(Mapping[str, Release]):
         self._files = {
             path.stem: path
             for path in sorted(directory.glob("*.yaml"), key=lambda path: path.stem)
-            if _VERSION.fullmatch(path.stem)
+            if VERSION.fullmatch(path.stem)
         }
 
     def __getitem__(self, version: str) -> Release:
@@ -161,7 +163,7 @@ class Releases(Mapping[str, Release]):
         return version in self._files
 
 
-_VERSION = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}")
+VERSION = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}")
 _KEYS = frozenset(
     {
         "version",
@@ -176,6 +178,9 @@ _KEYS = frozenset(
         "upgrade",
         "weaviate_ladder",
         "variables",
+        # Of an operator's file: it stands in for the kit's own one, and what an import could not know.
+        "replaces",
+        "unknown",
     }
 )
 _REQUIRED_KEYS = ("version", "dsl", "celery_app", "images", "services", "routes", "variables")
@@ -210,7 +215,7 @@ def load(file: Path) -> Release:
     if missing:
         raise CatalogueError(f"{file}: {', '.join(missing)}: missing")
     version = str(document["version"])
-    if not _VERSION.fullmatch(version) or version != file.stem:
+    if not VERSION.fullmatch(version) or version != file.stem:
         raise CatalogueError(f"{file}: version is {version!r}: it is that of the file's name, {file.stem!r}")
     images = {
         role: _entry(file, f"images.{role}", Image, entry)
@@ -237,6 +242,7 @@ def load(file: Path) -> Release:
         upgrade=tuple(str(line) for line in _list(file, document, "upgrade")),
         weaviate_ladder=tuple(str(tag) for tag in _list(file, document, "weaviate_ladder")),
         facts=str(document.get("facts", "")),
+        unknown=tuple(str(line) for line in _list(file, document, "unknown")),
         file=file,
     )
 
@@ -273,6 +279,11 @@ def _variable(file: Path, service: str, name: str, entry: object) -> Variable:
         return environment_variables.read(name, entry, go=service in _GO_SERVICES)
     except (TypeError, ValueError) as problem:
         raise CatalogueError(f"{where}: {problem}") from None
+
+
+def document(file: Path) -> Mapping[str, Any]:
+    """Return what a file holds, as it stands there. Raises CatalogueError."""
+    return _document(file)
 
 
 @cache
@@ -321,3 +332,50 @@ def _entry(file: Path, where: str, kind: Callable[..., _Entry], entry: object) -
 
 
 RELEASES: Mapping[str, Release] = Releases(CATALOGUE)
+
+
+@cache
+def catalogue(directory: Path | None = None) -> Mapping[str, Release]:
+    """Return the kit's releases, with those of an operator's own directory, newest first.
+
+    Raises CatalogueError for a directory without releases, for a file whose name is no release, and for one that has
+    the name of one of the kit's releases and does not say that it `replaces` it.
+    """
+    if directory is None:
+        return RELEASES
+    own = Releases(directory)
+    for path in sorted(directory.glob("*.y*ml")):
+        if path.suffix != ".yaml" or path.stem not in own:
+            raise CatalogueError(f"{path}: not the name of a release: <version>.yaml, such as 1.18.0.yaml")
+    if not own:
+        raise CatalogueError(f"{directory}: holds no <version>.yaml")
+    for version in own:
+        file = directory / f"{version}.yaml"
+        if version in RELEASES and _document(file).get("replaces") is not True:
+            raise CatalogueError(
+                f"{file}: replaces is missing: the kit has a file of {version} itself; "
+                "`replaces: true` says that this one takes its place"
+            )
+    return _Merged(own, RELEASES)
+
+
+class _Merged(Mapping[str, Release]):
+    """Several catalogues as one; the first that has a release says what it is."""
+
+    def __init__(self, *parts: Mapping[str, Release]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, version: str) -> Release:
+        for part in self._parts:
+            if version in part:
+                return part[version]
+        raise KeyError(version)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({one for part in self._parts for one in part}, key=version_number, reverse=True))
+
+    def __len__(self) -> int:
+        return len({one for part in self._parts for one in part})
+
+    def __contains__(self, version: object) -> bool:
+        return any(version in part for part in self._parts)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pulumi
 
-from infra import edge_headers, origins, proxy_keys
+from infra import edge_headers, origins, proxy_keys, release_file, releases
 from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
@@ -28,6 +28,7 @@ from infra.releases import (
     RELEASES,
     VECTOR_STORES,
     WITHOUT_ENVIRONMENT,
+    CatalogueError,
     Release,
 )
 from infra.secret_shapes import LLM_SECRETS, OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
@@ -200,6 +201,7 @@ class Settings:
 
     stack: str
     release: str
+    catalogue: Path | None
     images: str
     mirror: str
     public_url: str
@@ -251,7 +253,7 @@ class Settings:
     @property
     def dify(self) -> Release:
         """The release's entry of the catalogue, with the version of Weaviate that is set."""
-        return RELEASES[self.release].with_weaviate(self.weaviate_version)
+        return releases.catalogue(self.catalogue)[self.release].with_weaviate(self.weaviate_version)
 
     @property
     def gateway(self) -> bool:
@@ -326,8 +328,8 @@ class _Reader:
                 f"stack name {shown(self._stack)}: cannot name containers; use a lower-case letter, then at "
                 "most 30 lower-case letters, digits or '-'"
             )
-        release = top.choice("release", tuple(RELEASES))
-        self._release = RELEASES[release]
+        catalogue = self._catalogue()
+        release = self._chosen_release(catalogue)
         images = self._images()
         port = top.integer("httpPort", 1, origins.MAX_PORT)
         tls = self._section("tls")
@@ -348,6 +350,7 @@ class _Reader:
         return Settings(
             stack=self._stack,
             release=release,
+            catalogue=catalogue,
             images=images,
             mirror=self._mirror(images),
             public_url=public_url,
@@ -589,7 +592,8 @@ class _Reader:
         version = self._top.text("weaviateVersion")
         if not version:
             return ""
-        rungs = dict.fromkeys(tag for release in RELEASES.values() for tag in release.weaviate_ladder)
+        known = (*RELEASES.values(), self._release)
+        rungs = dict.fromkeys(tag for release in known for tag in release.weaviate_ladder)
         rungs[self._release.images["weaviate"].tag] = None
         if version not in rungs:
             self._problems.add(
@@ -624,6 +628,40 @@ class _Reader:
         if not path.is_absolute() or not path.is_dir():
             self._problems.add("templatesDir", given, "no directory", "use the absolute path of a directory")
         return path
+
+    def _catalogue(self) -> Path | None:
+        given = self._top.text("catalogue")
+        if not given:
+            return None
+        path = Path(given).expanduser()
+        if not path.is_absolute() or not path.is_dir():
+            self._problems.add("catalogue", given, "no directory", "use the absolute path of a directory")
+            return None
+        try:
+            releases.catalogue(path)
+        except CatalogueError as problem:
+            self._problems.add(
+                "catalogue", given, str(problem), "`dify-kit release check FILE` checks a file"
+            )
+            return None
+        return path
+
+    def _chosen_release(self, catalogue: Path | None) -> str:
+        """Return the release's version; a file of the operator's own is checked down to each value first."""
+        known = releases.catalogue(catalogue)
+        # The kit's own come first: what takes the place of a wrong choice can be read.
+        version = self._top.choice("release", tuple(dict.fromkeys([*RELEASES, *known])))
+        file = catalogue / f"{version}.yaml" if catalogue else None
+        if file and file.is_file():
+            wrong = release_file.problems(file)
+            for line in wrong:
+                self._problems.add(
+                    "release", version, line, f"correct {file.name}; `dify-kit release check {file}`"
+                )
+            if wrong:
+                return version
+        self._release = known[version]
+        return version
 
     def _known_services(self) -> set[str]:
         return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY, LITELLM}

@@ -86,7 +86,13 @@ def workflow_app(release: str) -> str:
         edge["target"] = "end"
         return yaml.safe_dump(document)
     asks = [{"variable": "q", "value_selector": ["start", "query"]}]
-    data = {"type": "code", "title": "Code", "code_language": "python3", "code": CODE, "variables": asks}
+    data: dict[str, Any] = {
+        "type": "code",
+        "title": "Code",
+        "code_language": "python3",
+        "code": CODE,
+        "variables": asks,
+    }
     data["outputs"] = {"result": {"type": "string", "children": None}}
     outputs = [{"variable": "result", "value_selector": ["code", "result"]}]
     end["data"] = {"type": "end", "title": "End", "outputs": outputs}

@@ -18,7 +18,7 @@ from infra.services import data
 from tests.integration.programs import Program
 from tests.unit.configuration import settings
 
-START_SECONDS = 60
+START_SECONDS = 240
 ADMIN_EMAIL = "admin@example.com"
 SAVED = "/run/saved.sql"
 

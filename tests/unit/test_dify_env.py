@@ -150,6 +150,14 @@ def test_older_releases_hear_nothing_of_agents_and_openapi() -> None:
     assert not [name for name in variables if name.startswith(("AGENT_", "OPENAPI_E", "OPENAPI_R"))]
 
 
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("on", [True, False])
+def test_schema_is_served_only_where_the_setting_says_so(release: str, on: bool) -> None:
+    assert env("api", {"release": release, "apiSchema": on})["SWAGGER_UI_ENABLED"] == (
+        "true" if on else "false"
+    )
+
+
 def test_one_upload_limit_for_all() -> None:
     variables = env("api", {"maxUploadMegabytes": 42})
 

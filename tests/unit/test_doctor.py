@@ -31,6 +31,7 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin
 from dify_kit.stack_files import DataDir, StackFiles
+from infra.releases import RELEASES
 from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
@@ -323,6 +324,20 @@ def test_a_release_with_known_vulnerabilities_is_a_warning_for_each(machine: Mac
     assert [check.status for check in found] == [Status.WARNING] * 4
     assert "CVE-2026-41950" in found[0].found
     assert "1.14.0 or newer" in found[0].found
+
+
+def test_a_release_of_the_stacks_own_catalogue_is_the_one_that_is_looked_at(
+    machine: Machine, tmp_path: Path
+) -> None:
+    text = (
+        RELEASES["1.12.1"].file.read_text(encoding="utf-8").replace("version: 1.12.1", "version: 1.12.9", 1)
+    )
+    (tmp_path / "1.12.9.yaml").write_text(text, encoding="utf-8")
+    create(machine.files, images="registry")
+    with machine.files.stored.open("a") as settings:
+        settings.write(f"  dify:release: 1.12.9\n  dify:catalogue: {tmp_path}\n")
+
+    assert "CVE-2026-41950" in check_release(machine.files)[0].found
 
 
 def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None:
