@@ -7,7 +7,8 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from infra import edge_errors, ports
-from infra.edge_gate import IDENTITY_HEADERS, EdgeGate, edge_gate, gate_limits, gate_routes
+from infra.edge_gate import EdgeGate, edge_gate, gate_limits, gate_routes
+from infra.edge_headers import IDENTITY, KINDS, MORE, PASSED
 from infra.edge_limits import EdgeLimits, edge_limits
 from infra.edge_llm import EdgeLlm, edge_llm
 from infra.edge_oauth import GATEWAY, EdgeOAuth, edge_oauth, oauth_limits, oauth_routes, oauth_services
@@ -114,7 +115,10 @@ class EdgeContext:
     allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
     llm_allowed_headers: tuple[str, ...] = LLM_ALLOWED_HEADERS
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
-    identity_headers: tuple[str, ...] = IDENTITY_HEADERS
+    passed_headers: tuple[str, ...] = PASSED
+    identity_headers: tuple[str, ...] = tuple(sorted(IDENTITY))
+    more_headers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MORE)
+    header_kinds: Mapping[str, str] = field(default_factory=lambda: KINDS)
     error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
     error_shapes: Mapping[str, str] = field(default_factory=lambda: edge_errors.GROUP_SHAPES)
     default_error_shape: str = edge_errors.DEFAULT_SHAPE
@@ -209,6 +213,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
         schema_patterns=schema_patterns(release.routes, opened=settings.api_schema),
+        passed_headers=tuple(dict.fromkeys((*PASSED, *settings.request_headers))),
         access_log=settings.access_log,
         tls=edge_tls(settings),
         llm=edge_llm(settings.llm),

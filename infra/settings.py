@@ -14,7 +14,7 @@ from typing import Any
 
 import pulumi
 
-from infra import origins, proxy_keys, release_file, releases
+from infra import edge_headers, origins, proxy_keys, release_file, releases
 from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
@@ -222,11 +222,13 @@ class Settings:
     console_allow_from: tuple[str, ...]
     access_log: str
     api_schema: bool
+    request_headers: tuple[str, ...]
     vector_store: str
     weaviate_version: str
     max_upload_megabytes: int
     apps: tuple[str, ...]
     canary: bool
+    canary_knowledge: bool
     admin_email: str
     admin_name: str
     keep_volumes: bool
@@ -404,11 +406,13 @@ class _Reader:
             console_allow_from=self._networks("consoleAllowFrom"),
             access_log=top.choice("accessLog", ACCESS_LOGS),
             api_schema=top.boolean("apiSchema"),
+            request_headers=self._request_headers(),
             vector_store=self._vector_store(images),
             weaviate_version=self._weaviate_version(),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),
             canary=canary,
+            canary_knowledge=top.boolean("canaryKnowledge"),
             admin_email=self._admin_email(),
             admin_name=self._filled("adminName", "name the admin"),
             keep_volumes=top.boolean("keepVolumes"),
@@ -573,6 +577,15 @@ class _Reader:
                 )
             elif ipaddress.ip_network(item).prefixlen == 0:
                 self._problems.add(key, item, "everybody is in it", "name the networks that you mean")
+        return listed
+
+    def _request_headers(self) -> tuple[str, ...]:
+        listed = self._top.texts("requestHeaders")
+        for name in listed:
+            if problem := edge_headers.name_problem(name):
+                self._problems.add(
+                    "requestHeaders", name, problem, "name a header of your clients, such as X-Session-Token"
+                )
         return listed
 
     def _vector_store(self, images: str) -> str:

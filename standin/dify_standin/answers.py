@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +63,13 @@ def of_outputs(node: str, outputs: Sequence[Mapping[str, Any]]) -> Iterator[Piec
 class Answers:
     """The pieces of a run, in the order of its nodes. A piece that is not known yet holds back those after it."""
 
-    def __init__(self, nodes: Sequence[Node], query: str) -> None:
+    def __init__(self, nodes: Iterable[Node], query: str) -> None:
         self._text: dict[str, str] = {}
         self._waiting: deque[Piece] = deque()
+        self.add(nodes, query)
+
+    def add(self, nodes: Iterable[Node], query: str) -> None:
+        """Say also what these nodes say, after what is said already: the branch that was chosen."""
         for node in nodes:
             name, data = str(node["id"]), node["data"]
             if data["type"] == "answer":

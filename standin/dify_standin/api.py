@@ -3,7 +3,7 @@
 from flask import Blueprint, Flask, Response, jsonify, request
 from flask_cors import CORS
 
-from dify_standin import console_api, errors, schema, service_api, store
+from dify_standin import console_api, datasets, errors, schema, service_api, store
 from dify_standin.config import flag, release, text
 from dify_standin.dialect import dialect
 
@@ -24,14 +24,16 @@ def create_app() -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = 1024**3
     errors.register(app)
     service = service_api.blueprint
+    knowledge = datasets.blueprint
     console = console_api.blueprint
     web = _web_api()
-    CORS(
-        service,
-        allow_headers=["Content-Type", "Authorization", "X-App-Code"],
-        methods=METHODS,
-        expose_headers=EXPOSED,
-    )
+    for group in (service, knowledge):
+        CORS(
+            group,
+            allow_headers=["Content-Type", "Authorization", "X-App-Code"],
+            methods=METHODS,
+            expose_headers=EXPOSED,
+        )
     CORS(
         console,
         resources={r"/*": {"origins": _origins("CONSOLE_CORS_ALLOW_ORIGINS")}},
@@ -52,7 +54,7 @@ def create_app() -> Flask:
     CORS(files, allow_headers=["Content-Type"], methods=METHODS, expose_headers=EXPOSED)
     triggers = _triggers()
     CORS(triggers, allow_headers=["Content-Type"], methods=METHODS)
-    described = (service, console, web, files, _mcp())
+    described = (service, knowledge, console, web, files, _mcp())
     for group in (*described, triggers):
         app.register_blueprint(group)
     if dialect().openapi and flag("OPENAPI_ENABLED"):

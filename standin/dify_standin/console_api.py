@@ -14,7 +14,7 @@ from flask import Blueprint, Response, g, jsonify, make_response, redirect, requ
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from dify_standin import facts, store
+from dify_standin import datasets, facts, plugins, store
 from dify_standin.config import Cookies, flag, integer, release, text
 from dify_standin.dialect import number
 from dify_standin.errors import ApiError
@@ -534,6 +534,45 @@ def delete_key(app_id: uuid.UUID, key_id: uuid.UUID) -> tuple[Response, int]:
     if not gone:
         raise ApiError(404, "not_found", "API key not found")
     return jsonify({"result": "success"}), 204
+
+
+@blueprint.get("/datasets/api-keys")
+def dataset_keys() -> Response:
+    """List the workspace's keys of the knowledge API."""
+    found = store.rows("select * from api_tokens where type = 'dataset' order by created_at")
+    return jsonify({"data": [_key_json(one) for one in found]})
+
+
+@blueprint.post("/datasets/api-keys")
+def create_dataset_key() -> tuple[Response, int]:
+    """Make a key of the knowledge API; ten are the most."""
+    count = store.row("select count(*) as n from api_tokens where type = 'dataset'")
+    if count and count["n"] >= MAX_KEYS:
+        raise ApiError(
+            400, "max_keys_exceeded", f"Cannot create more than {MAX_KEYS} API keys for this resource type."
+        )
+    made = store.row(
+        "insert into api_tokens (type, token) values ('dataset', %s) returning *", datasets.new_key()
+    )
+    return jsonify(_key_json(made) if made else {}), 200
+
+
+@blueprint.delete("/datasets/api-keys/<uuid:key_id>")
+def delete_dataset_key(key_id: uuid.UUID) -> tuple[Response, int]:
+    """Delete a key of the knowledge API."""
+    gone = store.rows("delete from api_tokens where id = %s and type = 'dataset' returning id", str(key_id))
+    if not gone:
+        raise ApiError(404, "not_found", "API key not found")
+    return jsonify({"result": "success"}), 204
+
+
+@blueprint.get("/workspaces/current/plugin/list")
+def plugin_list() -> Response:
+    """List the installed plugins: the plugin daemon knows them."""
+    page = request.args.get("page", 1, type=int)
+    size = min(plugins.MOST, request.args.get("page_size", plugins.MOST, type=int))
+    told = plugins.call("management/list", page=page, page_size=size, response_type="paged")
+    return jsonify({"plugins": told.get("list") or [], "total": told.get("total", 0)})
 
 
 @blueprint.get("/workspaces/current")

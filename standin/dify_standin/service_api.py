@@ -91,9 +91,8 @@ def authenticate() -> None:
         raise unauthorized("Authorization scheme must be 'Bearer'")
     found = store.row(
         "update api_tokens t set last_used_at = now() from apps a "
-        "where a.id = t.app_id and t.token = %s and t.type = %s returning a.*",
+        "where a.id = t.app_id and t.token = %s and t.type = 'app' returning a.*",
         token.strip(),
-        "dataset" if request.path.startswith("/v1/datasets") else "app",
     )
     if found is None:
         raise unauthorized("Access token is invalid")
@@ -155,6 +154,13 @@ def _check_inputs(inputs: dict[str, Any]) -> None:
     for variable in start["data"].get("variables", []):
         if variable.get("required") and variable["variable"] not in inputs:
             raise ApiError(400, "invalid_param", f"{variable['variable']} is required in input form")
+        options, given = variable.get("options") or [], inputs.get(variable["variable"])
+        if variable.get("type") == "select" and given and given not in options:
+            raise ApiError(
+                400,
+                "invalid_param",
+                f"{variable['variable']} in input form must be one of the following: {options}",
+            )
 
 
 def _enter(task_id: str) -> str | None:
@@ -178,9 +184,9 @@ def _enter(task_id: str) -> str | None:
 
 
 def _run(
-    inputs: dict[str, Any], system: dict[str, Any], end_user: str
+    inputs: dict[str, Any], system: dict[str, Any], end_user: str, *, streaming: bool
 ) -> tuple[dict[str, Any], Iterator[work.Event]]:
-    """Give the run to the worker; return it and its events."""
+    """Start a run, and return it and its events. The worker runs what is streamed, api itself what is not."""
     run_id, app_id = str(uuid.uuid4()), str(g.app_row["id"])
     workflow_id = str(uuid.uuid5(uuid.NAMESPACE_URL, app_id))
     run = {
@@ -200,8 +206,18 @@ def _run(
         "created_at": int(time.time()),
     }
     slot = _enter(run["task_id"])
+    if not streaming:
+        return run, _here(run, slot)
     work.run_app.apply_async(args=[run], retry=False)
     return run, _events(run["task_id"], slot)
+
+
+def _here(run: dict[str, Any], slot: str | None) -> Iterator[work.Event]:
+    try:
+        yield from work.events(run)
+    finally:
+        if slot:
+            store.cache().zrem(slot, run["task_id"])
 
 
 def _events(task_id: str, slot: str | None) -> Iterator[work.Event]:
@@ -284,6 +300,7 @@ def chat() -> Response:
             "sys.dialogue_count": counted["n"] + 1,
         },
         end_user,
+        streaming=payload.response_mode == "streaming",
     )
     envelope = {
         "conversation_id": conversation_id,
@@ -393,8 +410,9 @@ def run_workflow() -> Response:
     payload = WorkflowRunPayload.model_validate(body)
     end_user = _end_user(user)
     _check_inputs(payload.inputs)
-    run, events = _run(payload.inputs, {"sys.user_id": user}, end_user)
-    if payload.response_mode == "streaming":
+    streaming = payload.response_mode == "streaming"
+    run, events = _run(payload.inputs, {"sys.user_id": user}, end_user, streaming=streaming)
+    if streaming:
         return _stream(_workflow_stream(run, events))
     started, outputs, steps, error, status = time.monotonic(), None, 0, None, "succeeded"
     for event in events:
@@ -620,12 +638,6 @@ def annotations() -> Response:
     """List annotations; there are none."""
     page = request.args.get("page", 1, type=int)
     return jsonify({"data": [], "has_more": False, "limit": 20, "total": 0, "page": page})
-
-
-@blueprint.get("/datasets")
-def datasets() -> Response:
-    """List knowledge bases; a dataset key would open this."""
-    return jsonify({"data": [], "has_more": False, "limit": 20, "total": 0, "page": 1})
 
 
 @blueprint.post("/files/upload")

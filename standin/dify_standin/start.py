@@ -98,11 +98,10 @@ def api() -> None:
 
 def plugin_daemon() -> None:
     """Create the daemon's database, as the real one does, and serve on both of its ports."""
+    # Flask is of no use to the other roles' start.
+    from dify_standin import plugin_daemon as daemon  # noqa: PLC0415
 
-    def database() -> None:
-        store.ensure_database(config.text("DB_DATABASE"))
-
-    reach("database", database)
+    reach("database", daemon.prepare)
     reach("redis", lambda: store.cache().ping())
     debug = config.text("PLUGIN_REMOTE_INSTALLING_PORT")
     gunicorn(

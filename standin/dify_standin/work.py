@@ -1,9 +1,9 @@
-"""What the worker does: it runs an app's graph and publishes its events; beat makes it clean up."""
+"""Running an app's graph: by the worker, which publishes the events, or in api; beat makes the worker clean up."""
 
 import contextlib
 import json
 import time
-import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,16 +12,18 @@ import yaml
 from celery import Celery
 from celery.signals import setup_logging
 
-from dify_standin import store
+from dify_standin import nodes, store
 from dify_standin.answers import Answers
 from dify_standin.config import integer, text
 from dify_standin.dialect import Dialect, dialect
 from dify_standin.events import NodeEvents, workflow_finished, workflow_started
+from dify_standin.graph import Graph
 
 Event = dict[str, Any]
 EVENTS_TTL = 600
 QUEUE = "workflow"
 MAX_SLEEP = 600.0
+OUTSIDE = {"code": nodes.run_code, "http-request": nodes.run_http}
 CLEAN_EVERY_SECONDS = 300.0
 
 celery = Celery("dify-stand-in", broker=text("CELERY_BROKER_URL") or None)
@@ -70,23 +72,26 @@ def run_app(run: dict[str, Any]) -> None:
     """Run an app and publish each event; the last one ends the stream."""
     cache = store.cache()
     key = events_key(run["task_id"])
-
-    def publish(event: Event) -> None:
+    for event in events(run):
         with cache.pipeline() as pipe:
             pipe.rpush(key, json.dumps(event))
             pipe.expire(key, EVENTS_TTL)
             pipe.execute()
 
+
+def events(run: dict[str, Any]) -> Iterator[Event]:
+    """Run an app here and yield each event; the last one is `_end` with the run's status."""
+    cache = store.cache()
     try:
         for event in _execute(run):
-            publish(event)
+            yield event
             if cache.exists(f"standin:stop:{run['task_id']}"):
-                publish({"event": "_end", "status": "stopped"})
+                yield {"event": "_end", "status": "stopped"}
                 return
     except RunError as problem:
-        publish({"event": "_end", "status": "failed", "error": str(problem)})
+        yield {"event": "_end", "status": "failed", "error": str(problem)}
     else:
-        publish({"event": "_end", "status": "succeeded"})
+        yield {"event": "_end", "status": "succeeded"}
 
 
 def _directives(query: str) -> Callable[[], None]:
@@ -104,43 +109,39 @@ def _directives(query: str) -> Callable[[], None]:
 
 
 def _execute(run: dict[str, Any]) -> Iterator[Event]:
-    graph = yaml.safe_load(run["dsl"])["workflow"]["graph"]
-    path, speech, begun = _path(graph), dialect(), time.monotonic()
+    graph = Graph(yaml.safe_load(run["dsl"])["workflow"]["graph"])
+    speech, begun = dialect(), time.monotonic()
     query = str(run["system"].get("sys.query", ""))
-    answers = Answers(path, query)
-    begin = path[0]["id"] if path else ""
+    ahead = deque(graph.path(graph.start))
+    answers = Answers(ahead, query)
+    begin = graph.start or ""
     variables: dict[str, Any] = {**run["system"], **{f"{begin}.{k}": v for k, v in run["inputs"].items()}}
     outputs: dict[str, Any] = {}
     yield workflow_started(run, speech)
     _directives(str(run["inputs"].get("query", query)))()
     if speech.speaks_first:
         yield from answers.known(variables)
-    for index, node in enumerate(path, start=1):
-        if index > integer("WORKFLOW_MAX_EXECUTION_STEPS", 500):
+    steps = 0
+    while ahead:
+        node, steps = ahead.popleft(), steps + 1
+        if steps > integer("WORKFLOW_MAX_EXECUTION_STEPS", 500):
             raise RunError("Max steps reached.")
-        events = NodeEvents(run, node)
-        yield events.started()
+        told = NodeEvents(run, node)
+        yield told.started()
         inputs = _inputs(run, node, variables, speech)
         yield from answers.rest_of(node["id"], variables)
         result = _run_node(node, inputs, variables, answers)
         variables |= {f"{node['id']}.{name}": value for name, value in result.items()}
         yield from answers.known(variables)
-        yield events.finished(inputs, result)
+        yield told.finished(inputs, result)
+        if node["data"]["type"] == "if-else":
+            branch = graph.path(graph.following(node["id"], result["selected_case_id"]))
+            ahead += branch
+            answers.add(branch, query)
+            yield from answers.known(variables)
         if node["data"]["type"] in {"end", "answer"}:
             outputs |= result
-    yield workflow_finished(run, outputs, len(path), time.monotonic() - begun)
-
-
-def _path(graph: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the nodes in the order in which they run, from the start node on."""
-    nodes = {node["id"]: node for node in graph["nodes"]}
-    following = {edge["source"]: edge["target"] for edge in graph["edges"]}
-    current = next((node["id"] for node in graph["nodes"] if node["data"]["type"] == "start"), None)
-    path: list[dict[str, Any]] = []
-    while current is not None and len(path) <= len(nodes):
-        path.append(nodes[current])
-        current = following.get(current)
-    return path
+    yield workflow_finished(run, outputs, steps, time.monotonic() - begun)
 
 
 def _inputs(
@@ -173,38 +174,15 @@ def _run_node(
         return {"answer": answers.text(node["id"]), "files": []}
     if kind == "template-transform":
         return {"output": jinja2.Template(node["data"]["template"]).render(**inputs)}
-    if kind == "code":
-        return _run_code(node, variables)
+    if kind == "if-else":
+        case = nodes.chosen_case(node["data"], variables)
+        return {"result": case != "false", "selected_case_id": case}
+    if kind in OUTSIDE:
+        try:
+            return OUTSIDE[kind](node["data"], variables)
+        except nodes.NodeError as problem:
+            raise RunError(str(problem)) from None
     raise RunError(
-        f"the stand-in has no node of type {kind}: it runs start, answer, end, template and code nodes"
+        f"the stand-in has no node of type {kind}: it runs start, if-else, answer, end, template, code "
+        "and HTTP nodes"
     )
-
-
-def _selector(parts: list[str]) -> str:
-    return ".".join(parts)
-
-
-def _run_code(node: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """Run a code node where Dify runs it: in the sandbox."""
-    named = {
-        item["variable"]: variables.get(_selector(item["value_selector"]))
-        for item in node["data"].get("variables", [])
-    }
-    script = (
-        f"{node['data']['code']}\nimport json\n"
-        f"print('<<RESULT>>' + json.dumps(main(**json.loads({json.dumps(json.dumps(named))}))) + '<<RESULT>>')\n"
-    )
-    request = urllib.request.Request(  # noqa: S310  # the sandbox of this stack
-        text("CODE_EXECUTION_ENDPOINT") + "/v1/sandbox/run",
-        data=json.dumps({"language": "python3", "code": script, "enable_network": True}).encode(),
-        headers={"X-Api-Key": text("CODE_EXECUTION_API_KEY"), "Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            data = json.load(answer)["data"]
-    except OSError as problem:
-        raise RunError(f"Failed to execute code, which is likely a network issue: {problem}") from problem
-    if data["error"]:
-        raise RunError(str(data["error"]))
-    parsed: dict[str, Any] = json.loads(data["stdout"].split("<<RESULT>>")[1])
-    return parsed

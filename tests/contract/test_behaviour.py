@@ -1,5 +1,7 @@
 """What a real Dify was seen to do, beyond single answers."""
 
+import re
+import secrets
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -180,7 +182,7 @@ def test_lost_database_shows_everywhere_but_in_health(instance: StackInstance) -
     )
 
 
-def test_lost_worker_keeps_answers_away(instance: StackInstance) -> None:
+def test_lost_worker_keeps_streams_away(instance: StackInstance) -> None:
     _, key = instance.chat_app()
     worker = instance.stack.container("worker")
     worker.pause()
@@ -188,14 +190,72 @@ def test_lost_worker_keeps_answers_away(instance: StackInstance) -> None:
         with pytest.raises(httpx.ReadTimeout):
             instance.api.post(
                 "/v1/chat-messages",
-                json={"inputs": {}, "query": "hello", "user": "contract"},
+                json={"inputs": {}, "query": "hello", "user": "contract", "response_mode": "streaming"},
                 headers={"Authorization": f"Bearer {key}"},
                 timeout=3,
             )
+        blocking = instance.ask(key, "hello")
     finally:
         worker.unpause()
 
-    assert instance.ask(key, "hello").json()["answer"] == "You said: hello"
+    # api runs what is not streamed by itself.
+    assert blocking.json()["answer"] == "You said: hello"
+    assert '"message_end"' in instance.ask(key, "hello", response_mode="streaming").text
+
+
+def test_plugins_are_listed_by_the_plugin_daemon(instance: StackInstance) -> None:
+    path = "/workspaces/current/plugin/list?page=1&page_size=256"
+    daemon = instance.stack.container("plugin_daemon")
+    listed = instance.console.get(path)
+    daemon.kill()
+    try:
+        lost = instance.console.get(path)
+    finally:
+        daemon.start()
+
+    # Both as a real 1.17 answered.
+    assert (listed.status_code, listed.json()) == (200, {"plugins": [], "total": 0})
+    assert lost.status_code == 400
+    assert lost.json()["code"] == "invalid_param"
+    assert re.fullmatch(
+        r"Failed to request plugin daemon, url: plugin/[0-9a-f-]{36}/management/list", lost.json()["message"]
+    )
+
+
+def test_a_document_is_found_by_its_words_and_a_model_is_refused(instance: StackInstance) -> None:
+    made = instance.console.post("/datasets/api-keys")
+    api = httpx.Client(
+        base_url=instance.api.base_url.join("/v1"),
+        headers={"Authorization": f"Bearer {made.json()['token']}"},
+        timeout=30,
+    )
+    name = f"contract {secrets.token_hex(6)}"
+    with api:
+        refused = api.post("/datasets", json={"name": name, "indexing_technique": "high_quality"})
+        dataset = api.post("/datasets", json={"name": name, "indexing_technique": "economy"}).json()["id"]
+        twice = api.post("/datasets", json={"name": name})
+        batch = api.post(
+            f"/datasets/{dataset}/document/create-by-text", json={"name": "n", "text": "Apples.\n\nPears."}
+        ).json()["batch"]
+        status = f"/datasets/{dataset}/documents/{batch}/indexing-status"
+        wait_until(
+            lambda: api.get(status).json()["data"][0]["indexing_status"] == "completed",
+            seconds=120,
+            what="the document is indexed",
+        )
+        model = {"search_method": "keyword_search", "top_k": 3}
+        found = api.post(
+            f"/datasets/{dataset}/retrieve", json={"query": "pears", "retrieval_model": model}
+        ).json()
+        deleted = api.delete(f"/datasets/{dataset}").status_code
+        gone = api.get(f"/datasets/{dataset}").status_code
+        key = f"/datasets/api-keys/{made.json()['id']}"
+        instance.console.delete(key)
+        closed = api.get("/datasets").status_code
+
+    assert (refused.status_code, twice.status_code) == (400, 409)
+    assert [record["segment"]["content"] for record in found["records"]] == ["Pears."]
+    assert (deleted, gone, closed) == (204, 404, 401)
 
 
 def test_code_runs_in_the_sandbox_with_its_key_only(instance: StackInstance) -> None:

@@ -21,6 +21,12 @@ ALLOWED = "https://app.example.com"
 LIMIT = 20 * 1024 * 1024
 PAUSE_SECONDS = 0.004
 NOT_FOUND = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
+# As the plugin daemon says it: the message is JSON once more.
+PLUGINLESS = {
+    "code": -400,
+    "message": '{"message":"endpoint not found","error_type":"PluginDaemonBadRequestError","args":null}',
+    "data": None,
+}
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 PING = b"event: ping\n\n"
@@ -121,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, {"swagger": "2.0", "paths": {}})
         elif path == "/socket.io/":
             self.rooms()
+        elif path.startswith("/e/"):
+            self.send(404, PLUGINLESS)
         elif path.startswith("/v1/conversations/") and self.command == "DELETE":
             self.delete(path.rpartition("/")[2])
         elif path in routes:
