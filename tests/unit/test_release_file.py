@@ -146,7 +146,7 @@ def test_a_stack_may_name_a_release_of_its_own_catalogue(tmp_path: Path) -> None
     )
 
     assert found.dify.version == "1.18.0"
-    assert reference("api", found.images, "", found.dify) == "langgenius/dify-api:1.18.0"
+    assert reference("api", found, found.dify) == "langgenius/dify-api:1.18.0"
     assert {spec.name for spec in dify.services(found, found.dify)} >= {"agent_backend", "local_sandbox"}
     assert found.dify.number == 1_018_000
 

@@ -20,7 +20,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer once it is ready; the port of the plugin daemon always is."""
-        while self.server.server_address[1] == PORTS[0] and not READY.exists():
+        while self.connection.getsockname()[1] == PORTS[0] and not READY.exists():
             time.sleep(0.05)
         self.send_response(200)
         self.send_header("Content-Length", "2")
