@@ -12,12 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from dify_kit.docker_host import chosen_engine
 from dify_kit.errors import CancelledError, KitError
 from dify_kit.processes import VARIABLE, Run
 from dify_kit.progress import Progress, clean, is_noise
 from dify_kit.stack_files import StackFiles
 from dify_kit.state import FileBackend, StackState
 from dify_kit.talk import say
+from infra.engine import child_environment
 
 QUICK = 120.0
 """Deadline in seconds of commands that only read or write state and configuration."""
@@ -33,6 +35,8 @@ def pulumi_environment(files: StackFiles, base: Mapping[str, str] | None = None)
     from dify_kit.setup import engine_env  # noqa: PLC0415  # imported late: it probes the machine
 
     environment = dict(os.environ if base is None else base)
+    # The provider's rules are not docker's: it is told.
+    environment = child_environment(environment, chosen_engine())
     environment.update(engine_env())
     environment.setdefault("PULUMI_BACKEND_URL", f"file://{files.data.state}")
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys():

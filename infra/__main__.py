@@ -17,7 +17,7 @@ from infra.tiers.services import ServiceTier
 
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
 volume_guard.check(settings)
-port_guard.check(settings)
+port_guard.check(settings, pulumi.Config("docker").get("host") or "")
 release = RELEASES[settings.release]
 images = Images(settings.images, settings.mirror, release)
 platform = DockerPlatform(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import docker
 import requests
 import tenacity
 from docker.errors import DockerException, NotFound
 
+from infra import engine
 from smoke_tests.exports import TargetError
 
 STACK_LABEL = "dify-kit.stack"
@@ -72,14 +72,14 @@ class Container:
 
 
 class Engine:
-    """The Docker engine of `DOCKER_HOST`, and one stack on it. Raises TargetError when it does not answer."""
+    """The Docker engine (`infra.engine`), and one stack on it. Raises TargetError when it does not answer."""
 
     def __init__(self, stack: str) -> None:
         self._stack = stack
         try:
-            self._client = docker.from_env(timeout=ENGINE_SECONDS)
+            self._client = engine.client(ENGINE_SECONDS)
             self._client.ping()
-        except (DockerException, requests.RequestException, OSError) as problem:
+        except (engine.EngineChoiceError, DockerException, requests.RequestException, OSError) as problem:
             raise TargetError(
                 f"the Docker engine does not answer: {problem}. The stack's containers are looked at from "
                 "where Docker runs (or through DOCKER_HOST); from elsewhere, test with --url"
