@@ -19,6 +19,7 @@ MODULES = {
     "dify_kit.costs.command": ("costs",),
     "dify_kit.bench_command": ("bench",),
     "dify_kit.oauth": ("client",),
+    "dify_kit.releases.command": ("release",),
 }
 
 

@@ -23,6 +23,7 @@ _ORDER = (
     "render",
     "setup",
     "doctor",
+    "release",
     "migrate",
     "costs",
     "bench",

@@ -27,6 +27,7 @@ from rich.table import Table
 from dify_kit import preflight
 from dify_kit.docker_host import OTHER_ENGINE, SSH_HINT, DockerEngine, chosen_engine
 from dify_kit.errors import KitError
+from dify_kit.init import default
 from dify_kit.setup.base_images import BASE
 from dify_kit.setup.docker_engine import OLDEST as OLDEST_DOCKER
 from dify_kit.setup.docker_engine import version_numbers
@@ -349,6 +350,33 @@ def check_port(files: StackFiles) -> Check:
     return Check(name="port", status=Status.OK, found=f"{address}:{port} is free, or this stack's own")
 
 
+def check_release(files: StackFiles) -> list[Check]:
+    """Warn about the known vulnerabilities of the stack's release; nothing for one that the program refuses."""
+    from infra.advisories import warnings  # noqa: PLC0415  # imported late: it imports Pulumi
+    from infra.releases import CatalogueError, catalogue  # noqa: PLC0415
+
+    try:
+        config = files.config()
+        own = config.get(f"{PROJECT}:catalogue")
+        known = catalogue(Path(str(own)).expanduser() if own else None)
+        found = known[str(config.get(f"{PROJECT}:release") or default("release"))]
+    except (KitError, OSError, UnicodeDecodeError, CatalogueError, KeyError):
+        return []
+    name, version = "Dify release", found.version
+    if not found.advisories:
+        return [Check(name=name, status=Status.OK, found=f"{version}, without known advisories")]
+    newest = next(iter(known))
+    return [
+        Check(
+            name=name,
+            status=Status.WARNING,
+            found=line,
+            hint=f"back up, then set dify:release, up to {newest}",
+        )
+        for line in warnings(found)
+    ]
+
+
 def check_gate(files: StackFiles) -> list[Check]:
     """See whether the provider of the gate answers as the gateway needs it; nothing where there is no gate.
 
@@ -429,6 +457,7 @@ def run_checks(
             checks += _disk("Docker's disk", facts.root)
     checks += _disk("your disk", _existing(files.data.root))
     checks.append(check_settings(files, environ))
+    checks += check_release(files)
     checks += check_gate(files)
     return checks
 

@@ -19,7 +19,7 @@ from dify_kit.pulumi_cli import Pulumi, shell_hint
 from dify_kit.stack_files import PROJECT, write_private
 from dify_kit.talk import say
 from infra.project import declared
-from infra.releases import RELEASES
+from infra.releases import RELEASES, CatalogueError, Release, catalogue
 from infra.secret_shapes import SHAPES
 
 VOLUMES = (
@@ -102,7 +102,8 @@ def check_new(pulumi: Pulumi, engine: Engine) -> None:
 
 def choose_images(engine: Engine, release: str) -> ImageSource:
     """Ask the registry once whether it can be reached, and say what follows from the answer."""
-    image = RELEASES[release].images["busybox"]
+    # Any image that everybody has: of a release that the kit itself knows.
+    image = RELEASES.get(release, next(iter(RELEASES.values()))).images["busybox"]
     say("asking the engine whether the public image registry can be reached ...")
     problem = engine.can_reach_registry(f"{image.repository}:{image.tag}", _REGISTRY_DEADLINE)
     if not problem:
@@ -158,9 +159,10 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     files = pulumi.files
     check_new(pulumi, engine)
     release = choices.release or str(default("release"))
-    if release not in RELEASES:
+    known = _known_releases(choices)
+    if release not in known:
         raise KitError(
-            f"dify:release: {release} is not in the catalogue", f"choose one of {', '.join(RELEASES)}"
+            f"dify:release: {release} is not in the catalogue", f"choose one of {', '.join(known)}"
         )
     images = choices.images or choose_images(engine, release)
     settings = settings_of(choices, images)
@@ -173,6 +175,14 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     if files.config_file == files.stored:
         say(f"back up {files.data.root}: it holds the passphrase, and the data cannot be read without it")
     return files.config_file
+
+
+def _known_releases(choices: Choices) -> Mapping[str, Release]:
+    own = choices.extra.get("catalogue")
+    try:
+        return catalogue(Path(str(own)).expanduser() if own else None)
+    except CatalogueError as problem:
+        raise KitError(f"dify:catalogue: {problem}", "`dify-kit release check FILE` checks a file") from None
 
 
 def _write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, str]) -> None:

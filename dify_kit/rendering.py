@@ -16,7 +16,6 @@ from infra import edge_llm, images, litellm_config, nginx_check
 from infra.edge_context import edge_context
 from infra.edge_paths import CERTIFICATE_FILE, EDGE_DIRECTORY
 from infra.edge_tls import public_files
-from infra.releases import RELEASES
 from infra.render import RedisContext, RenderError, edge_files, render, squid_files
 from infra.services import litellm
 from infra.settings import Settings, load
@@ -53,7 +52,7 @@ class Rendered:
 
 def rendered_files(settings: Settings) -> list[Rendered]:
     """Render everything that a stack mounts or uploads. Raises KitError that names template and line."""
-    release = RELEASES[settings.release]
+    release = settings.dify
     overrides = settings.templates_dir
     try:
         proxies = [
@@ -137,7 +136,7 @@ def check(settings: Settings, out: Path) -> None:
 
 def _image(settings: Settings) -> str:
     """Return the image that will run nginx, built first where it is built and not there yet."""
-    name = images.reference("nginx", settings.images, settings.mirror, RELEASES[settings.release])
+    name = images.reference("nginx", settings.images, settings.mirror, settings.dify)
     if settings.images != "local":
         return name
     known = subprocess.run(["docker", "image", "inspect", name], check=False, capture_output=True, timeout=30)

@@ -2,11 +2,10 @@
 
 import pulumi
 
-from infra import exports, port_guard, volume_guard
+from infra import advisories, exports, port_guard, volume_guard
 from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
-from infra.releases import RELEASES
 from infra.services import data, dify
 from infra.settings import load
 from infra.tiers.apps import AppsTier
@@ -18,7 +17,8 @@ from infra.tiers.services import ServiceTier
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
 volume_guard.check(settings)
 port_guard.check(settings, pulumi.Config("docker").get("host") or "")
-release = RELEASES[settings.release]
+release = settings.dify
+advisories.warn(release)
 images = Images(settings.images, settings.mirror, release)
 platform = DockerPlatform(
     settings.stack,

@@ -12,7 +12,8 @@ from infra.edge_limits import EdgeLimits, edge_limits
 from infra.edge_llm import EdgeLlm, edge_llm
 from infra.edge_oauth import GATEWAY, EdgeOAuth, edge_oauth, oauth_limits, oauth_routes, oauth_services
 from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
-from infra.edge_routes import EdgeLocation, EdgeRoute, locations
+from infra.edge_routes import SOCKET_GROUP, EdgeLocation, EdgeRoute, locations
+from infra.edge_schema import schema_patterns
 from infra.edge_tls import EdgeTls, edge_tls
 from infra.origins import DEFAULT_PORTS
 from infra.releases import Release
@@ -97,6 +98,7 @@ class EdgeContext:
     limits: EdgeLimits
     trusted_proxies: tuple[str, ...] = ()
     console_allow_from: tuple[str, ...] = ()
+    schema_patterns: tuple[str, ...] = ()
     access_log: str = "all"
     tls: EdgeTls | None = None
     llm: EdgeLlm | None = None
@@ -105,7 +107,8 @@ class EdgeContext:
     gate: EdgeGate | None = None
     revision: str = ""
     workers: str = "2"
-    credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
+    credentialed_groups: tuple[str, ...] = (*CREDENTIALED_GROUPS, SOCKET_GROUP)
+    socket_group: str = SOCKET_GROUP
     allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
     llm_allowed_headers: tuple[str, ...] = LLM_ALLOWED_HEADERS
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
@@ -180,7 +183,11 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
                 for name, port in oauth_services(on=settings.gateway)
             ),
         ),
-        cors={group: settings.cors.origins(group) for group in CORS_GROUPS},
+        cors={
+            **{group: settings.cors.origins(group) for group in CORS_GROUPS},
+            # A part of the console, with its cookies.
+            SOCKET_GROUP: settings.cors.origins("console"),
+        },
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
         max_body_megabytes=upload,
@@ -189,6 +196,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         ),
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
+        schema_patterns=schema_patterns(release.routes, opened=settings.api_schema),
         access_log=settings.access_log,
         tls=edge_tls(settings),
         llm=edge_llm(settings.llm),

@@ -76,6 +76,7 @@ def facts(
         "rateLimits": limit_facts(settings.rate_limits, release),
         "oauth": oauth_facts(settings.oauth),
         "oidcGate": gate_facts(settings.oidc_gate),
+        "apiSchema": settings.api_schema,
         "consoleAllowFrom": list(settings.console_allow_from),
         "adminEmail": settings.admin_email,
         "llm": llm_facts(settings),

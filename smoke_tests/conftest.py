@@ -37,6 +37,8 @@ MARKERS = (
     "needs_llm_chat: has a model answer, which costs money",
     "needs_gate: asks the gate in front of the console, so there has to be one",
     "needs_no_gate: asks the console through the edge, so nobody may have to sign in before",
+    "needs_closed_schema: asks for Dify's API schemas, so they may not be served on purpose",
+    "needs_sockets: asks the console's rooms, so the release has to have them",
     "needs_https: looks at TLS, so the edge has to speak it",
     "needs_browser: opens pages in a Chromium",
     "needs_allowed_origin: opens a page that may call /v1, so somebody has to be allowed to",
@@ -205,6 +207,12 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         "needs_gate": "" if run.target.gate else _no_gate(run),
         "needs_no_gate": "they ask the console, which is behind the gate here (dify:oidcGate)"
         if run.target.gate
+        else "",
+        "needs_closed_schema": "Dify's API schemas are served here on purpose (dify:apiSchema)"
+        if run.target.api_schema
+        else "",
+        "needs_sockets": "they ask the console's rooms, which this release does not have"
+        if run.target.has_sockets is False
         else "",
         "needs_llm_key": ""
         if run.options.llm_key

@@ -46,6 +46,8 @@ class Options:
     llm_chat: str = ""
     # Somebody has to sign in before the console is seen.
     gated: bool = False
+    # Dify's API schemas are served on purpose.
+    api_schema: bool = False
 
     @property
     def name(self) -> str:
@@ -112,6 +114,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="with --url: console and web app are behind a gate (dify:oidcGate); a stack knows it itself",
     )
     group.addoption(
+        "--api-schema",
+        action="store_true",
+        help="with --url: Dify's API schemas are served there on purpose (dify:apiSchema); a stack knows it itself",
+    )
+    group.addoption(
         "--insecure", action="store_true", help="accept any certificate, such as a self-signed one"
     )
     group.addoption(
@@ -166,6 +173,10 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         raise pytest.UsageError("--llm-model goes with --url; a stack knows its own: pulumi config get llm")
     if config.getoption("gated") and not url:
         raise pytest.UsageError("--gated goes with --url; a stack knows its own: pulumi config get oidcGate")
+    if config.getoption("api_schema") and not url:
+        raise pytest.UsageError(
+            "--api-schema goes with --url; a stack knows its own: pulumi config get apiSchema"
+        )
     llm_key = _llm_key(config, read_stdin)
     if config.getoption("llm_chat") and llm_key is None:
         raise pytest.UsageError(
@@ -192,6 +203,7 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         llm_models=models,
         llm_chat=config.getoption("llm_chat"),
         gated=config.getoption("gated"),
+        api_schema=config.getoption("api_schema"),
     )
 
 

@@ -22,6 +22,8 @@ OUTSIDERS = {
     "local_sandbox": ("agent_ssrf_proxy", ports.SQUID),
     "nginx": ("api", ports.API),
 }
+# Who serves the console's rooms.
+SOCKETS = "api_websocket"
 SANDBOXES = ("sandbox", "local_sandbox")
 MEGABYTE = 1024 * 1024
 # The edge leaves one for what surrounds a file in a form.
@@ -86,6 +88,15 @@ class Target:
     oauth: Access | None = None
     llm: Llm | None = None
     gate: Gate | None = None
+    # Dify's API schemas are served on purpose.
+    api_schema: bool = False
+    # Whether the console has rooms, at /socket.io/; None where nobody knows.
+    has_sockets: bool | None = None
+
+    @property
+    def groups(self) -> set[str]:
+        """The route groups that it has; every one that is known, where nobody knows."""
+        return {policy.group for policy in self.policies} if self.deployment else set(PATHS)
 
     @property
     def probe(self) -> tuple[str, int]:
@@ -152,6 +163,7 @@ def from_outside(options: Options) -> Target:
         oauth=_given_client(options, url),
         llm=_llm_from_outside(options),
         gate=Gate(url=url, app_url=url) if options.gated else None,
+        api_schema=options.api_schema,
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
@@ -184,6 +196,9 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         oauth=_oauth_client(exports, options),
         llm=_llm(exports, options),
         gate=_gate(exports, console_url, url),
+        # Stacks of earlier versions do not tell, and have it open or closed as Dify does.
+        api_schema=bool(exports.get("apiSchema")),
+        has_sockets=SOCKETS in _get(exports, "containers", dict),
         policies=tuple(
             Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
             for group in PATHS

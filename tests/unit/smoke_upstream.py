@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 KEY = "app-UnitTestKey4mZ8xQ2pL"
 ALLOWED = "https://app.example.com"
@@ -116,7 +116,11 @@ class Handler(BaseHTTPRequestHandler):
             "/v1/conversations": self.conversations,
             "/v1/messages": self.messages,
         }
-        if path.startswith("/v1/conversations/") and self.command == "DELETE":
+        if self.schema(path):
+            self.send(200, {"swagger": "2.0", "paths": {}})
+        elif path == "/socket.io/":
+            self.rooms()
+        elif path.startswith("/v1/conversations/") and self.command == "DELETE":
             self.delete(path.rpartition("/")[2])
         elif path in routes:
             routes[path]()
@@ -124,6 +128,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send(404, {"code": "not_found", "message": "There is nothing here.", "status": 404})
         else:
             self.send(404, NOT_FOUND)
+
+    def schema(self, path: str) -> bool:
+        """Tell whether a schema is let out: anywhere, or only where the path is written in another way."""
+        if self.wrong("open-schema"):
+            return path.endswith("/swagger.json")
+        read = "/" + "/".join(part for part in unquote(path).split("/") if part)
+        return self.wrong("schema-spelled") and read == "/v1/swagger.json" != path
+
+    def rooms(self) -> None:
+        """Let the console in, and no page of others."""
+        if self.headers.get("Origin") == self.upstream.url or self.wrong("any-page-joins"):
+            self.send(403 if self.wrong("console-shut-out") else 200, '0{"sid":"x"}')
+        else:
+            self.send(403, {"code": "forbidden", "message": "Access is not allowed.", "status": 403})
 
     def setup_state(self) -> None:
         step = "not_started" if self.wrong("unclaimed") else "finished"

@@ -23,6 +23,7 @@ from dify_kit.doctor import (
     check_memory,
     check_packages,
     check_pulumi,
+    check_release,
     check_settings,
     run_checks,
 )
@@ -308,9 +309,21 @@ def test_looking_changes_nothing(machine: Machine) -> None:
 
     checks = machine.checks()
 
-    assert len(checks) == 10
+    assert len(checks) == 11
     assert all(check.status is not Status.FAILED for check in checks.values())
     assert snapshot(machine.root) == before
+
+
+def test_a_release_with_known_vulnerabilities_is_a_warning_for_each(machine: Machine) -> None:
+    create(machine.files, images="registry")
+    with machine.files.stored.open("a") as settings:
+        settings.write("  dify:release: 1.12.1\n")
+
+    found = check_release(machine.files)
+
+    assert [check.status for check in found] == [Status.WARNING] * 4
+    assert "CVE-2026-41950" in found[0].found
+    assert "1.14.0 or newer" in found[0].found
 
 
 def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None:

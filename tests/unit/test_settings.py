@@ -116,12 +116,30 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"extraEnv": {"nginxx": {"A": "1"}}}, "extraEnv.nginxx", "no such service"),
     ({"extraEnv": {"api": {"NOT-A-NAME": "1"}}}, "extraEnv.api.NOT-A-NAME", "letters, digits and _"),
     ({"extraEnv": {"api": "A=1"}}, "extraEnv.api", "{NAME: value}"),
-    ({"extraEnv": {"api": {"A": "two\nlines"}}}, "extraEnv.api.A", "one line"),
+    ({"extraEnv": {"api": {"LOG_TZ": "two\nlines"}}}, "extraEnv.api.LOG_TZ", "one line"),
     (
         {"extraEnv": {"agent_backend": {"A": "1"}}, "release": "1.12.1"},
         "extraEnv.agent_backend",
         "no such service",
     ),
+    ({"extraEnv": {"api": {"LOG_TS": "UTC"}}}, "extraEnv.api.LOG_TS", "do you mean LOG_TZ?"),
+    (
+        {"extraEnv": {"api": {"SQLALCHEMY_POOL_SIZE": "many"}}},
+        "extraEnv.api.SQLALCHEMY_POOL_SIZE",
+        "whole number",
+    ),
+    (
+        {"extraEnv": {"worker": {"STORAGE_TYPE": "nfs"}}},
+        "extraEnv.worker.STORAGE_TYPE",
+        "not one of opendal, s3",
+    ),
+    (
+        {"extraEnv": {"plugin_daemon": {"PPROF_ENABLED": "yes"}}},
+        "extraEnv.plugin_daemon.PPROF_ENABLED",
+        "neither true nor",
+    ),
+    ({"weaviateVersion": "1.30.0"}, "weaviateVersion", "1.27.27, 1.28.16"),
+    ({"weaviateVersion": "1.39.2"}, "weaviateVersion", "another vector store"),
     ({"extraEnv": {"api": {"SECRET_KEY": "mine"}}}, "extraEnv.api.SECRET_KEY", "dify:secretKey"),
     (
         {"extraEnv": {"worker": {"DB_PASSWORD": "mine"}}},
