@@ -169,10 +169,10 @@ def _denied_besides(settings: Settings) -> tuple[str, ...]:
     return tuple(item for item in listed if item not in allowed)
 
 
-def redis_config(settings: Settings) -> pulumi.Output[str]:
-    """Render Redis's configuration. It holds the password, so it is a secret."""
-    return settings.secrets.redis_password.apply(
-        lambda password: render(
-            "data/redis.conf.j2", {"redis": RedisContext(password=password)}, settings.templates_dir
+def redis_config(settings: Settings, password: pulumi.Output[str]) -> pulumi.Output[str]:
+    """Render the configuration of a Redis. It holds the password, so it is a secret."""
+    return password.apply(
+        lambda plain: render(
+            "data/redis.conf.j2", {"redis": RedisContext(password=plain)}, settings.templates_dir
         )
     )

@@ -21,6 +21,7 @@ from infra.rate_limits import RateLimits, read_rate_limits
 from infra.releases import (
     DATA_SERVICES,
     GATEWAY,
+    GATEWAY_REDIS,
     JOBS,
     LITELLM,
     PARTLY_KNOWN,
@@ -59,7 +60,7 @@ _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 _MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
-TEMPLATED = frozenset({"redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
+TEMPLATED = frozenset({"redis", "gateway_redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
 # dify:bindAddress for every address of both families: `::` is IPv6 alone.
 EVERYWHERE = "*"
 # The most that public networks of a list may add up to, as the prefix of one network, for IPv4 and IPv6. Whoever is in
@@ -200,6 +201,7 @@ class Secrets:
     agent_server_secret_key: pulumi.Output[str]
     agent_api_token: pulumi.Output[str]
     agent_sandbox_token: pulumi.Output[str]
+    gateway_secret: pulumi.Output[str] | None
     mail_password: pulumi.Output[str] | None
     storage_secret_key: pulumi.Output[str] | None
     github_client_secret: pulumi.Output[str] | None
@@ -683,7 +685,15 @@ class _Reader:
         return version
 
     def _known_services(self) -> set[str]:
-        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY, LITELLM}
+        return {
+            *self._release.services,
+            *DATA_SERVICES,
+            *JOBS,
+            *VECTOR_STORES,
+            GATEWAY,
+            GATEWAY_REDIS,
+            LITELLM,
+        }
 
     def _service(self, key: str, service: str, value: object) -> bool:
         known = self._known_services()
@@ -917,6 +927,9 @@ class _Reader:
 
     def _secrets(self, mail: Mail, storage: Storage, login: Login) -> Secrets:
         needed: dict[str, bool] = {
+            "gatewaySecret": any(
+                self._top.mapping(part).get("enabled") in {True, "true"} for part in ("oauth", "oidcGate")
+            ),
             "mailPassword": mail.type in {"resend", "sendgrid"} or bool(mail.username),
             "storageSecretKey": storage.type == "s3",
             "githubClientSecret": bool(login.github_client_id),
@@ -966,6 +979,8 @@ class _Reader:
         if not value:
             if required:
                 fix = f"run `dify-kit init {self._stack}`" if shape.generate else "set it with `--secret`"
+                if shape.command:
+                    fix = f"`dify-kit up` makes it, or run `{shape.command}`"
                 self._problems.add_secret(key, "the secret is not set", fix)
             return None
         if value in PUBLISHED_DEFAULTS:

@@ -304,16 +304,16 @@ class OAuthReader:
 EMPTY_CLIENTS = '{"clients": {}}\n'
 
 
-def documents(oauth: OAuth, *, redis_url: str, app_keys: Mapping[str, str]) -> dict[str, str]:
+def documents(oauth: OAuth, *, redis: Mapping[str, str], app_keys: Mapping[str, str]) -> dict[str, str]:
     """Return the gateway's config.json and tenants.json, and the files that they name.
 
-    `app_keys` maps each tenant to the key of its app. Equal settings give equal texts.
+    `redis` has its `url` and the `seal_key`; `app_keys` maps each tenant to the key of its app. Equal settings give equal texts.
     """
     settings = {
         "issuer": oauth.issuer,
         "audience": oauth.audience,
         "token_seconds": oauth.token_seconds,
-        "redis": {"url": redis_url},
+        "redis": dict(redis),
         "limits": oauth.limits.failures.document(),
         "issuers": [dict(one) for one in oauth.issuers],
     }

@@ -6,6 +6,7 @@ import pytest
 
 from infra import ports
 from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.releases import GATEWAY_REDIS
 from smoke_tests.engine import Container, Engine
 from smoke_tests.masking import SHORTEST, Redactor
 from smoke_tests.target import OUTSIDERS, Deployment
@@ -16,6 +17,7 @@ DATA_PORTS = {
     "db_postgres": ports.POSTGRES,
     "pgvector": ports.POSTGRES,
     "redis": ports.REDIS,
+    GATEWAY_REDIS: ports.REDIS,
     "weaviate": ports.WEAVIATE,
     "qdrant": ports.QDRANT,
 }
@@ -126,22 +128,32 @@ def _addresses(containers: dict[str, Container], networks: set[str]) -> set[str]
 
 def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Container]) -> None:
     # Otherwise the next test would see closed doors where there are none.
-    reachable = _addresses(containers, set(containers["api"].networks))
+    data = {name: one for name, one in containers.items() if name != GATEWAY_REDIS}
+    reachable = _addresses(data, set(containers["api"].networks))
 
     assert len(reachable) >= 4, f"database and Redis by name and address expected, found {reachable}"
     assert _open_ports(engine, containers["api"].name, sorted(reachable)) == reachable
 
 
 @pytest.mark.needs_gateway
-def test_the_gateway_reaches_redis_and_no_database(
+def test_the_gateway_reaches_its_own_redis_and_nothing_else(
     engine: Engine, containers: dict[str, Container], data_addresses: set[str], gateway: str
 ) -> None:
-    redis = f"redis {DATA_PORTS['redis']}"
+    own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
 
-    opened = _open_ports(engine, containers[gateway].name, sorted({redis, *data_addresses}))
+    assert _open_ports(engine, containers[gateway].name, sorted(data_addresses)) == own
 
-    assert redis in opened, f"the probe cannot even reach {redis}"
-    assert {one.rpartition(" ")[2] for one in opened} == {str(DATA_PORTS["redis"])}
+
+@pytest.mark.needs_gateway
+@pytest.mark.parametrize("service", ["api", "plugin_daemon"])
+def test_nobody_but_the_gateway_reaches_its_redis(
+    engine: Engine, containers: dict[str, Container], service: str, gateway: str
+) -> None:
+    own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
+    control = f"redis {DATA_PORTS['redis']}"
+
+    assert gateway in containers
+    assert _open_ports(engine, containers[service].name, sorted({control, *own})) == {control}
 
 
 def test_the_data_tier_is_out_of_reach(

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Limits] = {
     "init_permissions": Limits(memory=64),
     # 96 MiB with 10,000 clients, and for a moment the old ones beside the new ones.
     "gateway": Limits(memory=256),
+    "gateway_redis": Limits(memory=256),
     # One worker has 320 MiB at its start, and 325 after some load.
     "litellm": Limits(memory=1024),
 }
