@@ -22,8 +22,9 @@ def gateway_files(
 ) -> dict[str, str]:
     """Return all files but clients.json, by name. They hold keys and passwords. Equal settings give equal texts.
 
-    `seal_key` is what the gateway knows its own entries in Redis by. `app_keys` maps each tenant to the key of its app, `signing_keys` is the document of them (both empty without
-    OAuth), `client_secret` that of the gate's client (empty without a gate).
+    `seal_key` is what the gateway knows its own entries in Redis by. `app_keys` maps each tenant to the key of its
+    app, `signing_keys` is the document of them (both empty without OAuth), `client_secret` that of the gate's client
+    (empty without a gate).
     """
     files: dict[str, str] = {}
     redis = {"url": redis_url, "seal_key": seal_key}

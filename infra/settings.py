@@ -299,7 +299,11 @@ def _given(config: pulumi.Config, problems: Problems) -> Section:
     for full, text in every.items():
         namespace, _, key = full.partition(":")
         if namespace == config.name:
-            values[key] = _parsed(text, str(entries.get(key, {}).get("type", "string")))
+            hidden = key not in entries and pulumi.runtime.config.is_config_secret(full)
+            # An unknown key is shown with its value.
+            values[key] = (
+                "a secret" if hidden else _parsed(text, str(entries.get(key, {}).get("type", "string")))
+            )
     section = Section(problems, values, {key: entry.get("default") for key, entry in entries.items()})
     section.refuse_unknown()
     return section

@@ -278,7 +278,7 @@ class OAuthReader:
         with tempfile.TemporaryDirectory(prefix="dify-kit-") as name:
             directory = Path(name)
             for file, text in {
-                **documents(oauth, redis_url="redis://redis/0", app_keys=app_keys),
+                **documents(oauth, redis={"url": "redis://redis/0", "seal_key": "0" * 64}, app_keys=app_keys),
                 "clients.json": clients.text or EMPTY_CLIENTS,
                 "keys.json": json.dumps(keys.new_document()),
             }.items():
@@ -307,7 +307,8 @@ EMPTY_CLIENTS = '{"clients": {}}\n'
 def documents(oauth: OAuth, *, redis: Mapping[str, str], app_keys: Mapping[str, str]) -> dict[str, str]:
     """Return the gateway's config.json and tenants.json, and the files that they name.
 
-    `redis` has its `url` and the `seal_key`; `app_keys` maps each tenant to the key of its app. Equal settings give equal texts.
+    `redis` has its `url` and the `seal_key`; `app_keys` maps each tenant to the key of its app. Equal settings give
+    equal texts.
     """
     settings = {
         "issuer": oauth.issuer,

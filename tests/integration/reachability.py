@@ -109,7 +109,7 @@ def reached_from(stack: Stack, service: str, targets: Iterable[Target]) -> list[
 def networks_of(stack: Stack) -> dict[str, dict[str, Any]]:
     """Return the stack's networks by their logical name, as the engine shows them."""
     found = docker.from_env().networks.list(filters={"label": f"dify-kit.stack={stack.name}"})
-    return {one.name.removeprefix(f"dify-{stack.name}-"): one.attrs for one in found}
+    return {str(one.name).removeprefix(f"dify-{stack.name}-"): one.attrs for one in found}
 
 
 def inside_only(stack: Stack) -> set[str]:

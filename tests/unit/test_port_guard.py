@@ -1,10 +1,12 @@
 """Ports and addresses are free, or ours, before anything is created or removed."""
 
+import hashlib
 import ipaddress
 import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pytest
@@ -158,7 +160,7 @@ def test_engine_of_a_context_is_refused_where_the_provider_would_take_another(
 
 def context(configuration: Path, name: str, address: str) -> None:
     """Write a context as `docker context create` does."""
-    digest = engine.hashlib.sha256(name.encode()).hexdigest()
+    digest = hashlib.sha256(name.encode()).hexdigest()
     folder = configuration / "contexts" / "meta" / digest
     folder.mkdir(parents=True)
     meta = {"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": address, "SkipTLSVerify": False}}}
@@ -169,7 +171,7 @@ def test_publishers_are_read_from_the_list_of_containers() -> None:
     def port(public: int, ip: str, kind: str = "tcp") -> dict[str, object]:
         return {"PrivatePort": 80, "PublicPort": public, "IP": ip, "Type": kind}
 
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"Names": ["/web"], "Ports": [port(80, "0.0.0.0"), port(80, "::"), port(81, "127.0.0.1")]},  # noqa: S104
         {"Names": ["/dns"], "Ports": [port(80, "0.0.0.0", "udp")]},  # noqa: S104
         {"Names": ["/none"], "Ports": None},

@@ -440,3 +440,10 @@ def test_upstream_beside_the_proxy_is_another_server() -> None:
     )
 
     assert load(pulumi.Config("dify"), "unit").llm is not None
+
+
+def test_secret_under_an_unknown_key_is_not_shown() -> None:
+    [problem] = told({}, {"gatewaySecrets": "do-not-show-this-value"})
+
+    assert "do-not-show" not in problem
+    assert "did you mean gatewaySecret?" in problem

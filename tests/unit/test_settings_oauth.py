@@ -23,6 +23,8 @@ EXTERNAL: Mapping[str, Any] = {"issuer": "https://id.example.com", "audience": "
 HASH = client_secrets.hash_secret(client_secrets.generate_secret())
 CLIENT: Mapping[str, Any] = {"tenant": "acme", "scopes": ["chat"], "secrets": [HASH]}
 
+REDIS = {"url": "redis://redis/3", "seal_key": "k" * 32}
+
 
 def oauth(*, plain: Mapping[str, Any] | None = None, **parts: Any) -> OAuth:
     """Return what is read with one tenant and some parts changed."""
@@ -144,7 +146,7 @@ def test_an_external_issuer_brings_its_authority(tmp_path: Path) -> None:
     assert found.ca_files == {"issuer-0.pem": root.read_text()}
     written = documents(
         found,
-        redis={"url": "redis://redis/3", "seal_key": "k" * 32},
+        redis=REDIS,
         app_keys={tenant.name: "app-12345678" for tenant in found.tenants},
     )
     assert set(written) == {"config.json", "tenants.json", "issuer-0.pem"}
@@ -154,7 +156,7 @@ def test_limits_are_named_by_the_tenant() -> None:
     found = oauth()
     written = documents(
         found,
-        redis={"url": "redis://redis/3", "seal_key": "k" * 32},
+        redis=REDIS,
         app_keys={"acme": "app-a", "canary": "app-b"},
     )
 
@@ -184,7 +186,7 @@ def test_limits_besides_the_tenants() -> None:
     assert own.limits.unknown == usual.unknown
     written = documents(
         own,
-        redis={"url": "redis://redis/3", "seal_key": "k" * 32},
+        redis=REDIS,
         app_keys={"acme": "app-a", "canary": "app-b"},
     )
     assert json.loads(written["config.json"])["limits"] == {

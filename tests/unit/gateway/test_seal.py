@@ -18,7 +18,7 @@ from tests.unit.gateway.world import MEMORY_SINCE, SEAL_KEY, World, documents, m
 
 SESSION = {"subject": "mallory", "email": "mallory@example.com", "expires_at": 4_000_000_000, "id_token": ""}
 COOKIE = "A" * 43
-OTHER_KEY = "another key of thirty-two letters!"
+OTHER_KEY = "another-key-of-thirty-two-letters!"
 
 
 @pytest.fixture
