@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from dify_kit import stack_secrets
 from dify_kit.docker_host import chosen_engine
 from dify_kit.errors import CancelledError, KitError
 from dify_kit.processes import VARIABLE, Run
@@ -127,6 +128,7 @@ class Pulumi:
                     "is the state's backend (PULUMI_BACKEND_URL) reachable? `make doctor` has a look",
                 ) from None
         if check and done.returncode != 0:
+            stack_secrets.check(self.files, self.environment)
             raise KitError(
                 f"`pulumi {' '.join(arguments[:2])}` failed: {error_text(done.stderr + done.stdout)}",
                 explain(done.stderr + done.stdout, self.files.stack),
@@ -150,6 +152,7 @@ class Pulumi:
         one kills the whole run. ``deadline`` (seconds) works like both, 90 s apart. ``verbose`` shows
         Pulumi's own text.
         """
+        stack_secrets.check(self.files, self.environment)
         run = Run.new(verb)
         record = self.files.data.runs / f"{self.files.stack}.json"
         log_path = self.files.data.logs / f"{self.files.stack}-{verb}.log"
