@@ -48,6 +48,7 @@ class Container:
     published: tuple[Publication, ...]
     privileged: bool
     memory_limit: int
+    pids_limit: int
     security_options: tuple[str, ...]
     host_namespaces: tuple[str, ...]
     mounts: tuple[str, ...]
@@ -188,6 +189,7 @@ def _container(found: Mapping[str, Any], said: str = "") -> Container:
         published=tuple(sorted(published, key=lambda one: (one.port, one.address))),
         privileged=bool(host.get("Privileged")),
         memory_limit=int(host.get("Memory") or 0),
+        pids_limit=int(host.get("PidsLimit") or 0),
         security_options=tuple(host.get("SecurityOpt") or ()),
         host_namespaces=tuple(kind for kind, mode in namespaces.items() if mode == "host"),
         mounts=tuple(str(mount.get("Source", "")) for mount in found.get("Mounts") or ()),

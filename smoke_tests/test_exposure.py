@@ -21,22 +21,40 @@ DATA_PORTS = {
     "weaviate": ports.WEAVIATE,
     "qdrant": ports.QDRANT,
 }
-# Prints `open host port` for each target that accepts a connection within two seconds.
-BASH_PROBE = """
+# Prints `open host port` for each target that answers, as PostgreSQL or Redis where the port is theirs, within two
+# seconds. A connection alone proves nothing: an address without a route goes out of the host where the container has a
+# way out, and what is there may accept every one.
+BASH_PROBE = r"""
+probe() {
+  exec 3<>"/dev/tcp/${1/ //}" || exit 1
+  case "$1" in
+    *" 5432") printf '\0\0\0\010\004\322\026\057' >&3 ;;
+    *) printf 'GET / HTTP/1.0\r\n\r\n' >&3 ;;
+  esac
+  case "$1,$(head -c 1 <&3)" in
+    *" 5432,"[SN] | *" 6379,"[-+]) ;;
+    *" 5432,"* | *" 6379,"* | *,) exit 1 ;;
+  esac
+}
+export -f probe
 for target in "$@"; do
-  (timeout 2 bash -c "exec 3<>/dev/tcp/${target/ //}" 2>/dev/null && echo "open $target") &
+  (timeout 2 bash -c 'probe "$1"' probe "$target" 2>/dev/null && echo "open $target") &
 done
 wait
 """
-PYTHON_PROBE = """
+PYTHON_PROBE = r"""
 import concurrent.futures, socket, sys
 def probe(target):
     host, port = target.split()
+    asked = b"\0\0\0\x08\x04\xd2\x16\x2f" if port == "5432" else b"GET / HTTP/1.0\r\n\r\n"
     try:
-        socket.create_connection((host, int(port)), 2).close()
+        with socket.create_connection((host, int(port)), 2) as connection:
+            connection.sendall(asked)
+            answered = connection.recv(1)
     except OSError:
         return
-    print("open", target, flush=True)
+    if answered in {"5432": (b"S", b"N"), "6379": (b"-", b"+")}.get(port, (answered or None,)):
+        print("open", target, flush=True)
 with concurrent.futures.ThreadPoolExecutor(32) as pool:
     list(pool.map(probe, sys.argv[1:]))
 """
@@ -106,6 +124,11 @@ def test_every_container_has_a_memory_limit(containers: dict[str, Container]) ->
     assert not [service for service, one in containers.items() if one.memory_limit <= 0]
 
 
+def test_every_container_has_a_limit_of_processes(containers: dict[str, Container]) -> None:
+    assert containers
+    assert not [service for service, one in containers.items() if one.pids_limit <= 0]
+
+
 @pytest.fixture(scope="module")
 def data_addresses(containers: dict[str, Container]) -> set[str]:
     """Where the data tier listens: `host port` by name and by address."""
@@ -145,15 +168,15 @@ def test_the_gateway_reaches_its_own_redis_and_nothing_else(
 
 
 @pytest.mark.needs_gateway
-@pytest.mark.parametrize("service", ["api", "plugin_daemon"])
+@pytest.mark.parametrize("stranger", ["api", "plugin_daemon"])
 def test_nobody_but_the_gateway_reaches_its_redis(
-    engine: Engine, containers: dict[str, Container], service: str, gateway: str
+    engine: Engine, containers: dict[str, Container], stranger: str, gateway: str
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
     control = f"redis {DATA_PORTS['redis']}"
 
     assert gateway in containers
-    assert _open_ports(engine, containers[service].name, sorted({control, *own})) == {control}
+    assert _open_ports(engine, containers[stranger].name, sorted({control, *own})) == {control}
 
 
 def test_the_data_tier_is_out_of_reach(

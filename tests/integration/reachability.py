@@ -112,6 +112,11 @@ def networks_of(stack: Stack) -> dict[str, dict[str, Any]]:
     return {str(one.name).removeprefix(f"dify-{stack.name}-"): one.attrs for one in found}
 
 
+def networks_of_service(stack: Stack, service: str) -> set[str]:
+    """Return the networks that a service's container is attached to, by their engine-wide names."""
+    return set(stack.container(service).attrs["NetworkSettings"]["Networks"])
+
+
 def inside_only(stack: Stack) -> set[str]:
     """Return the running services whose networks are all internal: those with no way out of their own."""
     networks = networks_of(stack)
