@@ -20,6 +20,7 @@ _ORDER = (
     "client",
     "keys",
     "usage",
+    "images",
     "render",
     "setup",
     "doctor",

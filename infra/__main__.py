@@ -2,7 +2,8 @@
 
 import pulumi
 
-from infra import advisories, exports, port_guard, volume_guard
+from infra import advisories, exports, image_guard, port_guard, volume_guard
+from infra.engine_cores import engine_cores
 from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
@@ -19,7 +20,7 @@ volume_guard.check(settings)
 port_guard.check(settings, pulumi.Config("docker").get("host") or "")
 release = settings.dify
 advisories.warn(release)
-images = Images(settings.images, settings.mirror, release)
+images = Images(settings, release, image_guard.check(settings, release))
 platform = DockerPlatform(
     settings.stack,
     images,
@@ -31,7 +32,7 @@ platform.add_networks(networks(settings, release))
 data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())
 dify_tier = ServiceTier(
     "dify",
-    dify.services(settings, release),
+    dify.staggered(dify.services(settings, release), engine_cores()),
     platform,
     volumes=dify.volumes(release),
     before=data_tier.running,

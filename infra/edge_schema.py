@@ -27,6 +27,6 @@ def schema_patterns(routes: Iterable[Route], *, opened: bool) -> tuple[str, ...]
     if opened:
         return ()
     prefixes = dict.fromkeys(
-        route.prefix.rstrip("/") for route in routes if route.service == API_SERVICE and route.prefix != "/"
+        route.prefix.strip("/") for route in routes if route.service == API_SERVICE and route.prefix != "/"
     )
-    return (*(f"^{prefix}{_VERSION}/{_NAMES}{_END}" for prefix in prefixes), AT_THE_ROOT)
+    return (f"^/(?:{'|'.join(prefixes)}){_VERSION}/{_NAMES}{_END}", AT_THE_ROOT)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pulumi
 
-from infra import addresses, origins, ports, proxy_keys, release_file, releases
+from infra import addresses, edge_headers, origins, ports, proxy_keys, release_file, releases
 from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
@@ -41,7 +41,7 @@ from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
 from infra.variables import problems
 
 NAMESPACE = "dify"
-IMAGE_MODES = ("registry", "mirror", "local")
+IMAGE_MODES = ("registry", "mirror", "preloaded", "local")
 ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers", "llm")
@@ -57,7 +57,8 @@ MIN_PIDS, MAX_PIDS = 64, 1_000_000
 # The stand-in's own variables; nothing else reads them.
 STAND_IN_PREFIX = "DIFY_STANDIN_"
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
-_MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+REGISTRY_HOST = re.compile(r"[.:]|^localhost$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
 TEMPLATED = frozenset({"redis", "gateway_redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
@@ -217,6 +218,7 @@ class Settings:
     catalogue: Path | None
     images: str
     mirror: str
+    image_pins: bool
     public_url: str
     http_port: int
     https_port: int
@@ -233,11 +235,13 @@ class Settings:
     console_allow_from: tuple[str, ...]
     access_log: str
     api_schema: bool
+    request_headers: tuple[str, ...]
     vector_store: str
     weaviate_version: str
     max_upload_megabytes: int
     apps: tuple[str, ...]
     canary: bool
+    canary_knowledge: bool
     admin_email: str
     admin_name: str
     keep_volumes: bool
@@ -361,6 +365,7 @@ class _Reader:
             catalogue=catalogue,
             images=images,
             mirror=self._mirror(images),
+            image_pins=top.boolean("imagePins"),
             public_url=public_url,
             http_port=port,
             https_port=https_port,
@@ -414,11 +419,13 @@ class _Reader:
             console_allow_from=self._networks("consoleAllowFrom"),
             access_log=top.choice("accessLog", ACCESS_LOGS),
             api_schema=top.boolean("apiSchema"),
+            request_headers=self._request_headers(),
             vector_store=self._vector_store(images),
             weaviate_version=self._weaviate_version(),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),
             canary=canary,
+            canary_knowledge=top.boolean("canaryKnowledge"),
             admin_email=self._admin_email(),
             admin_name=self._filled("adminName", "name the admin"),
             keep_volumes=top.boolean("keepVolumes"),
@@ -492,12 +499,19 @@ class _Reader:
 
     def _mirror(self, images: str) -> str:
         mirror = self._top.text("mirror")
-        if images == "mirror" and not _MIRROR.fullmatch(mirror):
+        if images == "mirror" and not MIRROR.fullmatch(mirror):
             self._problems.add(
                 "mirror",
                 mirror,
                 "no registry prefix",
                 "use host[:port][/path] in lower case, without a scheme",
+            )
+        elif images == "mirror" and not REGISTRY_HOST.search(mirror.partition("/")[0]):
+            self._problems.add(
+                "mirror",
+                mirror,
+                "no registry: Docker takes a name without dot and port for a repository of Docker Hub",
+                "write the host with its domain or its port, such as registry:443/dify",
             )
         elif images != "mirror" and mirror:
             self._problems.add(
@@ -601,6 +615,15 @@ class _Reader:
                 f"/{WIDEST[key][int(family[-1])]} at most",
                 "name the networks that you mean",
             )
+        return listed
+
+    def _request_headers(self) -> tuple[str, ...]:
+        listed = self._top.texts("requestHeaders")
+        for name in listed:
+            if problem := edge_headers.name_problem(name):
+                self._problems.add(
+                    "requestHeaders", name, problem, "name a header of your clients, such as X-Session-Token"
+                )
         return listed
 
     def _vector_store(self, images: str) -> str:

@@ -28,6 +28,7 @@ from tests.integration.reachability import (
 )
 from tests.integration.stacks import PYTEST, Stack, settings_changed, wait_until
 
+CANARY_KEYS = ("canaryKey", "canaryNodesKey", "canaryDatasetKey")
 # A service whose start the stand-in refuses, as Dify does: the value is no wrong one by itself.
 BROKEN = "extraEnv.{service}.OPENDAL_FS_ROOT"
 
@@ -59,8 +60,8 @@ def test_first_up_warns_of_nothing_and_notes_the_keys(stack: Stack) -> None:
     noted = printed(stack.container("api"), ["ls", NOTES]).split()
 
     assert [line for line in stack.first.told.splitlines() if line.startswith("  ! ")] == []
-    # One for each app of the stack, the canary among them.
-    assert len(noted) == 2
+    # One for each app of the stack, those of the smoke tests among them, and one of the knowledge API.
+    assert len(noted) == 4
     assert not [name for name in noted if name.endswith(".new")]
 
 
@@ -196,7 +197,8 @@ def test_secrets_are_readable_nowhere_on_disk(stack: Stack) -> None:
     config = json.loads(stack.pulumi("config", "--json", "--show-secrets").stdout)
     keys = stack.outputs(secrets_too=True)
     values = [entry["value"] for entry in config.values() if entry["secret"]]
-    values += [keys["canaryKey"], *keys["appKeys"].values()]
+    canaries = [keys[name] for name in CANARY_KEYS]
+    values += [*canaries, *keys["appKeys"].values()]
     texts = [path.read_bytes() for path in stack.home.rglob("*") if path.is_file()]
 
     assert len(texts) > 3
@@ -205,7 +207,7 @@ def test_secrets_are_readable_nowhere_on_disk(stack: Stack) -> None:
         path for path in stack.home.rglob("*") if path.stat().st_mode & 0o077 and path.parent == stack.home
     ] == []
     masked = stack.outputs()
-    assert masked["appKeys"] == masked["canaryKey"] == "[secret]"
+    assert {masked[name] for name in ("appKeys", *CANARY_KEYS)} == {"[secret]"}
 
 
 def test_sandbox_reaches_neither_database_nor_redis(stack: Stack) -> None:

@@ -8,6 +8,8 @@ import pulumi
 import pytest
 import yaml
 
+from dify_kit.errors import KitError
+from dify_kit.init import Choices, known_releases
 from infra import release_file, releases
 from infra.dify_env import environment
 from infra.images import reference
@@ -144,7 +146,7 @@ def test_a_stack_may_name_a_release_of_its_own_catalogue(tmp_path: Path) -> None
     )
 
     assert found.dify.version == "1.18.0"
-    assert reference("api", found.images, "", found.dify) == "langgenius/dify-api:1.18.0"
+    assert reference("api", found, found.dify) == "langgenius/dify-api:1.18.0"
     assert {spec.name for spec in dify.services(found, found.dify)} >= {"agent_backend", "local_sandbox"}
     assert found.dify.number == 1_018_000
 
@@ -235,3 +237,17 @@ def test_a_catalogue_whose_files_would_be_overlooked_is_refused(
     with pytest.raises(CatalogueError, match=words):
         releases.catalogue(tmp_path)
     assert words in refused({"catalogue": str(tmp_path)})
+
+
+def test_init_takes_a_release_of_the_catalogue_that_it_is_given(tmp_path: Path) -> None:
+    written(tmp_path)
+
+    known = known_releases(Choices(extra={"catalogue": str(tmp_path)}))
+
+    assert list(known) == ["1.18.0", *RELEASES]
+    assert list(known_releases(Choices())) == list(RELEASES)
+
+
+def test_init_names_the_fault_of_a_catalogue(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"dify:catalogue: .*holds no"):
+        known_releases(Choices(extra={"catalogue": str(tmp_path)}))
