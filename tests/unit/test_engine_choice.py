@@ -167,3 +167,11 @@ def test_missing_ssh_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert "has no ssh" in ssh_problem(chosen({"DOCKER_HOST": "ssh://far.example"}))
     assert not ssh_problem(chosen({"DOCKER_HOST": "unix:///x.sock"}))
+
+
+def test_nobody_leaves_the_choice_to_dockers_sdk() -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = [path for part in ("infra", "dify_kit", "smoke_tests") for path in (root / part).rglob("*.py")]
+
+    assert sources
+    assert [path.name for path in sources if "from_env(" in path.read_text(encoding="utf-8")] == []
