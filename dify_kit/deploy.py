@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dify_kit import preflight, signing_keys
+from dify_kit import gateway_secret, preflight, signing_keys
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
 from dify_kit.docker_host import DockerEngine, Engine
 from dify_kit.errors import KitError, UsageError
@@ -84,6 +84,7 @@ def up(
             say(f"stack {stack} is configured, but the state does not know it: creating it there")
             pulumi.run("stack", "init")
         signing_keys.ensure(pulumi)
+        gateway_secret.ensure(pulumi)
         preflight.check(files, engine)
         recover(pulumi, engine, deploying=True)
         step(f"deploying stack {stack}")

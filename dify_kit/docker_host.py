@@ -1,21 +1,22 @@
-"""What the command line asks of the Docker engine that ``DOCKER_HOST`` names (the local one by default)."""
+"""What the command line asks of the Docker engine, the one that ``infra.engine`` chooses."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
-import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
 from dify_kit.errors import KitError
+from infra import engine
+from infra.port_guard import Publisher, published
 
 STACK_LABEL = "dify-kit.stack"
 SERVICE_LABEL = "dify-kit.service"
 JOB_LABEL = "dify-kit.job"
+SSH_HINT = "make `docker version` work through that ssh first, with a key and without a prompt"
+OTHER_ENGINE = "set or unset DOCKER_HOST, or `docker context use <name>`"
 _TIMEOUT = 60
 _STOP_GRACE = 20
 
@@ -71,8 +72,8 @@ class Engine(Protocol):
     def volumes(self, names: list[str]) -> list[str]:
         """Return those of ``names`` that exist."""
 
-    def publishers(self, port: int) -> list[str]:
-        """Return the names of running containers that publish ``port`` of the host over TCP."""
+    def publishers(self, port: int) -> list[Publisher]:
+        """Return the running containers that publish ``port`` of the host over TCP."""
 
     def remove_container(self, container_id: str, *, stop: bool = False) -> None:
         """Remove a container, after a proper stop when ``stop``. One that is gone already is fine."""
@@ -104,23 +105,26 @@ def _explained(what: str) -> Iterator[None]:
 
 
 class DockerEngine(Engine):
-    """The engine behind ``DOCKER_HOST``, through the Docker SDK."""
+    """The engine, through the Docker SDK."""
 
     def __init__(self) -> None:
-        self._address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        self._endpoint = chosen_engine()
         try:
-            self._client = docker.from_env(timeout=_TIMEOUT)
+            self._client = self._endpoint.client(_TIMEOUT)
             self._info: dict[str, Any] = self._client.info()
         except (DockerException, requests.RequestException, OSError) as problem:
+            missing = engine.ssh_problem(self._endpoint)
             raise KitError(
-                f"the Docker engine at {self._address} does not answer: {problem}",
-                "run `make setup` (it starts a local engine), check DOCKER_HOST, or get access to the socket",
+                f"the Docker engine at {self._endpoint} does not answer: {missing or problem}",
+                SSH_HINT
+                if missing
+                else "run `make setup` (it starts a local engine), get access to the socket, or choose another engine: "
+                + OTHER_ENGINE,
             ) from None
 
     def local(self) -> bool:
         """See Engine."""
-        address = urlsplit(self._address)
-        return address.scheme == "unix"
+        return self._endpoint.local
 
     def data_root(self) -> str:
         """See Engine."""
@@ -148,15 +152,10 @@ class DockerEngine(Engine):
         existing = {entry["Name"] for entry in listed}
         return [name for name in names if name in existing]
 
-    def publishers(self, port: int) -> list[str]:
+    def publishers(self, port: int) -> list[Publisher]:
         """See Engine."""
         with _explained("cannot list containers"):
-            listed = self._client.api.containers()
-        return [
-            entry["Names"][0].removeprefix("/")
-            for entry in listed
-            if any(p.get("PublicPort") == port and p.get("Type") == "tcp" for p in entry.get("Ports") or [])
-        ]
+            return published(self._client.api.containers(), port)
 
     def remove_container(self, container_id: str, *, stop: bool = False) -> None:
         """See Engine."""
@@ -201,7 +200,7 @@ class DockerEngine(Engine):
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """See Engine."""
         # The engine asks the registry itself: its proxies, mirrors and credentials are what counts.
-        impatient = docker.from_env(timeout=int(deadline))
+        impatient = self._endpoint.client(deadline)
         try:
             impatient.api.inspect_distribution(image)  # type: ignore[no-untyped-call]
         except (DockerException, requests.RequestException) as problem:
@@ -209,6 +208,14 @@ class DockerEngine(Engine):
         finally:
             impatient.close()
         return ""
+
+
+def chosen_engine() -> engine.Endpoint:
+    """Return the engine that docker's own rules choose. Raises KitError when they choose none."""
+    try:
+        return engine.chosen()
+    except engine.EngineChoiceError as problem:
+        raise KitError(str(problem), problem.fix) from None
 
 
 def _container(details: dict[str, Any]) -> Container:

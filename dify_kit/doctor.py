@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import docker
 import requests
 from docker.errors import DockerException, ImageNotFound
 from packaging.requirements import InvalidRequirement, Requirement
@@ -26,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dify_kit import preflight
-from dify_kit.docker_host import DockerEngine
+from dify_kit.docker_host import OTHER_ENGINE, SSH_HINT, DockerEngine, chosen_engine
 from dify_kit.errors import KitError
 from dify_kit.init import default, loaded_names
 from dify_kit.setup.base_images import BASE
@@ -35,6 +34,7 @@ from dify_kit.setup.docker_engine import version_numbers
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin, engine_env
 from dify_kit.stack_files import CHECKOUT, PROJECT, DataDir, StackFiles, check_stack_name
+from infra.engine import DEFAULT_ADDRESS, ssh_problem
 from infra.releases import Release, catalogue
 
 GIB = 1024**3
@@ -74,6 +74,7 @@ class EngineFacts:
     """What the Docker engine says about itself. Sizes in bytes; ``clock`` is None when it does not tell."""
 
     address: str
+    chosen_by: str
     version: str
     memory: int
     root: Path
@@ -87,10 +88,10 @@ class EngineFacts:
 
 
 def ask_engine() -> EngineFacts:
-    """Ask the engine behind ``DOCKER_HOST``. Raises KitError with the reason when it does not answer."""
-    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    """Ask the engine. Raises KitError with the reason when it does not answer."""
+    endpoint = chosen_engine()
     try:
-        client = docker.from_env(timeout=_QUICK)
+        client = endpoint.client(_QUICK)
         info: dict[str, Any] = client.info()
         try:
             client.images.get(BASE)
@@ -101,11 +102,14 @@ def ask_engine() -> EngineFacts:
         hint = f"{_SETUP}, which installs and starts it"
         if "Permission denied" in str(problem):
             hint = "join the group of the socket (`sudo usermod -aG docker $USER`), then log in again"
-        elif os.environ.get("DOCKER_HOST"):
-            hint = "start it, or unset DOCKER_HOST to use the engine on this machine"
-        raise KitError(f"no answer at {address}: {_first_line(problem)}", hint) from None
+        elif missing := ssh_problem(endpoint):
+            raise KitError(f"no answer at {endpoint}: {missing}", SSH_HINT) from None
+        elif endpoint.address != DEFAULT_ADDRESS:
+            hint = "start it, or choose another: " + OTHER_ENGINE
+        raise KitError(f"no answer at {endpoint}: {_first_line(problem)}", hint) from None
     return EngineFacts(
-        address=address,
+        address=endpoint.address,
+        chosen_by=endpoint.chosen_by,
         version=str(info.get("ServerVersion") or ""),
         memory=int(info.get("MemTotal") or 0),
         root=Path(str(info.get("DockerRootDir") or "/var/lib/docker")),
@@ -132,7 +136,7 @@ def moment(text: str) -> dt.datetime | None:
 
 def check_docker(facts: EngineFacts) -> Check:
     """Judge the engine's version."""
-    found = f"{facts.version} at {facts.address}"
+    found = f"{facts.version} at {facts.address} ({facts.chosen_by})"
     if version_numbers(facts.version) < OLDEST_DOCKER:
         oldest = ".".join(map(str, OLDEST_DOCKER))
         return Check(

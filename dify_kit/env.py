@@ -14,9 +14,18 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.init import ADMIN_EMAIL, Choices, ImageSource, VectorStore, default, initialise
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
+from infra.engine import VARIABLES
 from infra.releases import RELEASES
 
-_EXPORTED = ("PATH", "PULUMI_", "DIFY_KIT_HOME", "VIRTUAL_ENV")
+_EXPORTED = (
+    "PATH",
+    "PULUMI_",
+    "DIFY_KIT_HOME",
+    "VIRTUAL_ENV",
+    "DOCKER_HOST",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+)
 
 
 @app.command()
@@ -115,6 +124,10 @@ def env(stack: Stack = DEFAULT_STACK) -> None:
             continue  # in the caller's environment already, and not to be printed
         if environment[name] != os.environ.get(name):
             typer.echo(f"export {name}={shlex.quote(environment[name])}")
+    for name in VARIABLES:
+        if name in os.environ and name not in environment:
+            # The provider would take it before what is exported here.
+            typer.echo(f"unset {name}")
 
 
 @app.command()

@@ -32,9 +32,9 @@ VOLUMES = (
     "local_sandbox_home",
     "local_sandbox_workspace",
 )
-# What a destroyed stack leaves behind. An ACME account and counts of tokens are no data that opens under a
-# secret of the stack.
-KEPT_VOLUMES = (*VOLUMES, "acme", "llm_usage")
+# What a destroyed stack leaves behind. An ACME account, counts of tokens and what the gateway remembers are no data
+# that opens under a secret of the stack.
+KEPT_VOLUMES = (*VOLUMES, "acme", "llm_usage", "gateway_redis")
 ADMIN_EMAIL = "admin@example.com"
 _REGISTRY_DEADLINE = 12.0
 

@@ -17,7 +17,7 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import StackFiles, write_private
 from dify_kit.talk import say, warn
-from infra import proxy_keys
+from infra import engine, proxy_keys
 
 keys = typer.Typer(
     cls=Group,
@@ -181,7 +181,7 @@ def _wait_for_old_workers(count: Callable[[], int], seconds: float) -> int:
 def _old_workers(container: str) -> int:
     """Return how many workers of an earlier configuration are left in nginx's container."""
     try:
-        told = docker.from_env(timeout=30).containers.get(container).top()
+        told = engine.client(30).containers.get(container).top()
     except docker.errors.DockerException as problem:
         raise KitError(
             f"nobody can tell whether the old key is still used: {problem}",

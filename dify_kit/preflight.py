@@ -10,7 +10,7 @@ from dify_kit.init import default
 from dify_kit.pulumi_cli import shell_hint
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import warn
-from infra.port_guard import bind_problem
+from infra.port_guard import addresses_of, conflict
 
 _GIB = 1024**3
 _DISK_NEEDED = 2
@@ -61,17 +61,19 @@ def published_tls(files: StackFiles) -> int | None:
 
 
 def _check(files: StackFiles, engine: Engine, setting: str, address: str, port: int) -> None:
-    edge = f"dify-{files.stack}-nginx"
-    publishers = engine.publishers(port)
-    if edge in publishers:
-        return
-    hint = "stop what uses it, or choose another port: " + shell_hint(
-        f"pulumi config set {setting} <port> --stack {files.stack}"
+    problem = conflict(
+        addresses_of(address),
+        port,
+        engine.publishers(port),
+        f"dify-{files.stack}-nginx",
+        local=engine.local(),
     )
-    if publishers:
-        raise KitError(f"{PROJECT}:{setting}: {port} is published by container {publishers[0]}", hint)
-    if engine.local() and (problem := bind_problem(address, port)):
-        raise KitError(f"{PROJECT}:{setting}: {port} on {address} cannot be used: {problem}", hint)
+    if problem is None:
+        return
+    other, reason, fix = problem
+    what, value = ("address", address) if other else ("port", str(port))
+    command = f"pulumi config set {other or setting} <{what}> --stack {files.stack}"
+    raise KitError(f"{PROJECT}:{other or setting}: {value} {reason}", f"{fix}: {shell_hint(command)}")
 
 
 def check_disk(engine: Engine) -> None:

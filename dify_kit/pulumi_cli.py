@@ -12,12 +12,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from dify_kit import stack_secrets
+from dify_kit.docker_host import chosen_engine
 from dify_kit.errors import CancelledError, KitError
 from dify_kit.processes import VARIABLE, Run
 from dify_kit.progress import Progress, clean, is_noise
 from dify_kit.stack_files import StackFiles
 from dify_kit.state import FileBackend, StackState
 from dify_kit.talk import say
+from infra.engine import child_environment
 
 QUICK = 120.0
 """Deadline in seconds of commands that only read or write state and configuration."""
@@ -33,6 +36,8 @@ def pulumi_environment(files: StackFiles, base: Mapping[str, str] | None = None)
     from dify_kit.setup import engine_env  # noqa: PLC0415  # imported late: it probes the machine
 
     environment = dict(os.environ if base is None else base)
+    # The provider's rules are not docker's: it is told.
+    environment = child_environment(environment, chosen_engine())
     environment.update(engine_env())
     environment.setdefault("PULUMI_BACKEND_URL", f"file://{files.data.state}")
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys():
@@ -123,6 +128,7 @@ class Pulumi:
                     "is the state's backend (PULUMI_BACKEND_URL) reachable? `make doctor` has a look",
                 ) from None
         if check and done.returncode != 0:
+            stack_secrets.check(self.files, self.environment)
             raise KitError(
                 f"`pulumi {' '.join(arguments[:2])}` failed: {error_text(done.stderr + done.stdout)}",
                 explain(done.stderr + done.stdout, self.files.stack),
@@ -146,6 +152,7 @@ class Pulumi:
         one kills the whole run. ``deadline`` (seconds) works like both, 90 s apart. ``verbose`` shows
         Pulumi's own text.
         """
+        stack_secrets.check(self.files, self.environment)
         run = Run.new(verb)
         record = self.files.data.runs / f"{self.files.stack}.json"
         log_path = self.files.data.logs / f"{self.files.stack}-{verb}.log"

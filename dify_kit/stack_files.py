@@ -114,7 +114,14 @@ class DataDir:
     def ensure_passphrase(self) -> None:
         """Generate the passphrase once. Raises KitError when it is gone but secrets still depend on it."""
         if self.passphrase.is_file():
-            if not self.passphrase.read_text(encoding="utf-8").strip():
+            try:
+                passphrase = self.passphrase.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as problem:
+                raise KitError(
+                    f"the passphrase file {self.passphrase} cannot be read: {problem}",
+                    "restore it from your backup",
+                ) from None
+            if not passphrase:
                 raise KitError(
                     f"the passphrase file {self.passphrase} is empty", "restore it from your backup"
                 )
@@ -218,16 +225,42 @@ class StackFiles:
                     self.linked.unlink()
                 self.link()
 
-    def config(self) -> dict[str, object]:
-        """Return the configured keys as written; secrets stay encrypted ``{"secure": ...}`` mappings."""
+    def document(self) -> dict[str, object]:
+        """Return the stack's file; empty when there is none. Raises KitError that names it and the way back."""
+        back = f"mend the file, or restore it from your backup of {self.data.root}"
         try:
-            document = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            raw = self.config_file.read_bytes()
         except FileNotFoundError:
             return {}
-        except yaml.YAMLError as problem:
-            raise KitError(f"{self.config_file} is not valid YAML: {problem}", "mend the file") from None
-        values = document.get("config") if isinstance(document, dict) else None
-        return dict(values) if isinstance(values, dict) else {}
+        except OSError as problem:
+            raise KitError(
+                f"{self.config_file} cannot be read: {problem.strerror or problem}", back
+            ) from None
+        try:
+            document = yaml.safe_load(raw.decode("utf-8"))
+        except UnicodeDecodeError as problem:
+            line = raw.count(b"\n", 0, problem.start) + 1
+            raise KitError(
+                f"{self.config_file}, line {line}: the file is not UTF-8 (byte 0x{raw[problem.start]:02x})",
+                f"save it as UTF-8 (`iconv -f <its encoding> -t UTF-8`), or restore it from your backup of "
+                f"{self.data.root}",
+            ) from None
+        except (yaml.YAMLError, ValueError, RecursionError) as problem:
+            # A date that is none, or brackets without end, is no YAMLError.
+            raise KitError(f"{self.config_file} is not valid YAML: {problem}", back) from None
+        if document is not None and not isinstance(document, dict):
+            raise KitError(f"{self.config_file} is no file of settings: it holds no `key: value`", back)
+        return dict(document or {})
+
+    def config(self) -> dict[str, object]:
+        """Return the configured keys as written; secrets stay encrypted ``{"secure": ...}`` mappings."""
+        values = self.document().get("config")
+        if values is not None and not isinstance(values, dict):
+            raise KitError(
+                f"{self.config_file}: `config` holds no `key: value`",
+                f"mend the file, or restore it from your backup of {self.data.root}",
+            )
+        return {str(key): value for key, value in (values or {}).items()}
 
     def configured(self) -> bool:
         """Whether ``init`` has finished for this stack; Pulumi's salt alone is not enough."""

@@ -14,7 +14,7 @@ from dify_kit.errors import KitError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import StackFiles
 from dify_kit.talk import say
-from infra import ports
+from infra import engine, ports
 
 URL = f"http://127.0.0.1:{ports.EDGE_STATUS}/usage"
 SECONDS = 10
@@ -80,7 +80,7 @@ def read(files: StackFiles) -> dict[str, Any]:
     if not container:
         raise KitError(f"stack {files.stack} is not deployed", "`make up` deploys it")
     try:
-        found = docker.from_env(timeout=ENGINE_SECONDS).containers.get(container)
+        found = engine.client(ENGINE_SECONDS).containers.get(container)
         ran = _asked(found)
     except docker.errors.DockerException as problem:
         raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` has a look") from None

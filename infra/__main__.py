@@ -17,16 +17,12 @@ from infra.tiers.services import ServiceTier
 
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
 volume_guard.check(settings)
-port_guard.check(settings)
+port_guard.check(settings, pulumi.Config("docker").get("host") or "")
 release = settings.dify
 advisories.warn(release)
 images = Images(settings, release, image_guard.check(settings, release))
-platform = DockerPlatform(
-    settings.stack,
-    images,
-    keep_volumes=settings.keep_volumes,
-    volume_labels=volume_guard.labels(settings),
-)
+labels = volume_guard.labels(settings)
+platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes, volume_labels=labels)
 platform.add_networks(networks(settings, release))
 
 data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())

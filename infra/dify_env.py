@@ -27,7 +27,6 @@ DATABASE = "dify"
 PLUGIN_DATABASE = "dify_plugin"
 CELERY_REDIS_DB = 1
 AGENT_REDIS_DB = 2
-GATEWAY_REDIS_DB = 3
 MEGABYTE = 1024 * 1024
 # Dify allows larger videos and sounds than other files; the edge's limit is the ceiling of all.
 CELERY_TASKS_PER_CHILD = 50
@@ -65,10 +64,10 @@ def flag(value: bool) -> str:
     return "true" if value else "false"
 
 
-def redis_url(password: pulumi.Input[str], database: int) -> pulumi.Output[str]:
+def redis_url(password: pulumi.Input[str], database: int, host: str = "redis") -> pulumi.Output[str]:
     """Return a Redis URL whose password survives being part of a URL."""
     return pulumi.Output.from_input(password).apply(
-        lambda plain: f"redis://:{quote(plain, safe='')}@redis:{ports.REDIS}/{database}"
+        lambda plain: f"redis://:{quote(plain, safe='')}@{host}:{ports.REDIS}/{database}"
     )
 
 

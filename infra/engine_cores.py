@@ -1,5 +1,7 @@
 """How many cores the engine has: services that need one each to start are not started all at once on fewer."""
 
+from infra import engine
+
 ENGINE_TIMEOUT_SECONDS = 15
 # Where the engine does not say: no order that costs time for nothing.
 MANY = 64
@@ -11,8 +13,8 @@ def engine_cores() -> int:
     import requests  # noqa: PLC0415
 
     try:
-        found = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS).api.info().get("NCPU")
-    except (docker.errors.DockerException, requests.RequestException):
+        found = engine.client(ENGINE_TIMEOUT_SECONDS).api.info().get("NCPU")
+    except (engine.EngineChoiceError, docker.errors.DockerException, requests.RequestException):
         # The provider says that in a moment, better than we could.
         return MANY
     return int(found) if found else MANY

@@ -15,19 +15,22 @@ def gateway_files(
     gate: Gate | None,
     *,
     redis_url: str,
+    seal_key: str,
     app_keys: Mapping[str, str],
     signing_keys: str,
     client_secret: str,
 ) -> dict[str, str]:
     """Return all files but clients.json, by name. They hold keys and passwords. Equal settings give equal texts.
 
-    `app_keys` maps each tenant to the key of its app, `signing_keys` is the document of them (both empty without
-    OAuth), `client_secret` that of the gate's client (empty without a gate).
+    `seal_key` is what the gateway knows its own entries in Redis by. `app_keys` maps each tenant to the key of its
+    app, `signing_keys` is the document of them (both empty without OAuth), `client_secret` that of the gate's client
+    (empty without a gate).
     """
     files: dict[str, str] = {}
-    config: dict[str, Any] = {"redis": {"url": redis_url}}
+    redis = {"url": redis_url, "seal_key": seal_key}
+    config: dict[str, Any] = {"redis": redis}
     if oauth:
-        files = {**documents(oauth, redis_url=redis_url, app_keys=app_keys), KEYS_FILE: signing_keys}
+        files = {**documents(oauth, redis=redis, app_keys=app_keys), KEYS_FILE: signing_keys}
         config = json.loads(files["config.json"])
     if gate:
         config["gate"] = gate_document(gate, client_secret)

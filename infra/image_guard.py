@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pulumi
 
-from infra import image_needs
+from infra import engine, image_needs
 from infra.images import LOCAL_BUILDS, OWN, local_name, reference
 from infra.releases import Release
 from infra.settings import Settings
@@ -67,7 +67,7 @@ def ids(names: list[str]) -> dict[str, str]:
 
     found = {}
     try:
-        client = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS)
+        client = engine.client(ENGINE_TIMEOUT_SECONDS)
         for name in names:
             try:
                 found[name] = str(client.api.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]

@@ -24,8 +24,8 @@ def networks(settings: Settings, release: Release) -> dict[str, bool]:
     """Return the networks of a stack; the value says whether one is internal, without a way out.
 
     certbot reaches the internet and none of the other networks. nginx reaches the OAuth gateway, and that one
-    Redis; the internet only to ask external issuers and the gate's provider. nginx reaches LiteLLM, and that its
-    upstreams.
+    a Redis of its own; the internet only to ask external issuers and the gate's provider. nginx reaches LiteLLM, and
+    that its upstreams.
     """
     agent = {AGENT_SANDBOX: True, LOCAL_SANDBOX_PROXY: True} if release.has("local_sandbox") else {}
     acme = {ACME: False} if settings.tls.acme else {}

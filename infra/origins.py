@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_PORT = 65535
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 MAX_HOST = 253
 
 
-def host_problem(host: str) -> str | None:
+def host_problem(host: str) -> str | None:  # noqa: PLR0911  # one rule after another
     """Return what keeps `host` from being a host name or an address, or None when it is one."""
     if not host:
         return "it has no host"
@@ -25,7 +26,18 @@ def host_problem(host: str) -> str | None:
     labels = host.split(".")
     if len(host) > MAX_HOST or not all(_HOST_LABEL.fullmatch(label) for label in labels):
         return "its host is no host name"
+    if _NUMBER.fullmatch(labels[-1]) and not _is_address(host):
+        # Some parsers read an address in it, 2130706433 or 0x7f.1 or 0177.0.0.1, and others a name.
+        return "its host ends in a number and is no IPv4 address"
     return None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def origin_problem(origin: str) -> str | None:  # noqa: C901, PLR0911  # one rule after another
@@ -67,3 +79,9 @@ def host_of(origin: str) -> str:
     """Return the host of a valid origin, an IPv6 address in brackets."""
     netloc = urlsplit(origin).netloc
     return netloc if netloc.endswith("]") else netloc.rsplit(":", 1)[0]
+
+
+def port_of(origin: str) -> int:
+    """Return the port of a valid origin."""
+    parts = urlsplit(origin)
+    return parts.port or DEFAULT_PORTS[parts.scheme]

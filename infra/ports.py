@@ -32,3 +32,4 @@ EDGE_HTTPS = 8443
 EDGE_LLM = 8082
 # For health checks from inside its own container.
 EDGE_STATUS = 8081
+EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS)

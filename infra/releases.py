@@ -24,6 +24,8 @@ VECTOR_STORES = frozenset({"weaviate", "qdrant", "pgvector"})
 JOBS = frozenset({"init_permissions", "migration"})
 # Ours, in every release: the OAuth gateway.
 GATEWAY = "gateway"
+# What it remembers: a Redis of its own, which no other service reaches.
+GATEWAY_REDIS = "gateway_redis"
 # LiteLLM's proxy, of `dify:llm.engine: litellm`.
 LITELLM = "litellm"
 # Configured by files or by the kit alone: variables would reach nobody.
@@ -37,6 +39,7 @@ WITHOUT_ENVIRONMENT = frozenset(
         "ssrf_proxy",
         "agent_ssrf_proxy",
         GATEWAY,
+        GATEWAY_REDIS,
         LITELLM,
     }
 )

@@ -12,7 +12,8 @@ from pathlib import Path
 import jinja2
 import pulumi
 
-from infra import ports
+from infra import engine, host_addresses, ports
+from infra.addresses import SPECIAL_PURPOSE
 from infra.edge_context import EdgeContext, escape_regex
 from infra.edge_paths import EDGE_DIRECTORY
 from infra.settings import Settings
@@ -22,20 +23,6 @@ SQUID_CONFIG = "/etc/squid/squid.conf"
 SUFFIX = ".j2"
 SNIPPETS = "snippets"
 
-PRIVATE_NETWORKS = (
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-    "::1/128",
-    "fc00::/7",
-    "fe80::/10",
-)
 # Where a container of the stack can have its address.
 STACK_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "127.0.0.0/8", "::1/128")
 
@@ -51,7 +38,7 @@ class ProxyContext:
     name: str
     max_body_megabytes: int
     port: int = ports.SQUID
-    private_networks: tuple[str, ...] = PRIVATE_NETWORKS
+    private_networks: tuple[str, ...] = SPECIAL_PURPOSE
     stack_networks: tuple[str, ...] = STACK_NETWORKS
     allowed_addresses: tuple[str, ...] = ()
     allowed_domains: tuple[str, ...] = ()
@@ -164,16 +151,28 @@ def squid_files(service: str, settings: Settings) -> dict[str, str]:
     context = ProxyContext(
         name=service,
         max_body_megabytes=settings.max_upload_megabytes,
+        private_networks=(*SPECIAL_PURPOSE, *_denied_besides(settings)),
         allowed_addresses=tuple(item for item in allowed if item[0].isdigit() or ":" in item),
         allowed_domains=tuple(item for item in allowed if not item[0].isdigit() and ":" not in item),
     )
     return {SQUID_CONFIG: render(template, {"proxy": context}, settings.templates_dir)}
 
 
-def redis_config(settings: Settings) -> pulumi.Output[str]:
-    """Render Redis's configuration. It holds the password, so it is a secret."""
-    return settings.secrets.redis_password.apply(
-        lambda password: render(
-            "data/redis.conf.j2", {"redis": RedisContext(password=password)}, settings.templates_dir
+def _denied_besides(settings: Settings) -> tuple[str, ...]:
+    """Return what the way out is refused besides: the engine's own machine, and what the operator names."""
+    try:
+        own = host_addresses.engine_networks(engine.chosen())
+    except engine.EngineChoiceError:
+        own = ()  # port_guard says so
+    listed = dict.fromkeys((*settings.ssrf_deny, *own))
+    allowed = set(settings.ssrf_allow_private)
+    return tuple(item for item in listed if item not in allowed)
+
+
+def redis_config(settings: Settings, password: pulumi.Output[str]) -> pulumi.Output[str]:
+    """Render the configuration of a Redis. It holds the password, so it is a secret."""
+    return password.apply(
+        lambda plain: render(
+            "data/redis.conf.j2", {"redis": RedisContext(password=plain)}, settings.templates_dir
         )
     )

@@ -159,6 +159,11 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             generate=signing_keys,
             command="dify-kit keys rotate signing",
         ),
+        "gatewaySecret": Shape(
+            low=32,
+            generate=lambda: secrets.token_hex(32),
+            command="openssl rand -hex 32 | pulumi config set --secret dify:gatewaySecret",
+        ),
         "oidcGateClientSecret": Shape(low=8, command="pulumi config set --secret dify:oidcGateClientSecret"),
         "litellmMasterKey": Shape(low=32, generate=lambda: f"sk-{secrets.token_urlsafe(32)}"),
         "mailPassword": Shape(low=1),

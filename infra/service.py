@@ -62,10 +62,11 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Most a service may use. ``memory`` in MiB, ``cpus`` in cores."""
+    """Most a service may use. ``memory`` in MiB, ``cpus`` in cores, ``pids``: processes and threads together."""
 
     memory: int
     cpus: float = 2.0
+    pids: int = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,8 @@ class ServiceSpec:
     logical names (none: no network at all); the service answers there to ``name``. ``after`` names the
     services that must be ready first. A ``job`` runs once, to exit code 0.
     ``capabilities`` (`CHOWN`, not `CAP_CHOWN`) are added back after all were dropped; None keeps the engine's
-    default set. ``init`` puts a reaping PID 1 before the command. ``stop_grace``, ``ready_timeout``: seconds.
-    ``dns_options`` are those of resolv.conf.
+    default set without NET_RAW. ``init`` puts a reaping PID 1 before the command. ``stop_grace``, ``ready_timeout``:
+    seconds. ``dns_options`` are those of resolv.conf.
     """
 
     name: str

@@ -4,7 +4,6 @@
 together; secrets in it are Pulumi secrets and stay out of logs and plain state.
 """
 
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 import pulumi
 
-from infra import edge_headers, origins, proxy_keys, release_file, releases
+from infra import addresses, edge_headers, origins, ports, proxy_keys, release_file, releases
 from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
@@ -22,6 +21,7 @@ from infra.rate_limits import RateLimits, read_rate_limits
 from infra.releases import (
     DATA_SERVICES,
     GATEWAY,
+    GATEWAY_REDIS,
     JOBS,
     LITELLM,
     PARTLY_KNOWN,
@@ -53,6 +53,7 @@ MIN_MEMORY = 32
 # One worker of LiteLLM has 325 MiB after some load.
 MIN_LITELLM_MEMORY = 512
 MAX_CPUS = 256.0
+MIN_PIDS, MAX_PIDS = 64, 1_000_000
 # The stand-in's own variables; nothing else reads them.
 STAND_IN_PREFIX = "DIFY_STANDIN_"
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
@@ -60,7 +61,12 @@ MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
 REGISTRY_HOST = re.compile(r"[.:]|^localhost$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
-TEMPLATED = frozenset({"redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
+TEMPLATED = frozenset({"redis", "gateway_redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
+# dify:bindAddress for every address of both families: `::` is IPv6 alone.
+EVERYWHERE = "*"
+# The most that public networks of a list may add up to, as the prefix of one network, for IPv4 and IPv6. Whoever is in
+# trustedProxies can name any client: a large content network has less than this. Who may see the console can be many.
+WIDEST = {"trustedProxies": {4: 8, 6: 20}, "consoleAllowFrom": {4: 3, 6: 8}}
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -74,6 +80,11 @@ class Urls:
     files: str
     trigger: str
     endpoint: str
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys(getattr(self, part.name) for part in fields(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +100,11 @@ class Cors:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceLimits:
-    """Own limits of a service; None keeps the default. `memory` in MiB, `cpus` in cores."""
+    """Own limits of a service; None keeps the default. `memory` in MiB, `cpus` in cores, `pids` with threads."""
 
     memory: int | None = None
     cpus: float | None = None
+    pids: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +202,7 @@ class Secrets:
     agent_server_secret_key: pulumi.Output[str]
     agent_api_token: pulumi.Output[str]
     agent_sandbox_token: pulumi.Output[str]
+    gateway_secret: pulumi.Output[str] | None
     mail_password: pulumi.Output[str] | None
     storage_secret_key: pulumi.Output[str] | None
     github_client_secret: pulumi.Output[str] | None
@@ -248,6 +261,7 @@ class Settings:
     plugins: Plugins
     sandbox_network: bool
     ssrf_allow_private: tuple[str, ...]
+    ssrf_deny: tuple[str, ...]
     telemetry: Telemetry
     check_updates: bool
     secrets: Secrets
@@ -266,14 +280,6 @@ class Settings:
 def snake(key: str) -> str:
     """Return a key of `Pulumi.yaml` as a Python name."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower()
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True
 
 
 def load(config: pulumi.Config, stack: str) -> Settings:
@@ -297,7 +303,11 @@ def _given(config: pulumi.Config, problems: Problems) -> Section:
     for full, text in every.items():
         namespace, _, key = full.partition(":")
         if namespace == config.name:
-            values[key] = _parsed(text, str(entries.get(key, {}).get("type", "string")))
+            hidden = key not in entries and pulumi.runtime.config.is_config_secret(full)
+            # An unknown key is shown with its value.
+            values[key] = (
+                "a secret" if hidden else _parsed(text, str(entries.get(key, {}).get("type", "string")))
+            )
     section = Section(problems, values, {key: entry.get("default") for key, entry in entries.items()})
     section.refuse_unknown()
     return section
@@ -378,7 +388,10 @@ class _Reader:
             ).read(tls_mode),
             cors=self._cors(urls),
             rate_limits=rate_limits,
-            llm=self._llm(),
+            llm=self._llm(
+                server_names,
+                (port, https_port, *map(origins.port_of, urls.every)),
+            ),
             oauth=OAuthReader(
                 self._section("oauth"),
                 self._problems,
@@ -432,13 +445,14 @@ class _Reader:
             plugins=self._plugins(),
             sandbox_network=top.boolean("sandboxNetwork"),
             ssrf_allow_private=self._ssrf_allow_private(),
+            ssrf_deny=self._ssrf_deny(),
             telemetry=self._telemetry(),
             check_updates=top.boolean("checkUpdates"),
             secrets=self._secrets(mail, storage, login),
         )
 
-    def _llm(self) -> Llm | None:
-        return LlmReader(
+    def _llm(self, names: tuple[str, ...], own_ports: tuple[int, ...]) -> Llm | None:
+        llm = LlmReader(
             self._section("llm"),
             self._top.mapping(LLM_KEYS),
             self._problems,
@@ -448,6 +462,22 @@ class _Reader:
                 proxy_keys.file_of(ROOT / f"Pulumi.{self._stack}.yaml", self._stack)
             ),
         ).read()
+        own_hosts = {f"dify-{self._stack}-nginx", "nginx"}
+        own = {(name, port) for name in names for port in own_ports}
+        # 127.0.0.1 is nginx's own container to it, where the proxy listens too.
+        own |= {(name, port) for name in LOOPBACK_NAMES for port in (*own_ports, *ports.EDGE)}
+        for upstream in llm.upstreams if llm else ():
+            problem = addresses.destination_problem(upstream.host)
+            if upstream.host in own_hosts or (upstream.host, upstream.port) in own:
+                problem = "the proxy itself, which would ask itself"
+            if problem:
+                self._problems.add(
+                    f"llm.upstreams.{upstream.name}.baseUrl",
+                    upstream.base_url,
+                    problem,
+                    "use the URL below which another server's /chat/completions lies",
+                )
+        return llm
 
     def _filled(self, key: str, fix: str) -> str:
         value = self._top.text(key)
@@ -521,11 +551,13 @@ class _Reader:
 
     def _bind_address(self) -> str:
         address = self._top.text("bindAddress")
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
+        if address != EVERYWHERE and (problem := addresses.bind_problem(address)):
             self._problems.add(
-                "bindAddress", address, "no IP address", "use 127.0.0.1, or 0.0.0.0 for every interface"
+                "bindAddress",
+                address,
+                problem,
+                f"use an address of the engine's machine: 127.0.0.1, 0.0.0.0 for all of IPv4, :: for all of IPv6, "
+                f"{EVERYWHERE} for both",
             )
         return address
 
@@ -565,18 +597,24 @@ class _Reader:
         return tuple(self._origin(section.key(group), origin) for origin in listed)
 
     def _networks(self, key: str) -> tuple[str, ...]:
-        """Read addresses of networks. One that holds everybody is no list of somebody."""
+        """Read addresses of networks. Those that hold everybody, together or alone, are no list of somebody."""
         listed = self._top.texts(key)
         for item in listed:
-            if not _is_network(item):
+            if problem := addresses.clients_problem(item):
                 self._problems.add(
                     key,
                     item,
-                    "no network",
-                    "use an address or CIDR whose host bits are 0, such as 10.1.2.0/24",
+                    problem,
+                    "use an address or CIDR whose host bits are 0, such as 10.1.2.0/24, of the networks that you mean",
                 )
-            elif ipaddress.ip_network(item).prefixlen == 0:
-                self._problems.add(key, item, "everybody is in it", "name the networks that you mean")
+        if family := addresses.too_wide(listed, WIDEST[key]):
+            self._problems.add(
+                key,
+                ", ".join(listed),
+                f"together they hold too much of {family}: public networks as large as "
+                f"/{WIDEST[key][int(family[-1])]} at most",
+                "name the networks that you mean",
+            )
         return listed
 
     def _request_headers(self) -> tuple[str, ...]:
@@ -674,7 +712,15 @@ class _Reader:
         return version
 
     def _known_services(self) -> set[str]:
-        return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY, LITELLM}
+        return {
+            *self._release.services,
+            *DATA_SERVICES,
+            *JOBS,
+            *VECTOR_STORES,
+            GATEWAY,
+            GATEWAY_REDIS,
+            LITELLM,
+        }
 
     def _service(self, key: str, service: str, value: object) -> bool:
         known = self._known_services()
@@ -748,19 +794,23 @@ class _Reader:
             section = Section(
                 self._problems,
                 value if isinstance(value, dict) else {},
-                {"memory": None, "cpus": None},
+                {"memory": None, "cpus": None, "pids": None},
                 f"resources.{service}.",
             )
             if not isinstance(value, dict):
                 self._problems.add(
-                    f"resources.{service}", value, "not an object", "use {memory: MiB, cpus: cores}"
+                    f"resources.{service}",
+                    value,
+                    "not an object",
+                    "use {memory: MiB, cpus: cores, pids: processes}",
                 )
             section.refuse_unknown()
-            memory, cpus = section.raw("memory"), section.raw("cpus")
+            memory, cpus, pids = (section.raw(part) for part in ("memory", "cpus", "pids"))
             least = MIN_LITELLM_MEMORY if service == LITELLM else MIN_MEMORY
             result[service] = ServiceLimits(
                 memory=None if memory is None else section.integer("memory", least, MAX_MEMORY),
                 cpus=None if cpus is None else section.number("cpus", 0.1, MAX_CPUS),
+                pids=None if pids is None else section.integer("pids", MIN_PIDS, MAX_PIDS),
             )
         return result
 
@@ -868,15 +918,29 @@ class _Reader:
     def _ssrf_allow_private(self) -> tuple[str, ...]:
         listed = self._top.texts("ssrfAllowPrivate")
         for item in listed:
-            if (item[:1].isdigit() or ":" in item) and _is_network(item):
-                continue
-            if item[:1].isdigit() or origins.host_problem(item.removeprefix(".")):
+            if problem := self._allowed_problem(item):
                 self._problems.add(
-                    "ssrfAllowPrivate",
-                    item,
-                    "neither network nor host name",
-                    "use 10.1.2.0/24 or wiki.internal",
+                    "ssrfAllowPrivate", item, problem, "use a private network (10.1.2.0/24) or wiki.internal"
                 )
+        return listed
+
+    def _allowed_problem(self, item: str) -> str:
+        if item[:1].isdigit() or ":" in item:
+            return addresses.allowed_problem(item)
+        name = item.removeprefix(".")
+        if origins.host_problem(name) or not item.isascii():
+            return "neither network nor host name"
+        if name in self._known_services() or name == "localhost":
+            return "a service of the stack itself"
+        return addresses.destination_problem(name)
+
+    def _ssrf_deny(self) -> tuple[str, ...]:
+        listed = self._top.texts("ssrfDeny")
+        for item in listed:
+            network = addresses.network_of(item)
+            if network is None or network.prefixlen == 0:
+                problem = "no network" if network is None else "nothing could be reached any more"
+                self._problems.add("ssrfDeny", item, problem, "use an address or CIDR such as 203.0.113.0/24")
         return listed
 
     def _telemetry(self) -> Telemetry:
@@ -890,6 +954,9 @@ class _Reader:
 
     def _secrets(self, mail: Mail, storage: Storage, login: Login) -> Secrets:
         needed: dict[str, bool] = {
+            "gatewaySecret": any(
+                self._top.mapping(part).get("enabled") in {True, "true"} for part in ("oauth", "oidcGate")
+            ),
             "mailPassword": mail.type in {"resend", "sendgrid"} or bool(mail.username),
             "storageSecretKey": storage.type == "s3",
             "githubClientSecret": bool(login.github_client_id),
@@ -939,6 +1006,8 @@ class _Reader:
         if not value:
             if required:
                 fix = f"run `dify-kit init {self._stack}`" if shape.generate else "set it with `--secret`"
+                if shape.command:
+                    fix = f"`dify-kit up` makes it, or run `{shape.command}`"
                 self._problems.add_secret(key, "the secret is not set", fix)
             return None
         if value in PUBLISHED_DEFAULTS:

@@ -278,7 +278,7 @@ class OAuthReader:
         with tempfile.TemporaryDirectory(prefix="dify-kit-") as name:
             directory = Path(name)
             for file, text in {
-                **documents(oauth, redis_url="redis://redis/0", app_keys=app_keys),
+                **documents(oauth, redis={"url": "redis://redis/0", "seal_key": "0" * 64}, app_keys=app_keys),
                 "clients.json": clients.text or EMPTY_CLIENTS,
                 "keys.json": json.dumps(keys.new_document()),
             }.items():
@@ -304,16 +304,17 @@ class OAuthReader:
 EMPTY_CLIENTS = '{"clients": {}}\n'
 
 
-def documents(oauth: OAuth, *, redis_url: str, app_keys: Mapping[str, str]) -> dict[str, str]:
+def documents(oauth: OAuth, *, redis: Mapping[str, str], app_keys: Mapping[str, str]) -> dict[str, str]:
     """Return the gateway's config.json and tenants.json, and the files that they name.
 
-    `app_keys` maps each tenant to the key of its app. Equal settings give equal texts.
+    `redis` has its `url` and the `seal_key`; `app_keys` maps each tenant to the key of its app. Equal settings give
+    equal texts.
     """
     settings = {
         "issuer": oauth.issuer,
         "audience": oauth.audience,
         "token_seconds": oauth.token_seconds,
-        "redis": {"url": redis_url},
+        "redis": dict(redis),
         "limits": oauth.limits.failures.document(),
         "issuers": [dict(one) for one in oauth.issuers],
     }

@@ -5,17 +5,28 @@ it cannot read goes to `Problems`, and a harmless value takes its place so that 
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 MAX_SHOWN = 60
+# Python also reads digits of other scripts, `1_000` and ` 1 `, which whoever looks at the file reads otherwise.
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
 def shown(value: object) -> str:
     """Return a value as it may stand in an error message."""
     text = value if isinstance(value, str) else repr(value)
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+
+
+def _is_number(value: object, pattern: re.Pattern[str]) -> bool:
+    """Tell whether a value is a number, or text that spells one in plain digits."""
+    if isinstance(value, str):
+        return pattern.fullmatch(value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass
@@ -94,7 +105,7 @@ class Section:
         """Read a whole number from `low` to `high`."""
         value = self.raw(name)
         try:
-            number = int(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+            number = int(value) if not isinstance(value, float) and _is_number(value, _INTEGER) else None
         except ValueError:
             number = None
         if number is None or not low <= number <= high:
@@ -108,7 +119,7 @@ class Section:
         """Read a number from `low` to `high`."""
         value = self.raw(name)
         try:
-            number = float(value) if not isinstance(value, bool) else None
+            number = float(value) if _is_number(value, _NUMBER) else None
         except (TypeError, ValueError):
             number = None
         if number is None or not low <= number <= high:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pulumi
 
+from infra import engine
 from infra.releases import POSTGRES_MAJOR
 from infra.settings import Settings
 
@@ -35,9 +36,9 @@ def existing(stack: str) -> dict[str, Mapping[str, str]]:
     import docker  # noqa: PLC0415  # the program needs the engine's API here only
 
     try:
-        client = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS)
+        client = engine.client(ENGINE_TIMEOUT_SECONDS)
         found = client.volumes.list(filters={"label": f"{STACK_LABEL}={stack}"})
-    except docker.errors.DockerException:
+    except (engine.EngineChoiceError, docker.errors.DockerException):
         # The provider says that in a moment, better than we could.
         return {}
     return {volume.name: volume.attrs.get("Labels") or {} for volume in found}

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import docker
 import requests
 import tenacity
 from docker.errors import DockerException, NotFound
 
+from infra import engine
 from smoke_tests.exports import TargetError
 
 STACK_LABEL = "dify-kit.stack"
@@ -48,6 +48,7 @@ class Container:
     published: tuple[Publication, ...]
     privileged: bool
     memory_limit: int
+    pids_limit: int
     security_options: tuple[str, ...]
     host_namespaces: tuple[str, ...]
     mounts: tuple[str, ...]
@@ -72,14 +73,14 @@ class Container:
 
 
 class Engine:
-    """The Docker engine of `DOCKER_HOST`, and one stack on it. Raises TargetError when it does not answer."""
+    """The Docker engine (`infra.engine`), and one stack on it. Raises TargetError when it does not answer."""
 
     def __init__(self, stack: str) -> None:
         self._stack = stack
         try:
-            self._client = docker.from_env(timeout=ENGINE_SECONDS)
+            self._client = engine.client(ENGINE_SECONDS)
             self._client.ping()
-        except (DockerException, requests.RequestException, OSError) as problem:
+        except (engine.EngineChoiceError, DockerException, requests.RequestException, OSError) as problem:
             raise TargetError(
                 f"the Docker engine does not answer: {problem}. The stack's containers are looked at from "
                 "where Docker runs (or through DOCKER_HOST); from elsewhere, test with --url"
@@ -188,6 +189,7 @@ def _container(found: Mapping[str, Any], said: str = "") -> Container:
         published=tuple(sorted(published, key=lambda one: (one.port, one.address))),
         privileged=bool(host.get("Privileged")),
         memory_limit=int(host.get("Memory") or 0),
+        pids_limit=int(host.get("PidsLimit") or 0),
         security_options=tuple(host.get("SecurityOpt") or ()),
         host_namespaces=tuple(kind for kind, mode in namespaces.items() if mode == "host"),
         mounts=tuple(str(mount.get("Source", "")) for mount in found.get("Mounts") or ()),

@@ -6,6 +6,7 @@ import pytest
 
 from infra import ports
 from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.releases import GATEWAY_REDIS
 from smoke_tests.engine import Container, Engine
 from smoke_tests.masking import SHORTEST, Redactor
 from smoke_tests.target import OUTSIDERS, Deployment
@@ -16,25 +17,44 @@ DATA_PORTS = {
     "db_postgres": ports.POSTGRES,
     "pgvector": ports.POSTGRES,
     "redis": ports.REDIS,
+    GATEWAY_REDIS: ports.REDIS,
     "weaviate": ports.WEAVIATE,
     "qdrant": ports.QDRANT,
 }
-# Prints `open host port` for each target that accepts a connection within two seconds.
-BASH_PROBE = """
+# Prints `open host port` for each target that answers, as PostgreSQL or Redis where the port is theirs, within two
+# seconds. A connection alone proves nothing: an address without a route goes out of the host where the container has a
+# way out, and what is there may accept every one.
+BASH_PROBE = r"""
+probe() {
+  exec 3<>"/dev/tcp/${1/ //}" || exit 1
+  case "$1" in
+    *" 5432") printf '\0\0\0\010\004\322\026\057' >&3 ;;
+    *) printf 'GET / HTTP/1.0\r\n\r\n' >&3 ;;
+  esac
+  case "$1,$(head -c 1 <&3)" in
+    *" 5432,"[SN] | *" 6379,"[-+]) ;;
+    *" 5432,"* | *" 6379,"* | *,) exit 1 ;;
+  esac
+}
+export -f probe
 for target in "$@"; do
-  (timeout 2 bash -c "exec 3<>/dev/tcp/${target/ //}" 2>/dev/null && echo "open $target") &
+  (timeout 2 bash -c 'probe "$1"' probe "$target" 2>/dev/null && echo "open $target") &
 done
 wait
 """
-PYTHON_PROBE = """
+PYTHON_PROBE = r"""
 import concurrent.futures, socket, sys
 def probe(target):
     host, port = target.split()
+    asked = b"\0\0\0\x08\x04\xd2\x16\x2f" if port == "5432" else b"GET / HTTP/1.0\r\n\r\n"
     try:
-        socket.create_connection((host, int(port)), 2).close()
+        with socket.create_connection((host, int(port)), 2) as connection:
+            connection.sendall(asked)
+            answered = connection.recv(1)
     except OSError:
         return
-    print("open", target, flush=True)
+    if answered in {"5432": (b"S", b"N"), "6379": (b"-", b"+")}.get(port, (answered or None,)):
+        print("open", target, flush=True)
 with concurrent.futures.ThreadPoolExecutor(32) as pool:
     list(pool.map(probe, sys.argv[1:]))
 """
@@ -79,9 +99,9 @@ def test_the_edge_listens_on_its_address_and_port_only(
 
     ports = {deployment.http_port, deployment.tls.https_port} - {None}
     everywhere = {"0.0.0.0", "::"}  # noqa: S104  # as configured
-    addresses = everywhere if deployment.bind_address in everywhere else {deployment.bind_address}
+    addresses = everywhere if deployment.bind_address == "*" else {deployment.bind_address}
     assert {port for _, port in published} == ports
-    assert {address for address, _ in published} <= addresses
+    assert {address for address, _ in published} == addresses
 
 
 def test_no_container_can_leave_its_box(containers: dict[str, Container]) -> None:
@@ -102,6 +122,11 @@ def test_no_container_can_leave_its_box(containers: dict[str, Container]) -> Non
 def test_every_container_has_a_memory_limit(containers: dict[str, Container]) -> None:
     assert containers
     assert not [service for service, one in containers.items() if one.memory_limit <= 0]
+
+
+def test_every_container_has_a_limit_of_processes(containers: dict[str, Container]) -> None:
+    assert containers
+    assert not [service for service, one in containers.items() if one.pids_limit <= 0]
 
 
 @pytest.fixture(scope="module")
@@ -126,22 +151,32 @@ def _addresses(containers: dict[str, Container], networks: set[str]) -> set[str]
 
 def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Container]) -> None:
     # Otherwise the next test would see closed doors where there are none.
-    reachable = _addresses(containers, set(containers["api"].networks))
+    data = {name: one for name, one in containers.items() if name != GATEWAY_REDIS}
+    reachable = _addresses(data, set(containers["api"].networks))
 
     assert len(reachable) >= 4, f"database and Redis by name and address expected, found {reachable}"
     assert _open_ports(engine, containers["api"].name, sorted(reachable)) == reachable
 
 
 @pytest.mark.needs_gateway
-def test_the_gateway_reaches_redis_and_no_database(
+def test_the_gateway_reaches_its_own_redis_and_nothing_else(
     engine: Engine, containers: dict[str, Container], data_addresses: set[str], gateway: str
 ) -> None:
-    redis = f"redis {DATA_PORTS['redis']}"
+    own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
 
-    opened = _open_ports(engine, containers[gateway].name, sorted({redis, *data_addresses}))
+    assert _open_ports(engine, containers[gateway].name, sorted(data_addresses)) == own
 
-    assert redis in opened, f"the probe cannot even reach {redis}"
-    assert {one.rpartition(" ")[2] for one in opened} == {str(DATA_PORTS["redis"])}
+
+@pytest.mark.needs_gateway
+@pytest.mark.parametrize("stranger", ["api", "plugin_daemon"])
+def test_nobody_but_the_gateway_reaches_its_redis(
+    engine: Engine, containers: dict[str, Container], stranger: str, gateway: str
+) -> None:
+    own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
+    control = f"redis {DATA_PORTS['redis']}"
+
+    assert gateway in containers
+    assert _open_ports(engine, containers[stranger].name, sorted({control, *own})) == {control}
 
 
 def test_the_data_tier_is_out_of_reach(

@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import docker
 import requests
 from docker.errors import DockerException
 
 from dify_kit.errors import KitError
 from dify_kit.images.ticks import Ticks
 from dify_kit.images.wanted import WORK_SECONDS, ImageStore, Present, Wanted
+from infra import engine as endpoint
 
 LIST = "dify-kit-images.json"
 FORMAT = 1
@@ -361,7 +361,7 @@ def load(file: IO[bytes], contents: Contents, store: ImageStore) -> list[Entry]:
     file.seek(0)
     try:
         with Ticks("loading", size) as ticks:
-            api = docker.from_env(timeout=WORK_SECONDS).api
+            api = endpoint.client(WORK_SECONDS).api
             for line in api.load_image(iter(_Body(file, ticks)), quiet=True):  # type: ignore[no-untyped-call]
                 if "error" in line:
                     raise KitError(f"the engine does not load it: {line['error']}", "has it enough disk?")

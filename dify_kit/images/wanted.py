@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-import docker
 import requests
 from docker.errors import BuildError, DockerException, ImageNotFound
 
 from dify_kit.errors import KitError
 from dify_kit.images.ticks import Ticks
 from dify_kit.talk import say
+from infra import engine as endpoint
 from infra import image_needs
 from infra.images import (
     BASE,
@@ -127,7 +127,7 @@ class ImageStore:
 
     def __init__(self, client: Any = None) -> None:  # noqa: ANN401  # docker's client is not typed
         try:
-            self.client = client or docker.from_env(timeout=ENGINE_SECONDS)
+            self.client = client or endpoint.client(ENGINE_SECONDS)
             self._info: dict[str, Any] = self.client.info()
         except (DockerException, requests.RequestException, OSError) as problem:
             raise KitError(
@@ -226,7 +226,7 @@ class ImageStore:
             say(f"    {name} stays in the engine: {problem}")
 
     def _slow(self) -> Any:  # noqa: ANN401  # docker's client is not typed
-        return docker.from_env(timeout=WORK_SECONDS).api
+        return endpoint.client(WORK_SECONDS).api
 
     def _build(self, one: Wanted, mirror: str) -> None:
         role = one.roles[0]
@@ -236,7 +236,7 @@ class ImageStore:
             self.pull(base["BASE"])
         try:
             with Ticks(f"building {one.name}"):
-                docker.from_env(timeout=WORK_SECONDS).images.build(
+                endpoint.client(WORK_SECONDS).images.build(
                     path=str(build_directory(role)),
                     tag=one.name,
                     target=target or "",

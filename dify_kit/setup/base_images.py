@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import docker
 import requests
 from docker.errors import DockerException, ImageNotFound
 
@@ -12,6 +11,7 @@ from dify_kit.docker_host import DockerEngine
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, as_root, cache_directory, done, run_step
 from dify_kit.talk import say
+from infra import engine
 
 BASE = "debian:trixie-slim"
 SUITE = "trixie"
@@ -27,7 +27,7 @@ _OTHER_WAYS = (
 def has_base_image() -> bool:
     """Tell whether the engine has the base image. Raises KitError when the engine does not answer."""
     try:
-        docker.from_env(timeout=10).images.get(BASE)
+        engine.client(10).images.get(BASE)
     except ImageNotFound:
         return False
     except (DockerException, requests.RequestException, OSError) as problem:

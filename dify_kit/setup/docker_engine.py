@@ -9,13 +9,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import docker
 import requests
 from docker.errors import DockerException
 
+from dify_kit.docker_host import OTHER_ENGINE, SSH_HINT, chosen_engine
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, as_root, done, run_step
 from dify_kit.talk import say
+from infra.engine import ssh_problem
 
 OLDEST = (20, 10)
 START_SECONDS = 60
@@ -60,9 +61,9 @@ class Answer:
 
 
 def ask() -> Answer:
-    """Ask the engine behind ``DOCKER_HOST`` (default: the local socket) for its version."""
+    """Ask the engine for its version. Raises KitError when docker's own rules choose none."""
     try:
-        told: dict[str, str] = docker.from_env(timeout=5).version()
+        told: dict[str, str] = chosen_engine().client(5).version()
     except (DockerException, requests.RequestException, OSError) as problem:
         return Answer(problem=str(problem) or type(problem).__name__)
     return Answer(version=told["Version"])
@@ -89,11 +90,12 @@ def ensure_docker() -> None:
 
 def _mend(answer: Answer) -> Answer:
     """Do what is missing until the engine answers, and return its answer."""
-    address = os.environ.get("DOCKER_HOST")
-    if address and address.removeprefix("unix://") not in {str(SOCKET), "/run/docker.sock"}:
+    endpoint = chosen_engine()
+    if endpoint.address.removeprefix("unix://") not in {str(SOCKET), "/run/docker.sock"}:
+        missing = ssh_problem(endpoint)
         raise KitError(
-            f"the Docker engine at DOCKER_HOST={address} does not answer: {answer.problem}",
-            "start it, or unset DOCKER_HOST to use an engine on this machine",
+            f"the Docker engine at {endpoint} does not answer: {missing or answer.problem}",
+            SSH_HINT if missing else f"start it, or choose an engine of this machine: {OTHER_ENGINE}",
         )
     if not answer.denied:
         if shutil.which("dockerd", path=_admin_path()) is None:

@@ -35,6 +35,7 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 APP_KEY = re.compile(r"app-[A-Za-z0-9_-]{8,64}", re.ASCII)
 ANY_TEXT = entries.ANY_TEXT
+SEAL_KEY = re.compile(r"[!-~]{32,512}", re.ASCII)
 WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 HASH = re.compile(r"[A-Za-z0-9_$-]{1,200}", re.ASCII)
 CLIENT_ID_RULE = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or digit"
@@ -71,7 +72,7 @@ class Issuer:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """config.json. `redis_url` may hold a password: never log it.
+    """config.json. `redis_url` may hold a password, and `seal_key` is one: never log them.
 
     Without an issuer this service issues and takes no tokens: it is there for the gate alone.
     """
@@ -82,6 +83,7 @@ class Settings:
     assertion_seconds: int
     redis_url: str
     redis_prefix: str
+    seal_key: str
     limits: Limits
     issuers: Mapping[str, Issuer]
     gate: GateSettings | None = None
@@ -164,7 +166,7 @@ def _settings(entry: Entry, directory: Path) -> Settings:
     gate = read_gate(entry.inner("gate"), directory) if "gate" in entry.values else None
     issuer = "" if gate and "issuer" not in entry.values else entries.url(entry, "issuer", bare=True)
     redis = entry.inner("redis")
-    redis.only({"url", "prefix"})
+    redis.only({"url", "prefix", "seal_key"})
     url = redis.text("url", ANY_TEXT, "redis://[:password@]host[:port]/[db], the password percent-encoded")
     if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
         redis.fail("url", "must begin with redis://, rediss:// or unix://")
@@ -187,6 +189,7 @@ def _settings(entry: Entry, directory: Path) -> Settings:
         assertion_seconds=entry.whole("assertion_seconds", 30, 3600, 300),
         redis_url=url,
         redis_prefix=redis.text("prefix", ANY_TEXT, "a text", "dify-gateway:"),
+        seal_key=redis.text("seal_key", SEAL_KEY, "32 random characters or more: `openssl rand -hex 32`"),
         limits=Limits(
             failures_per_client=limits.whole("failures_per_client", 1, 10_000, 10),
             failures_per_address=limits.whole("failures_per_address", 1, 100_000, 50),

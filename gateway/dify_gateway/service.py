@@ -194,4 +194,4 @@ class Service:
 
 def _redis_settings(release: config.Release) -> tuple[object, ...]:
     settings = release.settings
-    return settings.redis_url, settings.redis_prefix, settings.limits
+    return settings.redis_url, settings.redis_prefix, settings.seal_key, settings.limits

@@ -1,8 +1,11 @@
 """What the service keeps in Redis: revoked tokens, used assertions, failed attempts, sessions of the gate.
 
-Without Redis nothing passes.
+Without Redis nothing passes. What lets somebody pass carries a seal that binds it to its name and to this service:
+whoever else can write there makes nobody a session. Entries that keep somebody out need none.
 """
 
+import hashlib
+import hmac
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +61,7 @@ class State:
         pool = (connect or _pool)(settings.redis_url)
         self._redis: redis.Redis = redis.Redis(connection_pool=pool)
         self._prefix = settings.redis_prefix
+        self._seal_key = settings.seal_key
         self._clock = clock
         self._limits = settings.limits
         self._paused_until = 0.0
@@ -113,17 +117,20 @@ class State:
     def keep(self, *name: str, value: str, seconds: int) -> None:
         """Keep a text under a name for some seconds."""
         with self._reaching():
-            self._commands("set", self._key(*name), value, ex=seconds)
+            key = self._key(*name)
+            self._commands("set", key, self._sealed(key, value), ex=seconds)
 
     def find(self, *name: str) -> str | None:
-        """Return the text that is kept under a name."""
+        """Return the text that is kept under a name; None also for one that this service did not write there."""
         with self._reaching():
-            return _text(self._commands("get", self._key(*name)))
+            key = self._key(*name)
+            return self._opened(key, self._commands("get", key))
 
     def take(self, *name: str) -> str | None:
         """Return the text that is kept under a name, and keep it no longer: nobody gets it a second time."""
         with self._reaching():
-            return _text(self._commands("getdel", self._key(*name)))
+            key = self._key(*name)
+            return self._opened(key, self._commands("getdel", key))
 
     def wait_for_memory(self) -> None:
         """Make sure that Redis remembers from now on, so that a token issued after this call can be revoked.
@@ -176,12 +183,24 @@ class State:
         return self._limiter
 
     def _memory_since(self, stored: Any) -> int:  # noqa: ANN401  # whatever Redis holds
-        if stored is not None:
-            return int(stored)
-        # The current second may already have seen a revocation that is lost now.
+        key = self._key("memory-since")
+        since = self._opened(key, stored)
+        if since is not None:
+            return int(since)
+        # The current second may already have seen a revocation that is lost now. What is not ours is overwritten.
         now = int(self._clock()) + 1
-        self._commands("set", self._key("memory-since"), str(now), nx=True)
-        return int(self._commands("get", self._key("memory-since")))
+        self._commands("set", key, self._sealed(key, str(now)), nx=stored is None)
+        since = self._opened(key, self._commands("get", key))
+        return now if since is None else int(since)
+
+    def _sealed(self, key: str, value: str) -> str:
+        return sealed(self._seal_key, key, value)
+
+    def _opened(self, key: str, stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds
+        told = _text(stored) or ""
+        _, dot, value = told.partition(".")
+        ours = dot and hmac.compare_digest(told.encode(), self._sealed(key, value).encode())
+        return value if ours else None
 
     def _commands(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # redis types its answers as Any
         return getattr(self._redis, name)(*args, **options)
@@ -202,6 +221,12 @@ class State:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
             # What Redis says quotes no value of ours, and may be long.
             raise UnavailableError(f"Redis: {type(problem).__name__}: {problem}"[:LONGEST_PROBLEM]) from None
+
+
+def sealed(seal_key: str, key: str, value: str) -> str:
+    """Return a value with the seal that binds it to the key that it is kept under."""
+    seal = hmac.new(seal_key.encode(), f"{key}\0{value}".encode(), hashlib.sha256)
+    return f"{seal.hexdigest()}.{value}"
 
 
 def _text(stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds

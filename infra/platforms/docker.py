@@ -7,6 +7,7 @@ import pulumi
 import pulumi_docker as docker
 
 from infra.images import Images
+from infra.resources.pids_limit import PidsLimit
 from infra.resources.ready import Ready
 from infra.service import File, HealthCheck, ServiceSpec
 
@@ -14,6 +15,15 @@ STACK_LABEL = "dify-kit.stack"
 SERVICE_LABEL = "dify-kit.service"
 JOB_LABEL = "dify-kit.job"
 MINUTE = 60
+# `internal` alone closes the way out, and leaves the host open: the bridge has an address, and everything that listens
+# on 0.0.0.0 there answers. Without that address nothing of the host can be asked, and containers still find each other.
+# An engine may be told to give every network IPv6 (default-network-opts): then the bridge would have one of those.
+CLOSED_TO_THE_HOST = {
+    "com.docker.network.bridge.inhibit_ipv4": "true",
+    "com.docker.network.enable_ipv6": "false",
+}
+# With it a process writes frames of its own making, past the routes that the engine gave the container.
+RAW_SOCKETS = "CAP_NET_RAW"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +70,7 @@ class DockerPlatform:
                 logical,
                 name=self.name(logical),
                 internal=internal,
+                options=CLOSED_TO_THE_HOST if internal else None,
                 labels=[docker.NetworkLabelArgs(label=STACK_LABEL, value=self._stack)],
                 opts=pulumi.ResourceOptions(delete_before_replace=True),
             )
@@ -155,6 +166,13 @@ class DockerPlatform:
                 replace_on_changes=["healthcheck", "tmpfs", "init", "mounts"],
             ),
         )
+        PidsLimit(
+            f"{spec.name}-pids",
+            container=container.id,
+            service=spec.name,
+            limit=spec.limits.pids,
+            opts=pulumi.ResourceOptions(parent=container),
+        )
         configured = [configure(container)] if configure else []
         ready = Ready(
             f"{spec.name}-ready",
@@ -193,7 +211,7 @@ def _labels(stack: str, spec: ServiceSpec) -> list[docker.ContainerLabelArgs]:
     return [docker.ContainerLabelArgs(label=key, value=value) for key, value in labels.items()]
 
 
-def _capabilities(added: tuple[str, ...] | None) -> docker.ContainerCapabilitiesArgs | None:
+def _capabilities(added: tuple[str, ...] | None) -> docker.ContainerCapabilitiesArgs:
     if added is None:
-        return None
+        return docker.ContainerCapabilitiesArgs(drops=[RAW_SOCKETS])
     return docker.ContainerCapabilitiesArgs(drops=["ALL"], adds=[f"CAP_{name}" for name in sorted(added)])

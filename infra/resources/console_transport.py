@@ -159,7 +159,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class ContainerTransport:
-    """The way into a container of the engine that DOCKER_HOST names."""
+    """The way into a container of the engine (`infra.engine`)."""
 
     container: str
 
@@ -224,8 +224,10 @@ def _engine() -> Iterator[Any]:
     import docker  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
+    from infra import engine  # noqa: PLC0415
+
     try:
-        client = docker.from_env(timeout=ENGINE_SECONDS)
+        client = engine.client(ENGINE_SECONDS)
     except (docker.errors.DockerException, requests.RequestException) as problem:
         raise TransportError(f"the Docker engine does not answer: {problem}") from None
     with closing(client):

@@ -54,9 +54,9 @@ class ContainerProbe:
     """One container as the Docker engine shows it."""
 
     def __init__(self, container: str) -> None:
-        import docker  # noqa: PLC0415  # kept out of the pickled provider
+        from infra import engine  # noqa: PLC0415  # kept out of the pickled provider
 
-        self._client = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS)
+        self._client = engine.client(ENGINE_TIMEOUT_SECONDS)
         self._id = container
 
     def state(self) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Releases of a configuration on a container's volume, through the Docker API alone.
 
-Nothing here needs a path of the engine's machine, so a remote engine (`DOCKER_HOST`) works as a local one does.
+Nothing here needs a path of the engine's machine, so a remote engine works as a local one does.
 ::
 
     <directory>/releases/<revision>/...        root's directories; files as `archive` says
@@ -68,9 +68,9 @@ class ReleaseContainer:
     """A container by its id; `directory` is where its volume with releases is mounted."""
 
     def __init__(self, container: str, directory: str) -> None:
-        import docker  # noqa: PLC0415  # kept out of the pickled provider
+        from infra import engine  # noqa: PLC0415  # kept out of the pickled provider
 
-        self._api = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS).api
+        self._api = engine.client(ENGINE_TIMEOUT_SECONDS).api
         self._id = container
         self._directory = directory
 

@@ -1,8 +1,10 @@
 """The data tier: permissions and data guard, PostgreSQL, Redis, the vector store."""
 
+import pulumi
+
 from infra import ports, render
 from infra.dify_env import environment
-from infra.networks import DATA, OAUTH_DATA
+from infra.networks import DATA
 from infra.releases import Release
 from infra.service import File, HealthCheck, Mount, ServiceSpec
 from infra.services.limits import limits_of
@@ -68,7 +70,14 @@ def services(settings: Settings, release: Release) -> list[ServiceSpec]:
     return [
         _init_permissions(settings, release),
         _postgres("db_postgres", "postgres", "postgres", settings),
-        _redis(settings),
+        redis(
+            "redis",
+            settings.secrets.redis_password,
+            settings,
+            networks=(DATA,),
+            volume="redis",
+            after=("init_permissions",),
+        ),
         _vector_store(settings, release),
     ]
 
@@ -134,35 +143,43 @@ def _postgres(name: str, image: str, volume: str, settings: Settings) -> Service
     )
 
 
-def _redis(settings: Settings) -> ServiceSpec:
+def redis(  # what the two of a stack differ in
+    name: str,
+    password: pulumi.Output[str],
+    settings: Settings,
+    *,
+    networks: tuple[str, ...],
+    volume: str,
+    after: tuple[str, ...] = (),
+) -> ServiceSpec:
+    """Return a Redis that writes to disk what it is told."""
     ping = f'REDISCLI_AUTH="$(cat {REDIS_PASSWORD_FILE})" redis-cli -p {ports.REDIS} ping | grep -q PONG'
     return ServiceSpec(
-        name="redis",
+        name=name,
         image="redis",
-        # The gateway, which the world talks to, reaches Redis and no database.
-        networks=(DATA, OAUTH_DATA) if settings.gateway else (DATA,),
-        after=("init_permissions",),
+        networks=networks,
+        after=after,
         command=("redis-server", REDIS_CONFIG),
         files=(
             File(
                 path=REDIS_CONFIG,
-                content=render.redis_config(settings),
+                content=render.redis_config(settings, password),
                 mode="0400",
                 owner=REDIS_UID,
             ),
             File(
                 path=REDIS_PASSWORD_FILE,
-                content=settings.secrets.redis_password,
+                content=password,
                 mode="0400",
                 owner=REDIS_UID,
             ),
         ),
-        mounts=(Mount(volume="redis", path="/data"),),
+        mounts=(Mount(volume=volume, path="/data"),),
         health=HealthCheck(command=("sh", "-c", ping)),
         # The image's entrypoint starts as root and drops to the user that the files belong to.
         capabilities=("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"),
         stop_grace=60,
-        limits=limits_of("redis", settings),
+        limits=limits_of(name, settings),
     )
 
 

@@ -127,7 +127,7 @@ def _websocket(settings: Settings, release: Release) -> list[ServiceSpec]:
         ServiceSpec(
             name="api_websocket",
             image="api",
-            networks=(APP, DATA, SSRF_PROXY),
+            networks=(APP, DATA),
             after=("migration", "redis"),
             environment=environment("api_websocket", settings, release),
             mounts=(APP_STORAGE,),
@@ -144,7 +144,8 @@ def _celery(name: str, settings: Settings, release: Release, mounts: tuple[Mount
     return ServiceSpec(
         name=name,
         image="api",
-        networks=(APP, DATA, SSRF_PROXY),
+        # Only the worker runs code nodes, and squid is on APP too.
+        networks=(APP, DATA, SSRF_PROXY) if name == "worker" else (APP, DATA),
         after=("migration", "redis"),
         environment=environment(name, settings, release),
         mounts=mounts,
@@ -173,7 +174,8 @@ def _plugin_daemon(settings: Settings, release: Release) -> ServiceSpec:
     return ServiceSpec(
         name="plugin_daemon",
         image="plugin_daemon",
-        networks=(APP, DATA, SSRF_PROXY),
+        # Squid is on APP too; the sandbox has no business with plugins.
+        networks=(APP, DATA),
         after=DATABASES,
         environment=environment("plugin_daemon", settings, release),
         mounts=(Mount(volume="plugin_storage", path="/app/storage"),),

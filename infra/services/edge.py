@@ -12,6 +12,7 @@ from infra.edge_paths import (
     USAGE_DIRECTORY,
 )
 from infra.networks import APP, LITELLM, OAUTH
+from infra.port_guard import addresses_of
 from infra.service import Mount, Port, ServiceSpec
 from infra.services import certificates, gateway, litellm
 from infra.services.health import answers_http
@@ -100,8 +101,11 @@ def service(settings: Settings) -> ServiceSpec:
 
 
 def _ports(settings: Settings) -> tuple[Port, ...]:
-    plain = Port(internal=ports.EDGE_HTTP, external=settings.http_port, address=settings.bind_address)
-    if not settings.tls.on:
-        return (plain,)
-    tls = Port(internal=ports.EDGE_HTTPS, external=settings.https_port, address=settings.bind_address)
-    return (plain, tls)
+    wanted = [(ports.EDGE_HTTP, settings.http_port)]
+    if settings.tls.on:
+        wanted.append((ports.EDGE_HTTPS, settings.https_port))
+    return tuple(
+        Port(internal=internal, external=external, address=address)
+        for internal, external in wanted
+        for address in addresses_of(settings.bind_address)
+    )

@@ -1,9 +1,12 @@
 """The OAuth gateway, without its configuration: that goes live in the running container."""
 
+import pulumi
+
 from infra import ports
 from infra.networks import ISSUERS, OAUTH, OAUTH_DATA, asks_issuers
-from infra.releases import GATEWAY
+from infra.releases import GATEWAY, GATEWAY_REDIS
 from infra.service import Mount, ServiceSpec
+from infra.services import data
 from infra.services.health import answers_http
 from infra.services.limits import limits_of
 from infra.settings import Settings
@@ -20,13 +23,23 @@ def volumes() -> tuple[str, ...]:
     return (VOLUME,)
 
 
+def lasting_volumes() -> tuple[str, ...]:
+    """Return the volumes that outlive the stack: which tokens were revoked, and who is signed in."""
+    return (GATEWAY_REDIS,)
+
+
+def memory(settings: Settings, password: pulumi.Output[str]) -> ServiceSpec:
+    """Return the gateway's own Redis. Dify's is full of what plugins and workers write: they trust it, and it them."""
+    return data.redis(GATEWAY_REDIS, password, settings, networks=(OAUTH_DATA,), volume=GATEWAY_REDIS)
+
+
 def service(settings: Settings) -> ServiceSpec:
     """Return the gateway. It has a way out only to external issuers of tokens and to the gate's provider."""
     return ServiceSpec(
         name=NAME,
         image=NAME,
         networks=(OAUTH, OAUTH_DATA, ISSUERS) if asks_issuers(settings) else (OAUTH, OAUTH_DATA),
-        after=("redis",),
+        after=(GATEWAY_REDIS,),
         user=str(UID),
         environment={"DIFY_GATEWAY_WORKERS": str(WORKERS)},
         # Written through the engine, as root's: the gateway's own user cannot change what it is told.

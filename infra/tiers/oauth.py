@@ -6,10 +6,12 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra.dify_env import GATEWAY_REDIS_DB, redis_url
+from infra import gateway_secrets
+from infra.dify_env import redis_url
 from infra.gateway_files import gateway_files
 from infra.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT, LLM_SCOPE
 from infra.platforms.docker import DockerPlatform, Running
+from infra.releases import GATEWAY_REDIS
 from infra.resources.gateway_config import GatewayConfig
 from infra.resources.oauth_client import OAuthClient
 from infra.services import gateway
@@ -64,6 +66,9 @@ class OAuthTier(pulumi.ComponentResource):
             )
 
         platform.add_volumes(gateway.volumes(), parent=self, keep=False)
+        platform.add_volumes(gateway.lasting_volumes(), parent=self)
+        memory = gateway.memory(settings, _secret(settings).apply(gateway_secrets.redis_password))
+        self.running[memory.name] = platform.run(memory, parent=self)
         spec = gateway.service(settings)
         self.running[spec.name] = platform.run(
             spec,
@@ -71,6 +76,10 @@ class OAuthTier(pulumi.ComponentResource):
             after=[self.running[service].ready for service in spec.after],
             configure=configure,
         )
+
+
+def _secret(settings: Settings) -> pulumi.Output[str]:
+    return pulumi.Output.secret(settings.secrets.gateway_secret or "")
 
 
 def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
@@ -82,7 +91,8 @@ def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
 
     return pulumi.Output.secret(
         pulumi.Output.all(
-            redis_url=redis_url(settings.secrets.redis_password, GATEWAY_REDIS_DB),
+            redis_url=redis_url(_secret(settings).apply(gateway_secrets.redis_password), 0, GATEWAY_REDIS),
+            seal_key=_secret(settings).apply(gateway_secrets.seal_key),
             app_keys=pulumi.Output.all(**apps.tenant_keys),
             signing_keys=(oauth.signing_keys if oauth else None) or "",
             client_secret=(gate.client_secret if gate else None) or "",

@@ -1,8 +1,12 @@
 """The command line's view of a real engine: what it lists, what it removes, and what it leaves."""
 
+import os
 import secrets
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -10,6 +14,8 @@ import pytest
 
 from dify_kit.docker_host import JOB_LABEL, SERVICE_LABEL, STACK_LABEL, DockerEngine
 from dify_kit.errors import KitError
+from infra import engine
+from infra.port_guard import Publisher
 from tests.integration.stacks import free_port
 
 IMAGE = "debian:trixie-slim"
@@ -119,7 +125,9 @@ def test_publisher_of_a_port_is_named(name: str) -> None:
     port = free_port()
     start(name, "web", "sleep 60", ports={"80/tcp": ("127.0.0.1", port)})
 
-    assert DockerEngine().publishers(port) == [f"dify-{name}-web"]
+    assert DockerEngine().publishers(port) == [
+        Publisher(container=f"dify-{name}-web", addresses=("127.0.0.1",))
+    ]
 
 
 def test_volume_in_use_is_an_error_that_names_it(name: str) -> None:
@@ -146,3 +154,81 @@ def test_registry_that_cannot_be_reached_is_reported_in_time() -> None:
 
     assert problem
     assert time.monotonic() - started < 25
+
+
+# Variables, the current context of docker's configuration.
+CHOICES = {
+    "nothing": ({}, ""),
+    "current context": ({}, "first"),
+    "context over current": ({"DOCKER_CONTEXT": "second"}, "first"),
+    "host over both": ({"DOCKER_HOST": "tcp://192.0.2.3:2375", "DOCKER_CONTEXT": "second"}, "first"),
+    "default by name": ({"DOCKER_CONTEXT": "default"}, "first"),
+}
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_engine_is_the_one_that_docker_chooses(tmp_path: Path, case: str) -> None:
+    docker_command = shutil.which("docker") or "docker"
+    variables, current = CHOICES[case]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)}
+    for name in ("first", "second"):
+        made = ["context", "create", name, "--docker", f"host=unix:///run/{name}.sock"]
+        subprocess.run([docker_command, *made], env=environ, check=True, capture_output=True)
+    if current:
+        subprocess.run(
+            [docker_command, "context", "use", current], env=environ, check=True, capture_output=True
+        )
+    environ |= variables
+
+    told = subprocess.run(
+        [docker_command, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"],
+        env=environ,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+    assert engine.chosen(environ).address == told
+
+
+def test_current_context_is_the_engine_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in engine.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    made = ["context", "create", "far", "--docker", "host=tcp://127.0.0.1:1"]
+    subprocess.run([shutil.which("docker") or "docker", *made], check=True, capture_output=True)
+    subprocess.run(
+        [shutil.which("docker") or "docker", "context", "use", "far"], check=True, capture_output=True
+    )
+
+    with pytest.raises(KitError, match=r"tcp://127\.0\.0\.1:1 \(docker's current context far\)"):
+        DockerEngine()
+
+
+def test_engine_by_ssh_works_through_openssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What ssh would run there runs here: the way through it is the same.
+    there = tmp_path / "ssh"
+    there.write_text('#!/bin/sh\nfor last; do :; done\nunset DOCKER_HOST\nexec sh -c "$last"\n')
+    there.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://ops@far.example")
+
+    found = DockerEngine()
+
+    assert not found.local()
+    assert found.data_root() == docker.DockerClient(base_url=engine.DEFAULT_ADDRESS).info()["DockerRootDir"]
+
+
+def test_engine_by_ssh_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tmp_path / "ssh"
+    there.write_text("#!/bin/sh\necho 'ops@far.example: Permission denied (publickey).' >&2\nexit 255\n")
+    there.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://ops@far.example")
+
+    with pytest.raises(KitError, match=r"far\.example.*Permission denied \(publickey\)") as caught:
+        DockerEngine()
+
+    assert "docker version" in caught.value.hint

@@ -87,7 +87,8 @@ class Installation:
             }
         ).oauth
         assert oauth
-        files = documents(oauth, redis_url=f"redis://:{PASSWORD}@redis:6379/3", app_keys=APP_KEYS)
+        redis = {"url": f"redis://:{PASSWORD}@redis:6379/3", "seal_key": PASSWORD * 2}
+        files = documents(oauth, redis=redis, app_keys=APP_KEYS)
         return {
             "container": self.gateway.id,
             "directory": gateway_service.DIRECTORY,

@@ -26,6 +26,7 @@ from tests.integration.bridge import bridge
 from tests.integration.containers import printed, readable
 from tests.integration.keycloak import Keycloak
 from tests.integration.load import steady_load
+from tests.integration.reachability import networks_of_service, reached_from
 from tests.integration.realms import AUDIENCE, TENANT_CLAIM, Realm, ServiceClient
 from tests.integration.stacks import Stack, wait_until
 from tests.integration.upstream_stack import Provider
@@ -360,6 +361,29 @@ def test_nothing_secret_lies_about(stack: Stack, bot: Caller) -> None:
     assert "redis://" not in inspected
 
 
+def test_services_of_plugins_neither_reach_nor_forge_what_the_gateway_remembers(
+    stack: Stack, bot: Caller
+) -> None:
+    # By name: an address without a route goes outside from where there is a way out, and there anything may answer.
+    targets = [("gateway_redis", ports.REDIS)]
+    attached = {
+        service for service in stack.containers() if "oauth_data" in str(networks_of_service(stack, service))
+    }
+    reached = {
+        service: reached_from(stack, service, targets)
+        for service in ("plugin_daemon", "api", "worker", "sandbox", "agent_backend", "nginx", "gateway")
+    }
+    # Written when the gateway started to remember.
+    assert bot.chat(bot.token()).status_code == 200
+    # All of Dify's Redis is theirs: nothing of the gateway is in it.
+    asked = 'REDISCLI_AUTH="$(cat /etc/redis/password)" redis-cli info keyspace; '
+    asked += 'for db in 0 1 2 3; do REDISCLI_AUTH="$(cat /etc/redis/password)" redis-cli -n $db keys "*gateway*"; done'
+
+    assert attached == {"gateway", "gateway_redis"}
+    assert {service for service, found in reached.items() if found} == {"gateway"}
+    assert "gateway" not in printed(stack.container("redis"), ["sh", "-c", asked])
+
+
 def test_a_person_signs_in_before_the_console_is_seen(
     stack: Stack, bot: Caller, sign_in: sign_ins.Provider
 ) -> None:
@@ -484,7 +508,7 @@ def test_revoked_token_is_refused_within_five_seconds_and_stays_so(stack: Stack,
     refused = bot.chat(token)
     assert refused.json() == INVALID_TOKEN
     assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-    for service in ("redis", "gateway"):
+    for service in ("gateway_redis", "gateway"):
         stack.container(service).restart(timeout=10)
         wait_until(
             # The gateway's own answer: a verdict may be remembered from before.

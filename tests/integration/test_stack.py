@@ -1,18 +1,32 @@
 """What a stack must hold over its life. Every test leaves the stack as it found it: deployed and healthy."""
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
 import httpx
 import pytest
 
+from infra import host_addresses
+from infra.addresses import SPECIAL_PURPOSE
 from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.resources.console_client import NOTES
 from tests.integration.containers import printed
-from tests.integration.stacks import PYTEST, Stack, settings_changed
+from tests.integration.reachability import (
+    FORBIDDEN,
+    UNREACHABLE,
+    answers_of_proxy,
+    host_listener,
+    host_targets,
+    inside_only,
+    networks_of,
+    reached_from,
+)
+from tests.integration.stacks import PYTEST, Stack, settings_changed, wait_until
 
 CANARY_KEYS = ("canaryKey", "canaryNodesKey", "canaryDatasetKey")
 # A service whose start the stand-in refuses, as Dify does: the value is no wrong one by itself.
@@ -207,6 +221,97 @@ def test_sandbox_reaches_neither_database_nor_redis(stack: Stack) -> None:
         reached = stack.container("api").exec_run(["bash", "-c", script]).exit_code
         blocked = stack.container("sandbox").exec_run(["bash", "-c", script]).exit_code
         assert (reached, blocked != 0) == (0, True)
+
+
+def test_no_service_inside_reaches_the_host(stack: Stack) -> None:
+    inside = inside_only(stack)
+    running = {name for name in stack.containers() if stack.container(name).attrs["State"]["Running"]}
+
+    with host_listener() as port:
+        targets = host_targets(stack, port)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            found = pool.map(lambda service: reached_from(stack, service, targets), running)
+            reached = dict(zip(running, found, strict=True))
+
+    assert {"db_postgres", "redis", "pgvector", "sandbox", "local_sandbox"} == inside
+    assert {service: reached[service] for service in inside} == {service: [] for service in inside}
+    # The listener is there: who has a way out finds it, as anything else outside.
+    assert {service for service in running if not reached[service]} == inside
+
+
+def test_sandbox_reaches_what_it_needs_and_no_other_service(stack: Stack) -> None:
+    networks = networks_of(stack)
+    services = {
+        name: stack.container(name).attrs["NetworkSettings"]["Networks"]
+        for name in stack.containers()
+        if stack.container(name).attrs["State"]["Running"]
+    }
+    listening = {
+        "api": 5001,
+        "api_websocket": 5001,
+        "plugin_daemon": 5002,
+        "web": 3000,
+        "nginx": 8080,
+        "agent_backend": 5050,
+        "local_sandbox": 5004,
+        "db_postgres": 5432,
+        "redis": 6379,
+        "ssrf_proxy": 3128,
+        "agent_ssrf_proxy": 3128,
+        "sandbox": 8194,
+    }
+    targets = {
+        service: [(service, port), *((one["IPAddress"], port) for one in services[service].values())]
+        for service, port in {**listening, "plugin_daemon": 5003}.items()
+    }
+    targets["plugin_daemon"] += [(host, 5002) for host, _ in targets["plugin_daemon"]]
+
+    def open_to(service: str) -> set[str]:
+        answered = reached_from(stack, service, [one for each in targets.values() for one in each])
+        return {name for name, each in targets.items() if set(each) & set(answered)} - {service}
+
+    # api runs code nodes there, so the two share a network; upstream's has the plugin daemon besides.
+    assert open_to("sandbox") == {"api", "ssrf_proxy"}
+    assert open_to("local_sandbox") == {"agent_backend", "agent_ssrf_proxy"}
+    assert "sandbox" in open_to("api")
+    assert networks["app"]["Internal"] is False
+
+
+@pytest.mark.parametrize("service", ["ssrf_proxy", "agent_ssrf_proxy"])
+def test_proxies_refuse_every_special_address_in_both_families(stack: Stack, service: str) -> None:
+    networks = [ipaddress.ip_network(one) for one in SPECIAL_PURPOSE]
+    refused = [str(end) for one in networks for end in (one[0], one[-1])]
+    refused += ["::1", "::10.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "2002:a00:1::1"]
+    refused += [str(one.ip) for one in host_addresses.own_addresses() if not one.is_link_local]
+    tried = ["8.8.8.8", "1.1.1.1", "2001:4860:4860::8888", "::ffff:8.8.8.8"]
+
+    answers = answers_of_proxy(stack, service, [*refused, *tried])
+
+    assert {host: answers[host] for host in refused if answers[host] != FORBIDDEN} == {}
+    # It has no network here: what it lets through comes to nothing.
+    assert {answers[host] for host in tried} == {UNREACHABLE}
+
+
+def test_every_container_may_have_so_many_processes_and_no_more(stack: Stack) -> None:
+    limits = {
+        name: stack.container(name).attrs["HostConfig"]["PidsLimit"] or 0 for name in stack.containers()
+    }
+    # dash gives up at the first fork that fails; bash would try again for minutes.
+    bomb = f"i=0; while [ $i -lt {limits['sandbox'] + 10} ]; do sleep 30 & i=$((i+1)); done; echo all of them"
+
+    told = stack.container("sandbox").exec_run(["dash", "-c", bomb])
+
+    assert [name for name, limit in limits.items() if not 0 < limit <= 10_000] == []
+    assert b"annot fork" in told.output
+    assert b"all of them" not in told.output
+    assert httpx.get(f"{stack.url}/console/api/setup").status_code == 200
+    stack.container("sandbox").restart(timeout=5)
+    wait_until(
+        lambda: stack.container("sandbox").attrs["State"]["Health"]["Status"] == "healthy",
+        seconds=120,
+        what="the sandbox healthy again",
+    )
+    assert stack.container("sandbox").attrs["HostConfig"]["PidsLimit"] == limits["sandbox"]
 
 
 def test_init_never_overwrites(stack: Stack) -> None:

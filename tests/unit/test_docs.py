@@ -35,7 +35,7 @@ TROUBLESHOOTING = ROOT / "docs" / "guides" / "troubleshooting.md"
 PARTS: Mapping[str, tuple[str, ...]] = {
     "cors": CORS_GROUPS,
     "urls": URL_PARTS,
-    "resources": ("<service>.memory", "<service>.cpus"),
+    "resources": ("<service>.memory", "<service>.cpus", "<service>.pids"),
 }
 # Objects whose parts are objects of one kind: the page explains them once.
 WHOLE = frozenset({"rateLimits", "llm", "oauth.limits"})

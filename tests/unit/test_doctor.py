@@ -38,6 +38,7 @@ from tests.unit.gateway import provider as providers
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
 FACTS = EngineFacts(
     address="unix:///var/run/docker.sock",
+    chosen_by="docker's default",
     version="28.2.2",
     memory=16 * GIB,
     root=Path("/"),

@@ -53,7 +53,9 @@ def test_a_local_stack_is_complete_and_nothing_else_is_declared() -> None:
     }
     ready = {name for name in recorder.of(DYNAMIC) if name.endswith("-ready")}
     assert ready == {f"{name}-ready" for name in recorder.of(CONTAINER)}
-    assert set(recorder.of(DYNAMIC)) - ready == {
+    limits = {name for name in recorder.of(DYNAMIC) if name.endswith("-pids")}
+    assert limits == {f"{name}-pids" for name in recorder.of(CONTAINER)}
+    assert set(recorder.of(DYNAMIC)) - ready - limits == {
         "admin",
         "app-echo-chat",
         "key-echo-chat",
@@ -82,15 +84,33 @@ def test_every_container_is_limited(plain: dict[str, Any]) -> None:
         assert one["logOpts"] == {"max-size": "10m", "max-file": "3"}, name
 
 
+@pytest.mark.parametrize("plain", [{}, REGISTRY, {"celeryWorkers": 8, "apiWorkers": 8}])
+def test_processes_of_every_container_are_limited(plain: dict[str, Any]) -> None:
+    recorder = run_program(plain)
+    declared = recorder.of(DYNAMIC)
+    limits = {name: declared[f"{name}-pids"] for name in recorder.of(CONTAINER)}
+
+    assert {name: one["container"] for name, one in limits.items()} == {name: f"{name}-id" for name in limits}
+    assert all(64 <= one["limit"] <= 8192 for one in limits.values())
+    assert limits["worker"]["limit"] > limits["redis"]["limit"]
+
+
+def test_limit_of_processes_is_a_setting() -> None:
+    declared = run_program({"resources": {"sandbox": {"pids": 99}}}).of(DYNAMIC)
+
+    assert declared["sandbox-pids"]["limit"] == 99
+
+
 def test_capabilities_are_dropped_wherever_the_service_works_without() -> None:
-    kept = {name for name, one in containers().items() if "capabilities" not in one}
+    kept = {name for name, one in containers().items() if one["capabilities"]["drops"] != ["ALL"]}
 
     # They isolate code of users and plugins by chroot and other users.
     assert kept == {"sandbox", "local_sandbox", "plugin_daemon"}
     for name, one in containers().items():
-        if "capabilities" in one:
-            assert one["capabilities"]["drops"] == ["ALL"], name
-            assert all(added.startswith("CAP_") for added in one["capabilities"].get("adds", [])), name
+        # Raw sockets would go past the routes of a network that is closed to the host.
+        assert one["capabilities"]["drops"] in (["ALL"], ["CAP_NET_RAW"]), name
+        assert all(added.startswith("CAP_") for added in one["capabilities"].get("adds", [])), name
+        assert "CAP_NET_RAW" not in one["capabilities"].get("adds", []), name
 
 
 def test_everything_that_runs_on_has_a_health_check_and_jobs_have_none() -> None:
@@ -123,6 +143,38 @@ def test_networks_isolate() -> None:
     for name in ("db_postgres", "redis", "pgvector"):
         assert networks_of(found[name]) == {"data"}
     assert found["init_permissions"]["networkMode"] == "none"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_bridges_of_internal_networks_have_no_address_of_the_host(release: str) -> None:
+    for name, one in run_program({"release": release}).of(NETWORK).items():
+        if one["internal"]:
+            assert one["options"]["com.docker.network.bridge.inhibit_ipv4"] == "true", name
+            assert one["options"]["com.docker.network.enable_ipv6"] == "false", name
+        else:
+            assert not one.get("options"), name
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_sandboxes_share_networks_with_those_alone_that_use_them(release: str) -> None:
+    found = containers({"release": release})
+
+    def neighbours(service: str) -> set[str]:
+        shared = networks_of(found[service])
+        return {name for name, one in found.items() if networks_of(one) & shared} - {service}
+
+    assert neighbours("sandbox") == {"api", "worker", "ssrf_proxy"}
+    if "local_sandbox" in found:
+        assert neighbours("local_sandbox") == {"agent_backend", "agent_ssrf_proxy"}
+
+
+def test_both_families_are_published_by_one_word() -> None:
+    both = containers({"bindAddress": "*"})["nginx"]["ports"]
+
+    assert both == [
+        {"internal": 8080, "external": 8080, "ip": "0.0.0.0"},  # noqa: S104
+        {"internal": 8080, "external": 8080, "ip": "::"},
+    ]
 
 
 def test_names_and_labels_carry_the_stack() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from infra.gateway_files import gateway_files
+from infra.gateway_secrets import redis_password, seal_key
 from infra.resources.gateway_config import GatewayConfigProvider, GatewayRefusalError
 from tests.unit.configuration import SECRETS
 from tests.unit.gate_settings import GATE, SECRET, gated
@@ -22,7 +23,7 @@ def test_the_gate_alone_runs_the_gateway_with_a_way_out() -> None:
 
     assert networks_of(found["gateway"]) == {"oauth", "oauth_data", "issuers"}
     assert networks_of(found["nginx"]) == {"app", "oauth"}
-    assert networks_of(found["redis"]) == {"data", "oauth_data"}
+    assert networks_of(found["redis"]) == {"data"}
     assert recorder.of(NETWORK)["issuers"]["internal"] is False
     assert {name for name in found if "issuers" in networks_of(found[name])} == {"gateway"}
 
@@ -33,7 +34,12 @@ def test_the_gate_alone_tells_the_gateway_nothing_of_tokens() -> None:
 
     assert set(config["files"]) == {"config.json"}
     assert set(written) == {"redis", "gate"}
-    assert written["redis"]["url"] == f"redis://:{SECRETS['redisPassword']}@redis:6379/3"
+    secret = SECRETS["gatewaySecret"]
+    assert written["redis"] == {
+        "url": f"redis://:{redis_password(secret)}@gateway_redis:6379/0",
+        "seal_key": seal_key(secret),
+    }
+    assert len({secret, redis_password(secret), seal_key(secret)}) == 3
     assert written["gate"]["client_secret"] == SECRET["oidcGateClientSecret"]
     assert written["gate"]["origins"] == ["https://dify.example.com"]
     assert (config["clients_file"], config["clients_digest"], config["own_clients"]) == ("", "", {})
@@ -53,6 +59,7 @@ def test_both_share_a_gateway() -> None:
 def test_equal_settings_give_equal_files() -> None:
     given: dict[str, Any] = {
         "redis_url": "redis://redis/0",
+        "seal_key": "k" * 32,
         "app_keys": {},
         "signing_keys": "",
         "client_secret": "s",

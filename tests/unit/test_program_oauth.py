@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pulumi
 import pytest
 
 from dify_gateway import client_secrets
 from infra.exports import oauth_facts
+from infra.gateway_secrets import redis_password, seal_key
 from infra.resources.gateway_config import revision_of
 from infra.resources.oauth_client import OAuthClientProvider
 from tests.unit.configuration import SECRETS, settings
@@ -49,8 +51,12 @@ def test_nginx_and_redis_reach_it_and_it_reaches_nobody_else() -> None:
     found = recorder.of(CONTAINER)
 
     assert networks_of(found["gateway"]) == {"oauth", "oauth_data"}
-    assert networks_of(found["redis"]) == {"data", "oauth_data"}
-    assert {name for name in found if "oauth_data" in networks_of(found[name])} == {"redis", "gateway"}
+    assert networks_of(found["redis"]) == {"data"}
+    assert {name for name in found if "oauth_data" in networks_of(found[name])} == {
+        "gateway_redis",
+        "gateway",
+    }
+    assert networks_of(found["gateway_redis"]) == {"oauth_data"}
     assert recorder.of(NETWORK)["oauth_data"]["internal"] is True
     assert networks_of(found["nginx"]) == {"app", "oauth"}
     assert {name for name in found if "oauth" in networks_of(found[name])} == {"nginx", "gateway"}
@@ -110,7 +116,12 @@ def test_configuration_of_the_gateway() -> None:
 
     assert set(config["files"]) == {"config.json", "tenants.json", "keys.json"}
     assert written["issuer"] == "http://localhost:8080"
-    assert written["redis"]["url"] == f"redis://:{SECRETS['redisPassword']}@redis:6379/3"
+    secret = SECRETS["gatewaySecret"]
+    assert written["redis"] == {
+        "url": f"redis://:{redis_password(secret)}@gateway_redis:6379/0",
+        "seal_key": seal_key(secret),
+    }
+    assert len({secret, redis_password(secret), seal_key(secret)}) == 3
     assert config["files"]["keys.json"] == SECRETS["oauthSigningKeys"]
     assert (config["owner"], config["workers"]) == (1002, 2)
     assert config["own_clients"] == {
@@ -158,3 +169,30 @@ def test_revision_names_everything_that_counts_and_no_path() -> None:
     assert revision_of(props) == revision_of({**props, "clients_file": "/b", "container": "c"})
     for key, value in {"files": {"a": "2"}, "clients_digest": "y", "own_clients": {"canary": {}}}.items():
         assert revision_of(props) != revision_of({**props, key: value})
+
+
+def test_what_the_gateway_remembers_is_closed_to_everything_that_runs_plugins_or_code() -> None:
+    recorder = run_program(OAUTH)
+    found = recorder.of(CONTAINER)
+    memory, declared = (
+        found["gateway_redis"],
+        json.dumps([one for name, one in found.items() if "gateway" not in name]),
+    )
+    secret = SECRETS["gatewaySecret"]
+
+    assert {upload["permissions"] for upload in memory["uploads"]} == {"0400"}
+    assert redis_password(secret) in json.dumps(memory["uploads"])
+    assert "volume-gateway_redis" in recorder.of(VOLUME)
+    # Neither what opens it nor what seals entries is anywhere else.
+    for value in (secret, redis_password(secret), seal_key(secret)):
+        assert value not in declared
+    assert seal_key(secret) not in json.dumps(memory)
+    assert secret not in json.dumps(memory)
+
+
+def test_stack_without_the_secret_is_told_how_to_get_it() -> None:
+    with pytest.raises(
+        pulumi.RunError, match=r"dify:gatewaySecret: the secret is not set; `dify-kit up` makes it"
+    ):
+        settings(OAUTH, {"gatewaySecret": ""})
+    assert settings({}, {"gatewaySecret": ""}).secrets.gateway_secret is None

@@ -98,7 +98,11 @@ def test_nginx_watches_for_certificates_with_acme_alone() -> None:
 
 
 def test_what_outlives_the_stack_is_what_the_command_line_can_delete() -> None:
-    plain, secrets = {**ACME, "llm": {"enabled": True}}, {"llmKeys": json.dumps({"holysheep": "k" * 40})}
+    oauth = {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}}
+    plain, secrets = (
+        {**ACME, "llm": {"enabled": True}, "oauth": oauth},
+        {"llmKeys": json.dumps({"holysheep": "k" * 40})},
+    )
     volumes = run_program(plain, secrets=secrets).of(VOLUME)
     # Volumes that are made anew carry the name of the stack alone.
     lasting = {name.removeprefix("volume-") for name, one in volumes.items() if len(one["labels"]) > 1}

@@ -8,7 +8,8 @@ from typing import Any
 import crossplane
 import pytest
 
-from infra import nginx_check
+from infra import host_addresses, nginx_check
+from infra.addresses import SPECIAL_PURPOSE
 from infra.edge_context import EdgeContext, edge_context, escape_regex
 from infra.edge_paths import EDGE_DIRECTORY
 from infra.edge_routes import LOGIN_PATHS
@@ -399,11 +400,31 @@ def test_proxy_refuses_private_addresses_before_it_allows_anything_else(service:
     assert access.index(["allow", "from_stack"]) > private
 
 
+@pytest.mark.parametrize("service", ["ssrf_proxy", "agent_ssrf_proxy"])
+def test_proxy_refuses_the_lists_the_host_and_what_the_operator_names(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_addresses, "engine_networks", lambda _endpoint: ("8.8.4.4/32", "8.8.8.8/32"))
+
+    rules = squid_rules(service, {"ssrfDeny": ["9.9.9.0/24"], "ssrfAllowPrivate": ["8.8.8.8/32"]})
+
+    [refused] = [rule[3:] for rule in rules if rule[:3] == ["acl", "to_private", "dst"]]
+    assert refused == [*SPECIAL_PURPOSE, "9.9.9.0/24", "8.8.4.4/32"]
+
+
+def test_proxy_asks_no_name_server_about_addresses() -> None:
+    # An address in a request would be looked up backwards, and its owner could answer with a name that is allowed.
+    for service in ("ssrf_proxy", "agent_ssrf_proxy"):
+        rules = squid_rules(service, {"ssrfAllowPrivate": ["wiki.internal"]})
+        assert [rule[3] for rule in rules if rule[2:3] == ["dstdomain"]] != []
+        assert {rule[3] for rule in rules if rule[2:3] == ["dstdomain"]} == {"-n"}
+
+
 def test_operator_opens_private_targets_one_by_one() -> None:
     rules = squid_rules("ssrf_proxy", {"ssrfAllowPrivate": ["10.1.2.0/24", "wiki.internal"]})
 
     assert ["acl", "allowed_addresses", "dst", "10.1.2.0/24"] in rules
-    assert ["acl", "allowed_domains", "dstdomain", "wiki.internal"] in rules
+    assert ["acl", "allowed_domains", "dstdomain", "-n", "wiki.internal"] in rules
 
 
 def test_every_template_is_described() -> None:

@@ -45,6 +45,20 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"httpPort": 80.5}, "httpPort", "1 to 65535"),
     ({"bindAddress": "localhost"}, "bindAddress", "127.0.0.1"),
     ({"bindAddress": "300.1.1.1"}, "bindAddress", "no IP address"),
+    ({"bindAddress": "224.0.0.1"}, "bindAddress", "multicast"),
+    ({"bindAddress": "ff02::1"}, "bindAddress", "multicast"),
+    ({"bindAddress": "255.255.255.255"}, "bindAddress", "reserved"),
+    ({"bindAddress": "0.0.0.1"}, "bindAddress", "reserved"),
+    ({"bindAddress": "fe80::1"}, "bindAddress", "link-local"),
+    ({"bindAddress": "fe80::1%eth0"}, "bindAddress", "no IP address"),
+    ({"bindAddress": "[::1]"}, "bindAddress", "no IP address"),
+    ({"bindAddress": "\uff11\uff12\uff17.0.0.1"}, "bindAddress", "no IP address"),
+    ({"httpPort": "\uff18\uff10\uff18\uff10"}, "httpPort", "1 to 65535"),
+    ({"httpPort": "8_080"}, "httpPort", "1 to 65535"),
+    ({"serverNames": ["2130706433"]}, "serverNames", "ends in a number"),
+    ({"serverNames": ["127.1"]}, "serverNames", "ends in a number"),
+    ({"serverNames": ["0x7f.1"]}, "serverNames", "ends in a number"),
+    ({"serverNames": ["\uff41.example"]}, "serverNames", "host name"),
     ({"serverNames": ["dify example"]}, "serverNames", "host name"),
     ({"serverNames": ["evil; return 200"]}, "serverNames", "host name"),
     ({"serverNames": "dify.example.com"}, "serverNames", "not a list"),
@@ -72,6 +86,17 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"trustedProxies": ["proxy.internal"]}, "trustedProxies", "no network"),
     ({"trustedProxies": ["0.0.0.0/0"]}, "trustedProxies", "everybody is in it"),
     ({"trustedProxies": ["::/0"]}, "trustedProxies", "everybody is in it"),
+    ({"trustedProxies": ["0.0.0.0/1", "128.0.0.0/1"]}, "trustedProxies", "too much of IPv4"),
+    ({"trustedProxies": ["::/1", "8000::/1"]}, "trustedProxies", "too much of IPv6"),
+    ({"trustedProxies": ["0.0.0.0/1"]}, "trustedProxies", "too much of IPv4"),
+    ({"trustedProxies": [f"{n}.0.0.0/8" for n in range(11, 99)]}, "trustedProxies", "too much of IPv4"),
+    ({"trustedProxies": ["224.0.0.1"]}, "trustedProxies", "multicast"),
+    ({"trustedProxies": ["ff02::1"]}, "trustedProxies", "multicast"),
+    ({"trustedProxies": ["::ffff:0:0/96"]}, "trustedProxies", "IPv6 spelling"),
+    ({"trustedProxies": ["\uff11\uff10.0.0.1"]}, "trustedProxies", "no network"),
+    ({"trustedProxies": ["fe80::1%eth0"]}, "trustedProxies", "no network"),
+    ({"consoleAllowFrom": ["0.0.0.0/1", "128.0.0.0/1"]}, "consoleAllowFrom", "too much of IPv4"),
+    ({"consoleAllowFrom": ["224.0.0.1"]}, "consoleAllowFrom", "multicast"),
     ({"consoleAllowFrom": ["10.0.0.0/33"]}, "consoleAllowFrom", "no network"),
     ({"consoleAllowFrom": ["10.1.0.0/16; allow all"]}, "consoleAllowFrom", "no network"),
     ({"consoleAllowFrom": ["0.0.0.0/0"]}, "consoleAllowFrom", "everybody is in it"),
@@ -150,6 +175,24 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"plugins": {"pipMirrorUrl": "mirror.example"}}, "plugins.pipMirrorUrl", "http"),
     ({"telemetry": {"samplingRate": 2}}, "telemetry.samplingRate", "0.0 to 1.0"),
     ({"ssrfAllowPrivate": ["10.0.0.0/99"]}, "ssrfAllowPrivate", "10.1.2.0/24"),
+    ({"ssrfAllowPrivate": ["0.0.0.0/0"]}, "ssrfAllowPrivate", "every address"),
+    ({"ssrfAllowPrivate": ["::/0"]}, "ssrfAllowPrivate", "every address"),
+    ({"ssrfAllowPrivate": ["0.0.0.0/1"]}, "ssrfAllowPrivate", "credentials"),
+    ({"ssrfAllowPrivate": ["128.0.0.0/1"]}, "ssrfAllowPrivate", "credentials"),
+    ({"ssrfAllowPrivate": ["11.0.0.0/8"]}, "ssrfAllowPrivate", "no private network"),
+    ({"ssrfAllowPrivate": ["169.254.169.254"]}, "ssrfAllowPrivate", "credentials"),
+    ({"ssrfAllowPrivate": ["fd00::/8"]}, "ssrfAllowPrivate", "credentials"),
+    ({"ssrfAllowPrivate": ["100.64.0.0/10"]}, "ssrfAllowPrivate", "credentials"),
+    ({"ssrfAllowPrivate": ["127.0.0.1"]}, "ssrfAllowPrivate", "loopback"),
+    ({"ssrfAllowPrivate": ["224.0.0.1"]}, "ssrfAllowPrivate", "multicast"),
+    ({"ssrfAllowPrivate": ["::ffff:10.0.0.1"]}, "ssrfAllowPrivate", "IPv6 spelling"),
+    ({"ssrfAllowPrivate": ["\uff11\uff10.0.0.1"]}, "ssrfAllowPrivate", "neither network nor host"),
+    ({"ssrfAllowPrivate": ["plugin_daemon"]}, "ssrfAllowPrivate", "service of the stack"),
+    ({"ssrfAllowPrivate": ["localhost"]}, "ssrfAllowPrivate", "service of the stack"),
+    ({"ssrfAllowPrivate": ["metadata.google.internal"]}, "ssrfAllowPrivate", "credentials"),
+    ({"ssrfDeny": ["0.0.0.0/0"]}, "ssrfDeny", "nothing could be reached"),
+    ({"ssrfDeny": ["example.com"]}, "ssrfDeny", "no network"),
+    ({"resources": {"api": {"pids": 1}}}, "resources.api.pids", "64 to"),
     ({"corsOrigins": ["https://a.example"]}, "corsOrigins", "no such setting"),
     ({"vectorstore": "pgvector"}, "vectorstore", "did you mean vectorStore?"),
 ]
@@ -339,3 +382,73 @@ def test_generated_secret_has_its_shape_and_is_new_each_time(key: str) -> None:
 
     assert len(made) == 50
     assert [SHAPES[key].problem(value) for value in made] == [None] * 50
+
+
+NUMBERS = sorted(key for key, entry in declared().items() if entry.get("type") == "integer")
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize(
+    "zero", [0xFF10, 0x0660, 0x0966, 0x1D7CE], ids=["full-width", "arabic", "devanagari", "bold"]
+)
+def test_no_number_is_read_from_digits_of_other_scripts(key: str, zero: int) -> None:
+    good = str(declared()[key]["default"])
+    spelled = good.translate({ord("0") + digit: zero + digit for digit in range(10)})
+
+    assert spelled != good
+    assert [line for line in told({key: spelled}) if line.startswith(f"dify:{key}:")]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "::1", "*", "10.1.2.3", "2001:db8::7"])  # noqa: S104
+def test_bind_address_of_one_family_or_both(address: str) -> None:
+    assert settings({"bindAddress": address}).bind_address == address
+
+
+UPSTREAMS = {
+    "metadata": ("http://169.254.169.254/v1", "credentials"),
+    "metadata by name": ("https://metadata.google.internal/v1", "credentials"),
+    "multicast": ("https://224.0.0.1/v1", "no address of a host"),
+    "nobody": ("http://0.0.0.0:8000/v1", "no address of a host"),
+    "itself": ("https://dify.example.com/llm/v1", "the proxy itself"),
+    "itself by container": ("http://nginx:8082/llm/v1", "the proxy itself"),
+    "itself by another name": ("https://also.example.com/llm/v1", "the proxy itself"),
+    "itself in its container": ("http://127.0.0.1:8082/llm/v1", "the proxy itself"),
+    "wide digits": ("https://\uff18.8.8.8/v1", "no host name"),
+    "number": ("https://2130706433/v1", "ends in a number"),
+}
+
+
+@pytest.mark.parametrize("case", UPSTREAMS)
+def test_upstream_is_another_server(case: str) -> None:
+    url, reason = UPSTREAMS[case]
+    llm = {"enabled": True, "upstreams": {"custom": {"baseUrl": url}}, "models": {"gpt-4.1": ["custom"]}}
+    plain = {
+        "publicUrl": "https://dify.example.com",
+        "serverNames": ["also.example.com"],
+        "llm": llm | {"embeddings": {}},
+    }
+    configure({**plain, "llmKeys": None}, {"llmKeys": '{"custom": "0123456789abcdef0123"}'})
+
+    with pytest.raises(pulumi.RunError) as problem:
+        load(pulumi.Config("dify"), "unit")
+
+    assert "dify:llm.upstreams.custom.baseUrl" in str(problem.value)
+    assert reason in str(problem.value)
+
+
+def test_upstream_beside_the_proxy_is_another_server() -> None:
+    llm = {"enabled": True, "upstreams": {"custom": {"baseUrl": "https://dify.example.com:8443/v1"}}}
+    llm |= {"models": {"gpt-4.1": ["custom"]}, "embeddings": {}}
+    configure(
+        {"publicUrl": "https://dify.example.com", "llm": llm, "llmKeys": None, "httpsPort": 443},
+        {"llmKeys": '{"custom": "0123456789abcdef0123"}'},
+    )
+
+    assert load(pulumi.Config("dify"), "unit").llm is not None
+
+
+def test_secret_under_an_unknown_key_is_not_shown() -> None:
+    [problem] = told({}, {"gatewaySecrets": "do-not-show-this-value"})
+
+    assert "do-not-show" not in problem
+    assert "did you mean gatewaySecret?" in problem

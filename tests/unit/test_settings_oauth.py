@@ -23,6 +23,8 @@ EXTERNAL: Mapping[str, Any] = {"issuer": "https://id.example.com", "audience": "
 HASH = client_secrets.hash_secret(client_secrets.generate_secret())
 CLIENT: Mapping[str, Any] = {"tenant": "acme", "scopes": ["chat"], "secrets": [HASH]}
 
+REDIS = {"url": "redis://redis/3", "seal_key": "k" * 32}
+
 
 def oauth(*, plain: Mapping[str, Any] | None = None, **parts: Any) -> OAuth:
     """Return what is read with one tenant and some parts changed."""
@@ -143,14 +145,20 @@ def test_an_external_issuer_brings_its_authority(tmp_path: Path) -> None:
     assert [one["ca_file"] for one in found.issuers] == ["issuer-0.pem"]
     assert found.ca_files == {"issuer-0.pem": root.read_text()}
     written = documents(
-        found, redis_url="redis://redis/3", app_keys={tenant.name: "app-12345678" for tenant in found.tenants}
+        found,
+        redis=REDIS,
+        app_keys={tenant.name: "app-12345678" for tenant in found.tenants},
     )
     assert set(written) == {"config.json", "tenants.json", "issuer-0.pem"}
 
 
 def test_limits_are_named_by_the_tenant() -> None:
     found = oauth()
-    written = documents(found, redis_url="redis://redis/3", app_keys={"acme": "app-a", "canary": "app-b"})
+    written = documents(
+        found,
+        redis=REDIS,
+        app_keys={"acme": "app-a", "canary": "app-b"},
+    )
 
     assert json.loads(written["tenants.json"]) == {
         "tenants": {
@@ -176,7 +184,11 @@ def test_limits_besides_the_tenants() -> None:
     assert own.limits.address == GroupLimits(rate=Bucket(requests=5, seconds=60, burst=5), concurrent=100)
     assert own.limits.refused is None
     assert own.limits.unknown == usual.unknown
-    written = documents(own, redis_url="redis://redis/3", app_keys={"acme": "app-a", "canary": "app-b"})
+    written = documents(
+        own,
+        redis=REDIS,
+        app_keys={"acme": "app-a", "canary": "app-b"},
+    )
     assert json.loads(written["config.json"])["limits"] == {
         "failures_per_client": 3,
         "failures_per_address": 50,

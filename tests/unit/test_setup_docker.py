@@ -89,7 +89,7 @@ def test_an_engine_that_is_too_old_is_refused(machine: Machine) -> None:
 def test_another_machines_engine_is_never_started(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.9:2375")
 
-    with pytest.raises(KitError, match=r"tcp://10\.0\.0\.9:2375 does not answer") as failed:
+    with pytest.raises(KitError, match=r"tcp://10\.0\.0\.9:2375 \(DOCKER_HOST\) does not answer") as failed:
         ensure_docker()
 
     assert "unset DOCKER_HOST" in failed.value.hint

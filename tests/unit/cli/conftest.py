@@ -15,6 +15,7 @@ from dify_kit import deploy, docker_host, env, stack_files
 from dify_kit.docker_host import Container, Engine, Network
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import StackFiles
+from infra.port_guard import Publisher
 
 FAKE = Path(__file__).with_name("fake_pulumi.py")
 
@@ -27,6 +28,7 @@ class FakeEngine(Engine):
     stack_networks: list[Network] = field(default_factory=list)
     existing_volumes: set[str] = field(default_factory=set)
     ports: dict[int, list[str]] = field(default_factory=dict)
+    published_on: tuple[str, ...] = ("127.0.0.1",)
     registry_problem: str = ""
     existing_images: set[str] = field(default_factory=set)
     root: str = "/"
@@ -49,8 +51,8 @@ class FakeEngine(Engine):
     def volumes(self, names: list[str]) -> list[str]:
         return [name for name in names if name in self.existing_volumes]
 
-    def publishers(self, port: int) -> list[str]:
-        return self.ports.get(port, [])
+    def publishers(self, port: int) -> list[Publisher]:
+        return [Publisher(container=name, addresses=self.published_on) for name in self.ports.get(port, [])]
 
     def remove_container(self, container_id: str, *, stop: bool = False) -> None:
         self.removed.append(f"{'stop ' if stop else ''}{container_id}")

@@ -38,7 +38,10 @@ def test_a_full_configuration(tmp_path: Path) -> None:
 
 def test_defaults(tmp_path: Path) -> None:
     files = documents()
-    files["config.json"] = {"issuer": "https://dify.example.com", "redis": {"url": "redis://redis"}}
+    files["config.json"] = {
+        "issuer": "https://dify.example.com",
+        "redis": {"url": "redis://redis", "seal_key": "k" * 32},
+    }
 
     settings = load(tmp_path, files).settings
 
@@ -82,6 +85,11 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     "issuer of another scheme": (put(CONFIG, "issuer", "ftp://a.example"), r"issuer must be a URL"),
     "issuer with a wrong port": (put(CONFIG, "issuer", "https://a.example:99999"), r"issuer must be a URL"),
     "issuer a number": (put(CONFIG, "issuer", 7), r"issuer must be a URL"),
+    "seal missing": (put(CONFIG, "redis/seal_key", ...), r"config\.json: redis\.seal_key must be 32 random"),
+    "seal short": (
+        put(CONFIG, "redis/seal_key", "short"),
+        r"config\.json: redis\.seal_key must be 32 random",
+    ),
     "redis missing": (put(CONFIG, "redis", ...), r"config\.json: redis must be an object"),
     "redis of another scheme": (put(CONFIG, "redis/url", "http://x"), r"redis\.url must begin with redis://"),
     "lifetime too long": (

@@ -8,8 +8,9 @@ import fakeredis
 import pytest
 import redis
 
+from dify_gateway.state import sealed
 from tests.unit.gateway.forge import N, b64, es256, unb64
-from tests.unit.gateway.world import AUDIENCE, ISSUER, OTHER_SECRET, SECRET, World
+from tests.unit.gateway.world import AUDIENCE, ISSUER, MEMORY_SINCE, OTHER_SECRET, SEAL_KEY, SECRET, World
 
 
 def revoke(world: World, token: str, client: str = "acme-app", secret: str = SECRET, **form: str) -> Any:
@@ -209,7 +210,7 @@ class TestLostMemory:
 
     def test_no_token_is_issued_that_could_not_be_revoked(self, world: World) -> None:
         """Another machine's clock is ahead: what is issued now would be refused at once."""
-        world.redis.set("dify-gateway:memory-since", str(int(time.time()) + 60))
+        world.redis.set(MEMORY_SINCE, sealed(SEAL_KEY, MEMORY_SINCE, str(int(time.time()) + 60)))
 
         assert world.token().status_code == 503
 

@@ -15,9 +15,11 @@ from werkzeug.test import Client, TestResponse
 from dify_gateway import client_secrets, internal, public
 from dify_gateway.config import Settings
 from dify_gateway.service import Service
-from dify_gateway.state import State
+from dify_gateway.state import State, sealed
 from tests.unit.gateway.forge import Forge, private_jwk, public_jwk
 
+SEAL_KEY = "0123456789abcdef0123456789abcdef"
+MEMORY_SINCE = "dify-gateway:memory-since"
 ISSUER = "https://dify.example.com"
 AUDIENCE = "https://dify.example.com/v1"
 KID = "first"
@@ -36,7 +38,7 @@ def documents() -> dict[str, dict[str, Any]]:
         "config.json": {
             "issuer": ISSUER,
             "audience": AUDIENCE,
-            "redis": {"url": "redis://:redis-password@redis:6379/5"},
+            "redis": {"url": "redis://:redis-password@redis:6379/5", "seal_key": SEAL_KEY},
             "limits": {"failures_per_client": 5, "failures_per_address": 20, "window_seconds": 60},
         },
         "tenants.json": {
@@ -177,7 +179,8 @@ def make_world(
 
     # Redis has been remembering for a while, as in a stack that runs.
     remembering = fakeredis.FakeRedis(server=redis_server, db=5)
-    remembering.set("dify-gateway:memory-since", str(int(time.time()) - 3600), nx=True)
+    since = sealed(SEAL_KEY, MEMORY_SINCE, str(int(time.time()) - 3600))
+    remembering.set(MEMORY_SINCE, since, nx=True)
     write_release(directory, "1", files or documents())
     service = Service(directory, connect=connect, fetch=fetch)
     service.follow()
