@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from infra.llm_presets import PRESETS, PRICES, Price, key_problem
+from infra.llm_presets import LONGEST_ANSWER, PRESETS, PRICES, Price, key_problem
 from infra.origins import DEFAULT_PORTS, host_problem
 from infra.proxy_keys import ProxyKey, ProxyKeyError
 from infra.rate_limits import GroupLimits, read_group
@@ -24,8 +24,8 @@ NGINX, LITELLM = ENGINES = ("nginx", "litellm")
 UPSTREAM_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"preset": "custom", "baseUrl": "", "caFile": "", "timeoutSeconds": 300}
 )
-# njs parses a body in one go, about 5 ms a megabyte, and nothing else goes on in that worker meanwhile.
-MAX_BODY_MEGABYTES = 4
+MAX_BODY_MEGABYTES = 50
+MAX_ANSWER_TOKENS = 10_000_000
 MAX_TIMEOUT = 3600
 MAX_DOLLARS = 1_000_000
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -313,10 +313,21 @@ class LlmReader:
                     key, value, "not an object", "use {input: 2, output: 8}, dollars a million"
                 )
                 continue
-            one = Section(self._problems, value, {"input": None, "output": 0}, f"{key}.")
+            one = Section(
+                self._problems,
+                value,
+                {
+                    "input": None,
+                    "output": 0,
+                    "longest": found[model].longest if model in found else LONGEST_ANSWER,
+                },
+                f"{key}.",
+            )
             one.refuse_unknown()
             found[model] = Price(
-                input=one.number("input", 0, MAX_DOLLARS), output=one.number("output", 0, MAX_DOLLARS)
+                input=one.number("input", 0, MAX_DOLLARS),
+                output=one.number("output", 0, MAX_DOLLARS),
+                longest=one.integer("longest", 1, MAX_ANSWER_TOKENS),
             )
         return found
 

@@ -112,7 +112,7 @@ class LlmEdge(Edge):
                 "upstreams": upstreams,
                 "models": dict(MODELS),
                 "embeddings": {"text-embedding-3-small": ["first"]},
-                "maxBodyMegabytes": 1,
+                "maxBodyMegabytes": 50,
                 "limits": {"requests": 1000, "seconds": 1, "burst": 0, "concurrent": 100},
                 "prices": dict.fromkeys(MODELS, PRICE),
             },
