@@ -67,7 +67,8 @@ class LlmEdge(Edge):
 
     engine = NGINX
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, body_megabytes: int = 1) -> None:
+        self.body_megabytes = body_megabytes
         self.upstream_keys = {name: f"sk-{name}-{secrets.token_urlsafe(30)}" for name in PORTS}
         self.callers: list[ProxyKey] = []
         self.keys: dict[str, str] = {}
@@ -112,7 +113,7 @@ class LlmEdge(Edge):
                 "upstreams": upstreams,
                 "models": dict(MODELS),
                 "embeddings": {"text-embedding-3-small": ["first"]},
-                "maxBodyMegabytes": 50,
+                "maxBodyMegabytes": self.body_megabytes,
                 "limits": {"requests": 1000, "seconds": 1, "burst": 0, "concurrent": 100},
                 "prices": dict.fromkeys(MODELS, PRICE),
             },
