@@ -282,7 +282,7 @@ def test_everything_else_passes_byte_for_byte(
 
     came = received(post(llm, body, "alice")).decode("utf-8")
 
-    shown = came.replace(PADDING, "") if in_file else came
+    shown = came.replace(f"{PADDING},", "") if in_file else came
     assert kept in came
     read = json.loads(re.sub(r'"deep":\[+\]+,', "", shown).strip())
     assert read["model"] == (MODEL if model == MODEL else "flash")
