@@ -80,6 +80,9 @@ class LlmEdge(Edge):
         self.issue("erin", now - timedelta(days=2), expires=proxy_keys.timestamp(now - timedelta(days=1)))
         self.issue("frank", now, concurrent=1)
         self.issue("grace", now, requests_per_minute=0, concurrent=0)
+        self.issue("heidi", now, budget=0.01)
+        self.issue("ivan", now, budget=0.01)
+        self.issue("judy", now, budget=1)
         self.issue("dify", now, internal=True)
         self.authority = issue(ca=True, name="test CA")
         super().__init__(
