@@ -45,6 +45,7 @@ MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
     }
 )
 TIMEOUT_SECONDS = 2
+DOWN_SECONDS = 2
 # The second upstream takes this one too.
 NEXT_KEY = "sk-next-0123456789-0123456789"
 PRICE = {"input": 1000.0, "output": 2000.0}
@@ -126,7 +127,10 @@ class LlmEdge(Edge):
         self.settings: Settings = dataclasses.replace(
             found, oauth=settings_of_oauth(), llm=dataclasses.replace(found.llm, keys=tuple(self.callers))
         )
-        return edge_context(self.settings, RELEASES[found.release])
+        context = edge_context(self.settings, RELEASES[found.release])
+        assert context.llm is not None
+        # So that a test need not wait for long until an upstream that failed is asked again.
+        return dataclasses.replace(context, llm=dataclasses.replace(context.llm, down_seconds=DOWN_SECONDS))
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write the configuration with what the templates do not know."""
