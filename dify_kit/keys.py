@@ -96,7 +96,9 @@ def check(
     pulumi = Pulumi(files=files)
     known, container = upstreams.stored(pulumi), upstreams.edge_container(pulumi)
     if not container:
-        say("the stack is not deployed: asked from this machine, whose way may be another one than the edge's")
+        say(
+            "the stack is not deployed: asked from this machine, whose way may be another one than the edge's"
+        )
     rows = []
     for one in chosen:
         try:

@@ -240,9 +240,16 @@ def _tables(llm: Llm) -> dict[str, Any]:
         "engine": llm.engine,
         "chat": _targets(llm, llm.models),
         "embeddings": _targets(llm, llm.embeddings),
-        "prices": {model: {"input": price.input, "output": price.output} for model, price in llm.prices.items() if model in served},
+        "prices": {
+            model: {"input": price.input, "output": price.output}
+            for model, price in llm.prices.items()
+            if model in served
+        },
         # Tokens of the longest answer that a model gives.
-        "longest": {model: llm.prices[model].longest if model in llm.prices else LONGEST_ANSWER for model in llm.models},
+        "longest": {
+            model: llm.prices[model].longest if model in llm.prices else LONGEST_ANSWER
+            for model in llm.models
+        },
         "decided": dict(llm_request.DECIDED),
         # Words, as an array that njs preloads has none of its methods.
         "refused": " ".join(llm_request.REFUSED),

@@ -111,4 +111,3 @@ def _member(name: str, sort: str, colon: str) -> str:
         ),
     }[sort]
     return rf"\x22{name}\x22(?({group})(?!)){colon}{value}"
-

@@ -71,7 +71,9 @@ def numbers(llm: LlmEdge, model: str = MODEL, caller: str = "alice") -> dict[str
     return {name: found.get(name, 0) for name in names}
 
 
-def counted(llm: LlmEdge, before: dict[str, float], model: str = MODEL, caller: str = "alice") -> dict[str, float]:
+def counted(
+    llm: LlmEdge, before: dict[str, float], model: str = MODEL, caller: str = "alice"
+) -> dict[str, float]:
     """Wait until one more request is counted, and return what came on top."""
     deadline = time.monotonic() + COUNT_SECONDS
     while time.monotonic() < deadline:
@@ -157,7 +159,9 @@ def test_a_caller_who_asked_gets_every_byte(llm: LlmEdge) -> None:
 
 def test_numbers_beside_hidden_usage_stay_as_they_are(llm: LlmEdge) -> None:
     event = DELTA[:-1] + f',"big":9007199254740993,"x":1.0,"z":1e400,"y":"\\ud800",{USAGE},"w":-0}}'
-    answer = post(llm, scripted([(0, head(kind="text/event-stream")), (0, f"{event}\n\n{DONE}\n\n")], stream=True))
+    answer = post(
+        llm, scripted([(0, head(kind="text/event-stream")), (0, f"{event}\n\n{DONE}\n\n")], stream=True)
+    )
 
     assert '"big":9007199254740993,"x":1.0,"z":1e400,"y":"\\ud800"' in answer.text
     assert '"w":-0}' in answer.text
@@ -171,12 +175,18 @@ def test_numbers_beside_hidden_usage_stay_as_they_are(llm: LlmEdge) -> None:
 @pytest.mark.parametrize("size", [1000, 4096, 300_000])
 def test_usage_is_found_in_a_long_answer(llm: LlmEdge, where: str, size: int) -> None:
     filler = f'"a":"{"x" * 150_000}","text":"\\"usage\\":{{\\"prompt_tokens\\":5}}"'
-    members = {"front": [USAGE, filler], "middle": [filler, USAGE, filler.replace('"a"', '"b"')], "end": [filler, USAGE]}
+    members = {
+        "front": [USAGE, filler],
+        "middle": [filler, USAGE, filler.replace('"a"', '"b"')],
+        "end": [filler, USAGE],
+    }
     raw = ("{" + ",".join(members[where]) + ',"choices":[]}').encode()
     pieces = [(0.0, raw[at : at + size]) for at in range(0, len(raw), size)]
     before = numbers(llm)
 
-    answer = post(llm, scripted([(0, head("200 OK", "application/json", f"Content-Length: {len(raw)}")), *pieces]))
+    answer = post(
+        llm, scripted([(0, head("200 OK", "application/json", f"Content-Length: {len(raw)}")), *pieces])
+    )
 
     assert answer.content == raw
     told = counted(llm, before)
@@ -185,7 +195,13 @@ def test_usage_is_found_in_a_long_answer(llm: LlmEdge, where: str, size: int) ->
 
 @pytest.mark.parametrize(
     ("prompt", "completion"),
-    [("123456789012345678901234567890", "7"), ("11", "9" * 30), ("99999999", "7"), ("11", "99999999"), ("1e30", "7")],
+    [
+        ("123456789012345678901234567890", "7"),
+        ("11", "9" * 30),
+        ("99999999", "7"),
+        ("11", "99999999"),
+        ("1e30", "7"),
+    ],
 )
 def test_what_no_model_can_have_used_is_not_believed(llm: LlmEdge, prompt: str, completion: str) -> None:
     usage = f'"usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion}}}'
@@ -299,7 +315,10 @@ def test_no_header_brings_a_key(llm: LlmEdge, status: str) -> None:
     kind = 'application/json; charset="KEY"; key=KEY'
     script = whole(ANSWER.replace("Hi", "KEY"), *said, status=status, kind=kind)
     # The key is longer than what stands for it.
-    script = [(seconds, piece.replace(b"KEY", b"hidden") if isinstance(piece, bytes) else piece) for seconds, piece in script]
+    script = [
+        (seconds, piece.replace(b"KEY", b"hidden") if isinstance(piece, bytes) else piece)
+        for seconds, piece in script
+    ]
 
     answer = post(llm, scripted(script), Origin=ALLOWED)
 
@@ -406,14 +425,22 @@ def test_early_hints_are_not_taken_for_an_answer(llm: LlmEdge) -> None:
     answer = post(llm, scripted(script))
 
     assert answer.status_code in {200, 502}
-    assert answer.json()["error"]["code"] == "upstream_empty" if answer.status_code == 502 else answer.text == ANSWER
+    assert (
+        answer.json()["error"]["code"] == "upstream_empty"
+        if answer.status_code == 502
+        else answer.text == ANSWER
+    )
 
 
 @pytest.mark.parametrize(
     ("kind", "script", "streamed"),
     [
         ("an error", whole('{"error":{"message":"overloaded","code":529}}'), False),
-        ("an error in a stream", [(0, head(kind="text/event-stream")), (0, 'data: {"error":{"message":"m"}}\n\n')], True),
+        (
+            "an error in a stream",
+            [(0, head(kind="text/event-stream")), (0, 'data: {"error":{"message":"m"}}\n\n')],
+            True,
+        ),
         ("nothing", whole(""), False),
         ("nothing, of unknown length", [(0, head())], False),
         ("nothing but blank lines", [(0, head()), (0, "\n\n\n")], False),

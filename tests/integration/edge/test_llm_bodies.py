@@ -9,7 +9,6 @@ import json
 import random
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -278,9 +277,7 @@ def test_everything_else_passes_byte_for_byte(
         "other": ',"stream_options":{"include_obfuscation":1.0}',
         "true": ',"stream_options":{"include_usage":true, "x":1.0}',
     }[caller_asks]
-    body = (
-        f'{{"stream":true,"model" : "{model}",{kept},"user":"{name}=raw"{options} }}'
-    )
+    body = f'{{"stream":true,"model" : "{model}",{kept},"user":"{name}=raw"{options} }}'
 
     came = received(post(llm, body, "alice", in_file=in_file)).decode("utf-8")
 
@@ -299,7 +296,13 @@ def test_everything_else_passes_byte_for_byte(
 
 
 def test_a_member_at_any_place_of_a_body_in_a_file_can_be_edited(llm: LlmEdge) -> None:
-    parts = ['"model":"gemini-2.5-flash"', '"stream_options":null', '"stream":true', '"user":"second=raw"', PADDING]
+    parts = [
+        '"model":"gemini-2.5-flash"',
+        '"stream_options":null',
+        '"stream":true',
+        '"user":"second=raw"',
+        PADDING,
+    ]
     orders = [parts[place:] + parts[:place] for place in range(len(parts))]
     orders += [[*parts[2:], parts[1], parts[0]], [parts[0], *parts[2:], parts[1]]]
     for order in orders:
@@ -325,6 +328,29 @@ def test_the_next_upstream_gets_the_same_body_under_its_own_name(llm: LlmEdge) -
         assert WANTED.encode() in came
 
 
+def peak(llm: LlmEdge) -> int:
+    """Return how many bytes nginx's largest worker had at most."""
+    told = printed(llm.nginx, ["sh", "-c", "cat /proc/[0-9]*/status | grep VmHWM"])
+    return max(int(line.split()[1]) * 1024 for line in told.splitlines())
+
+
+def test_fifty_megabytes_take_no_memory_and_leave_no_file(llm: LlmEdge) -> None:
+    picture = base64.b64encode(bytes(range(256)) * 140_000).decode()
+    text = f'{{"messages":[{{"content":"{picture}"}}],"stream":true,"model":"gemini-2.5-flash"}}'
+    assert 45_000_000 < len(text) < 50_000_000
+    # Many values, and many escapes: what is made while they pass would stay until the end.
+    values = '{"model":"claude-sonnet-4.5","x":[' + '{"a":true,"b\\n":-1.5e3},' * 180_000 + "0]}"
+    before = peak(llm)
+
+    assert post(llm, text, "alice").status_code == 200
+    assert post(llm, values).status_code == 200
+    refused = post(llm, '{"model":"claude-sonnet-4.5","x":[' + "1," * 5_000_000 + "0]}")
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_complex")
+    assert peak(llm) - before < 20_000_000
+    assert printed(llm.nginx, ["find", "/tmp", "-type", "f"]) == ""
+
+
 def test_a_query_stays_here(llm: LlmEdge) -> None:
     answer = llm.http.post(
         f"{CHAT}?api-version=1&model=gpt-4.1",
@@ -338,15 +364,73 @@ def test_a_query_stays_here(llm: LlmEdge) -> None:
 # --- every reader reads the same ---------------------------------------------------------------------------------
 
 NAMES = [
-    *["model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "messages", "x", "tools"] * 3,
+    *[
+        "model",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "messages",
+        "x",
+        "tools",
+    ]
+    * 3,
     *["Model", "MODEL", "mod\\u0065l", "model\\u0000", "models", "mODEl", "model_", "_model", "mo\\u0000del"],
-    *["Stream", "STREAM", "\u017ftream", "stream ", "Max_Tokens", "max_to\u212aens", "maxtokens", "N", "\uff4e"],
+    *[
+        "Stream",
+        "STREAM",
+        "\u017ftream",
+        "stream ",
+        "Max_Tokens",
+        "max_to\u212aens",
+        "maxtokens",
+        "N",
+        "\uff4e",
+    ],
     *["Stream_Options", "streamoptions", "", "\u72d0", "constructor", "__proto__", "x\\ty", "model\\"],
 ]
-SCALARS = ["null", "true", "false", "0", "1", "100000", "-1", "1.0", "1e3", "1e400", "9007199254740993", "01", "NaN", '"a"']
-STRINGS = [f'"{MODEL}"', '"gpt-4.1"', '"claude\\u002dsonnet-4.5"', '"\\ud800"', '"\n"', '"\\x"', "'a'", '"true"', '"1"']
-OTHERS = ["[]", "{}", "[1,]", "[[[1.0]]]", '{"include_usage":true}', '{"include_usage":false,"include_usage":true}']
-OTHERS += ['{"Include_usage":true}', '{"include_usage":null}', '{"model":"x","Model":2}', f"{'[' * 40}{']' * 40}"]
+SCALARS = [
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "100000",
+    "-1",
+    "1.0",
+    "1e3",
+    "1e400",
+    "9007199254740993",
+    "01",
+    "NaN",
+    '"a"',
+]
+STRINGS = [
+    f'"{MODEL}"',
+    '"gpt-4.1"',
+    '"claude\\u002dsonnet-4.5"',
+    '"\\ud800"',
+    '"\n"',
+    '"\\x"',
+    "'a'",
+    '"true"',
+    '"1"',
+]
+OTHERS = [
+    "[]",
+    "{}",
+    "[1,]",
+    "[[[1.0]]]",
+    '{"include_usage":true}',
+    '{"include_usage":false,"include_usage":true}',
+]
+OTHERS += [
+    '{"Include_usage":true}',
+    '{"include_usage":null}',
+    '{"model":"x","Model":2}',
+    f"{'[' * 40}{']' * 40}",
+]
 
 
 def bodies() -> list[bytes]:
@@ -359,7 +443,9 @@ def bodies() -> list[bytes]:
             name = chance.choice(NAMES)
             value = chance.choice(chance.choice([SCALARS, STRINGS, OTHERS]))
             if name in {"stream", "max_tokens", "n"} and chance.random() < 0.7:
-                value = chance.choice(["true", "false", "null"] if name == "stream" else ["1", "null", "100000"])
+                value = chance.choice(
+                    ["true", "false", "null"] if name == "stream" else ["1", "null", "100000"]
+                )
             if name == "stream_options" and chance.random() < 0.5:
                 value = '{"include_usage":true}'
             members.append(f'"{name}"{chance.choice(["", " "])}:{value}')
@@ -408,7 +494,9 @@ def test_every_reader_reads_what_was_decided(llm: LlmEdge, go_reader: list[str])
         else:
             assert got.replace(b"," + WANTED.encode(), b"") in {sent, got}
     # What every reader takes, with names that mean nothing else, is not refused for its form.
-    plain = re.compile(rb'(?i)\\u|\\t|model_|_model|stream |options|models|max|\xc5\xbf|\xe2\x84\xaa|"n"|stream')
+    plain = re.compile(
+        rb'(?i)\\u|\\t|model_|_model|stream |options|models|max|\xc5\xbf|\xe2\x84\xaa|"n"|stream'
+    )
     for sent, read_as in zip(refused, by_python(refused), strict=True):
         if read_as is not None and sent.lower().count(b'"model"') == 1 and not plain.search(sent):
             assert read_as["model"] != MODEL, sent

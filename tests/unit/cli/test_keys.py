@@ -181,7 +181,12 @@ def test_check_refuses_what_is_this_machine_only_from_here(machine: Machine, hos
 
 def test_check_of_nobody_ends(machine: Machine) -> None:
     machine.configure(
-        llm={"upstreams": {"own": {"baseUrl": "http://127.1.1.9.invalid:9/v1"}, "none": {"baseUrl": "http://x"}}}
+        llm={
+            "upstreams": {
+                "own": {"baseUrl": "http://127.1.1.9.invalid:9/v1"},
+                "none": {"baseUrl": "http://x"},
+            }
+        }
     )
     have(machine, {"own": KEY})
 
