@@ -18,8 +18,8 @@ from docker.utils.socket import frames_iter
 from dify_kit.errors import KitError, UsageError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
-from infra.llm_presets import PRESETS, Preset, key_problem
 from infra.edge_paths import CURRENT
+from infra.llm_presets import PRESETS, Preset, key_problem
 from infra.project import declared
 from infra.settings_llm import BRIDGE_FIX, LOOPBACK_PROBLEM, is_loopback
 

@@ -7,8 +7,8 @@ The field `user` of a request says what goes wrong and where, as `<upstream>=<fa
 `hang`, `cut`, `malformed`, `silent`, `huge`, `long`, `html`, `leak`, `echo`, `raw` (what came, as it came), `slow`,
 `which` (of its keys came) or `batch`.
 
-A member `script_<upstream>` says what is sent byte by byte: base64 of JSON, `[[seconds, base64], ...]`; `KEY` in it stands
-for the upstream's own key. The connection is closed after it.
+A member `script_<upstream>` says what is sent byte by byte: base64 of JSON, `[[seconds, base64], ...]`; `KEY` in it
+stands for the upstream's own key. The connection is closed after it.
 Every answer repeats the Authorization header in a header, as a careless upstream might.
 """
 
@@ -49,17 +49,18 @@ class Upstream(BaseHTTPRequestHandler):
         came = self.rfile.read(length)
         if not self._allowed():
             return
+        # Some of what passes is nothing that Python's parser takes.
         script = re.search(rb'"script_%s": ?"([A-Za-z0-9+/=]*)"' % self.name.encode(), came)
         if script:
             self._play(json.loads(base64.b64decode(script[1])))
-            return
-        if re.search(rb'"user": ?"%s=raw"' % self.name.encode(), came):
-            # Some of what passes is nothing that Python's parser takes.
+        elif re.search(rb'"user": ?"%s=raw"' % self.name.encode(), came):
             message = {"role": "assistant", "content": base64.b64encode(came).decode()}
             usage = {"prompt_tokens": 1, "completion_tokens": 1}
             self._json(200, {"id": "raw", "choices": [{"index": 0, "message": message}], "usage": usage})
-            return
-        asked = json.loads(came)
+        else:
+            self._answer(json.loads(came))
+
+    def _answer(self, asked: dict[str, Any]) -> None:
         faults = dict(part.split("=") for part in (asked.get("user") or "").split(",") if "=" in part)
         fault = faults.get(self.name, "")
         if fault.isdigit():
