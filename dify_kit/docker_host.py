@@ -77,11 +77,17 @@ class Engine(Protocol):
     def remove_container(self, container_id: str, *, stop: bool = False) -> None:
         """Remove a container, after a proper stop when ``stop``. One that is gone already is fine."""
 
+    def stop_container(self, container_id: str) -> None:
+        """Stop a container with its own signal, and kill it after its own grace. One that is gone already is fine."""
+
     def remove_network(self, network_id: str) -> None:
         """Remove a network and whatever hangs on it. One that is gone already is fine."""
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume with its data."""
+
+    def images(self, names: list[str]) -> list[str]:
+        """Return those of ``names`` under which the engine has an image. No registry is asked."""
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
@@ -160,6 +166,14 @@ class DockerEngine(Engine):
                     self._client.api.stop(container_id, timeout=_STOP_GRACE)
             self._client.api.remove_container(container_id, v=True, force=True)
 
+    def stop_container(self, container_id: str) -> None:
+        """See Engine."""
+        with _explained(f"cannot stop container {container_id[:12]}"), contextlib.suppress(NotFound):
+            configured = self._client.api.inspect_container(container_id)["Config"].get("StopTimeout")
+            # Given, so that the SDK waits for the answer that much longer.
+            grace = _STOP_GRACE if configured is None else int(configured)
+            self._client.api.stop(container_id, timeout=grace)
+
     def remove_network(self, network_id: str) -> None:
         """See Engine."""
         with _explained(f"cannot remove network {network_id[:12]}"), contextlib.suppress(NotFound):
@@ -173,6 +187,16 @@ class DockerEngine(Engine):
         """See Engine."""
         with _explained(f"cannot remove volume {name}"), contextlib.suppress(NotFound):
             self._client.api.remove_volume(name)
+
+    def images(self, names: list[str]) -> list[str]:
+        """See Engine."""
+        found = []
+        with _explained("cannot look for images"):
+            for name in names:
+                with contextlib.suppress(NotFound):
+                    self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
+                    found.append(name)
+        return found
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """See Engine."""

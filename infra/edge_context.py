@@ -7,12 +7,14 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from infra import edge_errors, ports
-from infra.edge_gate import IDENTITY_HEADERS, EdgeGate, edge_gate, gate_limits, gate_routes
+from infra.edge_gate import EdgeGate, edge_gate, gate_limits, gate_routes
+from infra.edge_headers import IDENTITY, KINDS, MORE, PASSED
 from infra.edge_limits import EdgeLimits, edge_limits
 from infra.edge_llm import EdgeLlm, edge_llm
 from infra.edge_oauth import GATEWAY, EdgeOAuth, edge_oauth, oauth_limits, oauth_routes, oauth_services
 from infra.edge_paths import DRAIN_MARK, RUN_DIRECTORY
-from infra.edge_routes import EdgeLocation, EdgeRoute, locations
+from infra.edge_routes import SOCKET_GROUP, EdgeLocation, EdgeRoute, locations
+from infra.edge_schema import schema_patterns
 from infra.edge_tls import EdgeTls, edge_tls
 from infra.origins import DEFAULT_PORTS
 from infra.releases import Release
@@ -27,6 +29,8 @@ WEBHOOK_MEGABYTES = 10
 READ_TIMEOUT_SECONDS = 3600
 # The service that nginx reaches without a hop.
 DIRECT = "api"
+# They listen before Dify is imported, so that requests wait for that.
+LISTENS_EARLY = frozenset({"api", "api_websocket"})
 RETRY_SECONDS = 5
 # In the official image njs waits to be loaded; Debian's package loads it by itself.
 OFFICIAL_JS_MODULE = "modules/ngx_http_js_module.so"
@@ -97,6 +101,7 @@ class EdgeContext:
     limits: EdgeLimits
     trusted_proxies: tuple[str, ...] = ()
     console_allow_from: tuple[str, ...] = ()
+    schema_patterns: tuple[str, ...] = ()
     access_log: str = "all"
     tls: EdgeTls | None = None
     llm: EdgeLlm | None = None
@@ -105,11 +110,15 @@ class EdgeContext:
     gate: EdgeGate | None = None
     revision: str = ""
     workers: str = "2"
-    credentialed_groups: tuple[str, ...] = CREDENTIALED_GROUPS
+    credentialed_groups: tuple[str, ...] = (*CREDENTIALED_GROUPS, SOCKET_GROUP)
+    socket_group: str = SOCKET_GROUP
     allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
     llm_allowed_headers: tuple[str, ...] = LLM_ALLOWED_HEADERS
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
-    identity_headers: tuple[str, ...] = IDENTITY_HEADERS
+    passed_headers: tuple[str, ...] = PASSED
+    identity_headers: tuple[str, ...] = tuple(sorted(IDENTITY))
+    more_headers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MORE)
+    header_kinds: Mapping[str, str] = field(default_factory=lambda: KINDS)
     error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
     error_shapes: Mapping[str, str] = field(default_factory=lambda: edge_errors.GROUP_SHAPES)
     default_error_shape: str = edge_errors.DEFAULT_SHAPE
@@ -122,6 +131,16 @@ class EdgeContext:
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
     preflight_seconds: int = PREFLIGHT_SECONDS
+
+    @property
+    def starting(self) -> tuple[EdgeService, ...]:
+        """The services that listen before they can answer."""
+        return tuple(service for service in self.services if service.name in LISTENS_EARLY)
+
+    @property
+    def starting_names(self) -> frozenset[str]:
+        """Their names."""
+        return frozenset(service.name for service in self.starting)
 
     @property
     def locations(self) -> tuple[EdgeLocation, ...]:
@@ -180,7 +199,11 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
                 for name, port in oauth_services(on=settings.gateway)
             ),
         ),
-        cors={group: settings.cors.origins(group) for group in CORS_GROUPS},
+        cors={
+            **{group: settings.cors.origins(group) for group in CORS_GROUPS},
+            # A part of the console, with its cookies.
+            SOCKET_GROUP: settings.cors.origins("console"),
+        },
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
         max_body_megabytes=upload,
@@ -189,6 +212,8 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         ),
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
+        schema_patterns=schema_patterns(release.routes, opened=settings.api_schema),
+        passed_headers=tuple(dict.fromkeys((*PASSED, *settings.request_headers))),
         access_log=settings.access_log,
         tls=edge_tls(settings),
         llm=edge_llm(settings.llm),

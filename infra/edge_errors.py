@@ -42,6 +42,7 @@ ERRORS = (
     _error(405, "method_not_allowed", "The method is not allowed here."),
     _error(413, "request_too_large", "The request body is larger than this server accepts."),
     _error(414, "uri_too_long", "The address is longer than this server accepts."),
+    _error(421, "misdirected_request", "The host is none that this server answers for."),
     _error(429, "too_many_requests", "Too many requests. Wait as long as Retry-After says."),
     _error(431, "headers_too_large", "The request headers are larger than this server accepts."),
     _error(500, "internal_error", "The edge failed."),

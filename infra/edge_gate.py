@@ -26,17 +26,6 @@ SIGN_IN_LIMITS = GroupLimits(rate=Bucket(requests=10, seconds=1, burst=200), con
 # Sessions that nginx asks about, by address: a page of the console loads a hundred files at once.
 ASKED = "gate_asked"
 ASKED_LIMITS = GroupLimits(rate=Bucket(requests=1000, seconds=1, burst=2000))
-# What proxies with a sign-in of their own tell about people. Nobody here reads it, and nobody outside may write it.
-IDENTITY_HEADERS = (
-    *(
-        f"X-Auth-Request-{name}"
-        for name in ("User", "Email", "Groups", "Preferred-Username", "Access-Token", "Redirect")
-    ),
-    *(f"X-Forwarded-{name}" for name in ("User", "Email", "Groups", "Preferred-Username", "Access-Token")),
-    *(f"Remote-{name}" for name in ("User", "Email", "Groups", "Name")),
-    "X-Gate-User",
-    "X-Gate-Session",
-)
 
 
 @dataclass(frozen=True, kw_only=True)

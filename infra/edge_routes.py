@@ -31,7 +31,8 @@ LOGIN_PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 READS_COUNT = ("/console/api/oauth",)
 # What belongs to the console besides its API: rooms where editors meet, and pages that nobody else needs. The pages
 # hold no data, all of it comes through /console/api; scripts and styles are shared with published web apps.
-CONSOLE_GROUPS = ("console", "socket", "explore")
+SOCKET_GROUP = "socket"
+CONSOLE_GROUPS = ("console", SOCKET_GROUP, "explore")
 CONSOLE_PAGES = (
     "/install",
     "/init",

@@ -46,6 +46,8 @@ GIXY_DIRECTIVES: Mapping[str, frozenset[str]] = MappingProxyType(
                 "proxy_set_header Content-Length $llm_length;",
             }
         ),
+        # That api starts is no secret from those who may not reach its console.
+        "return_bypasses_allow_deny": frozenset({"return 503;"}),
     }
 )
 

@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from smoke_tests.client import CONNECT_SECONDS, Client, is_loopback
+from smoke_tests.closed import FORBIDDEN, SOCKETS, WEBSOCKET, schema_paths, schema_problem
+from smoke_tests.cors import STRANGER
 from smoke_tests.target import Target
 
 UNKNOWN_HOST = "unknown.invalid"
@@ -66,3 +68,32 @@ def test_the_server_does_not_tell_its_version(target: Target, visitor: Client) -
     told = visitor.once("GET", f"{target.console_url}/console/api/setup").values("server")
 
     assert not [value for value in told if any(one.isdigit() for one in value)]
+
+
+@pytest.mark.needs_closed_schema
+def test_no_schema_of_the_api_is_served(target: Target, visitor: Client) -> None:
+    paths = schema_paths(target.groups)
+    found = [schema_problem(visitor.ask("GET", f"{target.url}{path}"), path) for path in paths]
+
+    assert not [problem for problem in found if problem]
+
+
+@pytest.mark.needs_sockets
+@pytest.mark.parametrize("origin", [STRANGER, "null"])
+@pytest.mark.parametrize(("transport", "headers"), [("polling", {}), ("websocket", WEBSOCKET)])
+def test_pages_of_others_do_not_join_the_consoles_rooms(
+    target: Target, visitor: Client, origin: str, transport: str, headers: dict[str, str]
+) -> None:
+    url = f"{target.console_url}{SOCKETS}{transport}"
+    answer = visitor.ask("GET", url, headers={**headers, "Origin": origin})
+
+    # Without a stack nobody knows whether there are rooms: then nothing may be there.
+    assert answer.status in ({FORBIDDEN} if target.has_sockets else {FORBIDDEN, 400, 404}), repr(answer)
+
+
+@pytest.mark.needs_sockets
+def test_the_console_may_join_its_rooms(target: Target, visitor: Client) -> None:
+    headers = {"Origin": target.console_url}
+    answer = visitor.ask("GET", f"{target.console_url}{SOCKETS}polling", headers=headers)
+
+    assert answer.status != FORBIDDEN, repr(answer)

@@ -10,7 +10,13 @@ from tests.unit.test_smoke_target import EXPORTS, GATED
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main() -> None:
     """Replace the reading of exports before anything is configured."""
-    containers = dict.fromkeys(("api", "nginx", "sandbox", "local_sandbox", "gateway"), "dify-nowhere")
+    containers = dict.fromkeys(
+        (
+            *("api", "api_websocket", "nginx", "sandbox", "local_sandbox", "gateway"),
+            *("worker", "plugin_daemon", "ssrf_proxy"),
+        ),
+        "dify-nowhere",
+    )
     tls = EXPORTS["tls"] | {"mode": "files", "httpsPort": 8443}
     oauth = {"oauth": {"issuer": "http://localhost:8080"}}
     canary = {"oauthCanary": {"clientId": "canary", "clientSecret": "dks_on-paper"}}

@@ -2,7 +2,7 @@
 
 import secrets
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from tests.unit.smoke_upstream import Handler, Refused
 
@@ -33,7 +33,12 @@ class GateHandler(Handler):
 
     def inside(self, path: str) -> bool:
         outside = ("/v1", "/mcp", "/triggers", *(() if self.wrongly("files-inside") else ("/files",)))
-        return not path.startswith(outside)
+        return not path.startswith(outside) and not self.refused_before(path)
+
+    def refused_before(self, path: str) -> bool:
+        """Tell whether the edge refuses a request before it asks the gate: schemas, and rooms for other pages."""
+        strangers = path == "/socket.io/" and self.headers.get("Origin") != self.upstream.url
+        return strangers or "swagger" in unquote(path).lower() or path.endswith("/_catalog")
 
     def passes(self, path: str) -> bool:
         return (

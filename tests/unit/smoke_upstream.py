@@ -14,15 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 KEY = "app-UnitTestKey4mZ8xQ2pL"
 ALLOWED = "https://app.example.com"
 LIMIT = 20 * 1024 * 1024
 PAUSE_SECONDS = 0.004
 NOT_FOUND = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
+# As the plugin daemon says it: the message is JSON once more.
+PLUGINLESS = {
+    "code": -400,
+    "message": '{"message":"endpoint not found","error_type":"PluginDaemonBadRequestError","args":null}',
+    "data": None,
+}
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
+PING = b"event: ping\n\n"
 
 
 @dataclass
@@ -116,7 +123,13 @@ class Handler(BaseHTTPRequestHandler):
             "/v1/conversations": self.conversations,
             "/v1/messages": self.messages,
         }
-        if path.startswith("/v1/conversations/") and self.command == "DELETE":
+        if self.schema(path):
+            self.send(200, {"swagger": "2.0", "paths": {}})
+        elif path == "/socket.io/":
+            self.rooms()
+        elif path.startswith("/e/"):
+            self.send(404, PLUGINLESS)
+        elif path.startswith("/v1/conversations/") and self.command == "DELETE":
             self.delete(path.rpartition("/")[2])
         elif path in routes:
             routes[path]()
@@ -124,6 +137,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send(404, {"code": "not_found", "message": "There is nothing here.", "status": 404})
         else:
             self.send(404, NOT_FOUND)
+
+    def schema(self, path: str) -> bool:
+        """Tell whether a schema is let out: anywhere, or only where the path is written in another way."""
+        if self.wrong("open-schema"):
+            return path.endswith("/swagger.json")
+        read = "/" + "/".join(part for part in unquote(path).split("/") if part)
+        return self.wrong("schema-spelled") and read == "/v1/swagger.json" != path
+
+    def rooms(self) -> None:
+        """Let the console in, and no page of others."""
+        if self.headers.get("Origin") == self.upstream.url or self.wrong("any-page-joins"):
+            self.send(403 if self.wrong("console-shut-out") else 200, '0{"sid":"x"}')
+        else:
+            self.send(403, {"code": "forbidden", "message": "Access is not allowed.", "status": 403})
 
     def setup_state(self) -> None:
         step = "not_started" if self.wrong("unclaimed") else "finished"
@@ -206,8 +233,19 @@ class Handler(BaseHTTPRequestHandler):
             events.insert(
                 1, {"event": "error", "code": "invalid_param", "message": "Run failed", "status": 400}
             )
+        if self.wrong("stream-loses-text"):
+            events.pop(2)
+        if self.wrong("stream-changes-ids"):
+            events[2] = events[2] | {"message_id": str(uuid.uuid4())}
+        if self.wrong("stream-without-workflow-end"):
+            events = [event for event in events if event["event"] != "workflow_finished"]
+        if self.wrong("order-of-newer-releases"):
+            events.append(events.pop(-2))
+            yield PING
         for event in events:
-            yield f"data: {json.dumps(event | common)}\n\n".encode()
+            yield f"data: {json.dumps(common | event)}\n\n".encode()
+            if self.wrong("order-of-newer-releases"):
+                yield PING
 
     # Answers
 

@@ -10,7 +10,6 @@ import pytest
 
 from infra import nginx_check
 from infra.edge_context import EdgeContext, edge_context
-from infra.edge_gate import IDENTITY_HEADERS
 from infra.edge_routes import CONSOLE_PAGES
 from infra.releases import RELEASES
 from infra.render import edge_files
@@ -197,18 +196,20 @@ def test_pages_are_led_to_the_sign_in_and_calls_are_not(request_: str, page: boo
 
 
 def test_nobody_outside_says_who_somebody_is(tmp_path: Path) -> None:
-    found = everything(edge_files(context_of()), tmp_path)
-    emptied = {
-        one["args"][0] for _, one in found if one["directive"] == "proxy_set_header" and one["args"][1] == ""
-    }
+    files = parsed(edge_files(context_of()), tmp_path)
 
-    assert set(IDENTITY_HEADERS) <= emptied
-    assert {
-        "X-Auth-Request-User",
-        "X-Auth-Request-Email",
-        "X-Auth-Request-Groups",
-        "X-Forwarded-User",
-    } <= emptied
+    def sent(name: str) -> set[str]:
+        return {one["args"][0] for _, one in walk(files[name]) if one["directive"] == "proxy_set_header"}
+
+    claims = {f"X-Auth-Request-{name}" for name in ("User", "Email", "Groups")} | {"X-Forwarded-User"}
+    # Where everything passes, they are emptied; elsewhere what is not named does not pass.
+    assert claims <= sent("parts/passed_open.conf")
+    assert not claims & sent("parts/passed.conf")
+    assert [
+        one["args"]
+        for _, one in walk(files["http/headers.conf"])
+        if one["directive"] == "proxy_pass_request_headers"
+    ] == [["off"]]
 
 
 def test_the_verdict_is_asked_for_by_nginx_alone_and_never_kept(tmp_path: Path) -> None:

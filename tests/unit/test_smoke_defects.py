@@ -20,6 +20,10 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
     ),
     "one-id": ("test_every_answer_has_a_request_id*",),
     "own-404": ("test_an_unknown_route_gets_difys_own_404",),
+    "open-schema": ("test_no_schema_of_the_api_is_served",),
+    "schema-spelled": ("test_no_schema_of_the_api_is_served",),
+    "any-page-joins": ("test_pages_of_others_do_not_join_the_consoles_rooms*",),
+    "console-shut-out": ("test_the_console_may_join_its_rooms",),
     "html-413": ("test_a_body_over_the_limit_is_refused_in_json",),
     "own-401": (
         "test_other_credentials_get_difys_own_401*",
@@ -39,6 +43,11 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
     "buffers": ("test_a_stream_arrives_while_it_is_made",),
     "stream-breaks-off": ("test_streaming",),
     "stream-fails": ("test_streaming",),
+    "stream-loses-text": ("test_streaming",),
+    "stream-changes-ids": ("test_streaming",),
+    "stream-without-workflow-end": ("test_streaming",),
+    # No defect: Dify 1.14 and later send this, a ping may come anywhere.
+    "order-of-newer-releases": (),
     "preflight-by-dify": ("test_preflight*",),
     "few-headers": ("test_preflight[[]v1-allowed-1]",),
     "reflects": (
