@@ -87,14 +87,22 @@ def check(
     stack: Stack = DEFAULT_STACK,
     as_json: Json = False,
 ) -> None:
-    """Ask each upstream for its models, with the stored key and from this machine."""
+    """Ask each upstream for its models, with the stored key and from inside the edge, as requests go.
+
+    From this machine, where the stack is not deployed.
+    """
     files = StackFiles.open(stack)
     chosen = [upstreams.one_of(files, upstream)] if upstream else list(upstreams.configured(files).values())
-    known = upstreams.stored(Pulumi(files=files))
+    pulumi = Pulumi(files=files)
+    known, container = upstreams.stored(pulumi), upstreams.edge_container(pulumi)
+    if not container:
+        say(
+            "the stack is not deployed: asked from this machine, whose way may be another one than the edge's"
+        )
     rows = []
     for one in chosen:
         try:
-            found = upstreams.ask_models(one, known.get(one.name, ""))
+            found = upstreams.ask_models(one, known.get(one.name, ""), container)
             rows.append({"upstream": one.name, "ok": True, "models": found})
             say(f"✓ {one.name}: takes the key {upstreams.masked(known[one.name])}, {len(found)} models")
         except KitError as problem:
@@ -156,7 +164,7 @@ def _rotate_upstream(upstream: str, stack: str, *, from_stdin: bool, minutes: fl
     pulumi = Pulumi(files=files)
     if upstreams.stored(pulumi).get(upstream) == key:
         raise KitError(f"{upstream} has this key already", f"set {one.known.variable} to the new one")
-    upstreams.ask_models(one, key)
+    upstreams.ask_models(one, key, upstreams.edge_container(pulumi))
     with files.lock():
         upstreams.store(pulumi, upstream, key)
     deploy.up(stack=stack, verbose=False, timeout=90, skip_setup=True)

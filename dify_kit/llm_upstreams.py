@@ -2,19 +2,26 @@
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import docker
 import httpx
 import typer
+from docker.utils.socket import frames_iter
 
 from dify_kit.errors import KitError, UsageError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
+from infra.edge_paths import CURRENT
 from infra.llm_presets import PRESETS, Preset, key_problem
 from infra.project import declared
+from infra.settings_llm import BRIDGE_FIX, LOOPBACK_PROBLEM, is_loopback
 
 SETTING = f"{PROJECT}:llmKeys"
 CHECK_SECONDS = 15.0
@@ -22,6 +29,9 @@ CHECK_SECONDS = 15.0
 SHOWN_FROM = 20
 LONGEST_ANSWER = 4 * 1024 * 1024
 _UNAUTHORIZED = (401, 403)
+_FINE = 200
+_STDOUT, _STDERR = 1, 2
+ENGINE_SECONDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,39 +122,116 @@ def masked(key: str) -> str:
     return f"{key[:8]}...{key[-4:]}" if len(key) >= SHOWN_FROM else "********"
 
 
-def ask_models(upstream: Configured, key: str) -> list[str]:
-    """Return the names of the models that an upstream has for this key. Raises KitError."""
+def edge_container(pulumi: Pulumi) -> str:
+    """Return the running edge's container, by which upstreams are asked; empty where the stack is not deployed."""
+    name = str((pulumi.state().outputs.get("containers") or {}).get("nginx") or "")
+    if not name:
+        return ""
+    try:
+        running = docker.from_env(timeout=ENGINE_SECONDS).containers.get(name).status == "running"
+    except docker.errors.NotFound:
+        return ""
+    except docker.errors.DockerException as problem:
+        raise KitError(f"{name} cannot be asked: {problem}", "`make doctor` has a look") from None
+    return name if running else ""
+
+
+def ask_models(upstream: Configured, key: str, container: str = "") -> list[str]:
+    """Return the names of the models that an upstream has for this key. Raises KitError.
+
+    It is asked from inside `container`, the edge's, as requests go; from this machine where that is empty.
+    """
     if not key:
         raise KitError(f"{upstream.name} has no key", f"`dify-kit keys set {upstream.name}`")
     url = f"{upstream.base_url}/models"
+    if is_loopback(urlsplit(url).hostname or ""):
+        raise KitError(
+            f"llm.upstreams.{upstream.name}.baseUrl: {url} {LOOPBACK_PROBLEM}",
+            f"use {_bridge() or BRIDGE_FIX}, and let the upstream listen there",
+        )
     headers = {"Authorization": f"Bearer {key}"}
     if upstream.preset == "anthropic":
         # Its list of models is not part of what it offers in OpenAI's schema.
         headers = {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    ask = _from_inside if container else _from_here
+    status, body = ask(upstream, url, headers, container)
+    if status in _UNAUTHORIZED:
+        where = upstream.known.register
+        raise KitError(
+            f"{upstream.name}: {url} refuses the key ({status})",
+            f"`dify-kit keys set {upstream.name}` with another one" + (f", from {where}" if where else ""),
+        )
+    if status != _FINE:
+        raise KitError(f"{upstream.name}: {url} answers {status}", "check llm.upstreams and try again")
+    try:
+        return [str(model["id"]) for model in json.loads(body)["data"]]
+    except (ValueError, KeyError, TypeError):
+        raise KitError(f"{upstream.name}: {url} answers in another schema", "is baseUrl right?") from None
+
+
+def _from_here(upstream: Configured, url: str, headers: Mapping[str, str], _: str) -> tuple[int, bytes]:
     try:
         with httpx.Client(verify=_trust(upstream), timeout=CHECK_SECONDS) as client:
-            answer = client.get(url, headers=headers)
-            if answer.status_code in _UNAUTHORIZED:
-                where = upstream.known.register
-                raise KitError(
-                    f"{upstream.name}: {url} refuses the key ({answer.status_code})",
-                    f"`dify-kit keys set {upstream.name}` with another one"
-                    + (f", from {where}" if where else ""),
-                )
-            answer.raise_for_status()
-            return [str(model["id"]) for model in answer.json()["data"]]
-    except httpx.HTTPStatusError as problem:
-        status = problem.response.status_code
-        raise KitError(
-            f"{upstream.name}: {url} answers {status}", "check llm.upstreams and try again"
-        ) from None
+            answer = client.get(url, headers=dict(headers))
     except httpx.HTTPError as problem:
         raise KitError(
             f"{upstream.name}: {url} cannot be reached: {type(problem).__name__}: {problem}",
             "check baseUrl, caFile and this machine's way to it",
         ) from None
-    except (ValueError, KeyError, TypeError):
-        raise KitError(f"{upstream.name}: {url} answers in another schema", "is baseUrl right?") from None
+    return answer.status_code, answer.content
+
+
+def _from_inside(
+    upstream: Configured, url: str, headers: Mapping[str, str], container: str
+) -> tuple[int, bytes]:
+    """Ask by curl in the edge's container. The key goes there by standard input: arguments are seen by others."""
+    options = [f'url = "{url}"', *(f'header = "{name}: {value}"' for name, value in headers.items())]
+    options += ["silent", "show-error", f"max-time = {CHECK_SECONDS:.0f}", 'write-out = "\\n%{http_code}"']
+    if upstream.ca_file:
+        # What is deployed is what requests are checked against.
+        options.append(f'cacert = "{CURRENT}/llm/{upstream.name}.pem"')
+    try:
+        exit_code, out, errors = _run(container, ["curl", "--config", "-"], "\n".join(options).encode())
+    except (docker.errors.DockerException, OSError) as problem:
+        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` has a look") from None
+    if exit_code:
+        said = errors.decode(errors="replace").strip()[-200:] or f"curl ends with {exit_code}"
+        raise KitError(
+            f"{upstream.name}: {url} cannot be reached from inside the edge: {said}",
+            "check baseUrl, caFile and the way from the container to it; this machine's own way may be another one",
+        )
+    body, _, status = out.rpartition(b"\n")
+    return int(status), body
+
+
+def _run(container: str, command: list[str], given: bytes) -> tuple[int, bytes, bytes]:
+    """Return exit code, stdout and stderr of a command in a container that gets `given` on standard input."""
+    api: Any = docker.from_env(timeout=ENGINE_SECONDS).api
+    made = api.exec_create(container, command, stdin=True, stdout=True, stderr=True)
+    stream = api.exec_start(made["Id"], socket=True)
+    try:
+        raw = getattr(stream, "_sock", stream)
+        raw.settimeout(CHECK_SECONDS + ENGINE_SECONDS)
+        raw.sendall(given)
+        raw.shutdown(socket.SHUT_WR)
+        told: dict[int, bytes] = {_STDOUT: b"", _STDERR: b""}
+        for number, piece in frames_iter(stream, tty=False):
+            told[number] = told.get(number, b"") + piece
+            if len(told[number]) > LONGEST_ANSWER:
+                break
+    finally:
+        stream.close()
+    return int(api.exec_inspect(made["Id"])["ExitCode"] or 0), told[_STDOUT], told[_STDERR]
+
+
+def _bridge() -> str:
+    """Return the address by which containers reach this machine, with a word about it; empty when nobody can say."""
+    try:
+        found: Any = docker.from_env(timeout=ENGINE_SECONDS).networks.get("bridge")
+        address = found.attrs["IPAM"]["Config"][0]["Gateway"]
+    except (docker.errors.DockerException, OSError, KeyError, IndexError, TypeError):
+        return ""
+    return f"{address}, the address of Docker's bridge, by which containers reach this machine"
 
 
 def _trust(upstream: Configured) -> bool | str:

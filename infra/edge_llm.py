@@ -9,9 +9,10 @@ from typing import Any
 
 import pulumi
 
-from infra import edge_errors, ports
+from infra import edge_errors, llm_request, ports
 from infra.edge_limits import BusyZone, RateZone
-from infra.edge_paths import USAGE_DIRECTORY
+from infra.edge_paths import BODIES_DIRECTORY, USAGE_DIRECTORY
+from infra.llm_presets import LONGEST_ANSWER
 from infra.origins import DEFAULT_PORTS
 from infra.proxy_keys import ProxyKey
 from infra.rate_limits import MINUTE, Bucket, GroupLimits
@@ -27,6 +28,10 @@ LITELLM_GRACE_SECONDS = 15
 SAVE_SECONDS = 2
 # Caller, model and five numbers are about 1 kB: room for 4000 pairs a month.
 COUNTERS_SIZE = "4m"
+# How long another upstream is asked first, after one has answered a model with nothing or with an error as an answer.
+DOWN_SECONDS = 30
+# What pages may read of an answer's headers besides those of other routes: OpenAI's clients obey them.
+EXPOSED_HEADERS = ("retry-after-ms", "x-should-retry")
 # The scope that opens the proxy to a token of OAuth.
 SCOPE = "llm"
 MASTER = "litellm-master"
@@ -79,6 +84,13 @@ class EdgeLlm:
     secrets_file: str = SECRETS_FILE
     save_seconds: int = SAVE_SECONDS
     counters_size: str = COUNTERS_SIZE
+    down_seconds: int = DOWN_SECONDS
+    bodies_directory: str = BODIES_DIRECTORY
+    exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
+    # How nginx itself reads a body, and what njs gets of it: the decided members, in the order of njs/request.js.
+    body_pattern: str = llm_request.pattern()
+    body_values: str = "|".join(f"$llm_j_{name}" for name in llm_request.DECIDED)
+    strings_pattern: str = llm_request.strings()
     # What a token without the scope hears.
     scope_body: str = edge_errors.scope_body(SCOPE)
     scope_challenge: str = edge_errors.scope_challenge(SCOPE)
@@ -228,7 +240,21 @@ def _tables(llm: Llm) -> dict[str, Any]:
         "engine": llm.engine,
         "chat": _targets(llm, llm.models),
         "embeddings": _targets(llm, llm.embeddings),
-        "prices": {model: asdict(price) for model, price in llm.prices.items() if model in served},
+        "prices": {
+            model: {"input": price.input, "output": price.output}
+            for model, price in llm.prices.items()
+            if model in served
+        },
+        # Tokens of the longest answer that a model gives.
+        "longest": {
+            model: llm.prices[model].longest if model in llm.prices else LONGEST_ANSWER
+            for model in llm.models
+        },
+        "decided": dict(llm_request.DECIDED),
+        # Words, as an array that njs preloads has none of its methods.
+        "refused": " ".join(llm_request.REFUSED),
+        "alike": llm_request.alike(),
+        "option": llm_request.OPTION,
         # What callers get that have no key of ours.
         "class": 0,
         "budget": llm.monthly_budget,

@@ -15,6 +15,8 @@ EDGE_DIRECTORY = "/etc/dify-kit/nginx"
 RELEASES_DIRECTORY = f"{EDGE_DIRECTORY}/releases"
 # Counts of the LLM proxy, on a volume that outlives the stack; nginx writes here.
 USAGE_DIRECTORY = f"{EDGE_DIRECTORY}/usage"
+# Request bodies of the LLM proxy that are too large for memory, on the volume of nginx's temporary files.
+BODIES_DIRECTORY = "/tmp/edge_llm_bodies"  # noqa: S108  # the container's own
 CURRENT = f"{EDGE_DIRECTORY}/current"
 NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 # Sockets, the process id and the mark of a drain, on a tmpfs.

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 MIN_KEY = 8
+# Tokens of a model's longest answer where nothing is known about it.
+LONGEST_ANSWER = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +62,11 @@ KEY_OWNERS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """US dollars for a million tokens."""
+    """US dollars for a million tokens, and the tokens of the longest answer, which are reserved from a budget."""
 
     input: float
     output: float
+    longest: int = LONGEST_ANSWER
 
 
 # Estimates, to be checked before anybody relies on them; `dify:llm.prices` overrides them. No vendor's own page with
@@ -79,8 +82,8 @@ class Price:
 #   memory      written down from memory, compared with nothing
 PRICES: Mapping[str, Price] = MappingProxyType(
     {
-        "gpt-4.1": Price(input=2.0, output=8.0),  # tokenmath; output: article too
-        "claude-sonnet-4.5": Price(input=3.0, output=15.0),  # bench, copy; output: article too
+        "gpt-4.1": Price(input=2.0, output=8.0, longest=32_768),  # tokenmath; output: article too
+        "claude-sonnet-4.5": Price(input=3.0, output=15.0, longest=64_000),  # bench, copy; output: article too
         "gemini-2.5-flash": Price(input=0.3, output=2.5),  # bench; input: copy too
         "deepseek-v3.2": Price(input=0.28, output=0.42),  # roo; output: article too
         "text-embedding-3-small": Price(input=0.02, output=0.0),  # tokenmath

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from infra.llm_presets import PRESETS, PRICES, Price, key_problem
+from infra.llm_presets import LONGEST_ANSWER, PRESETS, PRICES, Price, key_problem
 from infra.origins import DEFAULT_PORTS, host_problem
 from infra.proxy_keys import ProxyKey, ProxyKeyError
 from infra.rate_limits import GroupLimits, read_group
@@ -24,10 +24,16 @@ NGINX, LITELLM = ENGINES = ("nginx", "litellm")
 UPSTREAM_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"preset": "custom", "baseUrl": "", "caFile": "", "timeoutSeconds": 300}
 )
-# njs parses a body in one go, about 5 ms a megabyte, and nothing else goes on in that worker meanwhile.
-MAX_BODY_MEGABYTES = 4
+MAX_BODY_MEGABYTES = 50
+MAX_ANSWER_TOKENS = 10_000_000
 MAX_TIMEOUT = 3600
 MAX_DOLLARS = 1_000_000
+LOOPBACK_PROBLEM = "is nginx's own container there, and not this machine"
+# Docker's default; `dify-kit keys check` asks the engine.
+BRIDGE_FIX = (
+    "the address that containers reach this machine by, Docker's bridge: http://172.17.0.1:<port>/v1 by default, "
+    "else as `docker network inspect bridge` has it"
+)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -249,6 +255,9 @@ class LlmReader:
             problem = "its path has other characters than letters, digits, '.', '_', '~' and '-'"
         elif wrong := host_problem(host):
             problem = wrong
+        elif is_loopback(host):
+            problem = LOOPBACK_PROBLEM
+            fix = f"use {BRIDGE_FIX}, and let the upstream listen there"
         elif parts.scheme == "http" and not _is_near(host):
             problem = "the key would travel in plain text"
             fix = "use https; plain http is for a container's name or a private address"
@@ -313,10 +322,21 @@ class LlmReader:
                     key, value, "not an object", "use {input: 2, output: 8}, dollars a million"
                 )
                 continue
-            one = Section(self._problems, value, {"input": None, "output": 0}, f"{key}.")
+            one = Section(
+                self._problems,
+                value,
+                {
+                    "input": None,
+                    "output": 0,
+                    "longest": found[model].longest if model in found else LONGEST_ANSWER,
+                },
+                f"{key}.",
+            )
             one.refuse_unknown()
             found[model] = Price(
-                input=one.number("input", 0, MAX_DOLLARS), output=one.number("output", 0, MAX_DOLLARS)
+                input=one.number("input", 0, MAX_DOLLARS),
+                output=one.number("output", 0, MAX_DOLLARS),
+                longest=one.integer("longest", 1, MAX_ANSWER_TOKENS),
             )
         return found
 
@@ -347,6 +367,17 @@ class LlmReader:
                     "has no price, and there is a budget",
                     f"set llm.prices.{model} to {{input: ..., output: ...}}, dollars a million tokens",
                 )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is whoever asks: nginx's container asks itself there."""
+    if host.rstrip(".").lower() in {"localhost", "ip6-localhost"} or host.lower().endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
 
 
 def _is_near(host: str) -> bool:

@@ -3,6 +3,7 @@
 from infra import ports
 from infra.edge_paths import (
     AFTER_RELOAD_SECONDS,
+    BODIES_DIRECTORY,
     DRAIN_MARK,
     DRAIN_SECONDS,
     EDGE_DIRECTORY,
@@ -24,9 +25,11 @@ NGINX_UID = certificates.UID
 WATCH_SECONDS = 5
 # The configuration comes after the container (infra.resources.live_config) and outlives it on its volume. One
 # that nginx does not accept, or none yet, is waited out: the container stays there to be given a better one.
+# A body whose worker was killed would lie in its file for ever.
 # The log of the start itself goes to stderr: the compiled-in file is not writable here.
 _WAIT = f"""
 trap 'exit 0' QUIT TERM INT
+rm -rf {BODIES_DIRECTORY}
 until [ -f {NGINX_CONFIG} ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; do
   sleep 0.2
 done

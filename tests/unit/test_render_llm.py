@@ -110,16 +110,21 @@ def test_no_way_to_an_upstream_without_the_caller_being_asked(oauth: bool, tmp_p
     assert [one["directive"] for one in public.pop("/llm/")] == ["return"]
     assert ("= /_llm_token" in public) is oauth
     assert "internal" in [one["directive"] for one in public.pop("= /_llm_token", [])] or not oauth
+    # Where larger bodies go on, behind the same questions.
+    for handler in ("chat", "embeddings"):
+        assert "internal" in [one["directive"] for one in public.pop(f"= /llm/_file/{handler}")]
     assert len(public) == 5
     for match, block in public.items():
         assert not {"proxy_pass", "try_files"} & {one["directive"] for one in block}, match
         asked = [(one["args"], one["block"][0]["args"]) for one in block if one["directive"] == "if"]
         # Before limits and body: nginx's rewrite phase comes first, whatever the order here.
-        assert asked[-2:] == [
+        larger = [one for one in asked if one[0] == ["$llm_large"]]
+        assert len(larger) == ("/models" not in match), match
+        assert asked[oauth:] == [
             (["$llm_denied", "=", "401"], ["401"]),
             (["$llm_denied", "=", "403"], ["403"]),
+            *larger,
         ], match
-        assert len(asked) == 2 + oauth, match
 
 
 def test_a_token_is_verified_on_its_way_to_the_limits(tmp_path: Path) -> None:
@@ -163,13 +168,18 @@ def test_tokens_are_asked_about_only_where_there_is_oauth(oauth: bool, tmp_path:
 def test_every_upstream_is_verified_and_gets_headers_of_ours_only(tmp_path: Path) -> None:
     blocks = upstream_locations(tmp_path)
 
-    assert len(blocks) == 2 * 2 * 2
+    assert len(blocks) == 2 * 2 * 2 * 2
     for name, block in blocks.items():
         said = {d["directive"]: d["args"] for d in block}
         assert said["include"] == ["parts/llm_upstream.conf"], name
         assert said["proxy_pass"][0].startswith("https://llm_"), name
         assert said["proxy_ssl_trusted_certificate"] == [edge_llm.PUBLIC_CAS], name
-        assert said["proxy_ssl_name"] == said["proxy_set_header"][1:], name
+        sent = [d["args"] for d in block if d["directive"] == "proxy_set_header"]
+        assert said["proxy_ssl_name"] == sent[0][1:], name
+        # The beginning of a body in a file follows in the last header of all, and its length is ours.
+        in_file = name.removesuffix("_last").endswith("_file")
+        assert [one[0] for one in sent] == ["Host", *["Content-Length"] * in_file, "Content-Type"], name
+        assert ("proxy_set_body" in said) is not in_file, name
     common = parsed(edge_files(context_of(stack())), tmp_path / "again")["parts/llm_upstream.conf"]
     said = {d["directive"]: d["args"] for d in common}
     assert said["proxy_ssl_verify"] == said["proxy_ssl_server_name"] == ["on"]

@@ -45,6 +45,7 @@ MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
     }
 )
 TIMEOUT_SECONDS = 2
+DOWN_SECONDS = 2
 # The second upstream takes this one too.
 NEXT_KEY = "sk-next-0123456789-0123456789"
 PRICE = {"input": 1000.0, "output": 2000.0}
@@ -67,7 +68,8 @@ class LlmEdge(Edge):
 
     engine = NGINX
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, body_megabytes: int = 1) -> None:
+        self.body_megabytes = body_megabytes
         self.upstream_keys = {name: f"sk-{name}-{secrets.token_urlsafe(30)}" for name in PORTS}
         self.callers: list[ProxyKey] = []
         self.keys: dict[str, str] = {}
@@ -79,6 +81,9 @@ class LlmEdge(Edge):
         self.issue("erin", now - timedelta(days=2), expires=proxy_keys.timestamp(now - timedelta(days=1)))
         self.issue("frank", now, concurrent=1)
         self.issue("grace", now, requests_per_minute=0, concurrent=0)
+        self.issue("heidi", now, budget=0.01)
+        self.issue("ivan", now, budget=0.01)
+        self.issue("judy", now, budget=1)
         self.issue("dify", now, internal=True)
         self.authority = issue(ca=True, name="test CA")
         super().__init__(
@@ -112,7 +117,7 @@ class LlmEdge(Edge):
                 "upstreams": upstreams,
                 "models": dict(MODELS),
                 "embeddings": {"text-embedding-3-small": ["first"]},
-                "maxBodyMegabytes": 1,
+                "maxBodyMegabytes": self.body_megabytes,
                 "limits": {"requests": 1000, "seconds": 1, "burst": 0, "concurrent": 100},
                 "prices": dict.fromkeys(MODELS, PRICE),
             },
@@ -122,7 +127,10 @@ class LlmEdge(Edge):
         self.settings: Settings = dataclasses.replace(
             found, oauth=settings_of_oauth(), llm=dataclasses.replace(found.llm, keys=tuple(self.callers))
         )
-        return edge_context(self.settings, RELEASES[found.release])
+        context = edge_context(self.settings, RELEASES[found.release])
+        assert context.llm is not None
+        # So that a test need not wait for long until an upstream that failed is asked again.
+        return dataclasses.replace(context, llm=dataclasses.replace(context.llm, down_seconds=DOWN_SECONDS))
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write the configuration with what the templates do not know."""

@@ -4,13 +4,17 @@ It runs inside a container, by itself. Its argument is JSON, or `@` and a file o
 [{"name", "port", "secrets", "certificate", "key"}]}`. The first is a port, the last two are paths of PEM files.
 
 The field `user` of a request says what goes wrong and where, as `<upstream>=<fault>` joined by commas: a status,
-`hang`, `cut`, `malformed`, `silent`, `huge`, `long`, `html`, `leak`, `echo`, `slow`, `which` (of its keys came)
-or `batch`.
+`hang`, `cut`, `malformed`, `silent`, `huge`, `long`, `html`, `leak`, `echo`, `raw` (what came, as it came), `slow`,
+`which` (of its keys came) or `batch`.
+
+A member `script_<upstream>` says what is sent byte by byte: base64 of JSON, `[[seconds, base64], ...]`; `KEY` in it
+stands for the upstream's own key. The connection is closed after it.
 Every answer repeats the Authorization header in a header, as a careless upstream might.
 """
 
 import base64
 import json
+import re
 import ssl
 import sys
 import threading
@@ -42,9 +46,21 @@ class Upstream(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer a chat or embeddings."""
         length = int(self.headers.get("Content-Length") or 0)
-        asked = json.loads(self.rfile.read(length))
+        came = self.rfile.read(length)
         if not self._allowed():
             return
+        # Some of what passes is nothing that Python's parser takes.
+        script = re.search(rb'"script_%s": ?"([A-Za-z0-9+/=]*)"' % self.name.encode(), came)
+        if script:
+            self._play(json.loads(base64.b64decode(script[1])))
+        elif re.search(rb'"user": ?"%s=raw"' % self.name.encode(), came):
+            message = {"role": "assistant", "content": base64.b64encode(came).decode()}
+            usage = {"prompt_tokens": 1, "completion_tokens": 1}
+            self._json(200, {"id": "raw", "choices": [{"index": 0, "message": message}], "usage": usage})
+        else:
+            self._answer(json.loads(came))
+
+    def _answer(self, asked: dict[str, Any]) -> None:
         faults = dict(part.split("=") for part in (asked.get("user") or "").split(",") if "=" in part)
         fault = faults.get(self.name, "")
         if fault.isdigit():
@@ -65,6 +81,13 @@ class Upstream(BaseHTTPRequestHandler):
             self._stream(asked, fault)
         else:
             self._chat(asked, fault)
+
+    def _play(self, script: list[tuple[float, str]]) -> None:
+        for seconds, piece in script:
+            time.sleep(seconds)
+            self.wfile.write(base64.b64decode(piece).replace(b"KEY", self.secrets[0].encode()))
+            self.wfile.flush()
+        self.close_connection = True
 
     def _allowed(self) -> bool:
         if self.headers.get("Authorization", "").removeprefix("Bearer ") in self.secrets:

@@ -205,7 +205,15 @@ def test_caller_stays_unknown_to_the_upstream(llm: LlmEdge) -> None:
 
     seen = json.loads(answer.json()["choices"][0]["message"]["content"])
     assert seen["path"] == "/v1/chat/completions"
-    sent = ["accept", "content-length", "content-type", "host", "user-agent", "x-request-id"]
+    sent = [
+        "accept",
+        "accept-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "user-agent",
+        "x-request-id",
+    ]
     assert sorted(seen["headers"]) == sent
     assert seen["headers"]["host"] == "first.test:8443"
     assert PREFIX not in json.dumps(seen)

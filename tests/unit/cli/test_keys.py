@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dify_kit import deploy, keys, usage
+from dify_kit import llm_upstreams as upstreams
 from dify_kit.__main__ import app
 from dify_kit.errors import KitError
 from infra import proxy_keys
@@ -123,7 +124,8 @@ class Asked:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Asked]:
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    # It stands for one that is elsewhere.
     class Models(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.headers.append((self.path, self.headers["Authorization"]))
@@ -138,6 +140,7 @@ def upstream() -> Iterator[Asked]:
         def log_message(self, *_: object) -> None:
             pass
 
+    monkeypatch.setattr(upstreams, "is_loopback", lambda _: False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Models)
     asked = Asked(url=f"http://127.0.0.1:{server.server_port}/v1")
     threading.Thread(target=server.serve_forever).start()
@@ -164,9 +167,26 @@ def test_check_asks_for_models(machine: Machine, upstream: Asked) -> None:
     assert run("keys", "check", "own").exit_code == 0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "0.0.0.0"])  # noqa: S104  # it is refused
+def test_check_refuses_what_is_this_machine_only_from_here(machine: Machine, host: str) -> None:
+    machine.configure(llm={"upstreams": {"own": {"baseUrl": f"http://{host}:11434/v1"}}})
+    have(machine, {"own": KEY})
+
+    done = run("keys", "check")
+
+    assert done.exit_code == 1
+    assert "is nginx's own container there" in done.stderr
+    assert "Docker's bridge" in done.stderr
+
+
 def test_check_of_nobody_ends(machine: Machine) -> None:
     machine.configure(
-        llm={"upstreams": {"own": {"baseUrl": "http://127.0.0.1:9/v1"}, "none": {"baseUrl": "http://x"}}}
+        llm={
+            "upstreams": {
+                "own": {"baseUrl": "http://127.1.1.9.invalid:9/v1"},
+                "none": {"baseUrl": "http://x"},
+            }
+        }
     )
     have(machine, {"own": KEY})
 
@@ -296,7 +316,8 @@ MONTHS = {
 
 def test_usage_as_a_table_and_as_json(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.configure()
-    monkeypatch.setattr(usage, "read", lambda _: MONTHS)
+    failures = {"2026-01": {"first": {"502": 1200, "200": 1}}}
+    monkeypatch.setattr(usage, "document", lambda _: {"months": MONTHS, "upstreams": failures})
     monkeypatch.setenv("COLUMNS", "200")
 
     table = run("usage").stdout
@@ -306,7 +327,10 @@ def test_usage_as_a_table_and_as_json(machine: Machine, monkeypatch: pytest.Monk
         ["key:app", "gpt-4.1", "0", "3", "0", "0", "0", "$0.0000"],
         ["key:web", "gpt-4.1", "1,200", "0", "2", "5,000", "7", "$1.5000"],
         ["all", "", "1,200", "3", "2", "5,000", "7", "$1.5000"],
+        ["first", "200, an error or nothing", "1"],
+        ["first", "502", "1,200"],
     ]
+    assert json.loads(run("usage", "--upstreams", "--json").stdout) == failures
     assert json.loads(run("usage", "--json").stdout) == MONTHS
     assert json.loads(run("usage", "--json", "--month", "2025-12").stdout) == {"2025-12": MONTHS["2025-12"]}
     assert "nothing was used in 2024-01" in run("usage", "--month", "2024-01").stderr
@@ -319,4 +343,5 @@ def test_usage_of_what_is_not_deployed(machine: Machine) -> None:
 
     assert (done.exit_code, "is not deployed" in done.stderr) == (1, True)
     with pytest.raises(KitError):
-        usage.read(machine.files())
+        usage.document(machine.files())
+    assert run("usage", "reset", "key:web").exit_code == 1
