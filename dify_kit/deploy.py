@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dify_kit import preflight, signing_keys
+from dify_kit import preflight, published, signing_keys
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
 from dify_kit.docker_host import DockerEngine, Engine
 from dify_kit.errors import KitError, UsageError
@@ -83,6 +83,8 @@ def up(
             "up", "--refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose
         )
         require_success(outcome, f"deploying stack {stack}", stack)
+        # Health is judged inside; clients come from outside.
+        published.ensure(files, engine)
         summarise(pulumi.state(), outcome, stack, time.monotonic() - began)
 
 

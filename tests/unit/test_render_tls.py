@@ -189,7 +189,10 @@ def test_without_redirect_both_ports_serve_dify(mode: str, tmp_path: Path) -> No
     found = servers(files_of(tls_settings(mode, {"tls": {"redirect": False}})), tmp_path)
 
     assert "servers/redirect.conf" not in found
-    assert values(found["servers/dify.conf"], "listen") == [["unix:/run/edge/http.sock"], ["unix:/run/edge/https.sock", "ssl"]]
+    assert values(found["servers/dify.conf"], "listen") == [
+        ["unix:/run/edge/http.sock"],
+        ["unix:/run/edge/https.sock", "ssl"],
+    ]
     assert ["acme/*.conf"] in values(found["servers/dify.conf"], "include")
 
 
