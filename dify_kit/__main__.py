@@ -15,10 +15,12 @@ MODULES = {
     "dify_kit.keys": ("keys",),
     "dify_kit.usage": ("usage",),
     "dify_kit.machine": ("render", "setup", "doctor"),
+    "dify_kit.images.command": ("images",),
     "dify_kit.migrate": ("migrate",),
     "dify_kit.costs.command": ("costs",),
     "dify_kit.bench_command": ("bench",),
     "dify_kit.oauth": ("client",),
+    "dify_kit.releases.command": ("release",),
 }
 
 

@@ -15,8 +15,9 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.init import KEPT_VOLUMES, Choices, initialise
 from dify_kit.pulumi_cli import Outcome, Pulumi, require_success
 from dify_kit.recovery import recover
-from dify_kit.stack_files import StackFiles
+from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.state import StackState
+from dify_kit.stopping import stop
 from dify_kit.talk import say, step, warn
 
 CHANGES_FOUND = 3
@@ -47,6 +48,12 @@ def _require_configured(files: StackFiles) -> None:
         )
 
 
+def _images_of(stack: str) -> str | None:
+    """Return a stack's `dify:images`; None while it has no settings."""
+    found = StackFiles.open(stack).config().get(f"{PROJECT}:images")
+    return str(found) if found else None
+
+
 @app.command()
 def up(
     stack: Stack = DEFAULT_STACK,
@@ -65,7 +72,8 @@ def up(
     if not skip_setup:
         from dify_kit.setup import run_setup  # noqa: PLC0415  # probes the machine when imported
 
-        run_setup()
+        # What a stack does not need is not asked for: where images are preloaded, no registry answers.
+        run_setup(_images_of(stack))
     with _stack(stack) as files:
         engine = DockerEngine()
         pulumi = Pulumi(files=files)
@@ -237,6 +245,7 @@ def _destroy(files: StackFiles, engine: Engine, *, deadline: float, verbose: boo
     state = recover(pulumi, engine, deploying=False)
     if state.urns:
         step(f"taking stack {files.stack} down")
+        stop(engine, engine.containers(files.stack), say)
         outcome = pulumi.stream(
             "destroy", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose
         )

@@ -80,11 +80,17 @@ class Engine(Protocol):
     def restart_container(self, container_id: str) -> None:
         """Stop a container as it wants to be stopped, and start it again."""
 
+    def stop_container(self, container_id: str) -> None:
+        """Stop a container with its own signal, and kill it after its own grace. One that is gone already is fine."""
+
     def remove_network(self, network_id: str) -> None:
         """Remove a network and whatever hangs on it. One that is gone already is fine."""
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume with its data."""
+
+    def images(self, names: list[str]) -> list[str]:
+        """Return those of ``names`` under which the engine has an image. No registry is asked."""
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
@@ -168,6 +174,14 @@ class DockerEngine(Engine):
         with _explained(f"cannot restart container {container_id[:12]}"):
             self._client.api.restart(container_id, timeout=_STOP_GRACE)
 
+    def stop_container(self, container_id: str) -> None:
+        """See Engine."""
+        with _explained(f"cannot stop container {container_id[:12]}"), contextlib.suppress(NotFound):
+            configured = self._client.api.inspect_container(container_id)["Config"].get("StopTimeout")
+            # Given, so that the SDK waits for the answer that much longer.
+            grace = _STOP_GRACE if configured is None else int(configured)
+            self._client.api.stop(container_id, timeout=grace)
+
     def remove_network(self, network_id: str) -> None:
         """See Engine."""
         with _explained(f"cannot remove network {network_id[:12]}"), contextlib.suppress(NotFound):
@@ -181,6 +195,16 @@ class DockerEngine(Engine):
         """See Engine."""
         with _explained(f"cannot remove volume {name}"), contextlib.suppress(NotFound):
             self._client.api.remove_volume(name)
+
+    def images(self, names: list[str]) -> list[str]:
+        """See Engine."""
+        found = []
+        with _explained("cannot look for images"):
+            for name in names:
+                with contextlib.suppress(NotFound):
+                    self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
+                    found.append(name)
+        return found
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """See Engine."""

@@ -28,12 +28,14 @@ from rich.table import Table
 from dify_kit import preflight, published
 from dify_kit.docker_host import DockerEngine
 from dify_kit.errors import KitError
+from dify_kit.init import default, loaded_names
 from dify_kit.setup.base_images import BASE
 from dify_kit.setup.docker_engine import OLDEST as OLDEST_DOCKER
 from dify_kit.setup.docker_engine import version_numbers
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin, engine_env
 from dify_kit.stack_files import CHECKOUT, PROJECT, DataDir, StackFiles, check_stack_name
+from infra.releases import Release, catalogue
 
 GIB = 1024**3
 MEMORY_STANDIN = 6 * GIB
@@ -278,7 +280,7 @@ def check_base_image(facts: EngineFacts, images: str | None) -> Check:
     """Look for the image that everything built here starts from; only ``local`` stacks depend on it."""
     if facts.has_base_image:
         return Check(name="base image", status=Status.OK, found=f"{BASE} is there")
-    if images in {"registry", "mirror"}:
+    if images in {"registry", "mirror", "preloaded"}:
         return Check(name="base image", status=Status.OK, found=f"not needed (images: {images})")
     return Check(
         name="base image",
@@ -327,6 +329,34 @@ def _open_to_others(path: Path) -> bool:
         return False
 
 
+def check_loaded(files: StackFiles, have: Callable[[list[str]], list[str]]) -> list[Check]:
+    """See whether the images of a preloaded stack are in the engine; nothing for others.
+
+    ``have`` returns those of the names that the engine has. Images of optional parts are `make preview`'s to find.
+    """
+    config = files.config() if images_of(files) == "preloaded" else {}
+    if not config:
+        return []
+    store = str(config.get(f"{PROJECT}:vectorStore") or default("vectorStore"))
+    try:
+        names = loaded_names(_release_of(config)[0], store)
+        missing = sorted(set(names) - set(have(names)))
+    except (KeyError, ValueError):
+        return []  # a release that the program will refuse, with the reason
+    except KitError as problem:
+        return [Check(name="images", status=Status.FAILED, found=problem.message, hint=problem.hint)]
+    if missing:
+        return [
+            Check(
+                name="images",
+                status=Status.FAILED,
+                found=f"{len(missing)} of {len(names)} are not in the engine: {', '.join(missing)}",
+                hint="`dify-kit images load` an archive of `dify-kit images save`; `make preview` says how",
+            )
+        ]
+    return [Check(name="images", status=Status.OK, found=f"{len(names)} images are loaded")]
+
+
 def check_port(files: StackFiles) -> Check:
     """See whether the stack's port is free or its own."""
     wanted = preflight.published(files)
@@ -367,6 +397,38 @@ def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
         told = f"{where} does not answer, although the edge is well inside: {found}"
         return [Check(name=name, status=Status.FAILED, found=told, hint=hint)]
     return [Check(name=name, status=Status.OK, found=f"the edge answers at {where}")]
+
+
+def check_release(files: StackFiles) -> list[Check]:
+    """Warn about the known vulnerabilities of the stack's release; nothing for one that the program refuses."""
+    from infra.advisories import warnings  # noqa: PLC0415  # imported late: it imports Pulumi
+
+    try:
+        found, newest = _release_of(files.config())
+    except (KitError, OSError, UnicodeDecodeError, ValueError, KeyError):
+        return []
+    name, version = "Dify release", found.version
+    if not found.advisories:
+        return [Check(name=name, status=Status.OK, found=f"{version}, without known advisories")]
+    return [
+        Check(
+            name=name,
+            status=Status.WARNING,
+            found=line,
+            hint=f"back up, then set dify:release, up to {newest}",
+        )
+        for line in warnings(found)
+    ]
+
+
+def _release_of(config: Mapping[str, Any]) -> tuple[Release, str]:
+    """Return a stack's release and the newest version that it may name.
+
+    Raises KeyError for one that is in no catalogue, CatalogueError for a file that is wrong.
+    """
+    own = config.get(f"{PROJECT}:catalogue")
+    known = catalogue(Path(str(own)).expanduser() if own else None)
+    return known[str(config.get(f"{PROJECT}:release") or default("release"))], next(iter(known))
 
 
 def check_gate(files: StackFiles) -> list[Check]:
@@ -447,10 +509,12 @@ def run_checks(
         checks.append(check_clock(now, facts.clock))
         checks.append(check_port(files))
         checks += check_published(files, repair=repair)
+        checks += check_loaded(files, lambda names: DockerEngine().images(names))
         if facts.local:
             checks += _disk("Docker's disk", facts.root)
     checks += _disk("your disk", _existing(files.data.root))
     checks.append(check_settings(files, environ))
+    checks += check_release(files)
     checks += check_gate(files)
     return checks
 

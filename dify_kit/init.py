@@ -19,7 +19,7 @@ from dify_kit.pulumi_cli import Pulumi, shell_hint
 from dify_kit.stack_files import PROJECT, write_private
 from dify_kit.talk import say
 from infra.project import declared
-from infra.releases import RELEASES
+from infra.releases import CatalogueError, Release, catalogue
 from infra.secret_shapes import SHAPES
 
 VOLUMES = (
@@ -44,6 +44,7 @@ class ImageSource(StrEnum):
 
     REGISTRY = "registry"
     MIRROR = "mirror"
+    PRELOADED = "preloaded"
     LOCAL = "local"
 
 
@@ -100,20 +101,42 @@ def check_new(pulumi: Pulumi, engine: Engine) -> None:
         )
 
 
-def choose_images(engine: Engine, release: str) -> ImageSource:
-    """Ask the registry once whether it can be reached, and say what follows from the answer."""
-    image = RELEASES[release].images["busybox"]
+def choose_images(engine: Engine, release: Release, vector_store: str) -> ImageSource:
+    """Ask the registry once whether it can be reached, and say what follows from the answer.
+
+    Without it, images that were loaded into the engine are used, when they are complete.
+    """
+    image = release.images["busybox"]
     say("asking the engine whether the public image registry can be reached ...")
     problem = engine.can_reach_registry(f"{image.repository}:{image.tag}", _REGISTRY_DEADLINE)
     if not problem:
         say("images: registry (the official images, by pinned tag)")
         return ImageSource.REGISTRY
     say(f"the registry cannot be reached: {problem.strip().splitlines()[0][:200]}")
+    names = loaded_names(release, vector_store)
+    found = engine.images(names)
+    if len(found) == len(names):
+        say("images: preloaded. Every image of Dify is in the engine; no registry is asked, now or later.")
+        return ImageSource.PRELOADED
+    if found:
+        say(f"{len(found)} of {len(names)} images are in the engine; for `--images preloaded` are missing:")
+        for name in names:
+            if name not in found:
+                say(f"    {name}")
     say(
         "images: local. Every image is built on this machine, and small stand-ins take the place of Dify's "
         "own services: good for trying the kit and for tests, not for production."
     )
     return ImageSource.LOCAL
+
+
+def loaded_names(release: Release, vector_store: str) -> list[str]:
+    """Return the names under which `dify:images preloaded` looks for images, without those of optional parts."""
+    from infra import image_needs  # noqa: PLC0415  # imports Pulumi, which takes longer than most commands
+    from infra.images import loaded_name  # noqa: PLC0415
+
+    roles = image_needs.roles(image_needs.Parts(vector_store=vector_store), release)
+    return sorted({loaded_name(release.images[role]) for role in roles})
 
 
 def settings_of(choices: Choices, images: ImageSource) -> dict[str, Any]:
@@ -158,11 +181,13 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     files = pulumi.files
     check_new(pulumi, engine)
     release = choices.release or str(default("release"))
-    if release not in RELEASES:
+    known = known_releases(choices)
+    if release not in known:
         raise KitError(
-            f"dify:release: {release} is not in the catalogue", f"choose one of {', '.join(RELEASES)}"
+            f"dify:release: {release} is not in the catalogue", f"choose one of {', '.join(known)}"
         )
-    images = choices.images or choose_images(engine, release)
+    store = choices.vector_store or VectorStore(default("vectorStore"))
+    images = choices.images or choose_images(engine, known[release], store)
     settings = settings_of(choices, images)
     if not pulumi.created():
         pulumi.run("stack", "init")
@@ -173,6 +198,15 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     if files.config_file == files.stored:
         say(f"back up {files.data.root}: it holds the passphrase, and the data cannot be read without it")
     return files.config_file
+
+
+def known_releases(choices: Choices) -> Mapping[str, Release]:
+    """Return the releases that a new stack may name: the kit's, and those of the catalogue that it is given."""
+    own = choices.extra.get("catalogue")
+    try:
+        return catalogue(Path(str(own)).expanduser() if own else None)
+    except CatalogueError as problem:
+        raise KitError(f"dify:catalogue: {problem}", "`dify-kit release check FILE` checks a file") from None
 
 
 def _write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, str]) -> None:

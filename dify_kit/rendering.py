@@ -12,11 +12,10 @@ from dify_kit.errors import KitError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import say
-from infra import edge_llm, images, litellm_config, nginx_check
+from infra import edge_llm, image_guard, images, litellm_config, nginx_check
 from infra.edge_context import edge_context
 from infra.edge_paths import CERTIFICATE_FILE, EDGE_DIRECTORY
 from infra.edge_tls import public_files
-from infra.releases import RELEASES
 from infra.render import RedisContext, RenderError, edge_files, render, squid_files
 from infra.services import litellm
 from infra.settings import Settings, load
@@ -53,7 +52,7 @@ class Rendered:
 
 def rendered_files(settings: Settings) -> list[Rendered]:
     """Render everything that a stack mounts or uploads. Raises KitError that names template and line."""
-    release = RELEASES[settings.release]
+    release = settings.dify
     overrides = settings.templates_dir
     try:
         proxies = [
@@ -137,7 +136,12 @@ def check(settings: Settings, out: Path) -> None:
 
 def _image(settings: Settings) -> str:
     """Return the image that will run nginx, built first where it is built and not there yet."""
-    name = images.reference("nginx", settings.images, settings.mirror, RELEASES[settings.release])
+    name = images.reference("nginx", settings, settings.dify)
+    if settings.images == "preloaded" and not image_guard.ids([name]):
+        raise KitError(
+            f"{name} is not in the engine, and dify:images preloaded asks no registry",
+            "`dify-kit images load` loads an archive that `dify-kit images save` made",
+        )
     if settings.images != "local":
         return name
     known = subprocess.run(["docker", "image", "inspect", name], check=False, capture_output=True, timeout=30)

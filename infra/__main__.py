@@ -2,11 +2,11 @@
 
 import pulumi
 
-from infra import exports, port_guard, volume_guard
+from infra import advisories, exports, image_guard, port_guard, volume_guard
+from infra.engine_cores import engine_cores
 from infra.images import Images
 from infra.networks import networks
 from infra.platforms.docker import DockerPlatform
-from infra.releases import RELEASES
 from infra.services import data, dify
 from infra.settings import load
 from infra.tiers.apps import AppsTier
@@ -18,8 +18,9 @@ from infra.tiers.services import ServiceTier
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
 volume_guard.check(settings)
 port_guard.check(settings)
-release = RELEASES[settings.release]
-images = Images(settings.images, settings.mirror, release)
+release = settings.dify
+advisories.warn(release)
+images = Images(settings, release, image_guard.check(settings, release))
 platform = DockerPlatform(
     settings.stack,
     images,
@@ -31,7 +32,7 @@ platform.add_networks(networks(settings, release))
 data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())
 dify_tier = ServiceTier(
     "dify",
-    dify.services(settings, release),
+    dify.staggered(dify.services(settings, release), engine_cores()),
     platform,
     volumes=dify.volumes(release),
     before=data_tier.running,

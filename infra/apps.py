@@ -4,8 +4,9 @@ from pathlib import Path
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "apps"
 
-# Smoke tests talk to this one and to no other.
-CANARY = "canary"
+# Smoke tests talk to these and to no other: the one that answers, and the one whose nodes run in other services.
+CANARY, CANARY_NODES = "canary", "canary-nodes"
+CANARIES = (CANARY, CANARY_NODES)
 
 
 def app_file(name: str) -> Path:
@@ -14,5 +15,5 @@ def app_file(name: str) -> Path:
 
 
 def known_apps() -> list[str]:
-    """Return the names of the apps that can be imported, without the canary."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.yml") if path.stem != CANARY)
+    """Return the names of the apps that can be imported, without those of the smoke tests."""
+    return sorted(path.stem for path in DIRECTORY.glob("*.yml") if path.stem not in CANARIES)

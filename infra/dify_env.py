@@ -4,7 +4,7 @@ Variable names and their meaning: Dify's docker/docker-compose.yaml and docker/e
 One setting feeds every variable that has to agree with it: an origin the nine URLs, a key both of its ends.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote
 
 import pulumi
@@ -45,8 +45,19 @@ def environment(service: str, settings: Settings, release: Release) -> Environme
     if settings.images == "local" and service != "pgvector":
         # Baked into the official images, so the stand-in has to be told.
         base["DIFY_STANDIN_RELEASE"] = release.version
-    renamed = {release.renamed.get(name, name): value for name, value in base.items()}
-    return {**renamed, **settings.extra_env.get(service, {})}
+    return {**_as_named_by(release, base), **settings.extra_env.get(service, {})}
+
+
+def _as_named_by(release: Release, base: Environment) -> Environment:
+    """Return an environment with the names, and their values, that a release knows."""
+    named: Environment = {}
+    for name, value in base.items():
+        renamed = release.renamed.get(name)
+        if renamed is None:
+            named[name] = value
+        else:
+            named[renamed.name] = renamed.values.get(value, value) if isinstance(value, str) else value
+    return named
 
 
 def flag(value: bool) -> str:
@@ -72,7 +83,6 @@ def _urls(settings: Settings) -> Environment:
         "CONSOLE_API_URL": urls.console,
         "CONSOLE_WEB_URL": urls.console,
         "SERVICE_API_URL": urls.service,
-        "APP_API_URL": urls.app,
         "APP_WEB_URL": urls.app,
         "FILES_URL": urls.files,
         "TRIGGER_URL": urls.trigger,
@@ -107,7 +117,6 @@ def _cors(settings: Settings) -> Environment:
     return {
         "CONSOLE_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("console")),
         "WEB_API_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("api")),
-        "OPENAPI_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("openapi")),
         **_cookie_domain(settings),
     }
 
@@ -206,10 +215,39 @@ def _openapi(settings: Settings, release: Release) -> Environment:
     if not any(route.group == "openapi" for route in release.routes):
         return {}
     return {
+        "OPENAPI_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("openapi")),
         "OPENAPI_ENABLED": flag(settings.openapi.enabled),
         "ENABLE_OAUTH_BEARER": flag(settings.openapi.oauth_bearer),
         "OPENAPI_RATE_LIMIT_PER_TOKEN": str(settings.openapi.rate_per_minute),
     }
+
+
+# What api's code takes by itself is another value than the one that every official stack runs with.
+_FOLLOWED = (
+    "ANNOTATION_IMPORT_MAX_CONCURRENT",
+    "CODE_GENERATION_MAX_TOKENS",
+    "LOG_DATEFORMAT",
+    "PROMPT_GENERATION_MAX_TOKENS",
+    "REDIS_KEEPALIVE",
+    "SCARF_NO_ANALYTICS",
+    "UV_CACHE_DIR",
+)
+
+
+def _as_compose_sets(service: str, release: Release, names: Iterable[str] | None = None) -> Environment:
+    """Return what the official compose folder of the release sets, of `names` or of all that has no default in code."""
+    known = release.variables(service)
+    if names is None:
+        names = [name for name, variable in known.items() if variable.default is None]
+    found = {name: known[name].compose for name in names if name in known}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _collaboration(release: Release) -> Environment:
+    """Let editors of an app see each other, where the release runs the service for it."""
+    if "ENABLE_COLLABORATION_MODE" not in release.variables("api"):
+        return {}
+    return {"ENABLE_COLLABORATION_MODE": flag(release.has("api_websocket"))}
 
 
 def _limits(settings: Settings) -> Environment:
@@ -237,7 +275,8 @@ def _plugin_client(settings: Settings) -> Environment:
         "PLUGIN_REMOTE_INSTALL_PORT": str(ports.PLUGIN_DAEMON_DEBUG),
         "INNER_API_KEY_FOR_PLUGIN": settings.secrets.plugin_inner_api_key,
         "MARKETPLACE_ENABLED": flag(plugins.marketplace),
-        "MARKETPLACE_API_URL": MARKETPLACE_URL if plugins.marketplace else "",
+        # An address even where nothing asks it: an empty one ends api's start.
+        "MARKETPLACE_API_URL": MARKETPLACE_URL,
     }
 
 
@@ -264,6 +303,8 @@ def _telemetry(settings: Settings) -> Environment:
 def _backend(settings: Settings, release: Release) -> Environment:
     """Return what api, its workers and the migration share."""
     return {
+        **_as_compose_sets("api", release, _FOLLOWED),
+        **_collaboration(release),
         **_urls(settings),
         **_database(settings, DATABASE),
         **_redis(settings),
@@ -289,7 +330,9 @@ def _backend(settings: Settings, release: Release) -> Environment:
         "LOG_LEVEL": settings.log_level,
         "LOG_TZ": "UTC",
         "DEPLOY_ENV": "PRODUCTION",
-        "DEPLOYMENT_EDITION": "SELF_HOSTED",
+        "DEPLOYMENT_EDITION": "COMMUNITY",
+        # The code's default is true; the edge answers 404 for the paths as well.
+        "SWAGGER_UI_ENABLED": flag(settings.api_schema),
         "CHECK_UPDATE_URL": UPDATES_URL if settings.check_updates else "",
         # The migration job does it, once, before any of these starts.
         "MIGRATION_ENABLED": "false",
@@ -339,9 +382,10 @@ def _migration(settings: Settings, release: Release) -> Environment:
 
 
 def _web(settings: Settings, release: Release) -> Environment:
+    known = release.variables("web")
     base: Environment = {
+        **_as_compose_sets("web", release),
         "CONSOLE_API_URL": settings.urls.console,
-        "SERVER_CONSOLE_API_URL": API_URL,
         "APP_API_URL": settings.urls.app,
         "NEXT_PUBLIC_COOKIE_DOMAIN": "1" if _cookie_domain(settings)["COOKIE_DOMAIN"] else "",
         "NEXT_TELEMETRY_DISABLED": "1",
@@ -350,6 +394,13 @@ def _web(settings: Settings, release: Release) -> Environment:
     }
     if release.has("api_websocket"):
         base["NEXT_PUBLIC_SOCKET_URL"] = socket_url(settings.urls.console)
+    if "SERVER_CONSOLE_API_URL" in known:
+        base["SERVER_CONSOLE_API_URL"] = API_URL
+    if "MARKETPLACE_ENABLED" in known:
+        base["MARKETPLACE_ENABLED"] = flag(settings.plugins.marketplace)
+    if "NEXT_PUBLIC_ENABLE_AGENT_V2" in known:
+        # Without it the agent services run, and no page leads to them.
+        base["NEXT_PUBLIC_ENABLE_AGENT_V2"] = flag(release.has("agent_backend"))
     return base
 
 
@@ -415,9 +466,10 @@ def _local_sandbox(settings: Settings, _release: Release) -> Environment:
     }
 
 
-def _agent_backend(settings: Settings, _release: Release) -> Environment:
+def _agent_backend(settings: Settings, release: Release) -> Environment:
     secrets = settings.secrets
     return {
+        **_as_compose_sets("agent_backend", release),
         "DIFY_AGENT_REDIS_URL": redis_url(secrets.redis_password, AGENT_REDIS_DB),
         "DIFY_AGENT_PLUGIN_DAEMON_URL": PLUGIN_DAEMON_URL,
         "DIFY_AGENT_PLUGIN_DAEMON_API_KEY": secrets.plugin_daemon_key,

@@ -29,6 +29,8 @@ WEBHOOK_MEGABYTES = 10
 READ_TIMEOUT_SECONDS = 3600
 # The service that nginx reaches without a hop.
 DIRECT = "api"
+# They listen before Dify is imported, so that requests wait for that.
+LISTENS_EARLY = frozenset({"api", "api_websocket"})
 RETRY_SECONDS = 5
 # In the official image njs waits to be loaded; Debian's package loads it by itself.
 OFFICIAL_JS_MODULE = "modules/ngx_http_js_module.so"
@@ -139,6 +141,16 @@ class EdgeContext:
     def client_sockets(self) -> Mapping[int, str]:
         """The sockets behind the ports that clients connect to."""
         return {self.http_port: self.http_socket, **({self.tls.port: self.https_socket} if self.tls else {})}
+
+    @property
+    def starting(self) -> tuple[EdgeService, ...]:
+        """The services that listen before they can answer."""
+        return tuple(service for service in self.services if service.name in LISTENS_EARLY)
+
+    @property
+    def starting_names(self) -> frozenset[str]:
+        """Their names."""
+        return frozenset(service.name for service in self.starting)
 
     @property
     def locations(self) -> tuple[EdgeLocation, ...]:

@@ -28,7 +28,7 @@ def publish(
     *,
     networks: list[str],
 ) -> None:
-    """Export the facts of the stack. Keys of apps and the canary's OAuth client are secret; nothing else here is.
+    """Export the facts of the stack. Keys and the canary's OAuth client are secret; nothing else here is.
 
     Keys of tenants are not exported at all.
     """
@@ -39,6 +39,9 @@ def publish(
     pulumi.export("appKeys", pulumi.Output.secret(apps.keys))
     pulumi.export("canary", apps.canary)
     pulumi.export("canaryKey", pulumi.Output.secret(apps.canary_key))
+    pulumi.export("canaryNodes", apps.canary_nodes)
+    pulumi.export("canaryNodesKey", pulumi.Output.secret(apps.canary_nodes_key))
+    pulumi.export("canaryDatasetKey", pulumi.Output.secret(apps.canary_dataset_key))
     canary = oauth.canary
     pulumi.export(
         "oauthCanary",
@@ -78,6 +81,7 @@ def facts(
         "oidcGate": gate_facts(settings.oidc_gate),
         "apiSchema": settings.api_schema,
         "consoleAllowFrom": list(settings.console_allow_from),
+        "ssrfAllowPrivate": list(settings.ssrf_allow_private),
         "adminEmail": settings.admin_email,
         "llm": llm_facts(settings),
         "oauthCallbackUrls": {provider: f"{callback}/{provider}" for provider in ("github", "google")},

@@ -1,24 +1,29 @@
-"""Where an image comes from: the public registry, a private mirror of it, or a build on this machine.
+"""Where an image comes from: the public registry, a mirror of it, the engine itself, or a build on this machine.
 
-The kit's own images are in no registry: they are built in every mode, on a base image from where the others come from.
+The kit's own images are in no registry: they are built on a base image from where the others come from, unless
+`dify:images preloaded` demands that they are in the engine, too.
 """
 
-import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pulumi
 import pulumi_docker as docker
 
+from infra import standin_image
 from infra.litellm_image import prepared_context
+from infra.registry_login import logged_in
 from infra.releases import LITELLM, Image, Release
+from infra.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Built in every mode: nobody publishes them.
 OWN = frozenset({"gateway"})
 BASE = Image(repository="debian", tag="trixie-slim")
+# What own images are built on: no service runs it.
+BASE_ROLE = "base"
 # How mode `local` builds each role: directory of the build context, and the target of its Dockerfile.
 LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
     "api": ("standin", "api"),
@@ -41,38 +46,60 @@ LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
 
 
 def context_digest(directory: Path) -> str:
-    """Return 12 hex digits over the paths and bytes of a build context."""
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(str(path.relative_to(directory)).encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    """Return 12 hex digits over the paths and bytes of a directory."""
+    paths = (path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return standin_image.digest_of({str(path.relative_to(directory)): path for path in paths})
 
 
-def pulled_name(image: Image, mirror: str) -> str:
-    """Return the reference to pull: repository:tag, by digest where the catalogue has one.
+def build_digest(role: str) -> str:
+    """Return 12 hex digits over all that a role's image is built from."""
+    directory, _ = LOCAL_BUILDS[role]
+    if directory == standin_image.DIRECTORY:
+        return standin_image.digest_of(standin_image.files())
+    return context_digest(ROOT / directory)
+
+
+def registry_of(repository: str) -> str:
+    """Return the registry host that a repository's name begins with, as Docker tells it; empty for Docker Hub.
+
+    Only a first part with a dot or a port is a host, and `localhost`: `registry/dify` is a repository of Docker Hub.
+    """
+    host, slash, _ = repository.partition("/")
+    return host if slash and ("." in host or ":" in host or host == "localhost") else ""
+
+
+def pulled_name(image: Image, mirror: str, *, pinned: bool = True) -> str:
+    """Return the reference to pull: repository:tag, and the digest where the catalogue has one and `pinned`.
 
     `mirror` is a registry prefix such as `registry.example.com/dify` or empty.
     """
     prefix = f"{mirror.rstrip('/')}/" if mirror else ""
-    digest = f"@{image.digest}" if image.digest else ""
-    host, _, path = image.repository.partition("/")
+    digest = f"@{image.digest}" if image.digest and pinned else ""
+    host = registry_of(image.repository)
     # A mirror takes the place of every registry.
-    repository = path if mirror and "." in host else image.repository
+    repository = image.repository.removeprefix(f"{host}/") if mirror and host else image.repository
     return f"{prefix}{repository}:{image.tag}{digest}"
+
+
+def loaded_name(image: Image) -> str:
+    """Return the name of an image in mode `preloaded`: repository:tag.
+
+    The engine knows no digest of an image that was loaded, and asks the registry for every reference that has one.
+    """
+    return pulled_name(image, "", pinned=False)
 
 
 def local_name(role: str) -> str:
     """Return the name under which mode `local` builds a role's image."""
-    directory, _ = LOCAL_BUILDS[role]
-    return f"dify-kit/{_local_key(role)}:{context_digest(ROOT / directory)}"
+    return f"dify-kit/{_local_key(role)}:{build_digest(role)}"
 
 
 def build_directory(role: str) -> Path:
     """Return the build context of a role, filled first where the repository does not hold all of it."""
-    directory = ROOT / LOCAL_BUILDS[role][0]
-    return prepared_context(context_digest(directory)) if role == LITELLM else directory
+    directory, _ = LOCAL_BUILDS[role]
+    if directory == standin_image.DIRECTORY:
+        return standin_image.prepared_context()
+    return prepared_context(build_digest(role)) if role == LITELLM else ROOT / directory
 
 
 def _local_key(role: str) -> str:
@@ -81,59 +108,95 @@ def _local_key(role: str) -> str:
     return f"{name}-{target}" if target else name
 
 
-def reference(role: str, mode: str, mirror: str, release: Release) -> str:
+def reference(role: str, settings: Settings, release: Release) -> str:
     """Return the name of the image that a stack of these settings runs for a role."""
-    return local_name(role) if mode == "local" or role in OWN else pulled_name(release.images[role], mirror)
+    if settings.images == "local" or role in OWN:
+        return local_name(role)
+    image = BASE if role == BASE_ROLE else release.images[role]
+    if settings.images == "preloaded":
+        return loaded_name(image)
+    return pulled_name(image, settings.mirror, pinned=settings.image_pins)
 
 
 class Images:
-    """The images of one stack; each is pulled or built once, when a service first needs it."""
+    """The images of one stack; each is pulled or built once, when a service first needs it.
 
-    def __init__(self, mode: str, mirror: str, release: Release) -> None:
-        self._mode = mode
-        self._mirror = mirror
+    `loaded` maps every role to the id of its image, in mode `preloaded` (`infra.image_guard`).
+    """
+
+    def __init__(self, settings: Settings, release: Release, loaded: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._mode = settings.images
         self._release = release
+        self._loaded = loaded
         self._known: dict[str, docker.RemoteImage] = {}
         self._group = _ImageGroup("images")
+        self._provider = self._logged_in()
 
-    def id_of(self, role: str) -> pulumi.Output[str]:
+    def id_of(self, role: str) -> pulumi.Input[str]:
         """Return the image id for a role of the catalogue."""
+        if self._mode == "preloaded":
+            return self._loaded[role]
         if self._mode == "local" or role in OWN:
             return self._image(_local_key(role), lambda: self._build(role)).image_id
-        image = self._release.images[role]
+        return self._pulled(role).image_id
+
+    def _pulled(self, role: str) -> docker.RemoteImage:
+        image = BASE if role == BASE_ROLE else self._release.images[role]
         key = image.repository.rsplit("/", 1)[-1]
-        return self._image(key, lambda: self._pull(key, image)).image_id
+        return self._image(key, lambda: self._pull(key, role))
+
+    def _logged_in(self) -> docker.Provider | None:
+        """Return a provider that uses the operator's `docker login` at the mirror; None where there is none.
+
+        The provider that Pulumi makes by itself pulls without credentials, whatever the engine's client knows. This
+        one is named the file, so that neither the state nor a process list has what is in it.
+        """
+        host = registry_of(f"{self._settings.mirror}/")
+        file = logged_in(host) if self._mode == "mirror" else None
+        if file is None:
+            return None
+        login = docker.ProviderRegistryAuthArgs(address=host, config_file=str(file))
+        return docker.Provider(
+            "mirror", registry_auth=[login], opts=pulumi.ResourceOptions(parent=self._group)
+        )
 
     def _image(self, key: str, make: Callable[[], docker.RemoteImage]) -> docker.RemoteImage:
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]
 
-    def _pull(self, key: str, image: Image) -> docker.RemoteImage:
+    def _pull(self, key: str, role: str) -> docker.RemoteImage:
         return docker.RemoteImage(
             key,
-            name=pulled_name(image, self._mirror),
+            name=reference(role, self._settings, self._release),
             keep_locally=True,
-            opts=pulumi.ResourceOptions(parent=self._group),
+            opts=pulumi.ResourceOptions(parent=self._group, provider=self._provider),
         )
 
     def _build(self, role: str) -> docker.RemoteImage:
-        directory, target = LOCAL_BUILDS[role]
-        digest = context_digest(ROOT / directory)
+        _, target = LOCAL_BUILDS[role]
+        mirrored = self._mode == "mirror"
         return docker.RemoteImage(
             _local_key(role),
             name=local_name(role),
             # The provider does not look into the context: the digest tells it to build again.
-            triggers={"context": digest},
+            triggers={"context": build_digest(role)},
             # Relative, so that a checkout at another path shows no change.
             build=docker.RemoteImageBuildArgs(
                 context=os.path.relpath(build_directory(role)),
                 target=target,
-                build_args={"BASE": pulled_name(BASE, self._mirror)} if self._mirror else None,
+                build_args={"BASE": reference(BASE_ROLE, self._settings, self._release)}
+                if mirrored
+                else None,
             ),
             # Other stacks may run the same image, and a kept one makes the next `up` short.
             keep_locally=True,
-            opts=pulumi.ResourceOptions(parent=self._group),
+            opts=pulumi.ResourceOptions(
+                parent=self._group,
+                # A build has no credentials for the mirror, and takes a base image that the engine has.
+                depends_on=[self._pulled(BASE_ROLE)] if mirrored else None,
+            ),
         )
 
 

@@ -38,6 +38,8 @@ GIXY_DIRECTIVES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         # The key comes from a table of our own, by an exact look-up, and settings let only printable ASCII in.
         "http_splitting": frozenset({"proxy_set_header Authorization Bearer $llm_key;"}),
+        # That api starts is no secret from those who may not reach its console.
+        "return_bypasses_allow_deny": frozenset({"return 503;"}),
     }
 )
 

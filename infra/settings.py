@@ -14,7 +14,7 @@ from typing import Any
 
 import pulumi
 
-from infra import edge_headers, origins, proxy_keys
+from infra import edge_headers, origins, proxy_keys, release_file, releases
 from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
@@ -24,9 +24,11 @@ from infra.releases import (
     GATEWAY,
     JOBS,
     LITELLM,
+    PARTLY_KNOWN,
     RELEASES,
     VECTOR_STORES,
     WITHOUT_ENVIRONMENT,
+    CatalogueError,
     Release,
 )
 from infra.secret_shapes import LLM_SECRETS, OAUTH_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS, Shape
@@ -36,9 +38,10 @@ from infra.settings_llm import Llm, LlmReader
 from infra.settings_oauth import Around, OAuth, OAuthReader
 from infra.settings_reader import Problems, Section, shown
 from infra.settings_tls import Surroundings, Tls, TlsReader, mode_of
+from infra.variables import problems
 
 NAMESPACE = "dify"
-IMAGE_MODES = ("registry", "mirror", "local")
+IMAGE_MODES = ("registry", "mirror", "preloaded", "local")
 ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers", "llm")
@@ -50,8 +53,11 @@ MIN_MEMORY = 32
 # One worker of LiteLLM has 325 MiB after some load.
 MIN_LITELLM_MEMORY = 512
 MAX_CPUS = 256.0
+# The stand-in's own variables; nothing else reads them.
+STAND_IN_PREFIX = "DIFY_STANDIN_"
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
-_MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+MIRROR = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+REGISTRY_HOST = re.compile(r"[.:]|^localhost$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
 TEMPLATED = frozenset({"redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
@@ -196,8 +202,10 @@ class Settings:
 
     stack: str
     release: str
+    catalogue: Path | None
     images: str
     mirror: str
+    image_pins: bool
     public_url: str
     http_port: int
     https_port: int
@@ -217,9 +225,11 @@ class Settings:
     address_connections: int
     request_headers: tuple[str, ...]
     vector_store: str
+    weaviate_version: str
     max_upload_megabytes: int
     apps: tuple[str, ...]
     canary: bool
+    canary_knowledge: bool
     admin_email: str
     admin_name: str
     keep_volumes: bool
@@ -242,6 +252,11 @@ class Settings:
     telemetry: Telemetry
     check_updates: bool
     secrets: Secrets
+
+    @property
+    def dify(self) -> Release:
+        """The release's entry of the catalogue, with the version of Weaviate that is set."""
+        return releases.catalogue(self.catalogue)[self.release].with_weaviate(self.weaviate_version)
 
     @property
     def gateway(self) -> bool:
@@ -316,8 +331,8 @@ class _Reader:
                 f"stack name {shown(self._stack)}: cannot name containers; use a lower-case letter, then at "
                 "most 30 lower-case letters, digits or '-'"
             )
-        release = top.choice("release", tuple(RELEASES))
-        self._release = RELEASES[release]
+        catalogue = self._catalogue()
+        release = self._chosen_release(catalogue)
         images = self._images()
         port = top.integer("httpPort", 1, origins.MAX_PORT)
         tls = self._section("tls")
@@ -338,8 +353,10 @@ class _Reader:
         return Settings(
             stack=self._stack,
             release=release,
+            catalogue=catalogue,
             images=images,
             mirror=self._mirror(images),
+            image_pins=top.boolean("imagePins"),
             public_url=public_url,
             http_port=port,
             https_port=https_port,
@@ -393,9 +410,11 @@ class _Reader:
             address_connections=top.integer("addressConnections", 0, MAX_CONCURRENT),
             request_headers=self._request_headers(),
             vector_store=self._vector_store(images),
+            weaviate_version=self._weaviate_version(),
             max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
             apps=self._apps(),
             canary=canary,
+            canary_knowledge=top.boolean("canaryKnowledge"),
             admin_email=self._admin_email(),
             admin_name=self._filled("adminName", "name the admin"),
             keep_volumes=top.boolean("keepVolumes"),
@@ -452,12 +471,19 @@ class _Reader:
 
     def _mirror(self, images: str) -> str:
         mirror = self._top.text("mirror")
-        if images == "mirror" and not _MIRROR.fullmatch(mirror):
+        if images == "mirror" and not MIRROR.fullmatch(mirror):
             self._problems.add(
                 "mirror",
                 mirror,
                 "no registry prefix",
                 "use host[:port][/path] in lower case, without a scheme",
+            )
+        elif images == "mirror" and not REGISTRY_HOST.search(mirror.partition("/")[0]):
+            self._problems.add(
+                "mirror",
+                mirror,
+                "no registry: Docker takes a name without dot and port for a repository of Docker Hub",
+                "write the host with its domain or its port, such as registry:443/dify",
             )
         elif images != "mirror" and mirror:
             self._problems.add(
@@ -573,6 +599,22 @@ class _Reader:
             )
         return store
 
+    def _weaviate_version(self) -> str:
+        """Return the rung of the ladder that the vector store stands on; empty for the release's own version."""
+        version = self._top.text("weaviateVersion")
+        if not version:
+            return ""
+        known = (*RELEASES.values(), self._release)
+        rungs = dict.fromkeys(tag for release in known for tag in release.weaviate_ladder)
+        rungs[self._release.images["weaviate"].tag] = None
+        if version not in rungs:
+            self._problems.add(
+                "weaviateVersion", version, "no rung of the ladder", f"use one of {', '.join(rungs)}"
+            )
+        elif self._top.raw("vectorStore") != "weaviate":
+            self._problems.add("weaviateVersion", version, "another vector store is chosen", "remove it")
+        return version
+
     def _apps(self) -> tuple[str, ...]:
         apps = self._top.texts("apps")
         for app in apps:
@@ -598,6 +640,40 @@ class _Reader:
         if not path.is_absolute() or not path.is_dir():
             self._problems.add("templatesDir", given, "no directory", "use the absolute path of a directory")
         return path
+
+    def _catalogue(self) -> Path | None:
+        given = self._top.text("catalogue")
+        if not given:
+            return None
+        path = Path(given).expanduser()
+        if not path.is_absolute() or not path.is_dir():
+            self._problems.add("catalogue", given, "no directory", "use the absolute path of a directory")
+            return None
+        try:
+            releases.catalogue(path)
+        except CatalogueError as problem:
+            self._problems.add(
+                "catalogue", given, str(problem), "`dify-kit release check FILE` checks a file"
+            )
+            return None
+        return path
+
+    def _chosen_release(self, catalogue: Path | None) -> str:
+        """Return the release's version; a file of the operator's own is checked down to each value first."""
+        known = releases.catalogue(catalogue)
+        # The kit's own come first: what takes the place of a wrong choice can be read.
+        version = self._top.choice("release", tuple(dict.fromkeys([*RELEASES, *known])))
+        file = catalogue / f"{version}.yaml" if catalogue else None
+        if file and file.is_file():
+            wrong = release_file.problems(file)
+            for line in wrong:
+                self._problems.add(
+                    "release", version, line, f"correct {file.name}; `dify-kit release check {file}`"
+                )
+            if wrong:
+                return version
+        self._release = known[version]
+        return version
 
     def _known_services(self) -> set[str]:
         return {*self._release.services, *DATA_SERVICES, *JOBS, *VECTOR_STORES, GATEWAY, LITELLM}
@@ -647,7 +723,24 @@ class _Reader:
                         section.key(name), "comes from a setting", f"set dify:{setting} instead"
                     )
             result[service] = {name: section.text(name) for name in section.values}
+            self._check_variables(service, result[service])
         return result
+
+    def _check_variables(self, service: str, given: Mapping[str, str]) -> None:
+        """Report names that the service of this release does not read, and values that end its start."""
+        known = self._release.variables(service)
+        if not known:
+            return
+        of_dify = {name: value for name, value in given.items() if not name.startswith(STAND_IN_PREFIX)}
+        found = problems(known, of_dify, complete=service not in PARTLY_KNOWN)
+        for name, words in found.items():
+            key, version = f"extraEnv.{service}.{name}", self._release.version
+            if name in known:
+                self._problems.add(key, given[name], words, f"use a value that Dify {version} takes")
+            elif _VARIABLE.fullmatch(name):
+                self._problems.add(
+                    key, name, words, f"Dify {version} reads none of that name: correct or remove it"
+                )
 
     def _resources(self) -> dict[str, ServiceLimits]:
         result = {}

@@ -20,11 +20,12 @@ ENGINE_TIMEOUT_SECONDS = 15
 
 def labels(settings: Settings) -> dict[str, str]:
     """Return the labels of volumes that these settings make."""
+    # A mirror and an archive have the registry's images: the data means the same to all.
+    source = "local" if settings.images == "local" else "registry"
     return {
         STACK_LABEL: settings.stack,
-        # A mirror has the registry's images: the data means the same to both.
-        IMAGES_LABEL: "registry" if settings.images == "mirror" else settings.images,
-        POSTGRES_LABEL: str(POSTGRES_MAJOR[settings.images]),
+        IMAGES_LABEL: source,
+        POSTGRES_LABEL: str(POSTGRES_MAJOR[source]),
         VECTOR_LABEL: settings.vector_store,
     }
 

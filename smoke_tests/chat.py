@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from smoke_tests import sse
+from smoke_tests import replies, sse
 from smoke_tests.client import Answer, Client, VisitError
 
 # The same in every run: Dify keeps a row for each user that it ever saw.
@@ -42,7 +42,8 @@ def least_spread(events: Iterable[sse.Event]) -> float:
     the app says it worked, and in any case what Dify needs to write to its database.
     """
     told = [event.json() for event in events if event.data]
-    times = [event["data"].get("elapsed_time") for event in told if event["event"] == "workflow_finished"]
+    finished = [event for event in told if event.get("event") == "workflow_finished"]
+    times = [(event.get("data") or {}).get("elapsed_time") for event in finished]
     return max(LEAST_SPREAD_SECONDS, float((times or [0])[-1] or 0) / 4)
 
 
@@ -114,8 +115,7 @@ def _conversation_of(answer: Answer) -> str:
         return ""
     try:
         if "event-stream" in (answer.values("content-type") or [""])[0]:
-            events = (event.json() for event in sse.read(answer.arrivals) if event.data)
-            return next((str(one["conversation_id"]) for one in events if one.get("conversation_id")), "")
+            return replies.read(sse.read(answer.arrivals)).conversation
         return str(answer.json().get("conversation_id") or "")
     except (ValueError, AttributeError, VisitError):
         return ""

@@ -20,7 +20,9 @@ from smoke_tests.client import Client, Patience, VisitError, is_loopback
 from smoke_tests.cors import cases
 from smoke_tests.engine import Engine
 from smoke_tests.exports import TargetError
+from smoke_tests.knowledge import Knowledge, tidied
 from smoke_tests.masking import Redactor
+from smoke_tests.nodes import Nodes
 from smoke_tests.oauth import TokenClient
 from smoke_tests.options import LLM_KEY_VARIABLE, NO_BROWSER, Options, add_options, read_options
 from smoke_tests.pages import Pages, allowed_origin, browsing, refused_origin
@@ -30,6 +32,10 @@ from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_ta
 MARKERS = (
     "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
     "needs_key: asks an app, so it needs its API key",
+    "needs_nodes: runs nodes in other services, so it needs the key of the app that has them",
+    "needs_knowledge: indexes a document, so it needs a key of the knowledge API",
+    "needs_service(name): is about a service that not every release has",
+    "needs_refusal(host): asks squid for a host inside, so nobody may have allowed it",
     "needs_oauth: asks for access tokens, so it needs an OAuth client",
     "needs_gateway: looks at the OAuth gateway, so it has to run, for tokens or for the gate",
     "needs_llm: asks the LLM proxy, so there has to be one",
@@ -47,7 +53,7 @@ MARKERS = (
 # What explains other failures comes first.
 ORDER = (
     *("services", "exposure", "tls", "target", "edge", "console", "gate"),
-    *("authentication", "chat", "oauth", "llm", "cors", "browser", "limits"),
+    *("authentication", "chat", "parts", "oauth", "llm", "cors", "browser", "limits"),
 )
 ANSWERS = "test_the_environment_answers"
 
@@ -107,7 +113,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except TargetError as problem:
         run.problem = str(problem)
     else:
-        run.redact.learn([run.target.key.reveal()] if run.target.key else [])
+        keys = (run.target.key, run.target.nodes_key, run.target.dataset_key)
+        run.redact.learn(key.reveal() for key in keys if key)
         run.redact.learn([run.target.oauth.secret.reveal()] if run.target.oauth else [])
 
 
@@ -199,6 +206,10 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         "needs_key": ""
         if run.target.key
         else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
+        "needs_nodes": "" if run.target.nodes_key else _no_nodes(run),
+        "needs_knowledge": "" if run.target.dataset_key else _no_knowledge(run),
+        "needs_service": _no_service(run.target, item),
+        "needs_refusal": _no_refusal(run.target, item),
         "needs_oauth": "" if run.target.oauth else _no_client(run.target),
         "needs_gateway": ""
         if run.target.deployment and GATEWAY in run.target.deployment.containers
@@ -229,6 +240,58 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         else f"every origin may call /v1 from a browser, so none is refused ({_origins_setting(run)})",
     }
     return next((why for marker, why in reasons.items() if why and item.get_closest_marker(marker)), "")
+
+
+def _no_nodes(run: Run) -> str:
+    reason = "--url does not tell of one" if run.options.url else "the stack has none (dify:canary is false)"
+    return f"they run nodes of an app made for that, and {reason}: give --nodes-key-file"
+
+
+def _no_knowledge(run: Run) -> str:
+    reason = (
+        "--url does not tell one"
+        if run.options.url
+        else "the stack has none (dify:canary or dify:canaryKnowledge is false)"
+    )
+    return f"they index a document with a key of the knowledge API, and {reason}: give --dataset-key-file"
+
+
+def _no_service(target: Target, item: pytest.Item) -> str:
+    """Return why a test is left out whose service is not there. From outside, every service may be."""
+    marker = item.get_closest_marker("needs_service")
+    if marker is None or target.deployment is None or marker.args[0] in target.deployment.containers:
+        return ""
+    return f"they are about {marker.args[0]}, which Dify {target.deployment.release} does not have"
+
+
+def _no_refusal(target: Target, item: pytest.Item) -> str:
+    """Return why a test is left out whose host squid may let through. From outside, no host is."""
+    marker, deployment = item.get_closest_marker("needs_refusal"), target.deployment
+    if marker is None or deployment is None or not deployment.ssrf_allow_private:
+        return ""
+    host = str(marker.args[0])
+    opened = deployment.opened_by([host, *_addresses(deployment, host)])
+    return (
+        f"they ask squid for {host}, which dify:ssrfAllowPrivate ({opened}) lets through here"
+        if opened
+        else ""
+    )
+
+
+def _addresses(deployment: Deployment, service: str) -> list[str]:
+    """Return the addresses of a service's container; none where the engine does not tell."""
+    if service not in deployment.containers:
+        return []
+    engine = _engine_or_reason(deployment.stack)
+    if isinstance(engine, str):
+        return []
+    try:
+        found = engine.container(deployment.containers[service]).networks.values()
+    except AssertionError:
+        return []
+    finally:
+        engine.close()
+    return [address for address in found if address]
 
 
 def _no_proxy(run: Run) -> str:
@@ -437,6 +500,27 @@ def chat(canary: Chat) -> Iterator[Chat]:
     """Lend the canary app; conversations of the test are deleted after it, also when it failed."""
     with cleaning_up(canary) as chat:
         yield chat
+
+
+@pytest.fixture
+def nodes(visitor: Client, target: Target) -> Nodes:
+    """Lend the app whose nodes run in other services, for tests marked needs_nodes."""
+    assert target.nodes_key is not None
+    return Nodes(client=visitor, url=target.service_url, key=target.nodes_key)
+
+
+@pytest.fixture
+def knowledge(request: pytest.FixtureRequest, visitor: Client, target: Target) -> Iterator[Knowledge]:
+    """Lend the knowledge API, for tests marked needs_knowledge; what the test makes there is deleted after it."""
+    assert target.dataset_key is not None
+    lent = Knowledge(
+        client=visitor,
+        url=target.service_url,
+        key=target.dataset_key,
+        seconds=request.config.stash[RUN].options.indexing,
+    )
+    with tidied(lent) as knowledge:
+        yield knowledge
 
 
 @pytest.fixture(scope="module")

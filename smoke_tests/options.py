@@ -16,11 +16,22 @@ from smoke_tests.masking import Secret
 DEFAULT_STACK = "dev"
 STACK_VARIABLES = ("DIFY_STACK", "DIFY_KIT_STACK")
 KEY_VARIABLE = "DIFY_API_KEY"
+NODES_KEY_VARIABLE = "DIFY_NODES_KEY"
+DATASET_KEY_VARIABLE = "DIFY_DATASET_KEY"
 OAUTH_SECRET_VARIABLE = "DIFY_OAUTH_CLIENT_SECRET"  # noqa: S105  # a name
 LLM_KEY_VARIABLE = "DIFY_LLM_KEY"
 PATIENCE_SECONDS = 120.0
+# A worker that was started a moment ago takes its first task late.
+INDEXING_SECONDS = 90.0
 NO_BROWSER = "none"
 KEY_LENGTHS = range(8, 201)
+FROM_STDIN = (
+    "--api-key-file",
+    "--oauth-secret-file",
+    "--llm-key-file",
+    "--nodes-key-file",
+    "--dataset-key-file",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,10 @@ class Options:
     patience: float
     browser: str
     reports: Path
+    # Keys of the app that runs nodes in other services, and of the knowledge API.
+    nodes_key: Secret | None = None
+    dataset_key: Secret | None = None
+    indexing: float = INDEXING_SECONDS
     # Authorities to trust besides the usual ones, in PEM.
     ca: str = ""
     # An OAuth client to ask as, in place of the stack's canary.
@@ -70,6 +85,25 @@ def add_options(parser: pytest.Parser) -> None:
         help=f"an app's key; the process list shows it, {KEY_VARIABLE} and --api-key-file do not",
     )
     group.addoption("--api-key-file", metavar="FILE", help="read the app's key from this file; - is stdin")
+    group.addoption(
+        "--nodes-key-file",
+        metavar="FILE",
+        help="read the key of an app made of apps/canary-nodes.yml from this file; - is stdin; with --url, "
+        f"{NODES_KEY_VARIABLE} is taken without it; a stack brings its own",
+    )
+    group.addoption(
+        "--dataset-key-file",
+        metavar="FILE",
+        help="read a key of the knowledge API from this file; - is stdin; with --url, "
+        f"{DATASET_KEY_VARIABLE} is taken without it; a stack brings its own",
+    )
+    group.addoption(
+        "--indexing",
+        metavar="SECONDS",
+        type=float,
+        default=INDEXING_SECONDS,
+        help="how long a short document may take to be indexed [%(default)s]",
+    )
     group.addoption(
         "--oauth-client",
         metavar="ID",
@@ -183,8 +217,6 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
             f"--llm-chat {config.getoption('llm_chat')}: a caller's key is needed: set {LLM_KEY_VARIABLE}, or "
             "give --llm-key-file (- is stdin); `dify-kit keys issue` makes one"
         )
-    if config.getoption("patience") < 0:
-        raise pytest.UsageError("--patience: seconds, 0 or more")
     return Options(
         stack="" if url else stack or _stack_of(os.environ),
         url=url or "",
@@ -193,10 +225,13 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
             origin if origin == "*" else _origin("--allowed-origin", origin) for origin in origins
         ),
         verify=not config.getoption("insecure"),
-        patience=config.getoption("patience"),
+        patience=_seconds(config, "patience"),
         browser=config.getoption("browser"),
         reports=config.getoption("reports") or config.rootpath / "reports",
         ca=_authorities(config.getoption("ca_file")),
+        nodes_key=_other_key(config, read_stdin, "--nodes-key-file", NODES_KEY_VARIABLE, "app-..."),
+        dataset_key=_other_key(config, read_stdin, "--dataset-key-file", DATASET_KEY_VARIABLE, "dataset-..."),
+        indexing=_seconds(config, "indexing"),
         oauth_client=oauth_client,
         oauth_secret=oauth_secret,
         llm_key=llm_key,
@@ -205,6 +240,13 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         gated=config.getoption("gated"),
         api_schema=config.getoption("api_schema"),
     )
+
+
+def _seconds(config: pytest.Config, option: str) -> float:
+    seconds = float(config.getoption(option))
+    if seconds < 0:
+        raise pytest.UsageError(f"--{option}: seconds, 0 or more")
+    return seconds
 
 
 def _stack_of(environ: Mapping[str, str]) -> str:
@@ -273,6 +315,28 @@ def _llm_key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | N
             "expected (`dify-kit keys issue` makes one)"
         )
     return Secret(key)
+
+
+def _other_key(
+    config: pytest.Config, read_stdin: Callable[[], str], option: str, variable: str, example: str
+) -> Secret | None:
+    """Return the key of a file, or with --url of the environment, for the same reason as the app's own."""
+    file = config.getoption(_dest(option))
+    if file == "-" and sum(config.getoption(_dest(one)) == "-" for one in FROM_STDIN) > 1:
+        raise pytest.UsageError(f"{option}: only one file can be stdin")
+    if file is None and not (config.getoption("url") and os.environ.get(variable)):
+        return None
+    source = variable if file is None else option
+    key = (os.environ[variable] if file is None else _read(file, read_stdin, option)).strip()
+    if not _one_word(key):
+        raise pytest.UsageError(
+            f"{source}: not a key: {len(key)} characters came; one word such as {example} is expected"
+        )
+    return Secret(key)
+
+
+def _dest(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
 
 
 def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:

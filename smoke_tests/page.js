@@ -6,13 +6,24 @@ const decoded = (answer) => answer.body.pipeThrough(new TextDecoderStream()).get
 async function call({ url, init, seconds }, take) {
   const started = performance.now();
   const now = () => (performance.now() - started) / 1000;
+  // How long the page itself stood still at most: what arrives meanwhile seems to arrive at once.
+  let ticked = 0;
+  let stalled = 0;
+  const tick = () => {
+    stalled = Math.max(stalled, now() - ticked);
+    ticked = now();
+  };
+  const ticking = setInterval(tick, 1);
   try {
     const answer = await fetch(url, { ...init, signal: AbortSignal.timeout(seconds * 1000) });
     const seen = { status: answer.status, kind: answer.type, headers: [...answer.headers], pieces: [], events: [] };
     if (answer.body) await take(decoded(answer), seen, now);
-    return { ...seen, seconds: now() };
+    tick();
+    return { ...seen, stalled, seconds: now() };
   } catch (error) {
     return { error: `${error.name}: ${error.message}`, seconds: now() };
+  } finally {
+    clearInterval(ticking);
   }
 }
 

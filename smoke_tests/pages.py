@@ -21,10 +21,15 @@ from smoke_tests.client import ANSWER_SECONDS, SHOWN, Patience, is_loopback
 from smoke_tests.cors import Policy
 from smoke_tests.masking import Redactor, Secret
 
-START_SECONDS = 30
+# A browser is a dozen processes: seconds where the machine is idle.
+START_SECONDS = 120
 OPEN_SECONDS = 15
 # The browser's reason for a refusal is told beside the answer, a moment earlier or later.
 REASON_SECONDS = 3.0
+# Chromium gives up every request when an interface of its machine comes or goes, as with each container that starts
+# or stops on it. That says nothing about the environment: the call is made again, for at most this long.
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
+NETWORK_SECONDS = 60.0
 STRANGER_HOST = "stranger.example"
 SCRIPT = Path(__file__).with_name("page.js")
 # No icon: the browser would ask the origin's true server for one.
@@ -75,13 +80,15 @@ class Seen:
     """What a script of the page got from a call: an answer, or `error`, with every known secret masked.
 
     `kind` is the response's type (`cors`, `opaque`); `headers` are those it may read, by lower-case name;
-    `pieces` of the body and `events` carry the seconds after which they came; `told` are the lines of the
+    `pieces` of the body and `events` carry the seconds after which they came, `stalled` is how long the page itself
+    stood still meanwhile; `told` are the lines of the
     browser's console, `wire` the answers that came over the network, preflights included.
     """
 
     asked: str
     origin: str
     seconds: float
+    stalled: float = 0.0
     error: str = ""
     status: int = 0
     kind: str = ""
@@ -142,6 +149,8 @@ class Page:
         # Playwright's own events leave preflights out.
         self._network = context.new_cdp_session(self.tab)
         self._network.on("Network.responseReceived", self._received)
+        self._failed: list[str] = []
+        self._network.on("Network.loadingFailed", lambda event: self._failed.append(event["errorText"]))
         self._network.send("Network.enable")
         self._open(document)
 
@@ -183,9 +192,25 @@ class Page:
     def _patiently(self, how: Literal["read", "listen"], method: str, url: str, init: dict[str, Any]) -> Seen:
         return self._patience.repeat(lambda: self._call(how, method, url, init))
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether the browser gave up a request of the last call because interfaces of its machine changed."""
+        return NETWORK_CHANGED in self._failed or any(NETWORK_CHANGED in line for line in self._told)
+
+    def forget(self) -> None:
+        """Begin anew with what was seen."""
+        for seen in (self._told, self._wire, self._failed):
+            seen.clear()
+
     def _call(self, how: Literal["read", "listen"], method: str, url: str, init: dict[str, Any]) -> Seen:
-        self._told.clear()
-        self._wire.clear()
+        until = time.monotonic() + NETWORK_SECONDS
+        seen = self._call_once(how, method, url, init)
+        while self.cut_off and time.monotonic() < until:
+            seen = self._call_once(how, method, url, init)
+        return seen
+
+    def _call_once(self, how: Literal["read", "listen"], method: str, url: str, init: dict[str, Any]) -> Seen:
+        self.forget()
         # The page itself gives up after `seconds`; `evaluate` would wait for ever.
         request = {"url": url, "init": {"method": method} | init, "seconds": ANSWER_SECONDS}
         found = self.tab.evaluate(f"request => window.{how}(request)", request)
@@ -196,6 +221,7 @@ class Page:
             asked=redact(f"{method} {url}"),
             origin=self.origin,
             seconds=found["seconds"],
+            stalled=found.get("stalled", 0.0),
             error=redact(found.get("error", "")),
             status=found.get("status", 0),
             kind=found.get("kind", ""),
@@ -210,8 +236,23 @@ class Page:
 
     def _await_reason(self) -> None:
         deadline = time.monotonic() + REASON_SECONDS
-        while not any("CORS policy" in line for line in self._told) and time.monotonic() < deadline:
+        while not (self.cut_off or any("CORS policy" in line for line in self._told)) and (
+            time.monotonic() < deadline
+        ):
             self.tab.wait_for_timeout(20)
+
+
+def visit(tab: playwright.Page, url: str) -> None:
+    """Open an address; again when the browser gave up because interfaces of its machine changed."""
+    until = time.monotonic() + NETWORK_SECONDS
+    while True:
+        try:
+            tab.goto(url)
+        except playwright.Error as problem:
+            if NETWORK_CHANGED not in problem.message or time.monotonic() > until:
+                raise
+        else:
+            return
 
 
 def bearer(key: str | Secret) -> dict[str, str]:

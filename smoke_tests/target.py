@@ -1,6 +1,7 @@
 """What is tested: a stack as its exports tell, or an address of which only the outside is known."""
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,7 +65,16 @@ class Deployment:
     max_upload_megabytes: int
     callbacks: Mapping[str, str]
     rate_limits: RateLimits
+    # What squid may let through though it lies inside (dify:ssrfAllowPrivate).
+    ssrf_allow_private: tuple[str, ...] = ()
     tls: Tls = Tls()
+
+    def opened_by(self, hosts: Iterable[str]) -> str:
+        """Return the item of dify:ssrfAllowPrivate that one of these names and addresses falls under, or nothing."""
+        for item in self.ssrf_allow_private:
+            if any(_falls_under(host, item) for host in hosts):
+                return item
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +98,9 @@ class Target:
     oauth: Access | None = None
     llm: Llm | None = None
     gate: Gate | None = None
+    # Of the app whose nodes run in other services, and of the knowledge API.
+    nodes_key: Secret | None = None
+    dataset_key: Secret | None = None
     # Dify's API schemas are served on purpose.
     api_schema: bool = False
     # Whether the console has rooms, at /socket.io/; None where nobody knows.
@@ -143,6 +156,18 @@ class Target:
         return f"stack {self.deployment.stack}: {self.url}, {what} {self.deployment.release}"
 
 
+def _falls_under(host: str, item: str) -> bool:
+    """Tell whether squid takes a host for an item: a network that it is in, or a name; `.name` is all below it."""
+    try:
+        network = ipaddress.ip_network(item)
+    except ValueError:
+        return host == item.removeprefix(".") or (item.startswith(".") and host.endswith(item))
+    try:
+        return ipaddress.ip_address(host) in network
+    except ValueError:
+        return False
+
+
 def find_target(options: Options) -> Target:
     """Return what the options name. Raises TargetError when it cannot be found."""
     if options.url:
@@ -163,6 +188,8 @@ def from_outside(options: Options) -> Target:
         oauth=_given_client(options, url),
         llm=_llm_from_outside(options),
         gate=Gate(url=url, app_url=url) if options.gated else None,
+        nodes_key=options.nodes_key,
+        dataset_key=options.dataset_key,
         api_schema=options.api_schema,
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
@@ -196,6 +223,8 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         oauth=_oauth_client(exports, options),
         llm=_llm(exports, options),
         gate=_gate(exports, console_url, url),
+        nodes_key=options.nodes_key or _secret(exports, "canaryNodesKey"),
+        dataset_key=options.dataset_key or _secret(exports, "canaryDatasetKey"),
         # Stacks of earlier versions do not tell, and have it open or closed as Dify does.
         api_schema=bool(exports.get("apiSchema")),
         has_sockets=SOCKETS in _get(exports, "containers", dict),
@@ -217,6 +246,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
             max_upload_megabytes=int(_get(exports, "maxUploadMegabytes", (int, float))),
             callbacks=_get(exports, "oauthCallbackUrls", dict),
             rate_limits=_rate_limits(_get(exports, "rateLimits", dict)),
+            ssrf_allow_private=tuple(_get(exports, "ssrfAllowPrivate", list)),
             tls=Tls(
                 https_port=None if tls["httpsPort"] is None else int(tls["httpsPort"]),
                 redirect=tls["redirect"],
@@ -320,6 +350,13 @@ def _rate_limits(told: Mapping[str, Any]) -> RateLimits:
         # Pulumi's numbers are floats.
         groups={name: {key: int(value) for key, value in limits.items()} for name, limits in groups.items()},
     )
+
+
+def _secret(exports: Mapping[str, Any], name: str) -> Secret | None:
+    """Return a key that a stack need not have. One that a deployment should have made is missing by its name."""
+    if name in exports and exports[name] is None:
+        return None
+    return Secret(_get(exports, name, str))
 
 
 def _get(exports: Mapping[str, Any], name: str, kind: Any) -> Any:  # noqa: ANN401  # JSON, checked here

@@ -5,11 +5,12 @@ The other CORS tests compare headers. Here a browser judges them, and it may kno
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
 
-from smoke_tests import sse
+from smoke_tests import replies, sse
 from smoke_tests.chat import STREAM_ATTEMPTS, Chat, least_spread, message
 from smoke_tests.pages import Page, Pages, Seen, allowed_origin, bearer, refused_origin
 from smoke_tests.target import Target
@@ -17,6 +18,8 @@ from smoke_tests.target import Target
 pytestmark = pytest.mark.needs_browser
 
 NO_HEADER = "No 'Access-Control-Allow-Origin' header is present on the requested resource"
+# Where the machine is too busy for a page to see pieces arrive.
+STREAM_SECONDS = 60.0
 JSON = {"Content-Type": "application/json"}
 
 
@@ -90,8 +93,10 @@ def test_a_page_gets_an_answer(page: Page, target: Target) -> None:
 @pytest.mark.needs_allowed_origin
 def test_a_page_reads_a_stream(page: Page, chat: Chat, target: Target) -> None:
     assert target.key
-    spreads = []
-    for _ in range(STREAM_ATTEMPTS):
+    spreads: list[str] = []
+    blurred: list[str] = []
+    until = time.monotonic() + STREAM_SECONDS
+    while len(spreads) < STREAM_ATTEMPTS and time.monotonic() < until:
         seen = page.read(
             "POST",
             f"{chat.url}/v1/chat-messages",
@@ -103,10 +108,14 @@ def test_a_page_reads_a_stream(page: Page, chat: Chat, target: Target) -> None:
         assert seen.status == 200, seen
         assert seen.headers["content-type"].startswith("text/event-stream"), seen
         needed, spread = least_spread(events), seen.pieces[-1][0] - seen.pieces[0][0]
-        spreads.append(f"{spread * 1000:.1f} ms, at least {needed * 1000:.1f} ms expected")
         if spread >= needed:
             return
+        # A page that stood still that long cannot tell when the pieces came: that is no attempt.
+        said = f"{spread * 1000:.1f} ms, at least {needed * 1000:.1f} ms expected"
+        (spreads if seen.stalled < needed else blurred).append(said)
 
+    if not spreads:
+        raise AssertionError(f"this machine is too busy for a page to see when pieces come: {blurred[-3:]}")
     raise AssertionError(f"the page gets the answer in one piece: first to last piece {spreads}")
 
 
@@ -121,17 +130,15 @@ def test_a_page_listens_to_an_answer(page: Page, chat: Chat, target: Target) -> 
 
     assert seen.status == 200, seen
     check_preflight(seen)
-    events = [event.json() for event in seen.events]
-    names = [event["event"] for event in events]
-    assert "error" not in names, seen
-    assert names[-1] == "message_end", seen
-    said = "".join(event["answer"] for event in events if event["event"] in {"message", "agent_message"})
-    assert said.strip(), seen
+    reply = replies.read(seen.events)
+    assert reply.faults == (), seen
+    assert reply.text.strip(), seen
 
 
 def remember(chat: Chat, events: Sequence[sse.Event]) -> None:
     """Have the conversation deleted after the test."""
-    chat.open |= {str(found) for event in events if (found := event.json().get("conversation_id"))}
+    if conversation := replies.read(events).conversation:
+        chat.open.add(conversation)
 
 
 @pytest.mark.needs_allowed_origin

@@ -25,7 +25,7 @@ def run_setup(images: str | None = None) -> None:
     """
     ensure_docker()
     ensure_pulumi()
-    if images in {"registry", "mirror"}:
+    if images in {"registry", "mirror", "preloaded"}:
         return
     try:
         ensure_base_images()

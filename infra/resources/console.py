@@ -6,7 +6,13 @@ import pulumi
 import yaml
 from pulumi import dynamic
 
-from infra.resources.console_providers import AdminProvider, AppKeyProvider, AppProvider, marker
+from infra.resources.console_providers import (
+    AdminProvider,
+    AppKeyProvider,
+    AppProvider,
+    DatasetKeyProvider,
+    marker,
+)
 
 # Dify's console does not save a longer description.
 MOST_DESCRIPTION = 400
@@ -111,6 +117,33 @@ class AppKey(dynamic.Resource):
         }
         secret = pulumi.ResourceOptions(additional_secret_outputs=["key"])
         super().__init__(AppKeyProvider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+
+
+class DatasetKey(dynamic.Resource):
+    """A key of the knowledge API, which opens every knowledge base of the workspace. Output: `key`, a secret."""
+
+    key: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        container: pulumi.Input[str],
+        console_url: pulumi.Input[str],
+        email: pulumi.Input[str],
+        password: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "container": container,
+            "console_url": console_url,
+            "email": email,
+            "password": password,
+            "owner": name,
+            "key": None,
+        }
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["key"])
+        super().__init__(DatasetKeyProvider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
 
 
 def mark(dsl: str, app_name: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from infra.resources.console_transport import (
 
 CONSOLE = "/console/api"
 PAGE = 100
+DATASET_KEYS = "/datasets/api-keys"
 # How long a call waits for an api that is starting.
 PATIENCE_SECONDS = 60
 # A DSL newer than Dify knows has to be confirmed; Dify then imports what it understands.
@@ -47,7 +48,7 @@ NOTES = "/app/api/storage/.dify-kit-keys"
 _SECRET_FIELDS = ("password", "new_password", "repeat_new_password")
 _HINTS = {
     "init_validate_failed": "; dify:initPassword is not the INIT_PASSWORD that the api runs with",
-    "max_keys_exceeded": "; Dify allows ten keys an app: delete some of them in the console",
+    "max_keys_exceeded": "; Dify allows ten keys an app, and ten of the knowledge API: delete some in the console",
     "invalid_password": "; dify:adminPassword needs 8 characters or more, letters and digits",
 }
 _Found = TypeVar("_Found")
@@ -168,8 +169,7 @@ class Console:
 
     def keys(self, app_id: str) -> set[str]:
         """Return the ids of an app's keys. Raises NotFoundError when the app is gone."""
-        listed = self._signed("GET", f"/apps/{app_id}/api-keys").json().get("data", [])
-        return {str(key["id"]) for key in listed}
+        return self._keys(f"/apps/{app_id}/api-keys")
 
     def create_key(self, app_id: str, owner: str) -> tuple[str, str, str]:
         """Make the app's key for `owner` and return its id, itself, and why it was not noted (or nothing).
@@ -177,19 +177,37 @@ class Console:
         Dify cannot name keys. The one that the same owner made before (a run was killed before it could
         remember it, or could not delete it) is known by a note on the storage volume, and deleted first.
         """
-        note = f"{NOTES}/{app_id}-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
-        left = self._reached(lambda: self.transport.read_note(note))
-        if left and left in self.keys(app_id):
-            self.delete_key(app_id, left)
-        answer = self._signed("POST", f"/apps/{app_id}/api-keys", {}, note=note)
-        made = answer.json()
-        if not made.get("id") or not made.get("token"):
-            raise ConsoleError(f"Dify answered {answer.status} to a new API key, without the key")
-        return str(made["id"]), str(made["token"]), answer.unnoted
+        return self._create_key(f"/apps/{app_id}/api-keys", app_id, owner)
 
     def delete_key(self, app_id: str, key_id: str) -> None:
         """Delete a key; one that is gone already is fine."""
         self._gone_is_fine(f"/apps/{app_id}/api-keys/{key_id}")
+
+    def dataset_keys(self) -> set[str]:
+        """Return the ids of the workspace's keys of the knowledge API."""
+        return self._keys(DATASET_KEYS)
+
+    def create_dataset_key(self, owner: str) -> tuple[str, str, str]:
+        """Make a key of the knowledge API for `owner`, as `create_key` does for an app."""
+        return self._create_key(DATASET_KEYS, "datasets", owner)
+
+    def delete_dataset_key(self, key_id: str) -> None:
+        """Delete a key of the knowledge API; one that is gone already is fine."""
+        self._gone_is_fine(f"{DATASET_KEYS}/{key_id}")
+
+    def _keys(self, path: str) -> set[str]:
+        return {str(key["id"]) for key in self._signed("GET", path).json().get("data", [])}
+
+    def _create_key(self, path: str, what: str, owner: str) -> tuple[str, str, str]:
+        note = f"{NOTES}/{what}-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
+        left = self._reached(lambda: self.transport.read_note(note))
+        if left and left in self._keys(path):
+            self._gone_is_fine(f"{path}/{left}")
+        answer = self._signed("POST", path, {}, note=note)
+        made = answer.json()
+        if not made.get("id") or not made.get("token"):
+            raise ConsoleError(f"Dify answered {answer.status} to a new API key, without the key")
+        return str(made["id"]), str(made["token"]), answer.unnoted
 
     def _apps(self) -> Iterator[dict[str, Any]]:
         page = 1

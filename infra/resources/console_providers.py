@@ -242,3 +242,36 @@ class AppKeyProvider(dynamic.ResourceProvider):
     def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Delete the key: from now on Dify refuses it."""
         _delete(f"API key {id_}", lambda: _hasty_console(props).delete_key(props["app_id"], id_))
+
+
+class DatasetKeyProvider(dynamic.ResourceProvider):
+    """A key of the knowledge API."""
+
+    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
+        """Make a key, in place of one that this resource made before and nobody remembers."""
+        key_id, key, unnoted = _console(props).create_dataset_key(props["owner"])
+        if unnoted:
+            pulumi.log.warn(f"key {key_id} of the knowledge API: not noted on the storage volume ({unnoted})")
+        return dynamic.CreateResult(key_id, {**props, "key": key})
+
+    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
+        """Report the key gone when Dify does not list it."""
+
+        def look() -> dict[str, Any]:
+            if id_ not in _hasty_console(props).dataset_keys():
+                raise NotFoundError(f"key {id_} of the knowledge API")
+            return props
+
+        return _read(f"key {id_} of the knowledge API", id_, props, look)
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
+        """Nothing asks for another key."""
+        return _diff(_olds, _news, updates=ACCESS, replaces=frozenset())
+
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
+        """Write down how the console is reached now."""
+        return dynamic.UpdateResult({**news, "key": olds["key"]})
+
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+        """Delete the key: from now on Dify refuses it."""
+        _delete(f"key {id_} of the knowledge API", lambda: _hasty_console(props).delete_dataset_key(id_))

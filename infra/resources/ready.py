@@ -1,5 +1,9 @@
 """Readiness as a resource: a service exists for its dependents only once it does its work.
 
+How long a start takes depends on what else the machine does, so the clock alone does not judge it. After its deadline
+a service goes on being waited for as long as its container works (uses CPU, or logs) by itself, up to
+`MOST_FACTOR` times the deadline.
+
 The Docker provider remembers a container that never started, or never got healthy, as a good one. `Ready` is
 the cure: it is created only when the service's own health command succeeded (or the job exited with 0), so a
 sick service stays absent from the state and is judged again by every later `pulumi up`.
@@ -16,6 +20,19 @@ from pulumi import dynamic
 from infra.resources.execution import run
 
 POLL_SECONDS = 0.4
+# A start that takes long is asked about less often: each question costs the CPU that it needs.
+SLOW_POLL_SECONDS = 2.0
+SLOW_AFTER_SECONDS = 20.0
+# After its deadline, what works gets this many deadlines in all.
+MOST_FACTOR = 4
+# Work is looked for over this time. A process that starts gets 2 % of a core also where fifty others want it; one
+# that only waits uses a tenth of that.
+WORK_SECONDS = 60.0
+WORK_SHARE = 0.01
+# The engine's verdict comes after several tries of its own: then a shorter look is enough.
+DOUBT_SECONDS = 10.0
+# The engine's health command may make the service log a line, too: twice or three times in that minute.
+WORK_LINES = 4
 LOG_LINES = 20
 TALK_EVERY_SECONDS = 10.0
 # A job that failed longer ago than this was left by an earlier `pulumi up`: it gets another run.
@@ -23,7 +40,7 @@ STALE_JOB_SECONDS = 15.0
 ENGINE_TIMEOUT_SECONDS = 15
 # A health command exits with it when waiting is of no use: somebody has to mend something first.
 HOPELESS = 3
-# A health command that takes longer hangs. `celery inspect ping`, the slowest, imports Dify first.
+# A health command that takes longer hangs.
 CHECK_SECONDS = 30.0
 # The provider starts what it creates; what it could not start stays as it is.
 START_SECONDS = 5.0
@@ -77,6 +94,22 @@ class ContainerProbe:
         last = output.splitlines()[-1][:300] if output else "no output"
         return int(code), f"health command exited with {code}: {last}"
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that the container has used, 0 where the engine does not say."""
+        import docker  # noqa: PLC0415
+        import requests  # noqa: PLC0415
+
+        try:
+            said = self._client.api.stats(self._id, stream=False, one_shot=True)
+            return float(said["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+        except (docker.errors.DockerException, requests.exceptions.RequestException, KeyError, TypeError):
+            return 0.0
+
+    def last_log_line(self) -> bytes:
+        """Return the container's last log line with its time."""
+        text: bytes = self._client.api.logs(self._id, tail=1, timestamps=True)
+        return text
+
     def start(self) -> None:
         """Start the stopped container again."""
         self._client.api.start(self._id)
@@ -105,35 +138,118 @@ def _end(state: dict[str, Any], restarts: int) -> str:
     return "exited and was started again" if state["RestartCount"] > restarts else ""
 
 
-def wait_for_job(name: str, probe: ContainerProbe, timeout: float) -> None:
+class Patience:
+    """How long a container is waited for: until its deadline, and beyond it while it works.
+
+    Its own health command runs in the container too, so work is measured only in the pauses between two of them.
+    """
+
+    def __init__(self, probe: ContainerProbe, timeout: float) -> None:
+        self._probe = probe
+        self._timeout = timeout
+        self._started = self._talked = time.monotonic()
+        # The pauses of the last minute: when each ended, its length and the CPU time in it, in seconds; whether a line
+        # was logged.
+        self._pauses: list[tuple[float, float, float, bool]] = []
+        self._watching: float | None = None
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._started
+
+    @property
+    def most(self) -> float:
+        """Seconds after which the wait ends, whatever the container does."""
+        return self._timeout * MOST_FACTOR
+
+    def over(self, *, doubted: bool = False) -> bool:
+        """Whether to give up. `doubted`: the engine has given up already, so the deadline does not protect it."""
+        if self.waited >= self.most:
+            return True
+        if self.waited < self._timeout and not doubted:
+            return False
+        if self._watching is None:
+            self._watching = time.monotonic()
+        look = min(DOUBT_SECONDS if doubted else WORK_SECONDS, self._timeout)
+        return time.monotonic() - self._watching >= look and not self.works()
+
+    def works(self) -> bool:
+        """Whether the container did something by itself in the pauses of the last minute."""
+        recent = [pause for pause in self._pauses if pause[0] > time.monotonic() - WORK_SECONDS]
+        watched = sum(pause[1] for pause in recent)
+        used = sum(pause[2] for pause in recent)
+        lines = sum(pause[3] for pause in recent)
+        return lines >= WORK_LINES or (watched > 0 and used / watched >= WORK_SHARE)
+
+    def pause(self) -> None:
+        """Let time pass; once a verdict may be near, see what the container does meanwhile."""
+        seconds = POLL_SECONDS if self.waited < SLOW_AFTER_SECONDS else max(POLL_SECONDS, SLOW_POLL_SECONDS)
+        if self._watching is None and self.waited < self._timeout - WORK_SECONDS:
+            time.sleep(seconds)
+            return
+        began, used, line = time.monotonic(), self._probe.cpu_seconds(), self._probe.last_log_line()
+        if self._watching is None:
+            self._watching = began
+        time.sleep(seconds)
+        used = max(0.0, self._probe.cpu_seconds() - used)
+        ended = time.monotonic()
+        self._pauses.append((ended, ended - began, used, self._probe.last_log_line() != line))
+        self._pauses = [pause for pause in self._pauses if pause[0] > ended - WORK_SECONDS]
+
+    def account(self) -> str:
+        """Say how long was waited, and why no longer."""
+        if self.waited >= self.most:
+            return f"{self.waited:.0f} s, the most that is waited for it"
+        return f"{self.waited:.0f} s, and it does nothing any more (no CPU time, no log line)"
+
+    def time_to_talk(self) -> bool:
+        """Whether to say something about the wait again."""
+        if time.monotonic() - self._talked <= TALK_EVERY_SECONDS:
+            return False
+        self._talked = time.monotonic()
+        return True
+
+    def state(self) -> str:
+        """Say how the wait stands."""
+        late = f", {self._timeout:.0f} s were expected: it still works" if self.waited > self._timeout else ""
+        return f"not ready after {self.waited:.0f} s{late}"
+
+
+def _seen(name: str, probe: ContainerProbe, patience: Patience) -> dict[str, Any]:
+    """Return the container's state. Raises NotReadyError when there is none, or it was never started."""
+    state = probe.state()
+    if state is None:
+        raise NotReadyError(f"{name}: the container is gone")
+    if state["Status"] == "created" and patience.waited > START_SECONDS:
+        raise _fail(name, "was created and never started", probe)
+    return state
+
+
+def wait_for_job(name: str, probe: ContainerProbe, timeout: float, say: Callable[[str], None]) -> None:
     """Wait until the job's container exited with 0.
 
-    Raises NotReadyError on another exit code, on a missing container, or after `timeout` seconds.
+    Raises NotReadyError on another exit code, on a missing container, or when `Patience` of `timeout` seconds ends.
     """
-    started = time.monotonic()
+    patience = Patience(probe, timeout)
     first_look = True
-    while time.monotonic() - started < timeout:
-        state = probe.state()
-        if state is None:
-            raise NotReadyError(f"{name}: the container is gone")
+    while not patience.over():
+        state = _seen(name, probe, patience)
         if state["Status"] in {"exited", "dead"}:
             if state["ExitCode"] == 0:
                 return
             if not (first_look and _finished_seconds_ago(state) > STALE_JOB_SECONDS):
                 raise _fail(name, f"exited with code {state['ExitCode']}", probe)
             probe.start()
-        if state["Status"] == "created" and time.monotonic() - started > START_SECONDS:
-            raise _fail(name, "was created and never started", probe)
         first_look = False
-        time.sleep(POLL_SECONDS)
-    raise _fail(name, f"did not finish within {timeout:.0f} s", probe)
+        if patience.time_to_talk():
+            say(f"{name}: {patience.state()}")
+        patience.pause()
+    raise _fail(name, f"did not finish within {patience.account()}", probe)
 
 
-def _hopeless(code: int, state: dict[str, Any]) -> str:
-    """Return why waiting is of no use, by a health command's exit code or the engine; empty when it may be."""
-    if code == HOPELESS:
-        return "will not get ready"
-    return "is unhealthy" if state.get("Health", {}).get("Status") == "unhealthy" else ""
+def _unhealthy(state: dict[str, Any]) -> bool:
+    return bool(state.get("Health", {}).get("Status") == "unhealthy")
 
 
 def wait_for_service(
@@ -145,38 +261,37 @@ def wait_for_service(
 ) -> None:
     """Wait until the health command succeeds (or, without one, the container keeps running).
 
-    Raises NotReadyError as soon as the container exits, restarts, calls itself hopeless or is called unhealthy
-    by the engine, or after `timeout` seconds; the message says what was seen last.
+    Raises NotReadyError as soon as the container exits, restarts or calls itself hopeless, and when `Patience` of
+    `timeout` seconds ends, with what was seen last. Of a container that the engine calls unhealthy it ends as soon as
+    the container does no work.
     """
-    started = time.monotonic()
-    talked = started
+    patience = Patience(probe, timeout)
     seen = "nothing yet"
     restarts: int | None = None
-    while time.monotonic() - started < timeout:
-        state = probe.state()
-        if state is None:
-            raise NotReadyError(f"{name}: the container is gone")
+    doubted = False
+    while not patience.over(doubted=doubted):
+        state = _seen(name, probe, patience)
         restarts = state["RestartCount"] if restarts is None else restarts
         if end := _end(state, restarts):
             raise _fail(name, end, probe)
         if state["Status"] == "running":
             if not command:
                 return
-            left = timeout - (time.monotonic() - started)
+            left = patience.most - patience.waited
             code, seen = probe.check(command, max(1.0, min(CHECK_SECONDS, left)))
             if code == 0:
                 return
-            if reason := _hopeless(code, state):
-                raise _fail(name, f"{reason}: {seen}", probe)
+            if code == HOPELESS:
+                raise _fail(name, f"will not get ready: {seen}", probe)
+            doubted = _unhealthy(state)
         else:
             seen = f"container is {state['Status']}"
-            if state["Status"] == "created" and time.monotonic() - started > START_SECONDS:
-                raise _fail(name, "was created and never started", probe)
-        if time.monotonic() - talked > TALK_EVERY_SECONDS:
-            talked = time.monotonic()
-            say(f"{name}: not ready after {talked - started:.0f} s; {seen}")
-        time.sleep(POLL_SECONDS)
-    raise _fail(name, f"not ready within {timeout:.0f} s; {seen}", probe)
+        if patience.time_to_talk():
+            say(f"{name}: {patience.state()}; {seen}")
+        patience.pause()
+    if doubted and patience.waited < patience.most:
+        raise _fail(name, f"is unhealthy: {seen}", probe)
+    raise _fail(name, f"not ready within {patience.account()}; {seen}", probe)
 
 
 class ReadyProvider(dynamic.ResourceProvider):
@@ -186,7 +301,7 @@ class ReadyProvider(dynamic.ResourceProvider):
         """Wait; raise with the reason when the service does not get ready."""
         probe = ContainerProbe(props["container"])
         if props["job"]:
-            wait_for_job(props["service"], probe, props["timeout"])
+            wait_for_job(props["service"], probe, props["timeout"], pulumi.log.info)
         else:
             wait_for_service(
                 props["service"], probe, list(props["command"]), props["timeout"], pulumi.log.info

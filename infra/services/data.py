@@ -14,6 +14,10 @@ REDIS_PASSWORD_FILE = "/etc/redis/password"  # noqa: S105  # a path
 REDIS_UID = 999
 API_UID = 1001
 
+FIRST_WEAVIATE = "1.27.0"
+# Weaviate writes what it holds in memory before it ends, and must never be killed while it does.
+WEAVIATE_STOP_SECONDS = 300
+
 # PostgreSQL's entrypoint starts as root, takes its directory over and drops to `postgres`.
 POSTGRES_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")
 
@@ -28,8 +32,27 @@ if [ -f "$marker" ]; then
   [ "$release" -le "$KIT_RELEASE_NUMBER" ] || refuse "the data was migrated by a newer Dify ($version) than \
 dify:release $KIT_RELEASE. Dify cannot migrate back: set dify:release to $version or newer."
 fi
+minor() { rest=${1#*.}; echo "${rest%%.*}"; }
+if [ -n "$KIT_WEAVIATE" ] && [ -f "$marker" ]; then
+  weaviate="${weaviate:-$KIT_WEAVIATE_UNRECORDED}"
+  case " $KIT_WEAVIATE_AFTER " in
+    *" $(minor "$weaviate") "*) ;;
+    *)
+      rungs=""
+      for rung in $KIT_WEAVIATE_LADDER; do
+        [ "$(minor "$rung")" -le "$(minor "$weaviate")" ] || rungs="$rungs $rung"
+      done
+      [ "$(minor "$KIT_WEAVIATE")" -gt "$(minor "$weaviate")" ] || refuse "the vectors were written by Weaviate \
+$weaviate, which $KIT_WEAVIATE cannot read: set dify:weaviateVersion or dify:release to what it was."
+      refuse "the vectors were written by Weaviate $weaviate, and $KIT_WEAVIATE reads those of the minor release \
+before it. Back the volume up, then climb with dify:weaviateVersion, one 'up' for each of:$rungs. The last one is the \
+release's own: remove the setting there."
+      ;;
+  esac
+fi
 chown -R "$KIT_UID:$KIT_UID" /app_storage
 printf 'release=%s\\nversion=%s\\n' "$KIT_RELEASE_NUMBER" "$KIT_RELEASE" >"$marker.new"
+[ -z "${KIT_WEAVIATE:-${weaviate:-}}" ] || echo "weaviate=${KIT_WEAVIATE:-$weaviate}" >>"$marker.new"
 mv "$marker.new" "$marker"
 echo "storage belongs to uid $KIT_UID; the data is of Dify $KIT_RELEASE or older"
 """
@@ -63,12 +86,28 @@ def _init_permissions(settings: Settings, release: Release) -> ServiceSpec:
             "KIT_RELEASE": release.version,
             "KIT_RELEASE_NUMBER": str(release.number),
             "KIT_UID": str(API_UID),
+            **_weaviate_guard(settings, release),
         },
         mounts=(Mount(volume="app_storage", path="/app_storage"),),
         capabilities=("CHOWN", "DAC_OVERRIDE", "FOWNER"),
         limits=limits_of("init_permissions", settings),
         ready_timeout=120,
     )
+
+
+def _weaviate_guard(settings: Settings, release: Release) -> dict[str, str]:
+    """Return what the guard compares the vector volume with; nothing to compare with another vector store."""
+    if settings.vector_store != "weaviate":
+        return {"KIT_WEAVIATE": ""}
+    version = release.images["weaviate"].tag
+    minor = int(version.split(".")[1])
+    return {
+        "KIT_WEAVIATE": version,
+        "KIT_WEAVIATE_AFTER": f"{minor - 1} {minor}",
+        "KIT_WEAVIATE_LADDER": " ".join(release.weaviate_ladder or (version,)),
+        # What every stack ran before the version was written down.
+        "KIT_WEAVIATE_UNRECORDED": FIRST_WEAVIATE,
+    }
 
 
 def _postgres(name: str, image: str, volume: str, settings: Settings) -> ServiceSpec:
@@ -148,6 +187,6 @@ def _vector_store(settings: Settings, release: Release) -> ServiceSpec:
         environment=environment(settings.vector_store, settings, release),
         mounts=(Mount(volume="vector", path=path),),
         health=HealthCheck(command=command),
-        stop_grace=60,
+        stop_grace=WEAVIATE_STOP_SECONDS if settings.vector_store == "weaviate" else 60,
         limits=limits_of(settings.vector_store, settings),
     )

@@ -1,6 +1,10 @@
 """Dify's own services, and the proxies that stand between its sandboxes and everything else."""
 
-from infra import ports, render
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from infra import container_scripts, ports, render
 from infra.dify_env import environment
 from infra.networks import AGENT_SANDBOX, APP, DATA, LOCAL_SANDBOX_PROXY, SSRF_PROXY
 from infra.releases import Release
@@ -13,29 +17,33 @@ APP_STORAGE = Mount(volume="app_storage", path="/app/api/storage")
 DATABASES = ("db_postgres", "redis")
 # How long a real Dify may take: 43 s on a fresh database with two cores, more on a slow disk.
 DIFY_START_SECONDS = 180
+# What imports Dify when it starts, 13 s of one core at least, in the order in which others wait for it.
+IMPORTERS = ("api", "worker", "api_websocket", "worker_beat")
 SQUID_UID = 13
+_CELERY_HEALTH = "/opt/dify-kit/celery_health.py"
+_CELERY_HEALTH_SOURCE = Path(container_scripts.__file__).with_name("celery_health.py")
+# Above the script's own limit.
+CELERY_CHECK_SECONDS = 12
 
 # /health answers 200 without a database. /console/api/setup asks it.
 _API_HEALTH = HealthCheck(
     command=(
-        "sh",
-        "-c",
-        " && ".join(
-            f"curl -fsS -o /dev/null --max-time 4 http://127.0.0.1:{ports.API}{path}"
+        *("curl", "-fsS", "--fail-early", "--max-time", "4"),
+        *(
+            part
             for path in ("/health", "/console/api/setup")
+            for part in ("-o", "/dev/null", f"http://127.0.0.1:{ports.API}{path}")
         ),
     ),
     start_period=DIFY_START_SECONDS,
 )
 
 
-def _celery_health(release: Release) -> HealthCheck:
-    # Importing Dify takes seconds of CPU: the engine asks rarely, `Ready` asks by itself.
+def _celery_health(role: str) -> HealthCheck:
+    """Return the check of `worker` or `beat`: its script needs neither Dify nor Celery, only the image's Python."""
     return HealthCheck(
-        command=("celery", "-A", release.celery_app, "inspect", "ping"),
-        interval=30,
-        timeout=25,
-        retries=3,
+        command=("python3", "-I", "-S", _CELERY_HEALTH, role),
+        timeout=CELERY_CHECK_SECONDS,
         start_period=DIFY_START_SECONDS,
     )
 
@@ -56,11 +64,31 @@ def services(settings: Settings, release: Release) -> list[ServiceSpec]:
         _plugin_daemon(settings, release),
         *_agent(settings, release),
         _api(settings, release),
-        *_websocket(settings, release),
         _celery("worker", settings, release, mounts=(APP_STORAGE,)),
+        *_websocket(settings, release),
         _celery("worker_beat", settings, release, mounts=()),
     ]
     return [spec for spec in specs if release.has(spec.name) or spec.job]
+
+
+def staggered(specs: Sequence[ServiceSpec], cores: int) -> list[ServiceSpec]:
+    """Return the services so that at most `cores` of `IMPORTERS` start at a time.
+
+    More of them at once make each other slower, and api, which the claim and the edge wait for, with them. Without a
+    core for each of them the next one starts when one is ready.
+    """
+    return list(_staggered(specs, max(1, cores)))
+
+
+def _staggered(specs: Sequence[ServiceSpec], cores: int) -> Iterator[ServiceSpec]:
+    started: list[str] = []
+    for spec in specs:
+        if spec.name not in IMPORTERS:
+            yield spec
+            continue
+        before = started[-cores:][:1] if len(started) >= cores else []
+        yield replace(spec, after=tuple(dict.fromkeys((*spec.after, *before))))
+        started.append(spec.name)
 
 
 def _migration(settings: Settings, release: Release) -> ServiceSpec:
@@ -112,16 +140,16 @@ def _websocket(settings: Settings, release: Release) -> list[ServiceSpec]:
 
 
 def _celery(name: str, settings: Settings, release: Release, mounts: tuple[Mount, ...]) -> ServiceSpec:
-    # Beat has no health command of its own: what it is for, reaching a worker, is asked.
-    after = ("migration", "redis", "worker") if name == "worker_beat" else ("migration", "redis")
+    script = File(path=_CELERY_HEALTH, content=_CELERY_HEALTH_SOURCE.read_text(encoding="utf-8"))
     return ServiceSpec(
         name=name,
         image="api",
         networks=(APP, DATA, SSRF_PROXY),
-        after=after,
+        after=("migration", "redis"),
         environment=environment(name, settings, release),
         mounts=mounts,
-        health=_celery_health(release),
+        files=(script,),
+        health=_celery_health("beat" if name == "worker_beat" else "worker"),
         stop_grace=60,
         limits=limits_of(name, settings),
         ready_timeout=DIFY_START_SECONDS,
@@ -152,6 +180,8 @@ def _plugin_daemon(settings: Settings, release: Release) -> ServiceSpec:
         health=answers_http(ports.PLUGIN_DAEMON, "/health/check"),
         # It installs plugins with their own users and tools.
         capabilities=None,
+        # In its image a shell is PID 1, on which SIGTERM has no effect: every stop would last the whole grace.
+        init=True,
         limits=limits_of("plugin_daemon", settings),
     )
 

@@ -4,23 +4,27 @@ from typing import Any
 
 import pulumi
 
-from infra.apps import CANARY, app_file
+from infra.apps import CANARY, CANARY_NODES, app_file
 from infra.platforms.docker import Running
-from infra.resources.console import Admin, App, AppKey
+from infra.resources.console import Admin, App, AppKey, DatasetKey
 from infra.settings import Settings
 
 
 class AppsTier(pulumi.ComponentResource):
-    """Claims Dify for the admin, imports the apps of `dify:apps` and, unless turned off, the canary.
+    """Claims Dify for the admin, imports the apps of `dify:apps` and, unless turned off, those of the smoke tests.
 
-    `facts` maps an app's name to its id and mode, `keys` to its API key; the canary is apart. `tenant_keys` maps a
-    tenant of `dify:oauth` to a key of its own, which nobody but the gateway is told.
+    `facts` maps an app's name to its id and mode, `keys` to its API key; what the smoke tests use is apart: an app
+    that answers (`canary`), one whose nodes run in other services (`canary_nodes`), and a key of the knowledge API.
+    `tenant_keys` maps a tenant of `dify:oauth` to a key of its own, which nobody but the gateway is told.
     """
 
     facts: dict[str, Any]
     keys: dict[str, pulumi.Output[str]]
     canary: dict[str, Any] | None
     canary_key: pulumi.Output[str] | None
+    canary_nodes: dict[str, Any] | None
+    canary_nodes_key: pulumi.Output[str] | None
+    canary_dataset_key: pulumi.Output[str] | None
     tenant_keys: dict[str, pulumi.Output[str]]
 
     def __init__(self, name: str, settings: Settings, api: Running) -> None:
@@ -40,9 +44,15 @@ class AppsTier(pulumi.ComponentResource):
         self.facts = {app: self._facts_of(imported[app]) for app in settings.apps}
         self.keys = {app: self._key(f"key-{app}", imported[app]) for app in settings.apps}
         self.canary, self.canary_key = None, None
+        self.canary_nodes, self.canary_nodes_key = None, None
+        self.canary_dataset_key = None
         if settings.canary:
             self.canary = self._facts_of(imported[CANARY])
             self.canary_key = self._key(f"key-{CANARY}", imported[CANARY])
+            self.canary_nodes = self._facts_of(imported[CANARY_NODES])
+            self.canary_nodes_key = self._key(f"key-{CANARY_NODES}", imported[CANARY_NODES])
+        if settings.canary and settings.canary_knowledge:
+            self.canary_dataset_key = self._dataset_key("key-canary-knowledge")
         self.tenant_keys = {
             tenant.name: self._key(f"tenant-{tenant.name}", imported[tenant.app]) for tenant in tenants
         }
@@ -52,7 +62,7 @@ class AppsTier(pulumi.ComponentResource):
     def _imports(settings: Settings) -> tuple[str, ...]:
         """Return every app that something here needs, once."""
         tenants = settings.oauth.tenants if settings.oauth else ()
-        canary = (CANARY,) if settings.canary else ()
+        canary = (CANARY, CANARY_NODES) if settings.canary else ()
         return tuple(dict.fromkeys((*settings.apps, *canary, *(tenant.app for tenant in tenants))))
 
     def _console(self) -> dict[str, Any]:
@@ -79,6 +89,13 @@ class AppsTier(pulumi.ComponentResource):
             **self._console(),
             app_id=app.app_id,
             opts=pulumi.ResourceOptions(parent=app),
+        ).key
+
+    def _dataset_key(self, name: str) -> pulumi.Output[str]:
+        return DatasetKey(
+            name,
+            **self._console(),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.admin]),
         ).key
 
     @staticmethod

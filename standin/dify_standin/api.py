@@ -1,10 +1,11 @@
 """The api's web application: its blueprints, their CORS as Dify sends it, and what every answer carries."""
 
-from flask import Blueprint, Flask, Response, jsonify
+from flask import Blueprint, Flask, Response, jsonify, request
 from flask_cors import CORS
 
-from dify_standin import console_api, errors, service_api, store
+from dify_standin import console_api, datasets, errors, schema, service_api, store
 from dify_standin.config import flag, release, text
+from dify_standin.dialect import dialect
 
 METHODS = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"]
 EXPOSED = ["X-Version", "X-Env", "X-Trace-Id"]
@@ -23,14 +24,16 @@ def create_app() -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = 1024**3
     errors.register(app)
     service = service_api.blueprint
+    knowledge = datasets.blueprint
     console = console_api.blueprint
     web = _web_api()
-    CORS(
-        service,
-        allow_headers=["Content-Type", "Authorization", "X-App-Code"],
-        methods=METHODS,
-        expose_headers=EXPOSED,
-    )
+    for group in (service, knowledge):
+        CORS(
+            group,
+            allow_headers=["Content-Type", "Authorization", "X-App-Code"],
+            methods=METHODS,
+            expose_headers=EXPOSED,
+        )
     CORS(
         console,
         resources={r"/*": {"origins": _origins("CONSOLE_CORS_ALLOW_ORIGINS")}},
@@ -51,10 +54,14 @@ def create_app() -> Flask:
     CORS(files, allow_headers=["Content-Type"], methods=METHODS, expose_headers=EXPOSED)
     triggers = _triggers()
     CORS(triggers, allow_headers=["Content-Type"], methods=METHODS)
-    for group in (service, console, web, files, triggers, _mcp()):
+    described = (service, knowledge, console, web, files, _mcp())
+    for group in (*described, triggers):
         app.register_blueprint(group)
-    if flag("OPENAPI_ENABLED"):
+    if dialect().openapi and flag("OPENAPI_ENABLED"):
         app.register_blueprint(_openapi())
+    # On unless it is turned off: so it is in Dify's code, whatever its compose file says.
+    if flag("SWAGGER_UI_ENABLED", default=True):
+        schema.publish(app, described)
 
     @app.get("/health")
     def health() -> Response:
@@ -67,6 +74,8 @@ def create_app() -> Flask:
 
     @app.after_request
     def _say_who(response: Response) -> Response:
+        if dialect().vary_cookie and request.path.startswith("/v1"):
+            response.vary.add("Cookie")
         response.headers["X-Version"] = release()
         response.headers["X-Env"] = text("DEPLOY_ENV", "PRODUCTION")
         response.headers["X-Dify-Stand-In"] = "1"

@@ -14,8 +14,9 @@ from flask import Blueprint, Response, g, jsonify, make_response, redirect, requ
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from dify_standin import store
+from dify_standin import datasets, facts, plugins, store
 from dify_standin.config import Cookies, flag, integer, release, text
+from dify_standin.dialect import number
 from dify_standin.errors import ApiError
 
 blueprint = Blueprint("console", __name__, url_prefix="/console/api")
@@ -24,7 +25,8 @@ blueprint = Blueprint("console", __name__, url_prefix="/console/api")
 MAX_LOGIN_ERRORS = 5
 MAX_KEYS = 10
 DAY = 86400
-CURRENT_DSL = {"1.12.1": "0.5.0", "1.14.2": "0.6.0"}
+# How long Dify keeps a DSL that has to be confirmed.
+IMPORT_SECONDS = 600
 MIN_PASSWORD = 8
 OPEN_ENDPOINTS = {
     "setup",
@@ -344,31 +346,70 @@ def apps() -> Response:
     )
 
 
+def _dsl_status(imported: str) -> str:
+    """Return what Dify makes of a DSL's version: older is fine with a warning, newer has to be confirmed."""
+    current = number(facts.current().dsl)
+    try:
+        given = number(imported)
+    except ValueError:
+        return "failed"
+    if given > current or given[0] < current[0]:
+        return "pending"
+    return "completed-with-warnings" if given[:2] < current[:2] else "completed"
+
+
+def _import_result(import_id: str, status: str, imported: str = "", error: str = "") -> dict[str, Any]:
+    return {
+        "id": import_id,
+        "status": status,
+        "app_id": None,
+        "app_mode": None,
+        "current_dsl_version": facts.current().dsl,
+        "imported_dsl_version": imported,
+        "error": error,
+    }
+
+
 @blueprint.post("/apps/imports")
 def import_app() -> tuple[Response, int]:
     """Create an app from its DSL, or overwrite the one that `app_id` names."""
     body = request.get_json()
     if body.get("mode") != "yaml-content":
         raise ApiError(400, "invalid_param", "the stand-in imports yaml-content only")
-    result = {
-        "id": str(uuid.uuid4()),
-        "status": "completed",
-        "app_id": None,
-        "app_mode": None,
-        "current_dsl_version": CURRENT_DSL.get(release(), "0.6.0"),
-        "imported_dsl_version": "",
-        "error": "",
-    }
+    import_id = str(uuid.uuid4())
     try:
         dsl = yaml.safe_load(str(body.get("yaml_content", "")))
-        described = dsl["app"]
-        mode = str(described["mode"])
-        result["imported_dsl_version"] = str(dsl.get("version", "0.1.0"))
+        mode, version = str(dsl["app"]["mode"]), str(dsl.get("version", "0.1.0"))
         if mode in {"advanced-chat", "workflow"}:
             _ = dsl["workflow"]["graph"]["nodes"]
-    except (yaml.YAMLError, KeyError, TypeError) as problem:
-        result |= {"status": "failed", "error": f"Invalid YAML format: {problem}"}
-        return jsonify(result), 400
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as problem:
+        return jsonify(_import_result(import_id, "failed", error=f"Invalid YAML format: {problem}")), 400
+    status = _dsl_status(version)
+    result = _import_result(import_id, status, version)
+    if status == "failed":
+        return jsonify(result | {"error": f"Invalid DSL version: {version}"}), 400
+    if status == "pending":
+        store.cache().set(f"standin:import:{import_id}", json.dumps(body), ex=IMPORT_SECONDS)
+        return jsonify(result), 202
+    return _store_app(result, dsl, body)
+
+
+@blueprint.post("/apps/imports/<uuid:import_id>/confirm")
+def confirm_import(import_id: uuid.UUID) -> tuple[Response, int]:
+    """Import a DSL that is newer than this release, as far as it is understood."""
+    cache, key = store.cache(), f"standin:import:{import_id}"
+    kept = cache.get(key)
+    if kept is None:
+        error = "Import information expired or does not exist"
+        return jsonify(_import_result(str(import_id), "failed", error=error)), 400
+    cache.delete(key)
+    body = json.loads(kept)
+    dsl = yaml.safe_load(str(body["yaml_content"]))
+    return _store_app(_import_result(str(import_id), "completed", str(dsl["version"])), dsl, body)
+
+
+def _store_app(result: dict[str, Any], dsl: dict[str, Any], body: dict[str, Any]) -> tuple[Response, int]:
+    described, mode = dsl["app"], str(dsl["app"]["mode"])
     name, description = str(body.get("name") or described["name"]), str(described.get("description", ""))
     text_of_dsl = yaml.safe_dump(dsl, allow_unicode=True)
     if body.get("app_id"):
@@ -393,8 +434,7 @@ def import_app() -> tuple[Response, int]:
             text_of_dsl,
         )
         app_id = str(created["id"]) if created else ""
-    result |= {"app_id": app_id, "app_mode": mode}
-    return jsonify(result), 200
+    return jsonify(result | {"app_id": app_id, "app_mode": mode}), 200
 
 
 @blueprint.get("/apps/<uuid:app_id>")
@@ -494,6 +534,45 @@ def delete_key(app_id: uuid.UUID, key_id: uuid.UUID) -> tuple[Response, int]:
     if not gone:
         raise ApiError(404, "not_found", "API key not found")
     return jsonify({"result": "success"}), 204
+
+
+@blueprint.get("/datasets/api-keys")
+def dataset_keys() -> Response:
+    """List the workspace's keys of the knowledge API."""
+    found = store.rows("select * from api_tokens where type = 'dataset' order by created_at")
+    return jsonify({"data": [_key_json(one) for one in found]})
+
+
+@blueprint.post("/datasets/api-keys")
+def create_dataset_key() -> tuple[Response, int]:
+    """Make a key of the knowledge API; ten are the most."""
+    count = store.row("select count(*) as n from api_tokens where type = 'dataset'")
+    if count and count["n"] >= MAX_KEYS:
+        raise ApiError(
+            400, "max_keys_exceeded", f"Cannot create more than {MAX_KEYS} API keys for this resource type."
+        )
+    made = store.row(
+        "insert into api_tokens (type, token) values ('dataset', %s) returning *", datasets.new_key()
+    )
+    return jsonify(_key_json(made) if made else {}), 200
+
+
+@blueprint.delete("/datasets/api-keys/<uuid:key_id>")
+def delete_dataset_key(key_id: uuid.UUID) -> tuple[Response, int]:
+    """Delete a key of the knowledge API."""
+    gone = store.rows("delete from api_tokens where id = %s and type = 'dataset' returning id", str(key_id))
+    if not gone:
+        raise ApiError(404, "not_found", "API key not found")
+    return jsonify({"result": "success"}), 204
+
+
+@blueprint.get("/workspaces/current/plugin/list")
+def plugin_list() -> Response:
+    """List the installed plugins: the plugin daemon knows them."""
+    page = request.args.get("page", 1, type=int)
+    size = min(plugins.MOST, request.args.get("page_size", plugins.MOST, type=int))
+    told = plugins.call("management/list", page=page, page_size=size, response_type="paged")
+    return jsonify({"plugins": told.get("list") or [], "total": told.get("total", 0)})
 
 
 @blueprint.get("/workspaces/current")

@@ -6,8 +6,7 @@ from flask import Flask, Response, jsonify, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-# Dify 1.12 ships this pydantic; its errors name the version in their link.
-PYDANTIC_LINK_VERSION = "2.11"
+from dify_standin.refusals import pydantic_text
 
 
 class ApiError(Exception):
@@ -44,10 +43,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(ValidationError)
     def _invalid(problem: ValidationError) -> Response:
-        import re  # noqa: PLC0415
-
-        text = re.sub(r"(errors\.pydantic\.dev/)[0-9.]+/", rf"\g<1>{PYDANTIC_LINK_VERSION}/", str(problem))
-        return answer(400, "invalid_param", text)
+        return answer(400, "invalid_param", pydantic_text(problem))
 
     @app.errorhandler(HTTPException)
     def _http(problem: HTTPException) -> Any:  # noqa: ANN401  # werkzeug's own response for 404

@@ -1,12 +1,40 @@
-"""In the place of the plugin daemon: its health, its key check, and endpoints that no plugin has."""
+"""In the place of the plugin daemon: its health, its key check, and look-ups in a database that holds no plugin.
+
+As the real one's, its health tells of a process alone: only a look-up shows that it can answer.
+"""
 
 import hmac
+import json
+import uuid
 
+import psycopg
+import psycopg_pool
 from flask import Flask, Response, jsonify, request
 
+from dify_standin import store
 from dify_standin.config import text
 
 app = Flask(__name__)
+
+SCHEMA = """
+create table if not exists endpoints (id uuid primary key default gen_random_uuid(), hook_id text unique not null);
+create table if not exists plugin_installations (
+  id uuid primary key default gen_random_uuid(), tenant_id uuid not null, plugin_id text not null);
+"""
+LOST = (psycopg.Error, psycopg_pool.PoolTimeout)
+
+
+def prepare() -> None:
+    """Make the daemon's database and its tables. Raises psycopg errors."""
+    store.ensure_database(text("DB_DATABASE"))
+    with psycopg.connect(**store.database_parameters()) as connection:
+        connection.execute(SCHEMA)
+
+
+def _problem(code: int, kind: str, message: str) -> Response:
+    """Return the daemon's error: the message is JSON once more."""
+    inner = {"message": message, "error_type": f"PluginDaemon{kind}Error", "args": None}
+    return jsonify({"code": code, "message": json.dumps(inner, separators=(",", ":")), "data": None})
 
 
 @app.before_request
@@ -16,7 +44,7 @@ def check_key() -> tuple[Response, int] | None:
         return None
     if hmac.compare_digest(request.headers.get("X-Api-Key", "").encode(), text("SERVER_KEY").encode()):
         return None
-    return jsonify({"message": "unauthorized", "error_type": "unauthorized"}), 401
+    return _problem(-401, "Unauthorized", "unauthorized"), 401
 
 
 @app.get("/health/check")
@@ -25,16 +53,27 @@ def health() -> Response:
     return jsonify({"status": "ok", "pool_status": {}})
 
 
-@app.route("/e/<hook>", defaults={"path": ""}, methods=["GET", "POST", "PUT", "DELETE"])
-@app.route("/e/<hook>/<path:path>", methods=["GET", "POST", "PUT", "DELETE"])
+@app.route("/e/<hook>/", defaults={"path": ""}, methods=["GET", "HEAD", "POST", "PUT", "DELETE"])
+@app.route("/e/<hook>/<path:path>", methods=["GET", "HEAD", "POST", "PUT", "DELETE"])
 def endpoint(hook: str, path: str) -> tuple[Response, int]:  # noqa: ARG001  # no hook is known
-    """Refuse: no plugin is installed."""
-    return jsonify(
-        {"code": -404, "message": "endpoint not found", "hook_url": request.headers.get("Dify-Hook-Url")}
-    ), 404
+    """Look the endpoint up, and find none: no plugin is installed."""
+    try:
+        store.row("select id from endpoints where hook_id = %s", hook)
+    except LOST:
+        return _problem(-500, "InternalServer", "internal server error"), 500
+    return _problem(-400, "BadRequest", "endpoint not found"), 404
 
 
 @app.get("/plugin/<tenant>/management/list")
-def installed(tenant: str) -> Response:  # noqa: ARG001  # nothing is installed for anyone
-    """List the installed plugins: none."""
-    return jsonify({"code": 0, "message": "success", "data": {"list": [], "total": 0}})
+def installed(tenant: str) -> Response:
+    """List the installed plugins. What fails is told with status 200, as the real one does."""
+    try:
+        found = store.rows(
+            "select id, plugin_id from plugin_installations where tenant_id = %s", str(uuid.UUID(tenant))
+        )
+    except ValueError:
+        return _problem(-400, "BadRequest", f"invalid UUID {tenant}")
+    except LOST as problem:
+        return _problem(-500, "InternalServer", str(problem).strip())
+    plugins = [{"id": str(one["id"]), "plugin_id": one["plugin_id"]} for one in found]
+    return jsonify({"code": 0, "message": "success", "data": {"list": plugins, "total": len(plugins)}})

@@ -13,11 +13,13 @@ from pydantic import BaseModel, Field, field_validator
 from werkzeug.datastructures import FileStorage
 
 from dify_standin import store, work
-from dify_standin.config import integer
+from dify_standin.config import integer, text
+from dify_standin.dialect import dialect
 from dify_standin.errors import ApiError, unauthorized
 
 blueprint = Blueprint("service_api", __name__, url_prefix="/v1")
 
+PING: work.Event = {"event": "ping"}
 PING_SECONDS = 10
 CHAT_MODES = {"chat", "agent-chat", "advanced-chat"}
 MEGABYTE = 1024 * 1024
@@ -89,9 +91,8 @@ def authenticate() -> None:
         raise unauthorized("Authorization scheme must be 'Bearer'")
     found = store.row(
         "update api_tokens t set last_used_at = now() from apps a "
-        "where a.id = t.app_id and t.token = %s and t.type = %s returning a.*",
+        "where a.id = t.app_id and t.token = %s and t.type = 'app' returning a.*",
         token.strip(),
-        "dataset" if request.path.startswith("/v1/datasets") else "app",
     )
     if found is None:
         raise unauthorized("Access token is invalid")
@@ -153,6 +154,13 @@ def _check_inputs(inputs: dict[str, Any]) -> None:
     for variable in start["data"].get("variables", []):
         if variable.get("required") and variable["variable"] not in inputs:
             raise ApiError(400, "invalid_param", f"{variable['variable']} is required in input form")
+        options, given = variable.get("options") or [], inputs.get(variable["variable"])
+        if variable.get("type") == "select" and given and given not in options:
+            raise ApiError(
+                400,
+                "invalid_param",
+                f"{variable['variable']} in input form must be one of the following: {options}",
+            )
 
 
 def _enter(task_id: str) -> str | None:
@@ -175,20 +183,41 @@ def _enter(task_id: str) -> str | None:
     return key
 
 
-def _run(inputs: dict[str, Any], system: dict[str, Any]) -> tuple[dict[str, Any], Iterator[work.Event]]:
-    """Give the run to the worker; return it and its events."""
+def _run(
+    inputs: dict[str, Any], system: dict[str, Any], end_user: str, *, streaming: bool
+) -> tuple[dict[str, Any], Iterator[work.Event]]:
+    """Start a run, and return it and its events. The worker runs what is streamed, api itself what is not."""
+    run_id, app_id = str(uuid.uuid4()), str(g.app_row["id"])
+    workflow_id = str(uuid.uuid5(uuid.NAMESPACE_URL, app_id))
     run = {
         "task_id": str(uuid.uuid4()),
-        "workflow_run_id": str(uuid.uuid4()),
-        "workflow_id": str(uuid.uuid5(uuid.NAMESPACE_URL, str(g.app_row["id"]))),
+        "workflow_run_id": run_id,
+        "workflow_id": workflow_id,
         "dsl": g.app_row["published"],
         "inputs": inputs,
-        "system": {"sys.app_id": str(g.app_row["id"]), "sys.files": [], **system},
+        "system": {
+            "sys.files": [],
+            "sys.app_id": app_id,
+            "sys.workflow_id": workflow_id,
+            "sys.workflow_run_id": run_id,
+            **system,
+        },
+        "created_by": {"id": end_user, "user": system["sys.user_id"]},
         "created_at": int(time.time()),
     }
     slot = _enter(run["task_id"])
+    if not streaming:
+        return run, _here(run, slot)
     work.run_app.apply_async(args=[run], retry=False)
     return run, _events(run["task_id"], slot)
+
+
+def _here(run: dict[str, Any], slot: str | None) -> Iterator[work.Event]:
+    try:
+        yield from work.events(run)
+    finally:
+        if slot:
+            store.cache().zrem(slot, run["task_id"])
 
 
 def _events(task_id: str, slot: str | None) -> Iterator[work.Event]:
@@ -199,7 +228,7 @@ def _events(task_id: str, slot: str | None) -> Iterator[work.Event]:
         while time.monotonic() < deadline:
             popped = cache.blpop([key], timeout=PING_SECONDS)
             if popped is None:
-                yield {"event": "ping"}
+                yield PING
                 continue
             event: work.Event = json.loads(popped[1])
             last = event["event"] == "_end"
@@ -213,7 +242,7 @@ def _events(task_id: str, slot: str | None) -> Iterator[work.Event]:
 
 
 def _sse(event: work.Event) -> str:
-    if event["event"] == "ping":
+    if event == PING:
         return "event: ping\n\n"
     return f"data: {json.dumps(event, separators=(',', ':'))}\n\n"
 
@@ -270,6 +299,8 @@ def chat() -> Response:
             "sys.conversation_id": conversation_id,
             "sys.dialogue_count": counted["n"] + 1,
         },
+        end_user,
+        streaming=payload.response_mode == "streaming",
     )
     envelope = {
         "conversation_id": conversation_id,
@@ -297,15 +328,18 @@ def _finish(message_id: str, answer: str, status: str, error: str | None) -> Non
 
 
 def _chat_stream(envelope: dict[str, Any], events: Iterator[work.Event]) -> Iterator[str]:
-    answer = ""
+    speech, answer, finished = dialect(), "", None
+    if speech.opening_ping:
+        yield _sse(PING)
     for event in events:
         if event["event"] == "message":
             answer += event["answer"]
             event["id"] = envelope["message_id"]
+        if event["event"] == "workflow_finished" and speech.finishes_last:
+            finished = event
+            continue
         if event["event"] != "_end":
-            yield _sse(
-                event if event["event"] == "ping" else {"event": event.pop("event"), **envelope, **event}
-            )
+            yield _sse(_wrapped(event, envelope))
             continue
         failed = event["status"] == "failed"
         _finish(envelope["message_id"], answer, "error" if failed else "normal", event.get("error"))
@@ -313,15 +347,15 @@ def _chat_stream(envelope: dict[str, Any], events: Iterator[work.Event]) -> Iter
             error = {"code": "invalid_param", "message": f"Run failed: {event['error']}", "status": 400}
             yield _sse({"event": "error", **envelope, **error})
             return
-        yield _sse(
-            {
-                "event": "message_end",
-                **envelope,
-                "id": envelope["message_id"],
-                "metadata": _metadata(),
-                "files": [],
-            }
-        )
+        end = {"id": envelope["message_id"], "metadata": _metadata(), "files": []}
+        yield _sse({"event": "message_end", **envelope, **end})
+        if finished:
+            yield _sse(_wrapped(finished, envelope))
+
+
+def _wrapped(event: work.Event, envelope: dict[str, Any]) -> work.Event:
+    """Put what all events of an answer share behind the event's name."""
+    return event if event == PING else {"event": event.pop("event"), **envelope, **event}
 
 
 def _metadata() -> dict[str, Any]:
@@ -329,6 +363,7 @@ def _metadata() -> dict[str, Any]:
         "annotation_reply": None,
         "retriever_resources": [],
         "usage": {**USAGE, "time_to_first_token": 0.05, "time_to_generate": 0.0},
+        **({"reasoning": {}} if dialect().reasoning else {}),
     }
 
 
@@ -373,10 +408,11 @@ def run_workflow() -> Response:
     if g.app_row["mode"] != "workflow":
         raise ApiError(400, "not_workflow_app", "Please check if your app mode matches the right API route.")
     payload = WorkflowRunPayload.model_validate(body)
-    _end_user(user)
+    end_user = _end_user(user)
     _check_inputs(payload.inputs)
-    run, events = _run(payload.inputs, {"sys.user_id": user})
-    if payload.response_mode == "streaming":
+    streaming = payload.response_mode == "streaming"
+    run, events = _run(payload.inputs, {"sys.user_id": user}, end_user, streaming=streaming)
+    if streaming:
         return _stream(_workflow_stream(run, events))
     started, outputs, steps, error, status = time.monotonic(), None, 0, None, "succeeded"
     for event in events:
@@ -403,13 +439,15 @@ def run_workflow() -> Response:
 
 def _workflow_stream(run: dict[str, Any], events: Iterator[work.Event]) -> Iterator[str]:
     envelope = {"workflow_run_id": run["workflow_run_id"], "task_id": run["task_id"]}
+    if dialect().opening_ping:
+        yield _sse(PING)
     for event in events:
         if event["event"] == "_end":
             if event["status"] == "failed":
                 error = {"code": "invalid_param", "message": event["error"], "status": 400}
                 yield _sse({"event": "error", **envelope, **error})
             return
-        yield _sse(event if event["event"] == "ping" else {"event": event.pop("event"), **envelope, **event})
+        yield _sse(_wrapped(event, envelope))
 
 
 @blueprint.post("/chat-messages/<task_id>/stop")
@@ -573,17 +611,19 @@ def meta() -> Response:
 @blueprint.get("/site")
 def site() -> Response:
     """Describe the app's page."""
+    described = yaml.safe_load(g.app_row["dsl"])["app"]
     return jsonify(
         {
             "title": g.app_row["name"],
             "chat_color_theme": None,
             "chat_color_theme_inverted": False,
             "icon_type": "emoji",
-            "icon": "\U0001f916",
-            "icon_background": "#FFEAD5",
+            "icon": described.get("icon", "\U0001f916"),
+            "icon_background": described.get("icon_background", "#FFEAD5"),
             "description": None,
             "copyright": None,
             "privacy_policy": None,
+            **({"input_placeholder": None} if dialect().input_placeholder else {}),
             "custom_disclaimer": "",
             "default_language": "en-US",
             "show_workflow_steps": True,
@@ -600,12 +640,6 @@ def annotations() -> Response:
     return jsonify({"data": [], "has_more": False, "limit": 20, "total": 0, "page": page})
 
 
-@blueprint.get("/datasets")
-def datasets() -> Response:
-    """List knowledge bases; a dataset key would open this."""
-    return jsonify({"data": [], "has_more": False, "limit": 20, "total": 0, "page": 1})
-
-
 @blueprint.post("/files/upload")
 def upload() -> tuple[Response, int]:
     """Keep an uploaded file on the storage volume."""
@@ -615,8 +649,11 @@ def upload() -> tuple[Response, int]:
     created_by = _end_user(request.form.get("user") or "DEFAULT-USER")
     saved = _save(file, created_by)
     sign = uuid.uuid4().hex
+    # As Dify, which takes the console's address where no other is set; an empty one is set.
+    origin = text("FILES_URL", text("CONSOLE_API_URL")).rstrip("/")
+    path = f"/files/{saved['id']}/file-preview"
     saved["source_url"] = (
-        f"/files/{saved['id']}/file-preview?timestamp={saved['created_at']}&nonce={uuid.uuid4().hex}&sign={sign}"
+        f"{origin}{path}?timestamp={saved['created_at']}&nonce={uuid.uuid4().hex}&sign={sign}"
     )
     return jsonify(saved), 201
 
@@ -626,8 +663,7 @@ def _save(file: FileStorage, created_by: str) -> dict[str, Any]:
     extension = name.rsplit(".", 1)[-1].lower() if "." in name else ""
     content = file.read()
     if len(content) > integer("UPLOAD_FILE_SIZE_LIMIT", 15) * MEGABYTE:
-        # Dify forgets to fill the message in.
-        raise ApiError(413, "file_too_large", "File size exceeded. {message}")
+        raise ApiError(413, "file_too_large", dialect().too_large_message)
     key = uuid.uuid4().hex
     path = store.storage_path(key)
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -646,6 +682,7 @@ def _save(file: FileStorage, created_by: str) -> dict[str, Any]:
     assert row is not None  # noqa: S101  # an insert returns its row
     return {
         "id": str(row["id"]),
+        **({"reference": None} if dialect().upload_reference else {}),
         "name": name,
         "size": len(content),
         "extension": extension,

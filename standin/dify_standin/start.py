@@ -98,11 +98,10 @@ def api() -> None:
 
 def plugin_daemon() -> None:
     """Create the daemon's database, as the real one does, and serve on both of its ports."""
+    # Flask is of no use to the other roles' start.
+    from dify_standin import plugin_daemon as daemon  # noqa: PLC0415
 
-    def database() -> None:
-        store.ensure_database(config.text("DB_DATABASE"))
-
-    reach("database", database)
+    reach("database", daemon.prepare)
     reach("redis", lambda: store.cache().ping())
     debug = config.text("PLUGIN_REMOTE_INSTALLING_PORT")
     gunicorn(
@@ -134,11 +133,15 @@ def main() -> None:
     """Start one role."""
     parser = argparse.ArgumentParser(prog="dify-stand-in", description=__doc__)
     parser.add_argument("role", choices=sorted(ROLES))
-    role = parser.parse_args().role
+    parser.add_argument("--check", action="store_true", help="judge the environment, and end")
+    arguments = parser.parse_args()
+    role = arguments.role
     print(
         BANNER.format(release=config.release(), role=config.text("MODE") or role), file=sys.stderr, flush=True
     )
     config.check(role)
+    if arguments.check:
+        return
     ROLES[role]()
 
 

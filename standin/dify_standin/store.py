@@ -50,6 +50,18 @@ create table if not exists messages (
 create table if not exists upload_files (
   id uuid primary key default gen_random_uuid(), name text not null, size bigint not null, extension text not null,
   mime_type text not null, key text not null, created_by uuid, created_at timestamptz not null default now());
+alter table api_tokens alter column app_id drop not null;
+create table if not exists datasets (
+  id uuid primary key default gen_random_uuid(), name text unique not null, description text not null default '',
+  indexing_technique text, permission text not null default 'only_me',
+  created_at timestamptz not null default now());
+create table if not exists documents (
+  id uuid primary key default gen_random_uuid(), dataset_id uuid not null references datasets on delete cascade,
+  name text not null, batch text not null, key text not null, indexing_status text not null default 'waiting',
+  error text, created_at timestamptz not null default now(), completed_at timestamptz);
+create table if not exists segments (
+  id uuid primary key default gen_random_uuid(), document_id uuid not null references documents on delete cascade,
+  position int not null, content text not null, keywords text[] not null);
 """
 
 _pool: ConnectionPool[psycopg.Connection[Row]] | None = None

@@ -1,10 +1,9 @@
-"""What the worker does: it runs an app's graph and publishes its events; beat makes it clean up."""
+"""Running an app's graph: by the worker, which publishes the events, or in api; beat makes the worker clean up."""
 
 import contextlib
 import json
 import time
-import urllib.request
-import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,13 +12,18 @@ import yaml
 from celery import Celery
 from celery.signals import setup_logging
 
-from dify_standin import store
+from dify_standin import nodes, store
+from dify_standin.answers import Answers
 from dify_standin.config import integer, text
+from dify_standin.dialect import Dialect, dialect
+from dify_standin.events import NodeEvents, workflow_finished, workflow_started
+from dify_standin.graph import Graph
 
 Event = dict[str, Any]
 EVENTS_TTL = 600
 QUEUE = "workflow"
 MAX_SLEEP = 600.0
+OUTSIDE = {"code": nodes.run_code, "http-request": nodes.run_http}
 CLEAN_EVERY_SECONDS = 300.0
 
 celery = Celery("dify-stand-in", broker=text("CELERY_BROKER_URL") or None)
@@ -68,43 +72,26 @@ def run_app(run: dict[str, Any]) -> None:
     """Run an app and publish each event; the last one ends the stream."""
     cache = store.cache()
     key = events_key(run["task_id"])
-
-    def publish(event: Event) -> None:
+    for event in events(run):
         with cache.pipeline() as pipe:
             pipe.rpush(key, json.dumps(event))
             pipe.expire(key, EVENTS_TTL)
             pipe.execute()
 
+
+def events(run: dict[str, Any]) -> Iterator[Event]:
+    """Run an app here and yield each event; the last one is `_end` with the run's status."""
+    cache = store.cache()
     try:
         for event in _execute(run):
-            publish(event)
+            yield event
             if cache.exists(f"standin:stop:{run['task_id']}"):
-                publish({"event": "_end", "status": "stopped"})
+                yield {"event": "_end", "status": "stopped"}
                 return
     except RunError as problem:
-        publish({"event": "_end", "status": "failed", "error": str(problem)})
+        yield {"event": "_end", "status": "failed", "error": str(problem)}
     else:
-        publish({"event": "_end", "status": "succeeded"})
-
-
-def _template(template: str, variables: dict[str, Any]) -> str:
-    """Fill `{{#node.name#}}` places, Dify's own notation."""
-    for name, value in variables.items():
-        template = template.replace("{{#" + name + "#}}", str(value))
-    return template
-
-
-def _pieces(template: str, variables: dict[str, Any]) -> Iterator[str]:
-    """Yield an answer's text in the pieces in which Dify streams it: literal text and variables in turn."""
-    rest = template
-    while rest:
-        before, found, after = rest.partition("{{#")
-        if before:
-            yield before
-        if not found:
-            return
-        name, _, rest = after.partition("#}}")
-        yield str(variables.get(name.strip(), ""))
+        yield {"event": "_end", "status": "succeeded"}
 
 
 def _directives(query: str) -> Callable[[], None]:
@@ -121,172 +108,81 @@ def _directives(query: str) -> Callable[[], None]:
     return act
 
 
-def _stream_directive(query: str) -> tuple[int, float] | None:
-    """Return (pieces, seconds between them) of `/stream N D`, None for any other query."""
-    words = query.split()
-    if len(words) != 3 or words[0] != "/stream":  # noqa: PLR2004  # the directive's own form
-        return None
-    try:
-        return max(1, int(words[1])), min(60.0, max(0.0, float(words[2])))
-    except ValueError:
-        return None
-
-
 def _execute(run: dict[str, Any]) -> Iterator[Event]:
-    graph = yaml.safe_load(run["dsl"])["workflow"]["graph"]
-    nodes = {node["id"]: node for node in graph["nodes"]}
-    following = {edge["source"]: edge["target"] for edge in graph["edges"]}
-    system = run["system"]
-    variables: dict[str, Any] = {**system, **{f"start.{k}": v for k, v in run["inputs"].items()}}
-    yield {"event": "workflow_started", "workflow_run_id": run["workflow_run_id"], "data": _started(run)}
-    current = next((node["id"] for node in graph["nodes"] if node["data"]["type"] == "start"), None)
-    index = 0
+    graph = Graph(yaml.safe_load(run["dsl"])["workflow"]["graph"])
+    speech, begun = dialect(), time.monotonic()
+    query = str(run["system"].get("sys.query", ""))
+    ahead = deque(graph.path(graph.start))
+    answers = Answers(ahead, query)
+    begin = graph.start or ""
+    variables: dict[str, Any] = {**run["system"], **{f"{begin}.{k}": v for k, v in run["inputs"].items()}}
     outputs: dict[str, Any] = {}
-    while current is not None:
-        node = nodes[current]
-        index += 1
-        if index > integer("WORKFLOW_MAX_EXECUTION_STEPS", 500):
+    yield workflow_started(run, speech)
+    _directives(str(run["inputs"].get("query", query)))()
+    if speech.speaks_first:
+        yield from answers.known(variables)
+    steps = 0
+    while ahead:
+        node, steps = ahead.popleft(), steps + 1
+        if steps > integer("WORKFLOW_MAX_EXECUTION_STEPS", 500):
             raise RunError("Max steps reached.")
-        yield _node_event(run, node, index, "node_started", None)
-        result = yield from _run_node(run, node, variables)
+        told = NodeEvents(run, node)
+        yield told.started()
+        inputs = _inputs(run, node, variables, speech)
+        yield from answers.rest_of(node["id"], variables)
+        result = _run_node(node, inputs, variables, answers)
         variables |= {f"{node['id']}.{name}": value for name, value in result.items()}
+        yield from answers.known(variables)
+        yield told.finished(inputs, result)
+        if node["data"]["type"] == "if-else":
+            branch = graph.path(graph.following(node["id"], result["selected_case_id"]))
+            ahead += branch
+            answers.add(branch, query)
+            yield from answers.known(variables)
         if node["data"]["type"] in {"end", "answer"}:
             outputs |= result
-        yield _node_event(run, node, index, "node_finished", result)
-        current = following.get(current)
-    yield {
-        "event": "workflow_finished",
-        "workflow_run_id": run["workflow_run_id"],
-        "data": {
-            **_started(run),
-            "status": "succeeded",
-            "outputs": outputs,
-            "error": None,
-            "total_steps": index,
-        },
-    }
+    yield workflow_finished(run, outputs, steps, time.monotonic() - begun)
 
 
-def _run_node(run: dict[str, Any], node: dict[str, Any], variables: dict[str, Any]) -> Iterator[Any]:
-    kind = node["data"]["type"]
-    if kind == "start":
-        _directives(str(run["inputs"].get("query", run["system"].get("sys.query", ""))))()
-        return {**run["inputs"], **run["system"]}
-    if kind == "answer":
-        return {"answer": (yield from _answer(run, node, variables))}
-    if kind == "template-transform":
-        named = {
-            item["variable"]: variables.get(".".join(item["value_selector"]))
-            for item in node["data"].get("variables", [])
-        }
-        return {"output": jinja2.Template(node["data"]["template"]).render(**named)}
-    if kind == "code":
-        return _run_code(node, variables)
-    if kind == "end":
-        found = {
-            item["variable"]: variables.get(_selector(item["value_selector"]))
-            for item in node["data"].get("outputs", [])
-        }
-        for name, value in found.items():
-            if isinstance(value, str):
-                yield {
-                    "event": "text_chunk",
-                    "data": {"text": value, "from_variable_selector": [node["id"], name]},
-                }
-        return found
-    raise RunError(
-        f"the stand-in has no node of type {kind}: it runs start, answer, end, template and code nodes"
-    )
-
-
-def _selector(parts: list[str]) -> str:
-    return ".".join(parts)
-
-
-def _answer(run: dict[str, Any], node: dict[str, Any], variables: dict[str, Any]) -> Iterator[Any]:
-    text_so_far = ""
-    streamed = _stream_directive(str(run["system"].get("sys.query", "")))
-    if streamed:
-        count, pause = streamed
-        for number in range(count):
-            piece = f"{number} "
-            text_so_far += piece
-            yield {"event": "message", "answer": piece, "from_variable_selector": [node["id"], "answer"]}
-            time.sleep(pause)
-        return text_so_far
-    for piece in _pieces(node["data"]["answer"], variables):
-        text_so_far += piece
-        yield {"event": "message", "answer": piece, "from_variable_selector": [node["id"], "answer"]}
-    return text_so_far
-
-
-def _run_code(node: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """Run a code node where Dify runs it: in the sandbox."""
-    named = {
-        item["variable"]: variables.get(_selector(item["value_selector"]))
-        for item in node["data"].get("variables", [])
-    }
-    script = (
-        f"{node['data']['code']}\nimport json\n"
-        f"print('<<RESULT>>' + json.dumps(main(**json.loads({json.dumps(json.dumps(named))}))) + '<<RESULT>>')\n"
-    )
-    request = urllib.request.Request(  # noqa: S310  # the sandbox of this stack
-        text("CODE_EXECUTION_ENDPOINT") + "/v1/sandbox/run",
-        data=json.dumps({"language": "python3", "code": script, "enable_network": True}).encode(),
-        headers={"X-Api-Key": text("CODE_EXECUTION_API_KEY"), "Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            data = json.load(answer)["data"]
-    except OSError as problem:
-        raise RunError(f"Failed to execute code, which is likely a network issue: {problem}") from problem
-    if data["error"]:
-        raise RunError(str(data["error"]))
-    parsed: dict[str, Any] = json.loads(data["stdout"].split("<<RESULT>>")[1])
-    return parsed
-
-
-def _started(run: dict[str, Any]) -> dict[str, Any]:
+def _inputs(
+    run: dict[str, Any], node: dict[str, Any], variables: dict[str, Any], speech: Dialect
+) -> dict[str, Any]:
+    """Return what a node takes, as its events show it."""
+    data = node["data"]
+    if data["type"] == "start":
+        if not speech.system_in_start:
+            return dict(run["inputs"])
+        clock = {} if "sys.query" in run["system"] else {"sys.timestamp": run["created_at"]}
+        return {**run["inputs"], **run["system"], **clock}
+    selected = data.get("outputs", []) if data["type"] == "end" else data.get("variables", [])
+    if not isinstance(selected, list):
+        return {}
     return {
-        "id": run["workflow_run_id"],
-        "workflow_id": run["workflow_id"],
-        "inputs": {
-            **run["inputs"],
-            **{f"sys.{k}" if not k.startswith("sys.") else k: v for k, v in run["system"].items()},
-        },
-        "created_at": run["created_at"],
+        item["variable"]: variables.get(".".join(item["value_selector"]))
+        for item in selected
+        if "value_selector" in item
     }
 
 
-def _node_event(
-    run: dict[str, Any], node: dict[str, Any], index: int, event: str, outputs: dict[str, Any] | None
-) -> Event:
-    data: dict[str, Any] = {
-        "id": str(uuid.uuid4()),
-        "node_id": node["id"],
-        "node_type": node["data"]["type"],
-        "title": node["data"].get("title", node["id"]),
-        "index": index,
-        "predecessor_node_id": None,
-        "inputs": None,
-        "inputs_truncated": False,
-        "created_at": int(time.time()),
-        "iteration_id": None,
-        "loop_id": None,
-    }
-    if event == "node_started":
-        data |= {"extras": {}, "agent_strategy": None}
-    else:
-        data |= {
-            "process_data": {},
-            "process_data_truncated": False,
-            "outputs": outputs,
-            "outputs_truncated": False,
-            "status": "succeeded",
-            "error": None,
-            "elapsed_time": 0.0,
-            "execution_metadata": None,
-            "finished_at": int(time.time()),
-            "files": [],
-        }
-    return {"event": event, "workflow_run_id": run["workflow_run_id"], "data": data}
+def _run_node(
+    node: dict[str, Any], inputs: dict[str, Any], variables: dict[str, Any], answers: Answers
+) -> dict[str, Any]:
+    kind = node["data"]["type"]
+    if kind in {"start", "end"}:
+        return inputs
+    if kind == "answer":
+        return {"answer": answers.text(node["id"]), "files": []}
+    if kind == "template-transform":
+        return {"output": jinja2.Template(node["data"]["template"]).render(**inputs)}
+    if kind == "if-else":
+        case = nodes.chosen_case(node["data"], variables)
+        return {"result": case != "false", "selected_case_id": case}
+    if kind in OUTSIDE:
+        try:
+            return OUTSIDE[kind](node["data"], variables)
+        except nodes.NodeError as problem:
+            raise RunError(str(problem)) from None
+    raise RunError(
+        f"the stand-in has no node of type {kind}: it runs start, if-else, answer, end, template, code "
+        "and HTTP nodes"
+    )

@@ -1,17 +1,18 @@
-"""The instance under contract: the one of the integration tests' main stack."""
+"""The instances under contract: that of the integration tests' main stack, and a small one of each release."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.instance import Instance
+from tests.contract.instance import StackInstance, of_stack
+from tests.contract.recordings import Speakers
 from tests.integration.stacks import Stack
 
 
 @pytest.fixture(scope="package")
-def instance(stack: Stack) -> Iterator[Instance]:  # pytest's way to use a fixture
+def instance(stack: Stack) -> Iterator[StackInstance]:  # pytest's way to use a fixture
     """The api of the main stack."""
-    one = Instance(stack)
+    one = of_stack(stack)
     made: set[str] = {str(app["id"]) for app in one.console.get("/apps?limit=100").json()["data"]}
     try:
         yield one
@@ -19,3 +20,13 @@ def instance(stack: Stack) -> Iterator[Instance]:  # pytest's way to use a fixtu
         for app in one.console.get("/apps?limit=100").json()["data"]:
             if app["id"] not in made:
                 one.console.delete(f"/apps/{app['id']}")
+
+
+@pytest.fixture(scope="package")
+def speakers() -> Iterator[Speakers]:
+    """An instance of each release, with a worker and a sandbox; each is started when it is first asked for."""
+    found = Speakers()
+    try:
+        yield found
+    finally:
+        found.remove()

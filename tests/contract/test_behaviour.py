@@ -1,5 +1,7 @@
 """What a real Dify was seen to do, beyond single answers."""
 
+import re
+import secrets
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from infra.images import local_name
-from tests.contract.instance import Instance
+from tests.contract.instance import StackInstance
 from tests.integration.containers import printed
 from tests.integration.stacks import wait_until
 
@@ -39,7 +41,7 @@ MISSING = [
     ("service", "changed", "said"), MISSING, ids=[f"{m[0]}-{next(iter(m[1]))}" for m in MISSING]
 )
 def test_service_refuses_to_start_and_says_why(
-    instance: Instance, service: str, changed: dict[str, str], said: str
+    instance: StackInstance, service: str, changed: dict[str, str], said: str
 ) -> None:
     running = instance.stack.container(service)
     environment = dict(line.split("=", 1) for line in running.attrs["Config"]["Env"]) | changed
@@ -62,7 +64,7 @@ def test_service_refuses_to_start_and_says_why(
     assert said in log
 
 
-def test_every_container_says_that_it_is_a_stand_in(instance: Instance) -> None:
+def test_every_container_says_that_it_is_a_stand_in(instance: StackInstance) -> None:
     for service in ("api", "worker", "web", "sandbox", "plugin_daemon", "agent_backend", "local_sandbox"):
         log = instance.stack.container(service).logs().decode()
         assert "It is not Dify" in log, service
@@ -70,7 +72,7 @@ def test_every_container_says_that_it_is_a_stand_in(instance: Instance) -> None:
     assert instance.stack.outputs()["standIn"] is True
 
 
-def test_claimed_instance_cannot_be_claimed_again(instance: Instance) -> None:
+def test_claimed_instance_cannot_be_claimed_again(instance: StackInstance) -> None:
     body = {"email": "stranger@example.com", "name": "stranger", "password": "stranger-1"}
 
     setup = instance.api.post("/console/api/setup", json=body)
@@ -79,14 +81,14 @@ def test_claimed_instance_cannot_be_claimed_again(instance: Instance) -> None:
     assert (setup.status_code, init.status_code) == (403, 403)
 
 
-def test_console_needs_the_csrf_token(instance: Instance) -> None:
+def test_console_needs_the_csrf_token(instance: StackInstance) -> None:
     answer = instance.console.get("/apps", headers={"X-CSRF-Token": "another"})
 
     assert answer.status_code == 401
     assert answer.json()["message"] == "CSRF token is missing or invalid."
 
 
-def test_plain_password_is_refused(instance: Instance) -> None:
+def test_plain_password_is_refused(instance: StackInstance) -> None:
     answer = instance.api.post(
         "/console/api/login", json={"email": "nobody@example.com", "password": "plain text!"}
     )
@@ -98,7 +100,7 @@ def test_plain_password_is_refused(instance: Instance) -> None:
     )
 
 
-def test_account_is_locked_at_the_seventh_wrong_password(instance: Instance) -> None:
+def test_account_is_locked_at_the_seventh_wrong_password(instance: StackInstance) -> None:
     body = {"email": "lock-me@example.com", "password": "d3Jvbmc="}
 
     answers = [instance.api.post("/console/api/login", json=body) for _ in range(8)]
@@ -107,7 +109,7 @@ def test_account_is_locked_at_the_seventh_wrong_password(instance: Instance) -> 
     assert answers[-1].json()["code"] == "email_code_login_limit"
 
 
-def test_eleventh_key_is_refused(instance: Instance) -> None:
+def test_eleventh_key_is_refused(instance: StackInstance) -> None:
     app_id, _ = instance.chat_app()
     for _ in range(9):
         instance.key(app_id)
@@ -117,7 +119,7 @@ def test_eleventh_key_is_refused(instance: Instance) -> None:
     assert (eleventh.status_code, eleventh.json()["code"]) == (400, "max_keys_exceeded")
 
 
-def test_deleted_key_is_refused_at_once(instance: Instance) -> None:
+def test_deleted_key_is_refused_at_once(instance: StackInstance) -> None:
     app_id, key = instance.chat_app()
     key_id = instance.console.get(f"/apps/{app_id}/api-keys").json()["data"][0]["id"]
     assert instance.ask(key, "hello").status_code == 200
@@ -127,7 +129,7 @@ def test_deleted_key_is_refused_at_once(instance: Instance) -> None:
     assert instance.ask(key, "hello").status_code == 401
 
 
-def test_app_with_its_api_disabled_answers_403(instance: Instance) -> None:
+def test_app_with_its_api_disabled_answers_403(instance: StackInstance) -> None:
     app_id, key = instance.chat_app()
 
     instance.console.post(f"/apps/{app_id}/api-enable", json={"enable_api": False})
@@ -136,7 +138,7 @@ def test_app_with_its_api_disabled_answers_403(instance: Instance) -> None:
     assert (answer.status_code, answer.json()["message"]) == (403, "The app's API service has been disabled.")
 
 
-def test_too_many_active_requests_are_a_400(instance: Instance) -> None:
+def test_too_many_active_requests_are_a_400(instance: StackInstance) -> None:
     app_id, key = instance.chat_app()
     instance.console.put(f"/apps/{app_id}", json={"name": "limited", "max_active_requests": 1})
 
@@ -151,7 +153,7 @@ def test_too_many_active_requests_are_a_400(instance: Instance) -> None:
     assert "retry-after" not in refused.headers
 
 
-def test_failed_run_is_a_400_when_blocking_and_an_event_when_streaming(instance: Instance) -> None:
+def test_failed_run_is_a_400_when_blocking_and_an_event_when_streaming(instance: StackInstance) -> None:
     _, key = instance.chat_app()
 
     blocking = instance.ask(key, "/fail on purpose")
@@ -163,7 +165,7 @@ def test_failed_run_is_a_400_when_blocking_and_an_event_when_streaming(instance:
     assert '"event":"error"' in streaming.text
 
 
-def test_lost_database_shows_everywhere_but_in_health(instance: Instance) -> None:
+def test_lost_database_shows_everywhere_but_in_health(instance: StackInstance) -> None:
     database = instance.stack.container("db_postgres")
     database.stop(timeout=30)
     try:
@@ -180,7 +182,7 @@ def test_lost_database_shows_everywhere_but_in_health(instance: Instance) -> Non
     )
 
 
-def test_lost_worker_keeps_answers_away(instance: Instance) -> None:
+def test_lost_worker_keeps_streams_away(instance: StackInstance) -> None:
     _, key = instance.chat_app()
     worker = instance.stack.container("worker")
     worker.pause()
@@ -188,17 +190,75 @@ def test_lost_worker_keeps_answers_away(instance: Instance) -> None:
         with pytest.raises(httpx.ReadTimeout):
             instance.api.post(
                 "/v1/chat-messages",
-                json={"inputs": {}, "query": "hello", "user": "contract"},
+                json={"inputs": {}, "query": "hello", "user": "contract", "response_mode": "streaming"},
                 headers={"Authorization": f"Bearer {key}"},
                 timeout=3,
             )
+        blocking = instance.ask(key, "hello")
     finally:
         worker.unpause()
 
-    assert instance.ask(key, "hello").json()["answer"] == "You said: hello"
+    # api runs what is not streamed by itself.
+    assert blocking.json()["answer"] == "You said: hello"
+    assert '"message_end"' in instance.ask(key, "hello", response_mode="streaming").text
 
 
-def test_code_runs_in_the_sandbox_with_its_key_only(instance: Instance) -> None:
+def test_plugins_are_listed_by_the_plugin_daemon(instance: StackInstance) -> None:
+    path = "/workspaces/current/plugin/list?page=1&page_size=256"
+    daemon = instance.stack.container("plugin_daemon")
+    listed = instance.console.get(path)
+    daemon.kill()
+    try:
+        lost = instance.console.get(path)
+    finally:
+        daemon.start()
+
+    # Both as a real 1.17 answered.
+    assert (listed.status_code, listed.json()) == (200, {"plugins": [], "total": 0})
+    assert lost.status_code == 400
+    assert lost.json()["code"] == "invalid_param"
+    assert re.fullmatch(
+        r"Failed to request plugin daemon, url: plugin/[0-9a-f-]{36}/management/list", lost.json()["message"]
+    )
+
+
+def test_a_document_is_found_by_its_words_and_a_model_is_refused(instance: StackInstance) -> None:
+    made = instance.console.post("/datasets/api-keys")
+    api = httpx.Client(
+        base_url=instance.api.base_url.join("/v1"),
+        headers={"Authorization": f"Bearer {made.json()['token']}"},
+        timeout=30,
+    )
+    name = f"contract {secrets.token_hex(6)}"
+    with api:
+        refused = api.post("/datasets", json={"name": name, "indexing_technique": "high_quality"})
+        dataset = api.post("/datasets", json={"name": name, "indexing_technique": "economy"}).json()["id"]
+        twice = api.post("/datasets", json={"name": name})
+        batch = api.post(
+            f"/datasets/{dataset}/document/create-by-text", json={"name": "n", "text": "Apples.\n\nPears."}
+        ).json()["batch"]
+        status = f"/datasets/{dataset}/documents/{batch}/indexing-status"
+        wait_until(
+            lambda: api.get(status).json()["data"][0]["indexing_status"] == "completed",
+            seconds=120,
+            what="the document is indexed",
+        )
+        model = {"search_method": "keyword_search", "top_k": 3}
+        found = api.post(
+            f"/datasets/{dataset}/retrieve", json={"query": "pears", "retrieval_model": model}
+        ).json()
+        deleted = api.delete(f"/datasets/{dataset}").status_code
+        gone = api.get(f"/datasets/{dataset}").status_code
+        key = f"/datasets/api-keys/{made.json()['id']}"
+        instance.console.delete(key)
+        closed = api.get("/datasets").status_code
+
+    assert (refused.status_code, twice.status_code) == (400, 409)
+    assert [record["segment"]["content"] for record in found["records"]] == ["Pears."]
+    assert (deleted, gone, closed) == (204, 404, 401)
+
+
+def test_code_runs_in_the_sandbox_with_its_key_only(instance: StackInstance) -> None:
     sandbox = instance.stack.container("sandbox")
     key = next(line for line in sandbox.attrs["Config"]["Env"] if line.startswith("API_KEY="))[8:]
     code = '{"language": "python3", "code": "print(6 * 7)"}'
@@ -219,7 +279,7 @@ def test_code_runs_in_the_sandbox_with_its_key_only(instance: Instance) -> None:
     assert "Unauthorized" in refused
 
 
-def test_migration_refuses_a_database_of_a_newer_release(instance: Instance) -> None:
+def test_migration_refuses_a_database_of_a_newer_release(instance: StackInstance) -> None:
     migration = instance.stack.container("migration")
     environment = dict(line.split("=", 1) for line in migration.attrs["Config"]["Env"])
 
@@ -239,7 +299,7 @@ def test_migration_refuses_a_database_of_a_newer_release(instance: Instance) -> 
     assert "Can't locate revision" in log
 
 
-def test_containers_stop_within_seconds(instance: Instance) -> None:
+def test_containers_stop_within_seconds(instance: StackInstance) -> None:
     for service in ("web", "sandbox"):
         container = instance.stack.container(service)
         started = time.monotonic()

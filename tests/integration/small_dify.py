@@ -5,12 +5,11 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import docker
 
-from infra.images import LOCAL_BUILDS, ROOT, context_digest
+from infra.images import LOCAL_BUILDS, build_directory, local_name
 from infra.releases import RELEASES
 from infra.resources.console_client import NOTES, Console
 from infra.resources.console_session import Sessions
@@ -19,7 +18,7 @@ from infra.services import data
 from tests.integration.programs import Program
 from tests.unit.configuration import settings
 
-START_SECONDS = 60
+START_SECONDS = 240
 ADMIN_EMAIL = "admin@example.com"
 SAVED = "/run/saved.sql"
 
@@ -28,13 +27,11 @@ Docker = Any  # docker's models are not typed
 
 def built(client: Docker, role: str) -> str:
     """Return the image of a role, under the kit's own name for it; built when it is not there yet."""
-    directory, target = LOCAL_BUILDS[role]
-    key = f"{Path(directory).name}-{target}" if target else Path(directory).name
-    name = f"dify-kit/{key}:{context_digest(ROOT / directory)}"
+    name, (_, target) = local_name(role), LOCAL_BUILDS[role]
     try:
         client.images.get(name)
     except docker.errors.ImageNotFound:
-        client.images.build(path=str(ROOT / directory), tag=name, target=target, rm=True)
+        client.images.build(path=str(build_directory(role)), tag=name, target=target, rm=True)
     return name
 
 
@@ -44,6 +41,8 @@ class SmallDify:
 
     https: bool = False
     release: str = "1.17.1"
+    # Variables that the api and its worker have besides those that they need.
+    variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: f"dify-console-{secrets.token_hex(3)}")
     password: str = field(default_factory=lambda: f"Pw1-{secrets.token_urlsafe(12)}")
     init_password: str = field(default_factory=lambda: secrets.token_urlsafe(16))
@@ -119,6 +118,17 @@ class SmallDify:
         )
         self.wait(self.answers, "api")
 
+    def start_worker(self) -> None:
+        """Run a worker and a sandbox, so that apps answer."""
+        self._run("sandbox", alias="sandbox", environment={"API_KEY": "k", **self._plays})
+        container = self._create("api", name="worker", environment=self.environment | {"MODE": "worker"})
+        self._start(container, alias="worker")
+
+    def address(self) -> str:
+        """Return the address of api on the host, also after it was recreated."""
+        networks = self.client.containers.get(self.api).attrs["NetworkSettings"]["Networks"]
+        return f"http://{networks[self.prefix]['IPAddress']}:5001"
+
     def recreate_api(self) -> None:
         """Replace the api container by another one of that name."""
         self.client.containers.get(self.api).remove(force=True)
@@ -128,7 +138,6 @@ class SmallDify:
     def environment(self) -> dict[str, str]:
         """The api's variables."""
         return {
-            "DIFY_STANDIN_RELEASE": self.release,
             "MODE": "api",
             # Requests are counted by its log.
             "GUNICORN_CMD_ARGS": "--access-logfile=-",
@@ -151,7 +160,13 @@ class SmallDify:
             "CODE_EXECUTION_ENDPOINT": "http://sandbox:8194",
             "CODE_EXECUTION_API_KEY": "k",
             "VECTOR_STORE": "pgvector",
+            **self._plays,
+            **self.variables,
         }
+
+    @property
+    def _plays(self) -> dict[str, str]:
+        return {"DIFY_STANDIN_RELEASE": self.release}
 
     def answers(self) -> bool:
         """Tell whether the console answers from its database."""
@@ -248,11 +263,15 @@ class SmallDify:
         return list(self.client.containers.list(all=True, filters={"name": self.prefix}))
 
     def _run(self, role: str, *, alias: str, **arguments: Any) -> None:
-        container = self.client.containers.create(
-            built(self.client, role), name=f"{self.prefix}-{role}", **arguments
+        self._start(self._create(role, name=role, **arguments), alias=alias)
+
+    def _create(self, role: str, *, name: str, **arguments: Any) -> Docker:
+        return self.client.containers.create(
+            built(self.client, role), name=f"{self.prefix}-{name}", **arguments
         )
-        network = self.client.networks.get(self.prefix)
-        network.connect(container, aliases=[alias])
+
+    def _start(self, container: Docker, *, alias: str) -> None:
+        self.client.networks.get(self.prefix).connect(container, aliases=[alias])
         container.start()
 
 

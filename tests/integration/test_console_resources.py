@@ -22,8 +22,8 @@ from infra.apps import app_file
 from infra.releases import RELEASES
 from infra.resources.console import mark
 from infra.resources.console_client import NOTES, ConsoleError
-from infra.resources.console_providers import AppKeyProvider, marker
-from infra.resources.console_session import LoginError, LoginRefusedError, Sessions
+from infra.resources.console_providers import AppKeyProvider, DatasetKeyProvider, marker
+from infra.resources.console_session import SESSIONS, LoginError, LoginRefusedError, Sessions
 from infra.resources.console_transport import (
     ContainerMissingError,
     ContainerTransport,
@@ -386,6 +386,43 @@ def test_killed_while_a_key_is_made_leaves_no_key_behind(claimed: SmallDify) -> 
     assert console.keys(app) == {made.id}
     assert made.id != orphan
     assert claimed.key_works(made.outs["key"])
+
+
+def test_life_of_a_key_of_the_knowledge_api(claimed: SmallDify) -> None:
+    console, provider = claimed.console(), DatasetKeyProvider()
+    # The account is a new one: what this process remembers is of another.
+    SESSIONS.clear()
+    props = {
+        "container": claimed.api,
+        "console_url": claimed.url,
+        "email": ADMIN_EMAIL,
+        "password": claimed.password,
+        "owner": "key-canary-knowledge",
+        "key": None,
+    }
+
+    def opens(key: str) -> int:
+        answer = claimed.send("GET", "/v1/datasets", headers={"Authorization": f"Bearer {key}"})
+        return int(answer.status)
+
+    forgotten = provider.create(props)
+    made = provider.create(props)
+
+    assert made.outs is not None
+    assert forgotten.outs is not None
+    # The one that nobody remembers is gone.
+    assert console.dataset_keys() == {made.id}
+    assert (opens(forgotten.outs["key"]), opens(made.outs["key"])) == (401, 200)
+    assert provider.read(str(made.id), made.outs).id == made.id
+    assert not provider.diff(str(made.id), made.outs, props).changes
+    moved = provider.update(str(made.id), made.outs, props | {"console_url": "http://elsewhere"})
+    assert moved.outs is not None
+    assert moved.outs["key"] == made.outs["key"]
+
+    provider.delete(str(made.id), made.outs)
+
+    assert opens(made.outs["key"]) == 401
+    assert not provider.read(str(made.id), made.outs).id
 
 
 # The resources.

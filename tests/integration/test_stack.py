@@ -14,8 +14,9 @@ from infra.resources.console_client import NOTES
 from tests.integration.containers import printed
 from tests.integration.stacks import PYTEST, Stack, settings_changed
 
-# A service whose start the stand-in refuses, as Dify does, when a number is none.
-BROKEN = "extraEnv.{service}.SQLALCHEMY_POOL_SIZE"
+CANARY_KEYS = ("canaryKey", "canaryNodesKey", "canaryDatasetKey")
+# A service whose start the stand-in refuses, as Dify does: the value is no wrong one by itself.
+BROKEN = "extraEnv.{service}.OPENDAL_FS_ROOT"
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ def test_first_up_warns_of_nothing_and_notes_the_keys(stack: Stack) -> None:
     noted = printed(stack.container("api"), ["ls", NOTES]).split()
 
     assert [line for line in stack.first.told.splitlines() if line.startswith("  ! ")] == []
-    # One for each app of the stack, the canary among them.
-    assert len(noted) == 2
+    # One for each app of the stack, those of the smoke tests among them, and one of the knowledge API.
+    assert len(noted) == 4
     assert not [name for name in noted if name.endswith(".new")]
 
 
@@ -82,7 +83,7 @@ def test_what_was_removed_or_stopped_by_hand_is_drift_and_only_that_is_repaired(
 
 
 def test_service_that_fails_to_start_fails_every_up_until_mended(stack: Stack) -> None:
-    with settings_changed(stack, {BROKEN.format(service="worker"): "soon"}):
+    with settings_changed(stack, {BROKEN.format(service="worker"): ""}):
         first = stack.try_up()
         second = stack.try_up()
 
@@ -90,7 +91,7 @@ def test_service_that_fails_to_start_fails_every_up_until_mended(stack: Stack) -
             assert failed.code == 1
             # "with code 1", or "and was started again" when it was asked a moment later.
             assert re.search(r"worker: exited (with code [1-9]|and was started again)", failed.told)
-            assert "SQLALCHEMY_POOL_SIZE" in failed.told, "the last log lines are shown"
+            assert "OPENDAL_FS_ROOT" in failed.told, "the last log lines are shown"
             assert "Traceback" not in failed.told
     stack.up()
     assert stack.container("worker").attrs["State"]["Status"] == "running"
@@ -98,7 +99,7 @@ def test_service_that_fails_to_start_fails_every_up_until_mended(stack: Stack) -
 
 def test_failed_migration_leaves_api_running_and_is_tried_again(stack: Stack) -> None:
     api = stack.container("api")
-    with settings_changed(stack, {BROKEN.format(service="migration"): "soon"}):
+    with settings_changed(stack, {BROKEN.format(service="migration"): ""}):
         failed = stack.try_up()
         again = stack.try_up()
 
@@ -182,7 +183,8 @@ def test_secrets_are_readable_nowhere_on_disk(stack: Stack) -> None:
     config = json.loads(stack.pulumi("config", "--json", "--show-secrets").stdout)
     keys = stack.outputs(secrets_too=True)
     values = [entry["value"] for entry in config.values() if entry["secret"]]
-    values += [keys["canaryKey"], *keys["appKeys"].values()]
+    canaries = [keys[name] for name in CANARY_KEYS]
+    values += [*canaries, *keys["appKeys"].values()]
     texts = [path.read_bytes() for path in stack.home.rglob("*") if path.is_file()]
 
     assert len(texts) > 3
@@ -191,7 +193,7 @@ def test_secrets_are_readable_nowhere_on_disk(stack: Stack) -> None:
         path for path in stack.home.rglob("*") if path.stat().st_mode & 0o077 and path.parent == stack.home
     ] == []
     masked = stack.outputs()
-    assert masked["appKeys"] == masked["canaryKey"] == "[secret]"
+    assert {masked[name] for name in ("appKeys", *CANARY_KEYS)} == {"[secret]"}
 
 
 def test_sandbox_reaches_neither_database_nor_redis(stack: Stack) -> None:

@@ -16,7 +16,7 @@ from infra import ports
 from infra.edge_context import edge_context
 from infra.edge_paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
 from infra.edge_tls import public_files
-from infra.images import LOCAL_BUILDS, ROOT, local_name
+from infra.images import LOCAL_BUILDS, build_directory, local_name
 from infra.releases import RELEASES
 from infra.render import edge_files
 from tests.integration.stacks import free_port, wait_until
@@ -53,8 +53,8 @@ def image_of(role: str) -> str:
     name = local_name(role)
     client = docker.from_env()
     if not client.images.list(name=name):
-        directory, target = LOCAL_BUILDS[role]
-        client.images.build(path=str(ROOT / directory), tag=name, target=target or "", rm=True)
+        _, target = LOCAL_BUILDS[role]
+        client.images.build(path=str(build_directory(role)), tag=name, target=target or "", rm=True)
     return name
 
 

@@ -43,6 +43,8 @@ class Registered:
     type: str
     name: str
     inputs: dict[str, Any]
+    # Of a provider that the program chose itself; empty for Pulumi's own.
+    provider: str = ""
 
 
 @dataclass
@@ -52,7 +54,11 @@ class Recorder(mocks.Mocks):
     resources: list[Registered] = field(default_factory=list)
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        self.resources.append(Registered(type=args.typ, name=args.name, inputs=_plain(args.inputs)))
+        self.resources.append(
+            Registered(
+                type=args.typ, name=args.name, inputs=_plain(args.inputs), provider=args.provider or ""
+            )
+        )
         outputs = dict(args.inputs)
         if args.typ == IMAGE:
             outputs["imageId"] = f"sha256:{args.name}"
@@ -102,6 +108,10 @@ def _run(plain: str, stack: str, secrets: str) -> Recorder:
         with (
             mock.patch("infra.volume_guard.existing", return_value={}),
             mock.patch("infra.port_guard.publishers", return_value=None),
+            # And every image is loaded.
+            mock.patch(
+                "infra.image_guard.ids", side_effect=lambda names: {one: f"sha256:{one}" for one in names}
+            ),
         ):
             loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
     finally:

@@ -11,7 +11,11 @@ from tests.unit.test_smoke_target import EXPORTS, GATED
 def pytest_cmdline_main() -> None:
     """Replace the reading of exports before anything is configured."""
     containers = dict.fromkeys(
-        ("api", "api_websocket", "nginx", "sandbox", "local_sandbox", "gateway"), "dify-nowhere"
+        (
+            *("api", "api_websocket", "nginx", "sandbox", "local_sandbox", "gateway"),
+            *("worker", "plugin_daemon", "ssrf_proxy"),
+        ),
+        "dify-nowhere",
     )
     tls = EXPORTS["tls"] | {"mode": "files", "httpsPort": 8443}
     oauth = {"oauth": {"issuer": "http://localhost:8080"}}

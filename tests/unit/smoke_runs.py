@@ -25,6 +25,8 @@ from tests.unit.smoke_gate_upstream import GateHandler
 from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, TOKEN_PREFIX, LlmHandler, TokenHandler
 from tests.unit.smoke_llm_upstream import PREFIX as LLM_PREFIX
 from tests.unit.smoke_oauth_upstream import CLIENT, PREFIX, SECRET, OAuthHandler
+from tests.unit.smoke_parts_upstream import DATASET_KEY, NODES_KEY, PartsHandler
+from tests.unit.smoke_parts_upstream import PREFIX as PARTS_PREFIX
 from tests.unit.smoke_upstream import ALLOWED, KEY, Handler, serving
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -67,6 +69,9 @@ def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
     if defect.startswith(GATE_PREFIX):
         kind = GateHandler
         options = ("--gated", "-k", "test_gate or test_target or test_edge or test_console")
+    if defect.startswith(PARTS_PREFIX):
+        kind = PartsHandler
+        options = ("-k", "test_parts", *_key_files(reports))
     if defect.startswith(TOKEN_PREFIX):
         kind = TokenHandler
         options = (*options, "--oauth-client", CLIENT)
@@ -80,6 +85,17 @@ def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
             "refused": upstream.refused,
             "left": len(upstream.conversations),
         }
+
+
+def _key_files(reports: Path) -> list[str]:
+    """Return the options for the keys of the parts: files, as the environment would lend them to every run."""
+    reports.mkdir(parents=True, exist_ok=True)
+    options = []
+    for name, key in (("nodes", NODES_KEY), ("dataset", DATASET_KEY)):
+        file = reports / f"{name}-key"
+        file.write_text(key, encoding="ascii")
+        options += [f"--{name}-key-file", str(file)]
+    return options
 
 
 @dataclass(frozen=True, kw_only=True)

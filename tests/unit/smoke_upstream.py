@@ -21,8 +21,15 @@ ALLOWED = "https://app.example.com"
 LIMIT = 20 * 1024 * 1024
 PAUSE_SECONDS = 0.004
 NOT_FOUND = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
+# As the plugin daemon says it: the message is JSON once more.
+PLUGINLESS = {
+    "code": -400,
+    "message": '{"message":"endpoint not found","error_type":"PluginDaemonBadRequestError","args":null}',
+    "data": None,
+}
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
+PING = b"event: ping\n\n"
 
 
 @dataclass
@@ -120,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, {"swagger": "2.0", "paths": {}})
         elif path == "/socket.io/":
             self.rooms()
+        elif path.startswith("/e/"):
+            self.send(404, PLUGINLESS)
         elif path.startswith("/v1/conversations/") and self.command == "DELETE":
             self.delete(path.rpartition("/")[2])
         elif path in routes:
@@ -224,8 +233,19 @@ class Handler(BaseHTTPRequestHandler):
             events.insert(
                 1, {"event": "error", "code": "invalid_param", "message": "Run failed", "status": 400}
             )
+        if self.wrong("stream-loses-text"):
+            events.pop(2)
+        if self.wrong("stream-changes-ids"):
+            events[2] = events[2] | {"message_id": str(uuid.uuid4())}
+        if self.wrong("stream-without-workflow-end"):
+            events = [event for event in events if event["event"] != "workflow_finished"]
+        if self.wrong("order-of-newer-releases"):
+            events.append(events.pop(-2))
+            yield PING
         for event in events:
-            yield f"data: {json.dumps(event | common)}\n\n".encode()
+            yield f"data: {json.dumps(common | event)}\n\n".encode()
+            if self.wrong("order-of-newer-releases"):
+                yield PING
 
     # Answers
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.dify_env import _BUILDERS, environment, redis_url
-from infra.releases import DATA_SERVICES, RELEASES, VECTOR_STORES
+from infra.releases import DATA_SERVICES, PARTLY_KNOWN, RELEASES, VECTOR_STORES
 from infra.secret_shapes import SECRET_VARIABLES
 from infra.settings import snake
+from infra.variables import problems
 from tests.unit.configuration import SECRETS, resolved, settings
 
 NEWEST = RELEASES["1.17.1"]
@@ -65,7 +66,7 @@ def test_both_ends_of_every_internal_key_agree() -> None:
     assert len(base64.urlsafe_b64decode(key + "=")) == 32
 
 
-def test_nine_urls_come_from_one_origin() -> None:
+def test_all_urls_come_from_one_origin() -> None:
     api, web = (
         env("api", {"publicUrl": "https://dify.example.com"}),
         env("web", {"publicUrl": "https://dify.example.com"}),
@@ -75,7 +76,6 @@ def test_nine_urls_come_from_one_origin() -> None:
         "CONSOLE_API_URL",
         "CONSOLE_WEB_URL",
         "SERVICE_API_URL",
-        "APP_API_URL",
         "APP_WEB_URL",
         "FILES_URL",
         "TRIGGER_URL",
@@ -127,12 +127,20 @@ def test_only_the_migration_job_migrates(service: str, release: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "name"), [("1.17.1", "DEPLOYMENT_EDITION"), ("1.14.2", "EDITION"), ("1.12.1", "EDITION")]
+    ("release", "name", "value"),
+    [
+        ("1.17.1", "DEPLOYMENT_EDITION", "COMMUNITY"),
+        ("1.17.0", "DEPLOYMENT_EDITION", "COMMUNITY"),
+        ("1.14.2", "EDITION", "SELF_HOSTED"),
+        ("1.12.1", "EDITION", "SELF_HOSTED"),
+    ],
 )
-def test_edition_has_the_name_that_the_release_knows(release: str, name: str) -> None:
+def test_edition_has_the_name_and_the_value_that_the_release_knows(
+    release: str, name: str, value: str
+) -> None:
     variables = env("api", {"release": release})
 
-    assert variables[name] == "SELF_HOSTED"
+    assert variables[name] == value
     assert len({"DEPLOYMENT_EDITION", "EDITION"} & set(variables)) == 1
 
 
@@ -140,6 +148,14 @@ def test_older_releases_hear_nothing_of_agents_and_openapi() -> None:
     variables = env("api", {"release": "1.12.1"})
 
     assert not [name for name in variables if name.startswith(("AGENT_", "OPENAPI_E", "OPENAPI_R"))]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("on", [True, False])
+def test_schema_is_served_only_where_the_setting_says_so(release: str, on: bool) -> None:
+    assert env("api", {"release": release, "apiSchema": on})["SWAGGER_UI_ENABLED"] == (
+        "true" if on else "false"
+    )
 
 
 def test_one_upload_limit_for_all() -> None:
@@ -208,7 +224,9 @@ def test_air_gapped_stack_calls_nobody() -> None:
 
     api, web = env("api", plain), env("web", plain)
 
-    assert (api["CHECK_UPDATE_URL"], api["MARKETPLACE_API_URL"], web["MARKETPLACE_URL"]) == ("", "", "")
+    assert (api["CHECK_UPDATE_URL"], web["MARKETPLACE_URL"]) == ("", "")
+    # api refuses an empty address of the marketplace, and asks none while this is off.
+    assert api["MARKETPLACE_ENABLED"] == "false"
 
 
 def test_cookies_are_shared_only_between_split_hosts_of_one_domain() -> None:
@@ -228,10 +246,61 @@ def test_cookies_are_shared_only_between_split_hosts_of_one_domain() -> None:
 
 
 def test_extra_variables_come_last_and_to_their_service_only() -> None:
-    plain = {"extraEnv": {"api": {"LOG_TZ": "Europe/Berlin", "MY_OWN": "1"}}}
+    plain = {"extraEnv": {"api": {"LOG_TZ": "Europe/Berlin", "SQLALCHEMY_POOL_SIZE": "60"}}}
 
-    assert (env("api", plain)["LOG_TZ"], env("api", plain)["MY_OWN"]) == ("Europe/Berlin", "1")
-    assert "MY_OWN" not in env("worker", plain)
+    assert (env("api", plain)["LOG_TZ"], env("api", plain)["SQLALCHEMY_POOL_SIZE"]) == ("Europe/Berlin", "60")
+    assert "SQLALCHEMY_POOL_SIZE" not in env("worker", plain)
+
+
+RICH: tuple[dict[str, Any], ...] = (
+    {},
+    {"images": "registry", "vectorStore": "weaviate"},
+    {"images": "registry", "vectorStore": "qdrant"},
+    {"storage": {"type": "s3", "bucket": "files", "endpoint": "http://minio:9000", "accessKey": "key"}},
+    {"mail": {"type": "smtp", "server": "mail.example.com", "from": "dify@example.com", "tls": True}},
+    {"telemetry": {"otlpEndpoint": "http://collector:4318"}},
+    {"login": {"githubClientId": "id", "social": True}},
+    {"plugins": {"marketplace": False}, "sandboxNetwork": False, "maxUploadMegabytes": 100},
+    {"publicUrl": "https://dify.example.com", "cors": {"v1": ["https://app.example.com"]}},
+)
+
+
+@pytest.mark.parametrize("plain", RICH, ids=lambda plain: "+".join(plain) or "defaults")
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_variable_that_the_kit_sets_is_read_by_the_real_service_and_has_a_valid_value(
+    release: str, plain: dict[str, Any]
+) -> None:
+    found = settings(
+        {"release": release, **plain},
+        {"storageSecretKey": "s" * 20, "mailPassword": "mail-password", "githubClientSecret": "g" * 20},
+    )
+    for service in _BUILDERS:
+        runs = found.dify.has(service) or service in {"migration", found.vector_store}
+        if not runs:
+            continue
+        variables = resolved(environment(service, found, found.dify))
+        variables.pop("DIFY_STANDIN_RELEASE", None)
+        known = found.dify.variables(service)
+        assert problems(known, variables, complete=service not in PARTLY_KNOWN) == {}, service
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_compose_sets_otherwise_than_the_code_is_set_where_it_matters(release: str) -> None:
+    api, web = env("api", {"release": release}), env("web", {"release": release})
+    known = RELEASES[release]
+
+    for name in (
+        "ANNOTATION_IMPORT_MAX_CONCURRENT",
+        "SCARF_NO_ANALYTICS",
+        "SWAGGER_UI_ENABLED",
+        "REDIS_KEEPALIVE",
+    ):
+        variable = known.variables("api").get(name)
+        assert api.get(name) == (variable.compose if variable else None)
+    for name, variable in known.variables("web").items():
+        assert variable.compose is None or name in web
+    assert api.get("ENABLE_COLLABORATION_MODE") == ("true" if known.has("api_websocket") else None)
+    assert web.get("NEXT_PUBLIC_ENABLE_AGENT_V2") == ("true" if known.has("agent_backend") else None)
 
 
 def test_only_the_stand_in_is_told_which_release_it_plays() -> None:

@@ -20,9 +20,11 @@ from dify_kit.doctor import (
     check_disk,
     check_docker,
     check_gate,
+    check_loaded,
     check_memory,
     check_packages,
     check_pulumi,
+    check_release,
     check_settings,
     run_checks,
 )
@@ -30,6 +32,7 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin
 from dify_kit.stack_files import DataDir, StackFiles
+from infra.releases import RELEASES
 from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
@@ -217,6 +220,7 @@ def test_an_engine_that_does_not_run_fails(tmp_path: Path) -> None:
         (False, "local", Status.FAILED),
         (False, "registry", Status.OK),
         (False, "mirror", Status.OK),
+        (False, "preloaded", Status.OK),
         (False, None, Status.WARNING),
     ],
 )
@@ -308,9 +312,35 @@ def test_looking_changes_nothing(machine: Machine) -> None:
 
     checks = machine.checks()
 
-    assert len(checks) == 10
+    assert len(checks) == 11
     assert all(check.status is not Status.FAILED for check in checks.values())
     assert snapshot(machine.root) == before
+
+
+def test_a_release_with_known_vulnerabilities_is_a_warning_for_each(machine: Machine) -> None:
+    create(machine.files, images="registry")
+    with machine.files.stored.open("a") as settings:
+        settings.write("  dify:release: 1.12.1\n")
+
+    found = check_release(machine.files)
+
+    assert [check.status for check in found] == [Status.WARNING] * 4
+    assert "CVE-2026-41950" in found[0].found
+    assert "1.14.0 or newer" in found[0].found
+
+
+def test_a_release_of_the_stacks_own_catalogue_is_the_one_that_is_looked_at(
+    machine: Machine, tmp_path: Path
+) -> None:
+    text = (
+        RELEASES["1.12.1"].file.read_text(encoding="utf-8").replace("version: 1.12.1", "version: 1.12.9", 1)
+    )
+    (tmp_path / "1.12.9.yaml").write_text(text, encoding="utf-8")
+    create(machine.files, images="registry")
+    with machine.files.stored.open("a") as settings:
+        settings.write(f"  dify:release: 1.12.9\n  dify:catalogue: {tmp_path}\n")
+
+    assert "CVE-2026-41950" in check_release(machine.files)[0].found
 
 
 def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None:
@@ -321,6 +351,20 @@ def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None
 
     assert checks["base image"].status is Status.OK
     assert checks["memory"].status is Status.WARNING
+
+
+def test_images_of_a_preloaded_stack_are_looked_for(machine: Machine) -> None:
+    assert check_loaded(machine.files, lambda names: names) == []
+    create(machine.files, images="preloaded")
+
+    [complete] = check_loaded(machine.files, lambda names: names)
+    [without] = check_loaded(machine.files, lambda names: [one for one in names if "dify-web" not in one])
+
+    assert complete.status is Status.OK
+    assert without.status is Status.FAILED
+    assert "1 of 12" in without.found
+    assert "langgenius/dify-web:" in without.found
+    assert "images load" in without.hint
 
 
 def test_without_an_engine_the_other_checks_are_still_made(machine: Machine) -> None:

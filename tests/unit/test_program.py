@@ -59,6 +59,9 @@ def test_a_local_stack_is_complete_and_nothing_else_is_declared() -> None:
         "key-echo-chat",
         "app-canary",
         "key-canary",
+        "app-canary-nodes",
+        "key-canary-nodes",
+        "key-canary-knowledge",
         "nginx-config",
     }
 
@@ -241,6 +244,12 @@ def test_resources_of_the_settings_win() -> None:
 
     assert (found["api"]["memory"], found["api"]["cpus"]) == (4096, "3.5")
     assert found["web"]["cpus"] == "2.0"
+
+
+def test_without_its_setting_there_is_no_key_of_the_knowledge_api() -> None:
+    dynamic = run_program({"canaryKnowledge": False}).of(DYNAMIC)
+
+    assert {name for name in dynamic if name.startswith("key-canary")} == {"key-canary", "key-canary-nodes"}
 
 
 def test_without_canary_there_is_none() -> None:

@@ -22,7 +22,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"release": "9.9.9"}, "release", "1.17.1"),
     ({"release": ""}, "release", "use one of"),
     ({"images": None}, "images", "dify-kit init unit"),
-    ({"images": "docker-hub"}, "images", "registry, mirror, local"),
+    ({"images": "docker-hub"}, "images", "registry, mirror, preloaded, local"),
     ({"images": "mirror", "vectorStore": "weaviate"}, "mirror", "without a scheme"),
     (
         {"images": "mirror", "vectorStore": "weaviate", "mirror": "https://r.example"},
@@ -82,6 +82,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"apps": ["no-such-app"]}, "apps", "echo-chat"),
     ({"apps": ["../secrets"]}, "apps", "echo-chat"),
     ({"canary": "perhaps"}, "canary", "true or false"),
+    ({"canaryKnowledge": "perhaps"}, "canaryKnowledge", "true or false"),
     ({"adminEmail": ""}, "adminEmail", "you@example.com"),
     ({"adminEmail": "admin"}, "adminEmail", "you@example.com"),
     ({"adminName": " "}, "adminName", "name the admin"),
@@ -91,12 +92,30 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"extraEnv": {"nginxx": {"A": "1"}}}, "extraEnv.nginxx", "no such service"),
     ({"extraEnv": {"api": {"NOT-A-NAME": "1"}}}, "extraEnv.api.NOT-A-NAME", "letters, digits and _"),
     ({"extraEnv": {"api": "A=1"}}, "extraEnv.api", "{NAME: value}"),
-    ({"extraEnv": {"api": {"A": "two\nlines"}}}, "extraEnv.api.A", "one line"),
+    ({"extraEnv": {"api": {"LOG_TZ": "two\nlines"}}}, "extraEnv.api.LOG_TZ", "one line"),
     (
         {"extraEnv": {"agent_backend": {"A": "1"}}, "release": "1.12.1"},
         "extraEnv.agent_backend",
         "no such service",
     ),
+    ({"extraEnv": {"api": {"LOG_TS": "UTC"}}}, "extraEnv.api.LOG_TS", "do you mean LOG_TZ?"),
+    (
+        {"extraEnv": {"api": {"SQLALCHEMY_POOL_SIZE": "many"}}},
+        "extraEnv.api.SQLALCHEMY_POOL_SIZE",
+        "whole number",
+    ),
+    (
+        {"extraEnv": {"worker": {"STORAGE_TYPE": "nfs"}}},
+        "extraEnv.worker.STORAGE_TYPE",
+        "not one of opendal, s3",
+    ),
+    (
+        {"extraEnv": {"plugin_daemon": {"PPROF_ENABLED": "yes"}}},
+        "extraEnv.plugin_daemon.PPROF_ENABLED",
+        "neither true nor",
+    ),
+    ({"weaviateVersion": "1.30.0"}, "weaviateVersion", "1.27.27, 1.28.16"),
+    ({"weaviateVersion": "1.39.2"}, "weaviateVersion", "another vector store"),
     ({"extraEnv": {"api": {"SECRET_KEY": "mine"}}}, "extraEnv.api.SECRET_KEY", "dify:secretKey"),
     (
         {"extraEnv": {"worker": {"DB_PASSWORD": "mine"}}},

@@ -43,6 +43,11 @@ DEFECTS: Mapping[str, tuple[str, ...]] = {
     "buffers": ("test_a_stream_arrives_while_it_is_made",),
     "stream-breaks-off": ("test_streaming",),
     "stream-fails": ("test_streaming",),
+    "stream-loses-text": ("test_streaming",),
+    "stream-changes-ids": ("test_streaming",),
+    "stream-without-workflow-end": ("test_streaming",),
+    # No defect: Dify 1.14 and later send this, a ping may come anywhere.
+    "order-of-newer-releases": (),
     "preflight-by-dify": ("test_preflight*",),
     "few-headers": ("test_preflight[[]v1-allowed-1]",),
     "reflects": (

@@ -18,7 +18,7 @@ URL = "https://dify.example.com"
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DIFY_STACK", "DIFY_KIT_STACK", "DIFY_API_KEY"):
+    for name in ("DIFY_STACK", "DIFY_KIT_STACK", "DIFY_API_KEY", "DIFY_NODES_KEY", "DIFY_DATASET_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -67,6 +67,24 @@ def test_the_key_comes_from_a_file_from_stdin_or_from_the_environment(
         assert given.key.reveal() == expected
 
 
+def test_keys_of_parts_come_from_files_and_with_an_address_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("app-of-the-nodes\n", encoding="utf-8")
+    monkeypatch.setenv("DIFY_NODES_KEY", "app-of-the-environment")
+    monkeypatch.setenv("DIFY_DATASET_KEY", "dataset-of-the-environment")
+    file = options("--stack", "dev", "--nodes-key-file", str(tmp_path / "key"))
+    address = options("--url", URL, "--api-key", KEY)
+
+    assert file.nodes_key
+    assert file.nodes_key.reveal() == "app-of-the-nodes"
+    assert file.dataset_key is None
+    assert address.nodes_key
+    assert address.nodes_key.reveal() == "app-of-the-environment"
+    assert address.dataset_key
+    assert address.dataset_key.reveal() == "dataset-of-the-environment"
+
+
 def test_a_key_left_in_the_shell_is_not_sent_to_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFY_API_KEY", KEY)
 
@@ -92,6 +110,14 @@ def test_a_key_left_in_the_shell_is_not_sent_to_a_stack(monkeypatch: pytest.Monk
         pytest.param(["--url", URL, "--api-key-file", "-"], "not an app's key: 0", id="empty-stdin"),
         pytest.param(["--allowed-origin", ALLOWED], "goes with --url", id="origin-of-a-stack"),
         pytest.param(["--patience", "-1"], "--patience", id="patience"),
+        pytest.param(["--indexing", "-1"], "--indexing", id="indexing"),
+        pytest.param(["--nodes-key-file", "/nowhere"], "--nodes-key-file /nowhere", id="no-nodes-file"),
+        pytest.param(["--dataset-key-file", "-"], "--dataset-key-file: not a key: 0", id="empty-dataset-key"),
+        pytest.param(
+            ["--nodes-key-file", "-", "--dataset-key-file", "-"],
+            "only one file can be stdin",
+            id="two-stdins",
+        ),
     ],
 )
 def test_nonsense_is_refused(arguments: list[str], told: str) -> None:

@@ -50,6 +50,10 @@ EXPORTS: dict[str, Any] = {
     "appKeys": {},
     "canary": {"id": "1"},
     "canaryKey": KEY,
+    "canaryNodes": {"id": "2"},
+    "canaryNodesKey": "app-of-the-nodes-on-paper",
+    "canaryDatasetKey": "dataset-key-on-paper",
+    "ssrfAllowPrivate": [],
 }
 
 
@@ -139,6 +143,61 @@ def test_without_a_canary_what_asks_an_app_is_left_out() -> None:
     assert target.key is None
     assert "dify:canary is false" in _left_out(run, FakeItem("test_blocking", "needs_key"))  # type: ignore[arg-type]
     assert not _left_out(run, FakeItem("test_the_job_succeeded", "needs_stack"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("export", "marker", "told"),
+    [
+        ("canaryNodesKey", "needs_nodes", "dify:canary is false"),
+        ("canaryDatasetKey", "needs_knowledge", "dify:canaryKnowledge is false"),
+    ],
+)
+def test_without_a_key_of_a_part_its_tests_are_left_out(export: str, marker: str, told: str) -> None:
+    run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS | {export: None}, chosen()))
+    whole = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
+
+    assert told in _left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]
+    assert not _left_out(whole, FakeItem("test_it", marker))  # type: ignore[arg-type]
+
+
+def test_a_service_that_the_release_lacks_is_not_tested() -> None:
+    class Item(FakeItem):
+        def get_closest_marker(self, name: str) -> Any:
+            return pytest.mark.needs_service(self.name).mark if name == "needs_service" else None
+
+    run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
+
+    assert "they are about sandbox, which Dify 1.17.1 does not have" in _left_out(run, Item("sandbox"))  # type: ignore[arg-type]
+    assert not _left_out(run, Item("api"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "told"),
+    [
+        ([], "169.254.169.254", ""),
+        (["169.254.0.0/16"], "169.254.169.254", "dify:ssrfAllowPrivate (169.254.0.0/16)"),
+        (["api"], "api", "dify:ssrfAllowPrivate (api)"),
+        (["10.9.0.0/16"], "169.254.169.254", ""),
+    ],
+)
+def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: str, told: str) -> None:
+    class Item(FakeItem):
+        def get_closest_marker(self, name: str) -> Any:
+            return pytest.mark.needs_refusal(host).mark if name == "needs_refusal" else None
+
+    exports = EXPORTS | {"ssrfAllowPrivate": allowed, "containers": {"nginx": "dify-dev-nginx"}}
+    run = Run(options=chosen(), redact=Redactor(), target=from_exports(exports, chosen()))
+
+    reason = _left_out(run, Item("test_it"))  # type: ignore[arg-type]
+    assert bool(reason) == bool(told)
+    assert told in reason
+
+
+def test_a_key_that_a_deployment_did_not_make_is_missing_by_its_name() -> None:
+    older = {name: value for name, value in EXPORTS.items() if name != "canaryNodesKey"}
+
+    with pytest.raises(TargetError, match=r"export canaryNodesKey is missing.*make up STACK=dev"):
+        from_exports(older, chosen())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import httpx
 from infra import ports
 from infra.edge_context import EdgeContext, edge_context
 from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
-from infra.images import LOCAL_BUILDS, ROOT, local_name
+from infra.images import LOCAL_BUILDS, build_directory, local_name
 from infra.releases import RELEASES
 from infra.render import edge_files
 from infra.settings_gate import Gate
@@ -82,10 +82,10 @@ def image_of(role: str) -> str:
     try:
         client.images.get(name)
     except docker.errors.ImageNotFound:
-        directory, target = LOCAL_BUILDS[role]
+        _, target = LOCAL_BUILDS[role]
         command = ["docker", "build", "--quiet", "--tag", name]
         command += ["--target", target] if target else []
-        subprocess.run([*command, str(ROOT / directory)], check=True, capture_output=True, timeout=900)
+        subprocess.run([*command, str(build_directory(role))], check=True, capture_output=True, timeout=900)
     return name
 
 
@@ -94,8 +94,10 @@ class Edge:
 
     With `oauth` or `gate` there has to be a gateway on `network`, whenever one is wanted.
 
-    `directory` has to be readable by others: nginx runs as another user.
+    `directory` has to be readable by others: nginx runs as another user. `program` is what runs as the upstream.
     """
+
+    program = Path(upstream.__file__)
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class Edge:
 
     def start_upstream(self) -> Any:
         """Start the upstream under the names of Dify's services."""
-        program = Path(upstream.__file__).read_text(encoding="utf-8")
+        program = self.program.read_text(encoding="utf-8")
         container = self.client.containers.create(
             image_of("api"), entrypoint=["python3", "-c", program], command=[], network_mode="none"
         )

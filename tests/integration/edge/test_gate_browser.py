@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from smoke_tests.browsers import find_browser
-from smoke_tests.pages import FLAGS
+from smoke_tests.pages import FLAGS, visit
 from tests.integration.edge.oauth import OAuthEdge, configuration
 from tests.integration.keycloak import Keycloak
 from tests.integration.realms import GATE, PERSON, Realm
@@ -74,7 +74,7 @@ def test_a_person_signs_in_and_out(
     realm: Realm, oauth: OAuthEdge, keycloak_starting: Keycloak, context: BrowserContext
 ) -> None:
     page, edge = context.new_page(), oauth.edge.url
-    page.goto(f"{edge}/app/1/overview?a=b&c=%2F")
+    visit(page, f"{edge}/app/1/overview?a=b&c=%2F")
     assert page.url.startswith(f"{keycloak_starting.issuer(realm.name)}/protocol/openid-connect/auth?")
     sign_in(page, realm)
 
@@ -94,16 +94,16 @@ def test_a_person_signs_in_and_out(
     )
     # Another tab is in as well.
     other = context.new_page()
-    other.goto(f"{edge}/apps")
+    visit(other, f"{edge}/apps")
     assert other.url == f"{edge}/apps"
 
-    page.goto(f"{edge}/oauth2/sign_out")
+    visit(page, f"{edge}/oauth2/sign_out")
 
     # Keycloak took its own ID token as the hint: it asks nothing and leads back.
     expect(page).to_have_url(f"{edge}/oauth2/signed_out")
     assert not [one for one in context.cookies() if one["name"] == COOKIE]
     assert other.evaluate(called)[0] == 401
-    other.goto(f"{edge}/apps")
+    visit(other, f"{edge}/apps")
     # Its session there is over too: it asks for the password again.
     expect(other.locator("#kc-login")).to_be_visible()
 
@@ -113,7 +113,7 @@ def test_a_person_of_another_domain_hears_why(
 ) -> None:
     release(oauth, keycloak_starting, realm, "example.org")
     page = context.new_page()
-    page.goto(f"{oauth.edge.url}/apps")
+    visit(page, f"{oauth.edge.url}/apps")
     sign_in(page, realm)
 
     expect(page.locator("h1")).to_have_text("No access")

@@ -28,9 +28,11 @@ class FakeEngine(Engine):
     existing_volumes: set[str] = field(default_factory=set)
     ports: dict[int, list[str]] = field(default_factory=dict)
     registry_problem: str = ""
+    existing_images: set[str] = field(default_factory=set)
     root: str = "/"
     is_local: bool = True
     removed: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
     def local(self) -> bool:
         return self.is_local
@@ -54,6 +56,9 @@ class FakeEngine(Engine):
         self.removed.append(f"{'stop ' if stop else ''}{container_id}")
         self.stack_containers = [one for one in self.stack_containers if one.id != container_id]
 
+    def stop_container(self, container_id: str) -> None:
+        self.stopped.append(container_id)
+
     def remove_network(self, network_id: str) -> None:
         self.removed.append(network_id)
         self.stack_networks = [one for one in self.stack_networks if one.id != network_id]
@@ -61,6 +66,9 @@ class FakeEngine(Engine):
     def remove_volume(self, name: str) -> None:
         self.removed.append(name)
         self.existing_volumes.discard(name)
+
+    def images(self, names: list[str]) -> list[str]:
+        return [name for name in names if name in self.existing_images]
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         assert image
@@ -146,7 +154,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     setup = types.ModuleType("dify_kit.setup")
     path = f"{programs}:/usr/bin:/bin"
     setup.engine_env = lambda: {"PATH": path}  # type: ignore[attr-defined]
-    setup.run_setup = lambda: None  # type: ignore[attr-defined]
+    setup.run_setup = lambda _images=None: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dify_kit.setup", setup)
 
     engine = FakeEngine()

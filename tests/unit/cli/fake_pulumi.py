@@ -63,7 +63,7 @@ def main() -> None:
     if scene.get("polite", True):
         signal.signal(signal.SIGTERM, leave)
     else:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: (HOME / "ignored").touch())
     if log := option(arguments, "--event-log"):
         Path(log).write_text(scene.get("events", ""))
     sys.stdout.write(scene.get("stdout", ""))

@@ -12,7 +12,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from dify_kit.__main__ import app
-from dify_kit.init import VOLUMES, Choices, ImageSource, generate_secrets, initialise
+from dify_kit.init import VOLUMES, Choices, ImageSource, default, generate_secrets, initialise, loaded_names
+from infra.releases import RELEASES
 from tests.unit.cli.conftest import Machine
 
 REQUIRED_SECRETS = {
@@ -164,6 +165,20 @@ def test_images_follow_the_registry_once_and_say_so(
 
     assert (written(machine)["dify:images"], written(machine)["dify:vectorStore"]) == (images, store)
     assert f"images: {images}" in done.stderr
+
+
+@pytest.mark.parametrize(("missing", "images"), [(0, "preloaded"), (1, "local")])
+def test_without_a_registry_loaded_images_are_used_when_they_are_complete(
+    machine: Machine, missing: int, images: str
+) -> None:
+    machine.engine.registry_problem = "no route"
+    names = loaded_names(RELEASES[str(default("release"))], str(default("vectorStore")))
+    machine.engine.existing_images = set(names[missing:])
+
+    done = run("init", "dev")
+
+    assert written(machine)["dify:images"] == images
+    assert (f"    {names[0]}\n" in done.stderr) is bool(missing)
 
 
 @pytest.mark.parametrize(

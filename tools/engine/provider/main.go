@@ -29,6 +29,7 @@ func info() tfbridge.ProviderInfo {
 		"command":           {Name: "command"},
 		"networks_advanced": {Name: "networksAdvanced"},
 	}
+	config := map[string]*tfbridge.SchemaInfo{"registry_auth": {Name: "registryAuth"}}
 	image := resource("remoteImage", "RemoteImage")
 	image.Fields = map[string]*tfbridge.SchemaInfo{"name": {Name: "name"}}
 
@@ -36,6 +37,7 @@ func info() tfbridge.ProviderInfo {
 		P:       shimv2.NewProvider(provider.New(version)()),
 		Name:    "docker",
 		Version: version,
+		Config:  config,
 		Resources: map[string]*tfbridge.ResourceInfo{
 			"docker_container":      container,
 			"docker_image":          image,

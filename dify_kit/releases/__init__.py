@@ -1,0 +1,1 @@
+"""Releases of Dify against this kit: read an official compose folder, compare, import."""

@@ -1,0 +1,18 @@
+"""How many cores the engine has: services that need one each to start are not started all at once on fewer."""
+
+ENGINE_TIMEOUT_SECONDS = 15
+# Where the engine does not say: no order that costs time for nothing.
+MANY = 64
+
+
+def engine_cores() -> int:
+    """Return the number of cores of the engine's machine, `MANY` when it does not answer."""
+    import docker  # noqa: PLC0415  # the program needs the engine's API here and for its guards only
+    import requests  # noqa: PLC0415
+
+    try:
+        found = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS).api.info().get("NCPU")
+    except (docker.errors.DockerException, requests.RequestException):
+        # The provider says that in a moment, better than we could.
+        return MANY
+    return int(found) if found else MANY

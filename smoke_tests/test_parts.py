@@ -1,0 +1,106 @@
+"""That the services behind api do their work. Each of them is healthy also when it cannot."""
+
+import json
+import secrets
+import uuid
+
+import pytest
+
+from smoke_tests.client import Client, VisitError
+from smoke_tests.engine import Engine
+from smoke_tests.knowledge import Knowledge
+from smoke_tests.nodes import Nodes, Ran
+from smoke_tests.target import Deployment, Target
+
+# What squid has to refuse, by the node that asks for it.
+INSIDE = {"private": "api", "metadata": "169.254.169.254"}
+PROBES = [
+    pytest.param(probe, marks=pytest.mark.needs_refusal(host), id=probe) for probe, host in INSIDE.items()
+]
+# As api asks, with the address and the key that api has; the key shows in no list of processes.
+ASK_DAEMON = (
+    "printf 'X-Api-Key: %s' \"$PLUGIN_DAEMON_KEY\" | curl -sS -H @- --max-time 15 -w '\\n%{http_code}' "
+    '"${PLUGIN_DAEMON_URL%/}/plugin/WORKSPACE/management/list?page=1&page_size=1"'
+)
+
+
+def ran(nodes: Nodes, part: str, probe: str, text: str = "") -> Ran:
+    """Run a node; what fails on the way names the part that the test is about."""
+    try:
+        return nodes.run(probe, text=text)
+    except VisitError as problem:
+        pytest.fail(f"{part}: {problem}", pytrace=False)
+
+
+@pytest.mark.needs_nodes
+@pytest.mark.needs_service("sandbox")
+def test_code_runs_in_the_sandbox(nodes: Nodes) -> None:
+    text = secrets.token_hex(8)
+
+    run = ran(nodes, "sandbox", "code", text)
+
+    expected = f"{text[::-1]} {sum(ord(letter) for letter in text)}"
+    assert run.outputs.get("answer") == expected, f"sandbox: it did not compute {expected!r}: {run.account}"
+
+
+@pytest.mark.needs_nodes
+@pytest.mark.needs_service("ssrf_proxy")
+def test_squid_lets_through_what_it_has_to(nodes: Nodes) -> None:
+    run = ran(nodes, "ssrf_proxy", "allowed")
+
+    assert not run.refused_by_squid, f"ssrf_proxy: squid refuses Dify's own files: {run.account}"
+    # api says its version in every answer; squid's own pages do not.
+    assert "x-version" in run.headers, f"ssrf_proxy: no answer of api came through squid: {run.account}"
+
+
+@pytest.mark.needs_nodes
+@pytest.mark.needs_service("ssrf_proxy")
+@pytest.mark.parametrize("probe", PROBES)
+def test_squid_refuses_what_lies_inside(nodes: Nodes, probe: str) -> None:
+    run = ran(nodes, "ssrf_proxy", probe)
+
+    assert run.refused_by_squid, f"ssrf_proxy: squid did not refuse {INSIDE[probe]}: {run.account}"
+
+
+@pytest.mark.needs_knowledge
+@pytest.mark.needs_service("worker")
+def test_a_document_is_indexed_and_found(knowledge: Knowledge) -> None:
+    word = f"canary{secrets.token_hex(6)}"
+    dataset = knowledge.create()
+
+    knowledge.wait(dataset, knowledge.add(dataset, f"The smoke tests look for the word {word}."))
+
+    found = knowledge.find(dataset, word)
+    assert any(word in text for text in found), f"the indexed document is not found: {found!r}"
+
+
+@pytest.mark.needs_service("plugin_daemon")
+def test_plugin_daemon_looks_endpoints_up(target: Target, visitor: Client) -> None:
+    # Only its database can tell that nobody has this endpoint.
+    answer = visitor.ask("GET", f"{target.url}/e/{secrets.token_hex(16)}/smoke-test")
+
+    known = answer.status == 404 and "endpoint not found" in answer.text
+    assert known, f"plugin_daemon: it cannot look an endpoint up: {answer!r}"
+
+
+@pytest.mark.needs_stack
+@pytest.mark.needs_service("plugin_daemon")
+def test_plugin_daemon_answers_api(engine: Engine, deployment: Deployment) -> None:
+    script = ASK_DAEMON.replace("WORKSPACE", str(uuid.uuid4()))
+
+    code, told = engine.run(deployment.containers["api"], ["sh", "-c", script])
+
+    body, _, status = told.rpartition("\n")
+    assert code == 0, f"plugin_daemon: api does not reach it: {told.strip()[-300:]}"
+    # The daemon tells of a lost database with status 200.
+    assert (status, _code_in(body)) == ("200", 0), (
+        f"plugin_daemon: it does not answer api: {status} {body[:300]}"
+    )
+
+
+def _code_in(body: str) -> object:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return None
+    return found.get("code") if isinstance(found, dict) else None

@@ -1,0 +1,109 @@
+"""What an app says while it runs: the text of its answer and end nodes, each piece as soon as it is known."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Event = dict[str, Any]
+Node = Mapping[str, Any]
+
+MAX_PIECES = 100_000
+MAX_PAUSE = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A piece of a node's text: a variable's value, or `literal` text. `pause`: seconds after it."""
+
+    node: str
+    event: str
+    selector: tuple[str, ...]
+    literal: str | None = None
+    pause: float = 0.0
+
+
+def of_template(node: str, template: str) -> Iterator[Piece]:
+    """Cut an answer's text as Dify does: literal text and `{{#node.name#}}` in turn."""
+    rest = template
+    while rest:
+        before, found, after = rest.partition("{{#")
+        if before:
+            yield Piece(node=node, event="message", selector=(node, "answer"), literal=before)
+        if not found:
+            return
+        name, _, rest = after.partition("#}}")
+        yield Piece(node=node, event="message", selector=tuple(name.strip().split(".")))
+
+
+def of_query(node: str, query: str) -> list[Piece]:
+    """Return the pieces that `/stream PIECES SECONDS` asks for, none for any other query."""
+    words = query.split()
+    if len(words) != 3 or words[0] != "/stream":  # noqa: PLR2004  # the directive's own form
+        return []
+    try:
+        count, pause = int(words[1]), float(words[2])
+    except ValueError:
+        return []
+    count, pause = min(MAX_PIECES, max(1, count)), min(MAX_PAUSE, max(0.0, pause))
+    selector = (node, "answer")
+    return [
+        Piece(node=node, event="message", selector=selector, literal=f"{one} ", pause=pause)
+        for one in range(count)
+    ]
+
+
+def of_outputs(node: str, outputs: Sequence[Mapping[str, Any]]) -> Iterator[Piece]:
+    """Return the pieces of an end node: its outputs."""
+    for output in outputs:
+        yield Piece(node=node, event="text_chunk", selector=tuple(output["value_selector"]))
+
+
+class Answers:
+    """The pieces of a run, in the order of its nodes. A piece that is not known yet holds back those after it."""
+
+    def __init__(self, nodes: Iterable[Node], query: str) -> None:
+        self._text: dict[str, str] = {}
+        self._waiting: deque[Piece] = deque()
+        self.add(nodes, query)
+
+    def add(self, nodes: Iterable[Node], query: str) -> None:
+        """Say also what these nodes say, after what is said already: the branch that was chosen."""
+        for node in nodes:
+            name, data = str(node["id"]), node["data"]
+            if data["type"] == "answer":
+                self._text[name] = ""
+                self._waiting += of_query(name, query) or of_template(name, data["answer"])
+            elif data["type"] == "end":
+                self._waiting += of_outputs(name, data.get("outputs", []))
+
+    def known(self, variables: Mapping[str, Any]) -> Iterator[Event]:
+        """Yield what can be said now."""
+        while self._waiting:
+            piece = self._waiting[0]
+            if piece.literal is None and ".".join(piece.selector) not in variables:
+                return
+            yield from self._say(variables)
+
+    def rest_of(self, node: str, variables: Mapping[str, Any]) -> Iterator[Event]:
+        """Yield what a node still has to say when it runs; a variable that nothing sets is empty."""
+        while any(piece.node == node for piece in self._waiting):
+            yield from self._say(variables)
+
+    def text(self, node: str) -> str:
+        """Return what an answer node has said."""
+        return self._text[node]
+
+    def _say(self, variables: Mapping[str, Any]) -> Iterator[Event]:
+        piece = self._waiting.popleft()
+        value = piece.literal if piece.literal is not None else variables.get(".".join(piece.selector), "")
+        selector = list(piece.selector)
+        if piece.event == "message":
+            said = str(value)
+            self._text[piece.node] += said
+            if said:
+                yield {"event": "message", "answer": said, "from_variable_selector": selector}
+        elif isinstance(value, str) and value:
+            yield {"event": "text_chunk", "data": {"text": value, "from_variable_selector": selector}}
+        time.sleep(piece.pause)

@@ -1,0 +1,59 @@
+"""How many of the services that import Dify start at a time."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from infra.releases import RELEASES
+from infra.service import ServiceSpec
+from infra.services.dify import IMPORTERS, services, staggered
+from tests.unit.configuration import settings
+
+
+def waits(release: str, cores: int) -> Mapping[str, set[str]]:
+    """Return which other services that import Dify each of them waits for."""
+    specs = services(settings(), RELEASES[release])
+    return {
+        spec.name: set(spec.after) & set(IMPORTERS)
+        for spec in staggered(specs, cores)
+        if spec.name in IMPORTERS
+    }
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_with_a_core_for_each_none_waits(release: str) -> None:
+    assert set(map(frozenset, waits(release, len(IMPORTERS)).values())) == {frozenset()}
+
+
+def test_with_two_cores_two_start_at_a_time() -> None:
+    assert waits("1.17.1", 2) == {
+        "api": set(),
+        "worker": set(),
+        "api_websocket": {"api"},
+        "worker_beat": {"worker"},
+    }
+
+
+def test_with_one_core_they_start_one_after_another() -> None:
+    assert waits("1.12.1", 1) == {"api": set(), "worker": {"api"}, "worker_beat": {"worker"}}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("cores", [0, 1, 2, 3, 64])
+def test_each_service_comes_after_those_it_waits_for_and_nothing_else_changes(
+    release: str, cores: int
+) -> None:
+    before = services(settings(), RELEASES[release])
+    after = staggered(before, cores)
+
+    assert [spec.name for spec in after] == [spec.name for spec in before]
+    seen: set[str] = set()
+    for old, new in zip(before, after, strict=True):
+        assert new.after[: len(old.after)] == old.after
+        assert set(new.after) & set(IMPORTERS) <= seen
+        assert _rest(new) == _rest(old)
+        seen.add(new.name)
+
+
+def _rest(spec: ServiceSpec) -> dict[str, object]:
+    return {name: value for name, value in vars(spec).items() if name != "after"}
