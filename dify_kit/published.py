@@ -11,9 +11,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from dify_kit import preflight
-from dify_kit.docker_host import Container, Engine
+from dify_kit.docker_host import Container
 from dify_kit.errors import KitError
 from dify_kit.stack_files import PROJECT, StackFiles
 from dify_kit.talk import say, warn
@@ -26,6 +27,19 @@ PAUSE_SECONDS = 1.0
 # A busy machine may keep a well edge silent for a while; a dead port stays silent.
 PATIENCE_SECONDS = 30.0
 AFTER_RESTART_SECONDS = 90.0
+
+
+class Engine(Protocol):
+    """The engine, as far as it is needed here: see `dify_kit.docker_host.Engine`."""
+
+    def local(self) -> bool:
+        """Whether the engine runs on this machine."""
+
+    def containers(self, stack: str) -> list[Container]:
+        """Return the stack's containers."""
+
+    def restart_container(self, container_id: str) -> None:
+        """Stop a container, and start it again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from dify_kit import published
 from dify_kit.docker_host import DockerEngine
 from dify_kit.stack_files import DataDir, StackFiles
 from tests.integration.edge.container import image_of
-from tests.integration.tls_edge import free_port
+from tests.integration.stacks import free_port
 
 PROGRAM = """
 import http.server

@@ -2,23 +2,23 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from dify_kit import doctor, published
-from dify_kit.docker_host import Container, Engine
+from dify_kit.docker_host import Container
 from dify_kit.errors import KitError
 from dify_kit.stack_files import DataDir, StackFiles
 
 EDGE = Container(
     id="e" * 64, name="dify-dev-nginx", service="nginx", job=False, state="running", health="healthy"
 )
-WELL = (200, b'{"status":"ok"}')
 
 
-class Paper(Engine):
+class Paper:
     """An engine with one edge; notes what was restarted."""
 
     def __init__(self, *, edge: Container | None = EDGE, here: bool = True) -> None:
@@ -37,25 +37,33 @@ class Paper(Engine):
         self.on_restart()
 
 
+@dataclass
+class Served:
+    """A server: its port, what it answers, and for which hosts it was asked."""
+
+    port: int = 0
+    status: int = 200
+    body: bytes = b'{"status":"ok"}'
+    hosts: list[str] = field(default_factory=list)
+
+
 @pytest.fixture
-def served() -> Iterator[dict[str, object]]:
-    """A server on a free port: `port`, and what it `answers`; `hosts` that it was asked for."""
-    told: dict[str, object] = {"answers": WELL, "hosts": []}
+def served() -> Iterator[Served]:
+    told = Served()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = told["answers"]  # type: ignore[misc]  # a pair
-            told["hosts"].append(self.headers["Host"])  # type: ignore[attr-defined]  # a list
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            told.hosts.append(self.headers["Host"])
+            self.send_response(told.status)
+            self.send_header("Content-Length", str(len(told.body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(told.body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told["port"] = server.server_address[1]
+    told.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     yield told
@@ -73,32 +81,32 @@ def files_of(tmp_path: Path, port: object, more: str = "") -> StackFiles:
     return files
 
 
-def ensure(files: StackFiles, engine: Engine) -> None:
+def ensure(files: StackFiles, engine: Paper) -> None:
     published.ensure(files, engine, patience=0, after_restart=0)
 
 
-def test_an_edge_that_answers_is_left_alone(tmp_path: Path, served: dict[str, object]) -> None:
+def test_an_edge_that_answers_is_left_alone(tmp_path: Path, served: Served) -> None:
     engine = Paper()
     more = "  dify:publicUrl: https://dify.example.com\n  dify:bindAddress: 0.0.0.0\n"
 
-    ensure(files_of(tmp_path, served["port"], more), engine)
+    ensure(files_of(tmp_path, served.port, more), engine)
 
     assert engine.restarted == []
-    assert served["hosts"] == [f"dify.example.com:{served['port']}"]
+    assert served.hosts == [f"dify.example.com:{served.port}"]
 
 
 def test_a_dead_port_is_published_again(
-    tmp_path: Path, served: dict[str, object], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = Paper()
-    served["answers"] = (502, b"<html>")
+    served.status = 502
 
     def well() -> None:
-        served["answers"] = WELL
+        served.status = 200
 
     engine.on_restart = well
 
-    ensure(files_of(tmp_path, served["port"]), engine)
+    ensure(files_of(tmp_path, served.port), engine)
 
     assert engine.restarted == [EDGE.id]
     told = capsys.readouterr().err
@@ -124,26 +132,24 @@ def test_what_cannot_be_asked_is_not_judged(tmp_path: Path, engine: Paper) -> No
 
 
 @pytest.mark.parametrize("answer", [(200, b"something else"), (200, b"[]"), (503, b'{"status":"ok"}')])
-def test_another_programs_answer_is_none(
-    tmp_path: Path, served: dict[str, object], answer: tuple[int, bytes]
-) -> None:
-    served["answers"] = answer
-    where = published.find(files_of(tmp_path, served["port"]), Paper())
+def test_another_programs_answer_is_none(tmp_path: Path, served: Served, answer: tuple[int, bytes]) -> None:
+    served.status, served.body = answer
+    where = published.find(files_of(tmp_path, served.port), Paper())
 
     assert where
     assert published.problem(where)
 
 
 def test_doctor_tells_and_repairs_when_asked(
-    tmp_path: Path, served: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Paper()
     monkeypatch.setattr(doctor, "DockerEngine", lambda: engine)
     monkeypatch.setattr(published, "PATIENCE_SECONDS", 0)
-    files = files_of(tmp_path, served["port"])
+    files = files_of(tmp_path, served.port)
 
     (well,) = doctor.check_published(files)
-    served["answers"] = (502, b"")
+    served.status = 502
     (dead,) = doctor.check_published(files)
 
     assert (well.status, dead.status) == (doctor.Status.OK, doctor.Status.FAILED)

@@ -106,6 +106,7 @@ def test_without_tls_nothing_of_it_is_left(tmp_path: Path) -> None:
     assert not private_files(found)
     assert set(servers(files_of(found), tmp_path)) == {
         "servers/dify.conf",
+        "servers/starting.conf",
         "servers/status.conf",
         "servers/unknown.conf",
     }
