@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dify_kit import gateway_secret, preflight, signing_keys
+from dify_kit import gateway_secret, preflight, published, signing_keys
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
 from dify_kit.docker_host import DockerEngine, Engine
 from dify_kit.errors import KitError, UsageError
@@ -92,6 +92,8 @@ def up(
             "up", "--refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose
         )
         require_success(outcome, f"deploying stack {stack}", stack)
+        # Health is judged inside; clients come from outside.
+        published.ensure(files, engine)
         summarise(pulumi.state(), outcome, stack, time.monotonic() - began)
 
 

@@ -78,6 +78,9 @@ class Engine(Protocol):
     def remove_container(self, container_id: str, *, stop: bool = False) -> None:
         """Remove a container, after a proper stop when ``stop``. One that is gone already is fine."""
 
+    def restart_container(self, container_id: str) -> None:
+        """Stop a container as it wants to be stopped, and start it again."""
+
     def stop_container(self, container_id: str) -> None:
         """Stop a container with its own signal, and kill it after its own grace. One that is gone already is fine."""
 
@@ -164,6 +167,11 @@ class DockerEngine(Engine):
                 with contextlib.suppress(APIError):
                     self._client.api.stop(container_id, timeout=_STOP_GRACE)
             self._client.api.remove_container(container_id, v=True, force=True)
+
+    def restart_container(self, container_id: str) -> None:
+        """See Engine."""
+        with _explained(f"cannot restart container {container_id[:12]}"):
+            self._client.api.restart(container_id, timeout=_STOP_GRACE)
 
     def stop_container(self, container_id: str) -> None:
         """See Engine."""

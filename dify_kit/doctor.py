@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dify_kit import preflight
+from dify_kit import preflight, published
 from dify_kit.docker_host import OTHER_ENGINE, SSH_HINT, DockerEngine, chosen_engine
 from dify_kit.errors import KitError
 from dify_kit.init import default, loaded_names
@@ -379,6 +379,30 @@ def check_port(files: StackFiles) -> Check:
     return Check(name="port", status=Status.OK, found=f"{address}:{port} is free, or this stack's own")
 
 
+def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
+    """Ask the published address of a running stack as a client does; nothing where none runs.
+
+    ``repair`` restarts the edge when it believes itself well and does not answer there.
+    """
+    name = "published address"
+    try:
+        engine = DockerEngine()
+        where = published.find(files, engine)
+        if where is None or published.edge_of(files.stack, engine) is None:
+            return []
+        if repair:
+            published.ensure(files, engine)
+        found = published.problem(where)
+    except (KitError, OSError, UnicodeDecodeError) as problem:
+        hint = problem.hint if isinstance(problem, KitError) else ""
+        return [Check(name=name, status=Status.FAILED, found=_first_line(problem), hint=hint)]
+    if found:
+        hint = f"`dify-kit doctor --repair --stack {files.stack}` restarts the edge, which publishes the port again"
+        told = f"{where} does not answer, although the edge is well inside: {found}"
+        return [Check(name=name, status=Status.FAILED, found=told, hint=hint)]
+    return [Check(name=name, status=Status.OK, found=f"the edge answers at {where}")]
+
+
 def check_release(files: StackFiles) -> list[Check]:
     """Warn about the known vulnerabilities of the stack's release; nothing for one that the program refuses."""
     from infra.advisories import warnings  # noqa: PLC0415  # imported late: it imports Pulumi
@@ -465,6 +489,7 @@ def run_checks(
     environ: Mapping[str, str] | None = None,
     engine: Callable[[], EngineFacts] = ask_engine,
     environment: Callable[[], Mapping[str, str]] | None = None,
+    repair: bool = False,
 ) -> list[Check]:
     """Make every check for ``stack``. Raises UsageError for an impossible stack name, nothing else.
 
@@ -487,6 +512,7 @@ def run_checks(
         checks += [check_docker(facts), check_memory(facts, images), check_base_image(facts, images)]
         checks.append(check_clock(now, facts.clock))
         checks.append(check_port(files))
+        checks += check_published(files, repair=repair)
         checks += check_loaded(files, lambda names: DockerEngine().images(names))
         if facts.local:
             checks += _disk("Docker's disk", facts.root)
@@ -546,12 +572,12 @@ def _escaped(check: Check) -> str:
     return escape(check.found) + (f"\n[cyan]hint: {escape(check.hint)}[/]" if check.hint else "")
 
 
-def doctor(stack: str = "dev", *, json_output: bool = False) -> int:
+def doctor(stack: str = "dev", *, json_output: bool = False, repair: bool = False) -> int:
     """Make every check, print the answers on stdout (a table, or JSON), and return the exit code.
 
     JSON is ``{"ok": bool, "stack": str, "checks": [{"name", "status", "found", "hint"}]}``.
     """
-    checks = run_checks(stack)
+    checks = run_checks(stack, repair=repair)
     healthy = all(check.status is not Status.FAILED for check in checks)
     if json_output:
         document = {"ok": healthy, "stack": stack, "checks": [asdict(check) for check in checks]}

@@ -18,6 +18,7 @@ from docker.utils.socket import frames_iter
 from dify_kit.errors import KitError, UsageError
 from dify_kit.pulumi_cli import Pulumi
 from dify_kit.stack_files import PROJECT, StackFiles
+from infra import engine
 from infra.edge_paths import CURRENT
 from infra.llm_presets import PRESETS, Preset, key_problem
 from infra.project import declared
@@ -128,7 +129,7 @@ def edge_container(pulumi: Pulumi) -> str:
     if not name:
         return ""
     try:
-        running = docker.from_env(timeout=ENGINE_SECONDS).containers.get(name).status == "running"
+        running = engine.client(ENGINE_SECONDS).containers.get(name).status == "running"
     except docker.errors.NotFound:
         return ""
     except docker.errors.DockerException as problem:
@@ -206,7 +207,7 @@ def _from_inside(
 
 def _run(container: str, command: list[str], given: bytes) -> tuple[int, bytes, bytes]:
     """Return exit code, stdout and stderr of a command in a container that gets `given` on standard input."""
-    api: Any = docker.from_env(timeout=ENGINE_SECONDS).api
+    api: Any = engine.client(ENGINE_SECONDS).api
     made = api.exec_create(container, command, stdin=True, stdout=True, stderr=True)
     stream = api.exec_start(made["Id"], socket=True)
     try:
@@ -227,7 +228,7 @@ def _run(container: str, command: list[str], given: bytes) -> tuple[int, bytes, 
 def _bridge() -> str:
     """Return the address by which containers reach this machine, with a word about it; empty when nobody can say."""
     try:
-        found: Any = docker.from_env(timeout=ENGINE_SECONDS).networks.get("bridge")
+        found: Any = engine.client(ENGINE_SECONDS).networks.get("bridge")
         address = found.attrs["IPAM"]["Config"][0]["Gateway"]
     except (docker.errors.DockerException, OSError, KeyError, IndexError, TypeError):
         return ""

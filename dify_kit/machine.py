@@ -34,9 +34,15 @@ def setup(
 def doctor(
     stack: Stack = DEFAULT_STACK,
     json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON on stdout.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Restart the edge when its published address is dead.")
+    ] = False,
 ) -> None:
-    """Check this machine and the stack's settings; change nothing. Exits with 1 when something is wrong."""
-    raise typer.Exit(checks.doctor(stack, json_output=json))
+    """Check this machine, the stack's settings and its published address. Exits with 1 when something is wrong.
+
+    Changes nothing without --repair.
+    """
+    raise typer.Exit(checks.doctor(stack, json_output=json, repair=repair))
 
 
 @app.command()

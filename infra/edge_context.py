@@ -128,9 +128,19 @@ class EdgeContext:
     drain_mark: str = DRAIN_MARK
     http_port: int = ports.EDGE_HTTP
     status_port: int = ports.EDGE_STATUS
+    # Between the port that clients connect to and http: stream/clients.conf.
+    http_socket: str = f"{RUN_DIRECTORY}/http.sock"
+    https_socket: str = f"{RUN_DIRECTORY}/https.sock"
+    # How many connections an address may hold; 0: any number.
+    address_connections: int = 0
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
     preflight_seconds: int = PREFLIGHT_SECONDS
+
+    @property
+    def client_sockets(self) -> Mapping[int, str]:
+        """The sockets behind the ports that clients connect to."""
+        return {self.http_port: self.http_socket, **({self.tls.port: self.https_socket} if self.tls else {})}
 
     @property
     def starting(self) -> tuple[EdgeService, ...]:
@@ -215,6 +225,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         schema_patterns=schema_patterns(release.routes, opened=settings.api_schema),
         passed_headers=tuple(dict.fromkeys((*PASSED, *settings.request_headers))),
         access_log=settings.access_log,
+        address_connections=settings.address_connections,
         tls=edge_tls(settings),
         llm=edge_llm(settings.llm),
         js_module="" if settings.images == "local" else OFFICIAL_JS_MODULE,

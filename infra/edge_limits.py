@@ -100,6 +100,11 @@ class EdgeLimits:
         found = (zone for name in names for zone in self.busy[name])
         return tuple(zone for zone in found if not (verified and zone.key == ADDRESS_KEY))
 
+    def two_steps(self, names: Iterable[str], *, verified: bool = False) -> bool:
+        """Tell whether both kinds of limits apply where all of `names` do; `verified` as in `rates_at`."""
+        names = tuple(names)
+        return bool(self.rates_at(names, verified=verified) and self.busy_at(names, verified=verified))
+
     def retry_at(self, names: Iterable[str]) -> int:
         """Return the wait, in seconds, after which every rate of `names` lets a request through."""
         return max(self.retry_seconds[name] for name in names)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from infra import edge_errors, ports
 from infra.edge_limits import ADDRESS_KEY, Counted
-from infra.edge_paths import VERDICTS
+from infra.edge_paths import VERDICT_KEYS, VERDICTS
 from infra.edge_routes import EdgeRoute
 from infra.oauth_scopes import ROUTES, SCOPES, ScopedRoute
 from infra.rate_limits import GroupLimits
@@ -66,6 +66,7 @@ class EdgeOAuth:
     scopes: Mapping[str, str]
     calls: Mapping[str, str]
     verdicts: str = VERDICTS
+    verdict_keys: str = VERDICT_KEYS
     gateway: str = GATEWAY
     internal: str = GATEWAY_INTERNAL
     refused: str = REFUSED

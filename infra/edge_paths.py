@@ -23,6 +23,11 @@ NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 RUN_DIRECTORY = "/run/edge"
 # What the OAuth gateway said about tokens: app keys among it, so never on a disk.
 VERDICTS = f"{RUN_DIRECTORY}/verdicts"
+# nginx's zone of keys for them: about 2 000, 128 bytes each. A verdict's file holds its token and the answer, at most
+# `VERDICT_BYTES`, so that all of them fit into the tmpfs.
+VERDICT_KEYS = "256k"
+VERDICT_BYTES = 24 * 1024
+RUN_MEGABYTES = 64
 # While this file exists, answers close their connections: a reload then meets no idle ones.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
 # Idle connections of clients are closed by a reload; a client that used one in that moment would lose its

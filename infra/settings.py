@@ -17,7 +17,7 @@ from infra import addresses, edge_headers, origins, ports, proxy_keys, release_f
 from infra.apps import app_file, known_apps
 from infra.project import ROOT, declared
 from infra.published_defaults import PUBLISHED_DEFAULTS
-from infra.rate_limits import RateLimits, read_rate_limits
+from infra.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
 from infra.releases import (
     DATA_SERVICES,
     GATEWAY,
@@ -235,6 +235,7 @@ class Settings:
     console_allow_from: tuple[str, ...]
     access_log: str
     api_schema: bool
+    address_connections: int
     request_headers: tuple[str, ...]
     vector_store: str
     weaviate_version: str
@@ -419,6 +420,7 @@ class _Reader:
             console_allow_from=self._networks("consoleAllowFrom"),
             access_log=top.choice("accessLog", ACCESS_LOGS),
             api_schema=top.boolean("apiSchema"),
+            address_connections=top.integer("addressConnections", 0, MAX_CONCURRENT),
             request_headers=self._request_headers(),
             vector_store=self._vector_store(images),
             weaviate_version=self._weaviate_version(),

@@ -10,7 +10,7 @@ from authlib.integrations.base_client import MismatchingStateError, OAuthError
 from flask import Blueprint, Response, g, request
 
 from dify_gateway import jose, log
-from dify_gateway.gate_client import Client, login_cookie, session_cookie
+from dify_gateway.gate_client import Client, login_cookie, login_cookies, session_cookie
 from dify_gateway.gate_config import CALLBACK, PREFIX, SIGNED_OUT
 from dify_gateway.gate_provider import RefusedError, admitted, lacks
 from dify_gateway.gate_sessions import SIGN_IN_SECONDS, Gate, Session
@@ -19,6 +19,8 @@ from dify_gateway.state import UnavailableError
 # Where to return to: a path of this host in printable ASCII. Browsers read `//` and `/\` as another host.
 PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,1023}", re.ASCII)
 RETURN = "rd="
+# Sign-ins under way in one browser. Each is a cookie of half a kilobyte, two with the longest path.
+MOST_TABS = 4
 RETRY_SECONDS = 1
 PAGE_HEADERS = {
     "Cache-Control": "no-store",
@@ -63,8 +65,7 @@ def _add_sign_in(pages: Blueprint) -> None:
             return _redirect(f"{gate.settings.origins[0]}{PREFIX}/start?{RETURN}{path}")
         g.gate_path = path
         answer: Response = Client(gate).authorize_redirect(f"{origin}{CALLBACK}")
-        name, value = g.gate_cookie
-        _set_cookie(answer, gate, name, value, SIGN_IN_SECONDS)
+        _set_login_cookie(answer, gate)
         return answer
 
     @pages.get("/callback")
@@ -226,6 +227,15 @@ def _set_cookie(answer: Response, gate: Gate, name: str, value: str, seconds: in
         # Sent when the provider leads the browser back, and by no form or script of another site.
         samesite="Lax",
     )
+
+
+def _set_login_cookie(answer: Response, gate: Gate) -> None:
+    """Give the browser its sign-in, and take the oldest ones back."""
+    name, value = g.gate_cookie
+    _set_cookie(answer, gate, name, value, SIGN_IN_SECONDS)
+    # Tabs that nobody finishes, or a page that begins one after the other, would fill the browser's header.
+    for old in login_cookies(gate)[: -(MOST_TABS - 1)]:
+        _drop_cookie(answer, gate, old)
 
 
 def _drop_cookie(answer: Response, gate: Gate, name: str) -> None:

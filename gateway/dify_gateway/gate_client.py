@@ -104,6 +104,11 @@ def login_cookie(gate: Gate, state: str) -> str:
     return f"{session_cookie(gate)}_{hashlib.sha256(state.encode()).hexdigest()[:8]}"
 
 
+def login_cookies(gate: Gate) -> list[str]:
+    """Return the names of this browser's cookies of sign-ins under way, the oldest first, as browsers send them."""
+    return [name for name in request.cookies if name.startswith(f"{session_cookie(gate)}_")]
+
+
 def _prefix(gate: Gate) -> str:
     # Browsers then take it from this very host by https alone, and for no other host.
     return "__Host-" if gate.settings.secure else ""

@@ -178,8 +178,9 @@ def admitted(settings: GateSettings, claims: Mapping[str, Any]) -> Person:
         # Some providers never say; one that says no means it.
         if claims.get("email_verified", True) not in (True, "true"):
             raise RefusedError("the e-mail address is not verified")
-        name, separator, domain = email.rpartition("@")
-        if not name or not separator or domain.lower() not in settings.email_domains:
+        # Of two @ one stands in the name, and mail programs do not agree on which.
+        name, _, domain = email.partition("@")
+        if not name or domain.lower() not in settings.email_domains:
             raise RefusedError("the e-mail address is of another domain")
     if settings.allowed_groups and not _groups(settings, claims) & set(settings.allowed_groups):
         raise RefusedError("not in a group that may pass")

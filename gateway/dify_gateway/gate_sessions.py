@@ -1,6 +1,8 @@
-"""Who signed in at the gate, and who is about to: kept in Redis, named in the browser by random cookies.
+"""Who signed in at the gate, and who is about to.
 
-A cookie holds 256 random bits and nothing else. Redis holds their digest: who reads it cannot pass as anybody.
+A session is kept in Redis and named in the browser by a cookie of 256 random bits; Redis holds their digest: who reads
+it cannot pass as anybody. A sign-in under way is kept nowhere but in the browser that began it, sealed by a key that
+only this service has: anybody may begin one, and a store that strangers fill would be full for those who belong here.
 """
 
 import hashlib
@@ -12,16 +14,19 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+
 from dify_gateway.gate_config import GateSettings
 from dify_gateway.gate_provider import Person, Provider
-from dify_gateway.state import State, UnavailableError
+from dify_gateway.state import State
 
 ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 ID_BYTES = 32
 # How long somebody may take to sign in at the provider.
 SIGN_IN_SECONDS = 600
-# Anybody can begin to sign in, and it is remembered: half a kilobyte, two with the longest path, so 40 MB at worst.
-MOST_SIGN_INS = 20_000
+SEAL = {"alg": "dir", "enc": "A256GCM"}
 # The provider gets its ID token back when somebody signs out, in a URL.
 LONGEST_HINT = 3072
 
@@ -51,6 +56,9 @@ class Sessions:
         self._state = state
         self._rules = settings.rules
         self._seconds = settings.session_seconds
+        # All workers know the client's secret, and nobody outside does.
+        secret = settings.client_secret.encode()
+        self._key = OctKey.import_key(hmac.digest(secret, b"dify-gateway: sign-ins under way", "sha256"))
 
     def open(self, person: Person, id_token: str) -> str:
         """Keep a new session and return its id."""
@@ -79,26 +87,24 @@ class Sessions:
         return _session(self._state.take(*self._name("session", given)))
 
     def begin(self, state: str, data: dict[str, Any], path: str) -> str:
-        """Keep a sign-in under its `state`, and return what the browser has to bring along.
+        """Return what the browser has to bring along to end the sign-in that has this `state`."""
+        over = int(time.time()) + SIGN_IN_SECONDS
+        told = {"state": _digest(state), "rules": self._rules, "over": over, "data": data, "path": path}
+        return jwe.encrypt_compact(SEAL, json.dumps(told).encode(), self._key)
 
-        Raises UnavailableError, also when too many were begun: a flood of them must not fill Dify's Redis.
-        """
-        if not self._state.count("sign-ins", MOST_SIGN_INS, SIGN_IN_SECONDS):
-            raise UnavailableError(
-                f"{MOST_SIGN_INS} sign-ins were begun within {SIGN_IN_SECONDS} s: somebody floods it"
+    def end(self, state: str, sealed: str) -> SignIn | None:
+        """Return a sign-in once, to the browser that began it. Raises UnavailableError."""
+        try:
+            told = json.loads(
+                jwe.decrypt_compact(sealed, self._key, algorithms=list(SEAL.values())).plaintext or b""
             )
-        browser = secrets.token_urlsafe(ID_BYTES)
-        told = {"browser": _digest(browser), "data": data, "path": path}
-        self._state.keep(*self._name("sign-in", state), value=json.dumps(told), seconds=SIGN_IN_SECONDS)
-        return browser
-
-    def end(self, state: str, browser: str) -> SignIn | None:
-        """Return a sign-in once, to the browser that began it."""
-        stored = self._state.take(*self._name("sign-in", state)) if state else None
-        if stored is None:
+        except (JoseError, ValueError):
             return None
-        told = json.loads(stored)
-        if not hmac.compare_digest(str(told["browser"]), _digest(browser)):
+        if not hmac.compare_digest(str(told["state"]), _digest(state)) or told["rules"] != self._rules:
+            return None
+        if told["over"] <= time.time() or not self._state.use_once(
+            "sign-in", _digest(sealed), told["over"] + 1
+        ):
             return None
         return SignIn(data=told["data"], path=str(told["path"]))
 

@@ -16,7 +16,8 @@ from dify_gateway.state import UnavailableError
 # nginx keeps a verdict this long at most: with the poll of the configuration that makes the promised 5 s.
 VERDICT_SECONDS = 4
 RETRY_SECONDS = 1
-BEARER = re.compile(r"bearer ([^ ]+)", re.IGNORECASE | re.ASCII)
+# RFC 9110: one blank or more between the scheme and the token.
+BEARER = re.compile(r"bearer +([^ ]+)", re.IGNORECASE | re.ASCII)
 STATUS: Final = {
     200: "200 OK",
     401: "401 Unauthorized",

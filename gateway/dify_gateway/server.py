@@ -259,6 +259,10 @@ def _by_assertion(query_client: Any, request: FormRequest) -> OAuthClient | None
     loaded = current()
     method = PrivateKeyJwt(loaded.release.settings, loaded.state, loaded.release.settings.issuer)
     client: OAuthClient | None = method(query_client, request)
+    # RFC 7521, section 4.2: a client_id that comes along has to be the assertion's. An empty parameter is none.
+    named = request.form.get("client_id")
+    if client and named and named != client.client.id:
+        raise InvalidClientError(description="assertion: client_id names another client")
     return client
 
 

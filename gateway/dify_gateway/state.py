@@ -108,12 +108,6 @@ class State:
             for item, key in self._failure_keys(client, address):
                 self._rate_limiter().hit(item, *key)
 
-    def count(self, name: str, most: int, seconds: int) -> bool:
-        """Count one more of what everybody shares; false when there were `most` of it within `seconds` already."""
-        item = RateLimitItemPerSecond(most, seconds, f"{self._prefix}{name}")
-        with self._reaching():
-            return bool(self._rate_limiter().hit(item))
-
     def keep(self, *name: str, value: str, seconds: int) -> None:
         """Keep a text under a name for some seconds."""
         with self._reaching():

@@ -10,6 +10,7 @@ from infra.edge_paths import (
     NGINX_CONFIG,
     PUBLISHED,
     RUN_DIRECTORY,
+    RUN_MEGABYTES,
     USAGE_DIRECTORY,
 )
 from infra.networks import APP, LITELLM, OAUTH
@@ -92,7 +93,7 @@ def service(settings: Settings) -> ServiceSpec:
             *([Mount(volume="llm_usage", path=USAGE_DIRECTORY)] if settings.llm else []),
             *certificates.nginx_mounts(settings),
         ),
-        tmpfs={RUN_DIRECTORY: f"size=64m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
+        tmpfs={RUN_DIRECTORY: f"size={RUN_MEGABYTES}m,mode=0700,uid={NGINX_UID},gid={NGINX_UID}"},
         health=answers_http(ports.EDGE_STATUS, "/healthz"),
         read_only=True,
         # Graceful for nginx: requests in flight are finished.

@@ -135,6 +135,9 @@ class TlsEdge:
         if self.nginx.status == "exited":
             raise AssertionError(self.nginx.logs().decode())
         self.nginx.reload()
+        # The published port is open before nginx is there: Docker's own proxy accepts.
+        if self.nginx.exec_run(["test", "-S", f"{RUN_DIRECTORY}/http.sock"]).exit_code != 0:
+            return False
         try:
             with socket.create_connection(("127.0.0.1", self.http_port), timeout=2) as connection:
                 connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: nobody\r\n\r\n")

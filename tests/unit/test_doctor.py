@@ -285,6 +285,7 @@ class Machine:
         monkeypatch.setattr(doctor, "DockerEngine", lambda: None)
         monkeypatch.setattr(doctor, "ask_version", lambda _program, _environment: "3.259.0")
         monkeypatch.setattr(preflight, "check_port", lambda _files, _engine: None)
+        monkeypatch.setattr(doctor, "check_published", lambda _files, **_: [])
         (root / "checkout" / "requirements.lock").write_text("")
         monkeypatch.setattr(
             doctor, "check_packages", lambda *_: Check(name="Python packages", status=Status.OK, found="")
@@ -412,7 +413,7 @@ def test_only_failures_make_the_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: Status, code: int
 ) -> None:
     found = [Check(name="memory", status=status, found="[3] GiB", hint="buy [more]")]
-    monkeypatch.setattr(doctor, "run_checks", lambda _stack: found)
+    monkeypatch.setattr(doctor, "run_checks", lambda _stack, **_: found)
 
     assert doctor.doctor("dev", json_output=True) == code
 
@@ -431,7 +432,7 @@ def test_the_table_shows_text_as_it_is_and_does_not_fold_it(
     monkeypatch.setenv("NO_COLOR", "1")
     path = "/a/long/path" * 12
     checks = [Check(name="disk", status=Status.FAILED, found=f"[red]{path}[/]", hint="see [docs]")]
-    monkeypatch.setattr(doctor, "run_checks", lambda _stack: checks)
+    monkeypatch.setattr(doctor, "run_checks", lambda _stack, **_: checks)
 
     assert doctor.doctor("dev") == 1
 

@@ -83,9 +83,19 @@ def everything(files: Mapping[str, str], tmp_path: Path) -> list[tuple[tuple[str
 
 
 def locations(files: Mapping[str, str], tmp_path: Path) -> dict[str, list[Directive]]:
-    """Return the locations of Dify's server: match -> its directives."""
+    """Return the locations of Dify's server: match -> its directives, and those of the location where it goes on."""
     server = parsed(files, tmp_path)["servers/dify.conf"]
-    return {" ".join(one["args"]): one["block"] for _, one in walk(server) if one["directive"] == "location"}
+    found = {" ".join(one["args"]): one["block"] for _, one in walk(server) if one["directive"] == "location"}
+    return {
+        match: [*block, *(directive for name in _next(block) for directive in found[name])]
+        for match, block in found.items()
+        if not match.startswith("@counted_")
+    }
+
+
+def _next(block: list[Directive]) -> list[str]:
+    """Return the named location that a location goes on to after its first limits."""
+    return [one["args"][1] for one in block if one["directive"] == "try_files"]
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -10,6 +10,7 @@ import pytest
 
 from infra import nginx_check
 from infra.edge_context import EdgeContext, edge_context
+from infra.edge_headers import MORE, PASSED
 from infra.edge_routes import CONSOLE_PAGES
 from infra.releases import RELEASES
 from infra.render import edge_files
@@ -223,3 +224,24 @@ def test_the_verdict_is_asked_for_by_nginx_alone_and_never_kept(tmp_path: Path) 
     assert "internal" in check
     assert check["proxy_pass_request_headers"] == ["off"]
     assert "proxy_cache" not in check
+
+
+def test_no_header_passes_that_is_not_named(tmp_path: Path) -> None:
+    found = replace(gated(), oauth=OAUTH, llm=stack().llm)
+    files = parsed(edge_files(edge_context(found, RELEASES[found.release])), tmp_path)
+    said = [(name, one) for name, directives in files.items() for _, one in walk(directives)]
+
+    switches = {name: one["args"] for name, one in said if one["directive"] == "proxy_pass_request_headers"}
+    assert [name for name, args in switches.items() if args == ["on"]] == ["parts/passed_open.conf"]
+    assert switches["http/headers.conf"] == ["off"]
+    # What a client says, by the names of the lists; the edge checks it first, or asks the gateway about it.
+    lists = {name.lower() for name in (*PASSED, *(one for more in MORE.values() for one in more))}
+    known = lists | {"authorization", "cookie", "host", "upgrade", "x-request-id", "x-gate-session"}
+    sent = {
+        variable.replace("_", "-")
+        for _, one in said
+        if one["directive"] == "proxy_set_header"
+        for variable in re.findall(r"[$]http_([a-z0-9_]+)", one["args"][1])
+    }
+    assert "user-agent" in sent
+    assert sent <= known

@@ -11,6 +11,7 @@ import pytest
 from infra import nginx_check
 from infra.edge_context import EdgeContext, edge_context
 from infra.edge_oauth import ASKED, REFUSED, scope_patterns, tenant_classes
+from infra.edge_paths import RUN_MEGABYTES, VERDICT_BYTES
 from infra.oauth_scopes import ROUTES, ScopedRoute
 from infra.rate_limits import Bucket, GroupLimits
 from infra.releases import RELEASES
@@ -395,3 +396,18 @@ def test_no_answer_of_the_gateway_in_time_is_a_503_and_of_dify_a_504(tmp_path: P
             "parts/error_pages.conf"
         ]
     assert error_pages(places["/v1/"]) == {}
+
+
+def test_every_verdict_that_nginx_may_keep_fits_on_its_tmpfs(tmp_path: Path) -> None:
+    found = everything(edge_files(context_of()), tmp_path)
+    said = {one["directive"]: one["args"] for _, one in found}
+    (zone,) = [part for part in said["proxy_cache_path"] if part.startswith("keys_zone=")]
+    unit = {"k": 1024, "m": 1024 * 1024}
+    size = int(zone[:-1].rpartition(":")[2]) * unit[zone[-1]]
+    count, header = said["large_client_header_buffers"]
+    longest_token = int(header[:-1]) * unit[header[-1]]
+
+    # A key takes 128 bytes of the zone. On disk a file is whole pages, of the token and of the answer.
+    assert int(count) >= 1
+    assert longest_token + 2 * 4096 <= VERDICT_BYTES
+    assert size // 128 * VERDICT_BYTES <= RUN_MEGABYTES * 1024 * 1024 * 0.8

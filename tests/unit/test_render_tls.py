@@ -106,6 +106,7 @@ def test_without_tls_nothing_of_it_is_left(tmp_path: Path) -> None:
     assert not private_files(found)
     assert set(servers(files_of(found), tmp_path)) == {
         "servers/dify.conf",
+        "servers/starting.conf",
         "servers/status.conf",
         "servers/unknown.conf",
     }
@@ -161,8 +162,8 @@ def test_plain_port_redirects_and_spares_what_cannot_follow(mode: str, tmp_path:
     found = servers(files_of(tls_settings(mode)), tmp_path)
     plain, dify = found["servers/redirect.conf"], found["servers/dify.conf"]
 
-    assert values(plain, "listen") == [["8080"]]
-    assert values(dify, "listen") == [["8443", "ssl"]]
+    assert values(plain, "listen") == [["unix:/run/edge/http.sock"]]
+    assert values(dify, "listen") == [["unix:/run/edge/https.sock", "ssl"]]
     assert values(dify, "http2") == [["on"]]
     preflight = [one for one in plain if one["directive"] == "if" and "$cors_preflight" in one["args"][0]]
     assert [values(one["block"], "return") for one in preflight] == [[["204"]]]
@@ -189,7 +190,10 @@ def test_without_redirect_both_ports_serve_dify(mode: str, tmp_path: Path) -> No
     found = servers(files_of(tls_settings(mode, {"tls": {"redirect": False}})), tmp_path)
 
     assert "servers/redirect.conf" not in found
-    assert values(found["servers/dify.conf"], "listen") == [["8080"], ["8443", "ssl"]]
+    assert values(found["servers/dify.conf"], "listen") == [
+        ["unix:/run/edge/http.sock"],
+        ["unix:/run/edge/https.sock", "ssl"],
+    ]
     assert ["acme/*.conf"] in values(found["servers/dify.conf"], "include")
 
 
@@ -209,7 +213,7 @@ def test_unknown_names_get_no_certificate(
 ) -> None:
     unknown = servers(files_of(tls_settings(mode, more)), tmp_path)["servers/unknown_tls.conf"]
 
-    assert values(unknown, "listen") == [["8443", "ssl", "default_server"]]
+    assert values(unknown, "listen") == [["unix:/run/edge/https.sock", "ssl", "default_server"]]
     assert values(unknown, "ssl_reject_handshake") == ([["on"]] if refused else [])
     (rest,) = [one["block"] for one in unknown if one["directive"] == "location" and one["args"] == ["/"]]
     assert values(rest, "return") == [["444"]]

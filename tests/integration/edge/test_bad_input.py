@@ -281,8 +281,8 @@ def test_no_way_of_writing_a_credential_gets_another_bucket(
         answer = strict.raw(request(b"/v1/200", b"Authorization: " + value))
         passed += answer.status == 200 and token_for_dify(value) == token
 
-    # Five as this credential, and five as this address, which is all that strange ways of writing share.
-    assert passed <= 10
+    # However it is written, it is one credential.
+    assert passed <= 5
 
 
 def cookies_for_dify(value: bytes) -> str:

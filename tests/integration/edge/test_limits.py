@@ -163,6 +163,28 @@ def test_sixth_stream_is_refused_while_five_go_on(limited: Edge) -> None:
     assert limited.http.get("/openapi/200", headers=mine).status_code == 200
 
 
+def test_requests_that_concurrency_refuses_leave_the_rate_alone(start_edge: Callable[..., Edge]) -> None:
+    limits = {"requests": 6, "seconds": 60, "concurrent": 2, "addressRequests": 60, "addressSeconds": 60}
+    edge = start_edge(plain={"rateLimits": {"v1": limits}})
+    mine = bearer()
+
+    with ExitStack() as streams:
+        for _ in range(2):
+            streams.enter_context(edge.http.stream("GET", "/v1/hold", headers=mine))
+        refused = [edge.http.get("/v1/200", headers=mine) for _ in range(80)]
+
+    assert {one.status_code for one in refused} == {429}
+    # For the other limit, which does not know when there is room: neither rate was touched.
+    assert {one.headers["retry-after"] for one in refused} == {"2"}
+    deadline = time.monotonic() + 10
+    while (
+        first := edge.http.get("/v1/200", headers=mine)
+    ).status_code != 200 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert first.status_code == 200
+    assert statuses(edge, "/v1/200", mine, 4) == [200] * 3 + [429]
+
+
 def test_streams_of_made_up_credentials_meet_the_limit_of_their_address(limited: Edge) -> None:
     with ExitStack() as streams:
         found = [

@@ -34,6 +34,7 @@ class FakeEngine(Engine):
     root: str = "/"
     is_local: bool = True
     removed: list[str] = field(default_factory=list)
+    restarted: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
 
     def local(self) -> bool:
@@ -60,6 +61,9 @@ class FakeEngine(Engine):
 
     def stop_container(self, container_id: str) -> None:
         self.stopped.append(container_id)
+
+    def restart_container(self, container_id: str) -> None:
+        self.restarted.append(container_id)
 
     def remove_network(self, network_id: str) -> None:
         self.removed.append(network_id)

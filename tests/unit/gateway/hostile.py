@@ -317,7 +317,6 @@ CASES: dict[str, Case] = {
     "Basic": _spelled(lambda value: value.replace("Bearer", "Basic")),
     "DPoP": _spelled(lambda value: value.replace("Bearer", "DPoP")),
     "scheme twice": _spelled(lambda value: "Bearer " + value),
-    "two spaces": _spelled(lambda value: value.replace(" ", "  ", 1)),
     "tab for a space": _spelled(lambda value: value.replace(" ", "\t", 1)),
     "space in front": _spelled(lambda value: " " + value),
     "two tokens": _spelled(lambda value: f"{value}, {value}"),

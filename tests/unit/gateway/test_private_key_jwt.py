@@ -207,3 +207,20 @@ def test_a_disabled_client(world: World, signer: ClientForge) -> None:
     world.release("2", files)
 
     assert authenticate(world, signer.valid()).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("named", "status"),
+    [({}, 200), ({"client_id": "signer"}, 200), ({"client_id": ""}, 200), ({"client_id": "app"}, 401)],
+)
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect"])
+def test_the_client_that_is_named_is_the_assertions(
+    world: World, signer: ClientForge, path: str, named: dict[str, str], status: int
+) -> None:
+    more = {} if path == "/oauth/token" else {"token": "x"}
+
+    answer = authenticate(world, signer.valid(), path, **more, **named)
+
+    assert answer.status_code == status
+    if status != 200:
+        assert answer.json["error"] == "invalid_client"

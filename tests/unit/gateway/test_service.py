@@ -380,3 +380,10 @@ def test_a_failing_thread_goes_on(world: World, monkeypatch: pytest.MonkeyPatch)
     threads.join(timeout=5)
 
     assert not threads.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("gap", "status"), [(" ", 200), ("  ", 200), (" " * 20, 200), ("\t", 401), (" \t", 401), ("", 401)]
+)
+def test_blanks_before_a_token_are_those_of_the_standard(world: World, gap: str, status: int) -> None:
+    assert world.verify(f"Bearer{gap}{world.issued()}").status == status
