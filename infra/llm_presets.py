@@ -83,7 +83,9 @@ class Price:
 PRICES: Mapping[str, Price] = MappingProxyType(
     {
         "gpt-4.1": Price(input=2.0, output=8.0, longest=32_768),  # tokenmath; output: article too
-        "claude-sonnet-4.5": Price(input=3.0, output=15.0, longest=64_000),  # bench, copy; output: article too
+        "claude-sonnet-4.5": Price(
+            input=3.0, output=15.0, longest=64_000
+        ),  # bench, copy; output: article too
         "gemini-2.5-flash": Price(input=0.3, output=2.5),  # bench; input: copy too
         "deepseek-v3.2": Price(input=0.28, output=0.42),  # roo; output: article too
         "text-embedding-3-small": Price(input=0.02, output=0.0),  # tokenmath
