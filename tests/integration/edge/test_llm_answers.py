@@ -109,7 +109,7 @@ def counted(
 )
 def test_no_byte_waits_for_the_next(llm: LlmEdge, kind: str, first: str, streamed: bool, shown: bool) -> None:
     script = [(0.0, head(kind=kind)), (0.3, first), (PAUSE, f"\n\n{LAST}\n\n{DONE}\n\n")]
-    options = {"stream": True, "stream_options": {"include_usage": shown}} if streamed else {}
+    options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": shown}} if streamed else {}
     headers = {"Authorization": f"Bearer {llm.keys['alice']}"}
 
     with llm.http.stream("POST", CHAT, json=scripted(script, **options), headers=headers) as answer:
@@ -152,7 +152,7 @@ def test_a_caller_who_asked_gets_every_byte(llm: LlmEdge) -> None:
     raw = f': a\r{DELTA}\r\n\r\n{LAST[:-1]},"big":9007199254740993,"x":1.0,"y":"\\ud800"}}\n\n{DONE}\n\n'
     for size in (5, 1000):
         pieces = [(0.001, raw[at : at + size]) for at in range(0, len(raw), size)]
-        options = {"stream": True, "stream_options": {"include_usage": True}}
+        options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
         answer = post(llm, scripted([(0, head(kind="text/event-stream")), *pieces], **options))
         assert answer.text == raw
 
