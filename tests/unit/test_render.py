@@ -1,6 +1,7 @@
 """Rendered files, parsed: nginx by crossplane, and the rules that every edge configuration keeps."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,27 @@ def everything(files: Mapping[str, str], tmp_path: Path) -> list[tuple[tuple[str
     return [one for directives in parsed(files, tmp_path).values() for one in walk(directives)]
 
 
+def blocks(directives: list[Directive]) -> Iterator[list[Directive]]:
+    """Yield every block of a file, the file itself first."""
+    yield directives
+    for directive in directives:
+        if "block" in directive:
+            yield from blocks(directive["block"])
+
+
+def doubled_headers(files: Mapping[str, str], tmp_path: Path) -> list[tuple[str, str]]:
+    """Return file and header where one block sets a header of the request twice: nginx would send both."""
+    return [
+        (path, name)
+        for path, directives in parsed(files, tmp_path).items()
+        for block in blocks(directives)
+        for name, times in Counter(
+            one["args"][0].lower() for one in block if one["directive"] == "proxy_set_header"
+        ).items()
+        if times > 1
+    ]
+
+
 def locations(files: Mapping[str, str], tmp_path: Path) -> dict[str, list[Directive]]:
     """Return the locations of Dify's server: match -> its directives, and those of the location where it goes on."""
     server = parsed(files, tmp_path)["servers/dify.conf"]
@@ -116,6 +138,10 @@ def test_headers_are_added_in_one_place_only(tmp_path: Path) -> None:
     for inside, directive in everything(edge_files(context_of()), tmp_path):
         if directive["directive"] in {"add_header", "proxy_hide_header", "proxy_set_header"}:
             assert inside == ()
+
+
+def test_no_request_header_is_sent_twice(tmp_path: Path) -> None:
+    assert doubled_headers(edge_files(context_of()), tmp_path) == []
 
 
 def test_every_added_header_is_sent_with_errors_too(tmp_path: Path) -> None:

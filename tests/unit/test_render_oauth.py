@@ -19,7 +19,17 @@ from infra.render import edge_files
 from infra.settings_oauth import OAuth, Tenant
 from tests.unit.configuration import settings
 from tests.unit.test_edge_policies import FEATURES, body_of, limits_of, pairwise
-from tests.unit.test_render import Directive, everything, locations, looked_up, maps, parsed, walk, written
+from tests.unit.test_render import (
+    Directive,
+    doubled_headers,
+    everything,
+    locations,
+    looked_up,
+    maps,
+    parsed,
+    walk,
+    written,
+)
 
 FIVE = GroupLimits(rate=Bucket(requests=5, seconds=60, burst=5), concurrent=2)
 OAUTH = OAuth(
@@ -51,6 +61,11 @@ def test_every_pair_of_features_parses_with_oauth_too(row: tuple[int, ...], tmp_
 
     parsed(files, tmp_path)
     assert nginx_check.lint(written(files, tmp_path)) == []
+
+
+def test_no_request_header_is_sent_twice(tmp_path: Path) -> None:
+    # The gateway would read two Authorization headers as one that holds no token.
+    assert doubled_headers(edge_files(context_of()), tmp_path) == []
 
 
 def test_without_oauth_nothing_of_it_is_there(tmp_path: Path) -> None:
