@@ -14,6 +14,7 @@ from infra.published_defaults import PUBLISHED_DEFAULTS
 from infra.releases import RELEASES
 from infra.secret_shapes import SECRET_VARIABLES, SHAPES, TLS_SECRETS
 from infra.settings import Settings, load, snake
+from infra.settings_llm import LOOPBACK_PROBLEM
 from infra.settings_reader import shown
 from tests.unit.configuration import SECRETS, configure, settings
 
@@ -408,11 +409,11 @@ UPSTREAMS = {
     "metadata": ("http://169.254.169.254/v1", "credentials"),
     "metadata by name": ("https://metadata.google.internal/v1", "credentials"),
     "multicast": ("https://224.0.0.1/v1", "no address of a host"),
-    "nobody": ("http://0.0.0.0:8000/v1", "no address of a host"),
+    "nobody": ("http://0.0.0.0:8000/v1", LOOPBACK_PROBLEM),
     "itself": ("https://dify.example.com/llm/v1", "the proxy itself"),
     "itself by container": ("http://nginx:8082/llm/v1", "the proxy itself"),
     "itself by another name": ("https://also.example.com/llm/v1", "the proxy itself"),
-    "itself in its container": ("http://127.0.0.1:8082/llm/v1", "the proxy itself"),
+    "itself in its container": ("http://127.0.0.1:8082/llm/v1", LOOPBACK_PROBLEM),
     "wide digits": ("https://\uff18.8.8.8/v1", "no host name"),
     "number": ("https://2130706433/v1", "ends in a number"),
 }

@@ -32,6 +32,7 @@ REQUIRED_SECRETS = {
     "tlsSeed",
     "oauthSigningKeys",
     "litellmMasterKey",
+    "gatewaySecret",
 }
 
 
