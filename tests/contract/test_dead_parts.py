@@ -119,12 +119,8 @@ def sql(stack: Stack, statement: str) -> None:
 
 
 def healthy(stack: Stack, service: str) -> None:
-    """Wait until the engine finds a service healthy again."""
-
-    def look() -> bool:
-        return bool(stack.container(service).attrs["State"]["Health"]["Status"] == "healthy")
-
-    wait_until(look, seconds=HEALTHY_SECONDS, what=f"{service} is healthy")
+    """Wait until a service is healthy again."""
+    wait_until(lambda: stack.well(service), seconds=HEALTHY_SECONDS, what=f"{service} is healthy")
 
 
 def test_a_whole_stack_passes(stack: Stack, tmp_path: Path) -> None:

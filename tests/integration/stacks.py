@@ -154,6 +154,13 @@ class Stack:
         """Return the running container of a service."""
         return docker.from_env().containers.get(f"dify-{self.name}-{service}")
 
+    def well(self, service: str) -> bool:
+        """Tell whether a service's own health command succeeds now: the engine asks once a minute."""
+        container = self.container(service)
+        if container.status != "running":
+            return False
+        return bool(container.exec_run(container.attrs["Config"]["Healthcheck"]["Test"][1:]).exit_code == 0)
+
     def containers(self) -> dict[str, str]:
         """Return service -> container id for everything of this stack that exists."""
         # The low-level list: the other one inspects each, and one may be gone by then.

@@ -307,7 +307,7 @@ def test_every_container_may_have_so_many_processes_and_no_more(stack: Stack) ->
     assert httpx.get(f"{stack.url}/console/api/setup").status_code == 200
     stack.container("sandbox").restart(timeout=5)
     wait_until(
-        lambda: stack.container("sandbox").attrs["State"]["Health"]["Status"] == "healthy",
+        lambda: stack.well("sandbox"),
         seconds=120,
         what="the sandbox healthy again",
     )

@@ -171,9 +171,13 @@ def start(directory: Callable[[], Path]) -> OAuthEdge:
     except BaseException:
         gateway.remove()
         raise
-    edge.network.connect(gateway.gateway, aliases=["gateway"])
     found = OAuthEdge(edge=edge, gateway=gateway)
-    found.until(200, found.token(), 20)
+    try:
+        edge.network.connect(gateway.gateway, aliases=["gateway"])
+        found.until(200, found.token(), 20)
+    except BaseException:
+        found.remove()
+        raise
     return found
 
 
