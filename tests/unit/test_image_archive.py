@@ -229,7 +229,7 @@ def test_a_newer_format_is_refused(made: Path) -> None:
 def test_the_engine_is_given_the_whole_archive_and_its_ids_are_compared(
     made: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive.endpoint, "client", lambda _timeout: store)
+    monkeypatch.setattr("infra.engine.client", lambda _timeout: store)
     store.there = {"langgenius/dify-api:1.17.1": present(ID_A), "postgres:15-alpine": present(ID_B)}
 
     with archive.opened(str(made)) as opened:
@@ -242,7 +242,7 @@ def test_the_engine_is_given_the_whole_archive_and_its_ids_are_compared(
 def test_an_engine_with_another_image_of_that_name_afterwards_is_an_error(
     made: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive.endpoint, "client", lambda _timeout: store)
+    monkeypatch.setattr("infra.engine.client", lambda _timeout: store)
     store.there = {"langgenius/dify-api:1.17.1": present(ID_A), "postgres:15-alpine": present(ID_A)}
 
     with (

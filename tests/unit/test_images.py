@@ -208,7 +208,7 @@ class _Engine:
 
 def test_the_engine_is_asked_for_each_name(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _Engine({"a:1": "sha256:1"})
-    monkeypatch.setattr(image_guard.engine, "client", lambda _timeout: engine)
+    monkeypatch.setattr("infra.engine.client", lambda _timeout: engine)
 
     assert image_guard.ids(["a:1", "b:2"]) == {"a:1": "sha256:1"}
     assert engine.asked == ["a:1", "b:2"]
@@ -216,7 +216,7 @@ def test_the_engine_is_asked_for_each_name(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_engine_that_does_not_answer_is_no_engine_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _Engine({}, docker.errors.DockerException("no such file"))
-    monkeypatch.setattr(image_guard.engine, "client", lambda _timeout: engine)
+    monkeypatch.setattr("infra.engine.client", lambda _timeout: engine)
 
     with pytest.raises(pulumi.RunError, match="does not say which images it has: no such file"):
         image_guard.ids(["a:1"])
