@@ -214,7 +214,6 @@ _SINGLE = (
     ),
     *(
         "HTTP-X-Forwarded-For",
-        "ProxyUser-Ip",
         "Middleware-Subrequest",
         "Middleware-Prefetch",
         "Middleware-Invoke",
@@ -237,7 +236,8 @@ def _identity() -> frozenset[str]:
     }
     found = {f"{prefix}{base}" for prefix, base in product(("", "X-"), bases)}
     own = {name.lower() for name in (*WRITTEN, *PASSED, *_PAGES, *_SECRETS)}
-    return frozenset(name for name in found if name.lower() not in own)
+    # nginx tells names apart by their letters' case, which HTTP does not: each name once.
+    return frozenset({name.lower(): name for name in sorted(found) if name.lower() not in own}.values())
 
 
 # Names of proxies for a client, a user, a host, a scheme or a path; none of those that the edge writes itself.
