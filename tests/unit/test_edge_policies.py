@@ -14,10 +14,10 @@ from infra.edge_context import EdgeContext
 from infra.edge_errors import ERRORS, GROUP_SHAPES, SHAPES
 from infra.edge_routes import CONSOLE_PAGES, LOGIN_PATHS, EdgeRoute
 from infra.releases import RELEASES
-from infra.render import edge_files
 from tests.unit.test_render import (
     Directive,
     context_of,
+    edge_files,
     everything,
     locations,
     looked_up,
@@ -30,6 +30,8 @@ from tests.unit.test_render import (
 TOKEN = "app-" + "A1b2C3d4E5f6G7h8I9j0K1l2"
 JWT = "eyJhbGciOiJIUzI1NiJ9." + "e" * 190 + "." + "S" * 43
 ALLOWED = ["10.1.0.0/16", "2001:db8::/32"]
+# Every byte that Python's str.split() splits a header at.
+BLANKS = [chr(byte) for byte in range(256) if chr(byte).isspace()]
 
 # Feature -> its values. Every value of each meets every value of the others at least once.
 FEATURES: dict[str, list[dict[str, Any]]] = {
@@ -99,10 +101,11 @@ def test_five_in_a_minute_as_nginx_reads_it(tmp_path: Path) -> None:
 
     found = limits_of(locations(files, tmp_path)["/v1/"])
 
+    # Those of requests under way first, in a location before that of the rate: what they refuse uses no rate up.
     assert found == [
-        ("limit_req", ["zone=rate_v1", "burst=4", "nodelay"]),
         ("limit_conn", ["address_busy_v1", "400"]),
         ("limit_conn", ["busy_v1", "5"]),
+        ("limit_req", ["zone=rate_v1", "burst=4", "nodelay"]),
     ]
     zones = [one["args"] for _, one in everything(files, tmp_path) if one["directive"] == "limit_req_zone"]
     assert [args[-1] for args in zones if args[1].startswith("zone=rate_v1_")] == ["rate=5r/m"]
@@ -113,7 +116,7 @@ def test_one_at_a_time_has_no_burst(tmp_path: Path) -> None:
 
     found = limits_of(locations(edge_files(context_of(plain)), tmp_path)["/files/"])
 
-    assert found[0] == ("limit_req", ["zone=rate_files", "nodelay"])
+    assert [one for one in found if one[0] == "limit_req"] == [("limit_req", ["zone=rate_files", "nodelay"])]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -172,11 +175,13 @@ def captured(entries: list[tuple[str, str]], key: str) -> str:
         (f"Bearer {JWT}", JWT[-48:]),
         ("Bearer " + "x" * 48, "x" * 48),
         ("Bearer dataset-" + "y" * 60, "y" * 48),
-        # What Dify might take for the same token is counted by address.
-        (f"Bearer \u00a0{TOKEN}", "$limit_address"),
-        (f"Bearer\t{TOKEN}", "$limit_address"),
+        # A character stands for a byte, as in Python's header. What Python takes for white space makes no other bucket.
+        *((f"Bearer{blank}{TOKEN}", TOKEN) for blank in BLANKS),
+        *((f"Bearer {TOKEN}{blank}", TOKEN) for blank in BLANKS),
+        *((f"{blank}Bearer {blank}{JWT}{blank}", JWT[-48:]) for blank in BLANKS),
+        # U+00A0 in UTF-8 is a letter and a blank.
+        (f"Bearer \u00c2\u00a0{TOKEN}", "$limit_address"),
         (f"Bearer {TOKEN} x", "$limit_address"),
-        (f"Bearer {TOKEN}\u0085", "$limit_address"),
         (f"Basic {TOKEN}", "$limit_address"),
         (f"Bearer{TOKEN}", "$limit_address"),
         # As long as an address: it could be one.
@@ -186,6 +191,13 @@ def captured(entries: list[tuple[str, str]], key: str) -> str:
 )
 def test_credential_is_what_can_be_nothing_else(header: str, key: str, tmp_path: Path) -> None:
     assert captured(maps(edge_files(context_of()), tmp_path)["$limit_token"], header) == key
+
+
+@pytest.mark.parametrize("blank", ["", *BLANKS])
+def test_white_space_makes_no_other_passport(blank: str, tmp_path: Path) -> None:
+    entries = maps(edge_files(context_of()), tmp_path)["$limit_passport"]
+
+    assert captured(entries, f"{blank}{JWT}{blank}") == JWT[-48:]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import crossplane
 import pytest
 
 from infra import host_addresses, nginx_check
+from infra import render as render_module
 from infra.addresses import SPECIAL_PURPOSE
 from infra.edge_context import EdgeContext, edge_context, escape_regex
 from infra.edge_paths import EDGE_DIRECTORY
@@ -20,7 +21,6 @@ from infra.render import (
     TEMPLATES,
     RedisContext,
     RenderError,
-    edge_files,
     render,
     squid_files,
 )
@@ -42,11 +42,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 Directive = dict[str, Any]
+# Rendered and parsed once a process, by all that the result depends on: most tests look at the same few configurations.
+_RENDERED: dict[str, dict[str, str]] = {}
+_PARSED: dict[tuple[tuple[str, str], ...], dict[str, list[Directive]]] = {}
+_DIRECTIVES: dict[str, list[Directive]] = {}
 
 
 def context_of(plain: Mapping[str, Any] | None = None) -> EdgeContext:
     found = settings(plain)
     return edge_context(found, RELEASES[found.release])
+
+
+def edge_files(context: EdgeContext) -> dict[str, str]:
+    """Return what `render.edge_files` does, rendered once."""
+    key = repr(context)
+    if key not in _RENDERED:
+        _RENDERED[key] = render_module.edge_files(context)
+    return dict(_RENDERED[key])
 
 
 def written(files: Mapping[str, str], directory: Path) -> Path:
@@ -59,15 +71,24 @@ def written(files: Mapping[str, str], directory: Path) -> Path:
 
 
 def parsed(files: Mapping[str, str], tmp_path: Path) -> dict[str, list[Directive]]:
-    """Return the directives of each file, by its path below nginx's directory."""
-    directory = written(files, tmp_path)
-    nginx_check.parse(directory)
-    result = {}
-    for path in sorted(directory.rglob("*.conf")):
+    """Return the directives of each file, by its path below nginx's directory. Equal files share them: change none."""
+    key = tuple(sorted(files.items()))
+    if key not in _PARSED:
+        directory = written(files, tmp_path)
+        nginx_check.parse(directory)
+        _PARSED[key] = {
+            str(path.relative_to(directory)): _directives(path, path.read_text(encoding="utf-8"))
+            for path in sorted(directory.rglob("*.conf"))
+        }
+    return _PARSED[key]
+
+
+def _directives(path: Path, text: str) -> list[Directive]:
+    if text not in _DIRECTIVES:
         payload = crossplane.parse(str(path), single=True, check_ctx=False, check_args=False)
         assert payload["status"] == "ok", payload["errors"]
-        result[str(path.relative_to(directory))] = payload["config"][0]["parsed"]
-    return result
+        _DIRECTIVES[text] = payload["config"][0]["parsed"]
+    return _DIRECTIVES[text]
 
 
 def walk(
@@ -383,7 +404,7 @@ def test_own_template_shadows_ours_and_snippets_are_added(tmp_path: Path) -> Non
     (own / "nginx" / "http" / "log.conf.j2").write_text("access_log off;\n")
     (own / "nginx" / "snippets" / "v1" / "slow.conf.j2").write_text("limit_rate {{ edge.retry_seconds }}k;\n")
 
-    files = edge_files(context_of(), overrides=own)
+    files = render_module.edge_files(context_of(), overrides=own)
 
     assert files[f"{EDGE_DIRECTORY}/http/log.conf"] == "access_log off;\n"
     assert files[f"{EDGE_DIRECTORY}/snippets/v1/slow.conf"] == "limit_rate 5k;\n"
@@ -403,7 +424,7 @@ def test_broken_template_names_itself_and_the_line(text: str, line: int, tmp_pat
     (tmp_path / "nginx" / "http" / "log.conf.j2").write_text(text)
 
     with pytest.raises(RenderError, match=rf"nginx/http/log\.conf\.j2, line {line}:"):
-        edge_files(context_of(), overrides=tmp_path)
+        render_module.edge_files(context_of(), overrides=tmp_path)
 
 
 def test_pattern_lets_nothing_through_that_ends_a_string() -> None:

@@ -13,11 +13,20 @@ from infra.edge_context import EdgeContext, edge_context
 from infra.edge_headers import MORE, PASSED
 from infra.edge_routes import CONSOLE_PAGES
 from infra.releases import RELEASES
-from infra.render import edge_files
 from infra.settings_oauth import OAuth
 from tests.unit.gate_settings import gated
 from tests.unit.test_edge_policies import captured
-from tests.unit.test_render import Directive, everything, locations, looked_up, maps, parsed, walk, written
+from tests.unit.test_render import (
+    Directive,
+    edge_files,
+    everything,
+    locations,
+    looked_up,
+    maps,
+    parsed,
+    walk,
+    written,
+)
 from tests.unit.test_render_llm import stack
 from tests.unit.test_render_oauth import OAUTH
 

@@ -13,11 +13,11 @@ from infra import edge_llm, nginx_check, proxy_keys
 from infra.edge_context import EdgeContext, edge_context
 from infra.edge_paths import EDGE_DIRECTORY
 from infra.releases import RELEASES
-from infra.render import edge_configuration, edge_files
+from infra.render import edge_configuration
 from infra.settings import Settings
 from tests.integration.edge.llm import settings_of_oauth
 from tests.unit.configuration import resolved, settings
-from tests.unit.test_render import Directive, locations, parsed, walk, written
+from tests.unit.test_render import Directive, edge_files, locations, parsed, walk, written
 
 KEYS = {"holysheep": "hs-" + "k" * 40, "backup": "sk-" + "b" * 40}
 LLM: dict[str, Any] = {

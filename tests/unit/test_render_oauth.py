@@ -15,13 +15,13 @@ from infra.edge_paths import RUN_MEGABYTES, VERDICT_BYTES
 from infra.oauth_scopes import ROUTES, ScopedRoute
 from infra.rate_limits import Bucket, GroupLimits
 from infra.releases import RELEASES
-from infra.render import edge_files
 from infra.settings_oauth import OAuth, Tenant
 from tests.unit.configuration import settings
 from tests.unit.test_edge_policies import FEATURES, body_of, limits_of, pairwise
 from tests.unit.test_render import (
     Directive,
     doubled_headers,
+    edge_files,
     everything,
     locations,
     looked_up,
@@ -189,15 +189,16 @@ def ways(tmp_path: Path) -> dict[str, list[Directive]]:
 
 
 def class_location(tenant: str, tmp_path: Path) -> list[Directive]:
-    """Return the location in which a tenant's calls are counted and passed on."""
+    """Return what counts a tenant's calls and passes them on: the two locations that they pass in turn."""
     name = dict(maps(edge_files(context_of()), tmp_path)["$oauth_class"])[tenant]
-    return ways(tmp_path)[f"@oauth_v1_{name}"]
+    found = ways(tmp_path)
+    return [*found[f"@oauth_v1_{name}"], *found[f"@oauth_v1_{name}_counted"]]
 
 
 def test_a_verified_call_is_counted_as_its_tenant_and_by_no_address(tmp_path: Path) -> None:
     kinds = [args[0].removeprefix("zone=") for _, args in limits_of(class_location("acme", tmp_path))]
 
-    assert [kind for kind in kinds if "tenant" not in kind] == ["rate_v1", "busy_v1"]
+    assert [kind for kind in kinds if "tenant" not in kind] == ["busy_v1", "rate_v1"]
     assert sum("tenant" in kind for kind in kinds) == 2
     zones = [
         one["args"]
@@ -215,18 +216,33 @@ def test_no_limit_before_the_verdict(tmp_path: Path) -> None:
     for match in ("@oauth_v1", "= /_oauth_verify"):
         assert limits_of(on_the_way[match]) == []
     for match in ("/v1/", "= /v1"):
-        assert [one["block"][0]["args"] for one in found[match] if one["directive"] == "if"] == [["418"]]
+        # The turn first; who stays may meet an api that starts.
+        answers = [one["block"][0]["args"] for one in found[match] if one["directive"] == "if"]
+        assert answers == [["418"], ["503"]]
 
 
 def test_every_way_of_a_call_checks_the_scope_and_tells_errors_in_json(tmp_path: Path) -> None:
     calls = {match: block for match, block in ways(tmp_path).items() if match.startswith("@oauth_v1")}
 
-    assert len(calls) == 4
-    for match, block in calls.items():
+    classes = {f"@oauth_v1_{one.name}" for one in tenant_classes(OAUTH.tenants)}
+    counted = {f"{match}_counted" for match in classes}
+    assert calls.keys() == {"@oauth_v1", "@oauth_v1_unknown", *classes, *counted}
+    for block in calls.values():
         assert ["on"] in [one["args"] for one in block if one["directive"] == "recursive_error_pages"]
-        if any(one["directive"] == "proxy_pass" for one in block):
-            denied = [one for one in block if one["directive"] == "if" and "$oauth_denied" in one["args"][0]]
-            assert [one["block"][0]["args"] for one in denied] == [["403"]], match
+    for match in classes:
+        refused = {
+            one["args"][0]: one["block"][0]["args"] for one in calls[match] if one["directive"] == "if"
+        }
+        assert refused["$oauth_denied"] == ["403"], match
+    # Only behind them is a call passed on, and each leads to its own.
+    assert {match for match in calls if "proxy_pass" in {one["directive"] for one in calls[match]}} == counted
+    leading = {
+        one["args"][-1]: match
+        for match, block in calls.items()
+        for one in block
+        if one["directive"] == "try_files" and one["args"][-1] in counted
+    }
+    assert leading == {f"{match}_counted": match for match in classes}
 
 
 def test_the_verdict_is_asked_without_the_request_and_kept_only_as_long_as_it_says(tmp_path: Path) -> None:
@@ -267,7 +283,7 @@ def test_the_public_endpoints(tmp_path: Path) -> None:
         said = {one["directive"]: one["args"] for one in found[match]}
         assert said["proxy_pass"] == ["http://gateway"]
         assert said["client_max_body_size"] == ["16k"]
-        assert [kind for _, (kind, *_) in limits_of(found[match])] == ["zone=rate_oauth", "busy_oauth"]
+        assert [kind for _, (kind, *_) in limits_of(found[match])] == ["busy_oauth", "zone=rate_oauth"]
     assert looked_up(maps(edge_files(context_of()), tmp_path)["$edge_group"], "/oauth/token") == "oauth"
 
 
@@ -358,15 +374,16 @@ def test_limits_of_the_settings_reach_nginx(tmp_path: Path) -> None:
         refusedTokens={"requests": 7, "seconds": 60},
         newTokens={"requests": 9, "seconds": 1, "burst": 4},
     )
-    places = everywhere(edge_files(context), tmp_path)
+    files = edge_files(context)
+    places = {**everywhere(files, tmp_path), **locations(files, tmp_path)}
 
     zones = zones_of(context, tmp_path)
     assert zones["rate_oauth"] == "rate=5r/m"
     assert zones["rate_oauth_refused"] == "rate=7r/m"
     assert zones["rate_oauth_asked"] == "rate=9r/s"
     assert limits_of(places["/oauth/"]) == [
-        ("limit_req", ["zone=rate_oauth", "burst=2", "nodelay"]),
         ("limit_conn", ["busy_oauth", "2"]),
+        ("limit_req", ["zone=rate_oauth", "burst=2", "nodelay"]),
     ]
     assert limits_of(places["@oauth_refused"]) == [
         ("limit_req", ["zone=rate_oauth_refused", "burst=6", "nodelay"])

@@ -11,11 +11,11 @@ from infra.edge_context import edge_context
 from infra.edge_paths import CERTIFICATE_FILE, KEY_FILE
 from infra.edge_tls import private_files, public_files
 from infra.releases import RELEASES
-from infra.render import edge_configuration, edge_files
+from infra.render import edge_configuration
 from infra.settings import Settings
 from tests.certificates import Pair, issue
 from tests.unit.configuration import settings
-from tests.unit.test_render import Directive, parsed, walk, written
+from tests.unit.test_render import Directive, edge_files, parsed, walk, written
 
 HOST = "dify.example.com"
 PAIR = issue([HOST, "chat.example.com"])
