@@ -249,7 +249,7 @@ def service(name, after=(), **environment):
         name=name, image=values["image"], networks=(), limits=Limits(memory=64), after=after,
         environment=environment, stop_signal="SIGKILL", stop_grace=1, ready_timeout=60,
         entrypoint=("sh", "-c"), command=("echo it is $STATE; exec sleep 600",),
-        health=HealthCheck(command=("sh", "-c", 'test "$STATE" = well'), interval=1, retries=2, start_period=1),
+        health=HealthCheck(command=("sh", "-c", 'test "$STATE" = well'), interval=5, retries=2, start_period=1),
     )
 
 platform = DockerPlatform(values["stack"], OneImage(), keep_volumes=False, volume_labels={})

@@ -44,7 +44,11 @@ class Browser:
         """Open a page, sign in at the provider, and come back: the answer to the callback."""
         led = self.page(path)
         assert led.status_code == 302, led.text
-        asked = self.http.get(led.headers["location"])
+        started = time.monotonic()
+        # A worker of the gateway that has just started asks its people to try again.
+        while (asked := self.http.get(led.headers["location"])).status_code == 503:
+            assert time.monotonic() - started < WELL_SECONDS, asked.text
+            time.sleep(0.2)
         assert asked.status_code == 302, asked.text
         return self.http.get(self.provider.authorize(asked.headers["location"]))
 
