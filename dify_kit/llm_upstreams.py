@@ -227,7 +227,7 @@ def _run(container: str, command: list[str], given: bytes) -> tuple[int, bytes, 
 
 
 def _bridge() -> str:
-    """Return the address by which containers reach this machine, with a word about it; empty when nobody can say."""
+    """Return the address by which containers reach this machine, in words; empty when the engine does not say."""
     try:
         found: Any = engine.client(ENGINE_SECONDS).networks.get("bridge")
         address = found.attrs["IPAM"]["Config"][0]["Gateway"]

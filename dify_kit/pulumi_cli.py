@@ -36,7 +36,7 @@ def pulumi_environment(files: StackFiles, base: Mapping[str, str] | None = None)
     from dify_kit.setup import engine_env  # noqa: PLC0415  # imported late: it probes the machine
 
     environment = dict(os.environ if base is None else base)
-    # The provider's rules are not docker's: it is told.
+    # The provider chooses by other rules than docker: it gets the choice as variables.
     environment = child_environment(environment, chosen_engine())
     environment.update(engine_env())
     environment.setdefault("PULUMI_BACKEND_URL", f"file://{files.data.state}")

@@ -1,4 +1,4 @@
-"""Which IP addresses belong to nobody outside, and what a setting may not name among them.
+"""Which IP addresses are special-purpose, and what a setting may not name among them.
 
 The lists follow IANA's special-purpose registries for IPv4 and IPv6 (RFC 6890 and what was added since), multicast,
 and the prefixes that carry an IPv4 address inside an IPv6 one.
