@@ -17,8 +17,9 @@ from infra.catalogue.releases import Image, Release
 from infra.platforms import images
 from infra.services import certificates, data, dify, edge, networks
 from infra.services.spec import ServiceSpec
+from infra.settings.program import load
 from infra.settings.secrets import SHAPES
-from infra.settings.stack import Settings, load
+from infra.settings.stack import Settings
 
 # The kit's networks by the names that upstream gives those that isolate the same.
 NETWORKS: Mapping[str, str] = {

@@ -25,7 +25,8 @@ from infra.platforms import images
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
 from infra.services.files import RedisContext, squid_files
-from infra.settings.stack import Settings, load
+from infra.settings.program import load
+from infra.settings.stack import Settings
 
 MARKER = ".dify-kit-render"
 BUILD_SECONDS = 900

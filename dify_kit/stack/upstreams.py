@@ -22,7 +22,7 @@ from infra import engine
 from infra.catalogue.llm_presets import PRESETS, Preset, key_problem
 from infra.catalogue.project import declared
 from infra.edge.paths import CURRENT
-from infra.settings.llm import BRIDGE_FIX, LOOPBACK_PROBLEM, is_loopback
+from infra.settings.llm_upstreams import BRIDGE_FIX, LOOPBACK_PROBLEM, is_loopback
 
 SETTING = f"{PROJECT}:llmKeys"
 CHECK_SECONDS = 15.0
