@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dify_kit.__main__ import app, register
+from dify_kit.app import app, register
 from dify_kit.costs import prices, scenario, sums
 from dify_kit.costs.scenario import Option, Scenario, Tokens
 from infra.catalogue.llm_presets import PRICES
