@@ -22,7 +22,7 @@ from dify_kit.workspace.files import StackFiles
 from infra.catalogue.releases import Release
 from infra.platforms import image_needs
 from infra.platforms.images import registry_of
-from infra.settings.stack import MIRROR, REGISTRY_HOST
+from infra.settings.image_source import MIRROR, REGISTRY_HOST
 
 images = typer.Typer(
     cls=Group,
