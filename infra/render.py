@@ -21,6 +21,8 @@ from infra.settings import Settings
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 SQUID_CONFIG = "/etc/squid/squid.conf"
 SUFFIX = ".j2"
+# Files of nginx that are no templates: scripts go as they are, and what is rendered is data beside them.
+SCRIPT_SUFFIX = ".js"
 SNIPPETS = "snippets"
 
 # Where a container of the stack can have its address.
@@ -59,9 +61,8 @@ class RedisContext:
 
 def jinja_environment(overrides: Path | None = None) -> jinja2.Environment:
     """Return the environment of all templates; a file in `overrides` comes before ours of the same path."""
-    directories = [overrides, TEMPLATES] if overrides else [TEMPLATES]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(directories),
+        loader=jinja2.FileSystemLoader(_directories(overrides)),
         # A missing value stops the render; it never becomes an empty string.
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701  # configuration files, not HTML
@@ -85,6 +86,15 @@ def render(template: str, context: dict[str, object], overrides: Path | None = N
         raise RenderError(f"{template}{_line_of(problem)}: {problem}") from problem
 
 
+def _directories(overrides: Path | None) -> list[Path]:
+    return [overrides, TEMPLATES] if overrides else [TEMPLATES]
+
+
+def _source(name: str, overrides: Path | None) -> Path | None:
+    """Return the file of this path below templates/, the operator's before ours; None where there is none."""
+    return next((path for one in _directories(overrides) if (path := one / name).is_file()), None)
+
+
 def _line_of(problem: BaseException) -> str:
     """Return the template's line from the traceback: Jinja puts its own frames there."""
     line = ""
@@ -96,18 +106,26 @@ def _line_of(problem: BaseException) -> str:
     return line
 
 
-def edge_templates(overrides: Path | None = None) -> list[str]:
-    """Return the nginx templates, ours and the operator's, by their path below templates/."""
+def edge_sources(overrides: Path | None = None) -> list[str]:
+    """Return nginx's templates and scripts, ours and the operator's, by their path below templates/.
+
+    Raises RenderError for a template and a script that become the same file.
+    """
     names = jinja_environment(overrides).list_templates(
-        filter_func=lambda name: name.startswith("nginx/") and name.endswith(SUFFIX)
+        filter_func=lambda name: name.startswith("nginx/") and name.endswith((SUFFIX, SCRIPT_SUFFIX))
     )
+    if twice := [name for name in names if f"{name}{SUFFIX}" in names]:
+        raise RenderError(
+            f"{twice[0]}{SUFFIX} and {twice[0]} become the same file: a script that takes the place of ours "
+            f"is called {twice[0]}"
+        )
     return sorted(names)
 
 
 def template_of(path: str, overrides: Path | None = None) -> str:
     """Return the file that a rendered file of the edge comes from, by its path below the configuration."""
-    found = jinja_environment(overrides).get_template(f"nginx/{path}{SUFFIX}").filename
-    return str(found)
+    names = (f"nginx/{path}", f"nginx/{path}{SUFFIX}")
+    return str(next(found for name in names if (found := _source(name, overrides)) is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +156,12 @@ def edge_files(context: EdgeContext, *, overrides: Path | None = None) -> dict[s
 
 
 def _edge_files(context: EdgeContext, overrides: Path | None) -> dict[str, str]:
+    def text_of(name: str) -> str:
+        script = _source(name, overrides) if name.endswith(SCRIPT_SUFFIX) else None
+        return script.read_text(encoding="utf-8") if script else render(name, {"edge": context}, overrides)
+
     return {
-        template.removeprefix("nginx/").removesuffix(SUFFIX): render(template, {"edge": context}, overrides)
-        for template in edge_templates(overrides)
+        name.removeprefix("nginx/").removesuffix(SUFFIX): text_of(name) for name in edge_sources(overrides)
     }
 
 
