@@ -6,8 +6,10 @@ path below templates/, and adds snippets where the templates include them.
 
 import re
 from pathlib import Path
+from types import CodeType
 
 import jinja2
+import jinja2.bccache
 
 from infra.catalogue.project import ROOT
 
@@ -32,6 +34,23 @@ def escape_regex(text: str) -> str:
     return re.sub(r"([.\[\]])", r"\\\1", text)
 
 
+class _Compiled(jinja2.BytecodeCache):
+    """Compiled templates of this process, by their source: a template that changes is compiled anew."""
+
+    def __init__(self) -> None:
+        self._code: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        bucket.code = self._code.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        if bucket.code is not None:
+            self._code[bucket.key, bucket.checksum] = bucket.code
+
+
+_COMPILED = _Compiled()
+
+
 def jinja_environment(overrides: Path | None = None) -> jinja2.Environment:
     """Return the environment of all templates; a file in `overrides` comes before ours of the same path."""
     environment = jinja2.Environment(
@@ -42,6 +61,7 @@ def jinja_environment(overrides: Path | None = None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        bytecode_cache=_COMPILED,
     )
     environment.filters["regex"] = escape_regex
     return environment
