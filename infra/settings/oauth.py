@@ -23,8 +23,8 @@ from infra.settings.oauth_clients import (
     SIGNING_KEYS,
     ClientsFile,
     ClientsFileError,
-    clients_path,
     read_clients,
+    read_clients_path,
 )
 from infra.settings.oauth_limits import OAuthLimits, default_oauth_limits, read_oauth_limits
 from infra.settings.rate_limits import GroupLimits, read_group
@@ -219,9 +219,8 @@ class OAuthReader:
 
     def _clients_file(self) -> ClientsFile:
         key, given = self._section.key("clientsFile"), self._section.text("clientsFile")
-        path = clients_path(self._around.stack, self._around.settings_file, given)
+        path = read_clients_path(self._section, self._around.stack, self._around.settings_file)
         if not path.is_absolute():
-            self._problems.add(key, given, "a relative path", "use the absolute path of a file")
             return ClientsFile(path=path)
         try:
             found = read_clients(path)
