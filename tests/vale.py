@@ -15,8 +15,8 @@ from pathlib import Path
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, cache_directory, run_step
 from dify_kit.setup.go_toolchain import find_go
-from dify_kit.stack_files import CHECKOUT
 from dify_kit.talk import fail
+from dify_kit.workspace.files import CHECKOUT
 
 VERSION = "3.21.0"
 MODULE = CHECKOUT / "tools" / "vale"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit.stack_files import CHECKOUT
+from dify_kit.workspace.files import CHECKOUT
 from tests.vale import run, texts
 
 STYLE = CHECKOUT / "docs" / "contributing" / "STYLE.md"
