@@ -18,7 +18,8 @@ from infra.edge.routes import SOCKET_GROUP, EdgeLocation, EdgeRoute, locations
 from infra.edge.schema import schema_patterns
 from infra.edge.tls import EdgeTls, edge_tls
 from infra.settings.origins import DEFAULT_PORTS
-from infra.settings.stack import CORS_GROUPS, CREDENTIALED_GROUPS, Settings
+from infra.settings.stack import Settings
+from infra.settings.urls import CORS_GROUPS, CREDENTIALED_GROUPS
 
 # Docker's own name server, the same address in every container.
 DOCKER_RESOLVER = "127.0.0.11"
