@@ -1,4 +1,4 @@
-"""What must be true before anything is changed. The settings themselves are judged by the Pulumi program."""
+"""Checks before anything is changed. The Pulumi program checks the settings themselves."""
 
 import json
 import shutil

@@ -62,7 +62,7 @@ def up(
             "up", "--refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose
         )
         require_success(outcome, f"deploying stack {stack}", stack)
-        # Health is judged inside; clients come from outside.
+        # Health checks run inside the containers; clients connect from outside.
         published.ensure(files, engine)
         summarise(pulumi.state(), outcome, stack, time.monotonic() - began)
 
