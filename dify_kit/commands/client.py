@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dify_gateway.config import SCOPES
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.stack import clients as store
 from dify_kit.talk import say
@@ -25,7 +26,7 @@ def add(  # noqa: PLR0917  # Typer calls it by name
     tenant: Annotated[str, typer.Option(help="The tenant, one of dify:oauth.tenants.")],
     scope: Annotated[
         list[str],
-        typer.Option(help="What it may do: chat, workflows, files, conversations, llm; repeatable."),
+        typer.Option(help=f"What the client may do: {', '.join(SCOPES)}; repeatable."),
     ],
     token_seconds: Annotated[
         int | None, typer.Option(help="Lifetime of its tokens. [default: oauth.tokenSeconds]")
