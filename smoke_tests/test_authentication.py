@@ -58,7 +58,7 @@ def test_other_credentials_get_difys_own_401(
     assert answer.json() == {"code": "unauthorized", "message": message, "status": 401}
 
 
-def test_what_looks_like_a_token_and_is_none_is_refused(target: Target, visitor: Client) -> None:
+def test_a_malformed_token_is_refused(target: Target, visitor: Client) -> None:
     answer = visitor.ask(
         "GET", f"{target.service_url}/v1/parameters", headers={"Authorization": f"Bearer {JWT}"}
     )
@@ -75,7 +75,7 @@ def test_what_looks_like_a_token_and_is_none_is_refused(target: Target, visitor:
         assert answer.json() == {"code": "unauthorized", "message": WRONG_KEY, "status": 401}
 
 
-def test_nobody_chats_without_a_key(target: Target, visitor: Client) -> None:
+def test_chat_requires_a_key(target: Target, visitor: Client) -> None:
     body = {"inputs": {}, "query": "smoke test", "response_mode": "blocking", "user": "dify-kit-smoke-tests"}
     answer = visitor.ask("POST", f"{target.service_url}/v1/chat-messages", body=body)
 

@@ -121,7 +121,7 @@ def test_a_page_reads_a_stream(page: Page, chat: Chat, target: Target) -> None:
 
 @pytest.mark.needs_key
 @pytest.mark.needs_allowed_origin
-def test_a_page_listens_to_an_answer(page: Page, chat: Chat, target: Target) -> None:
+def test_a_page_reads_server_sent_events(page: Page, chat: Chat, target: Target) -> None:
     assert target.key
     seen = page.listen(
         "POST", f"{chat.url}/v1/chat-messages", headers=bearer(target.key) | JSON, body=asks("smoke test")
@@ -151,14 +151,14 @@ def test_a_page_cannot_send_cookies_along(page: Page, target: Target) -> None:
 
 
 @pytest.mark.needs_refused_origin
-def test_a_stranger_reads_no_answer(stranger: Page, target: Target) -> None:
+def test_another_origin_reads_no_answer(stranger: Page, target: Target) -> None:
     seen = stranger.once("GET", target.v1.path)
 
     check_nothing_read(seen)
 
 
 @pytest.mark.needs_refused_origin
-def test_a_strangers_preflight_is_refused(stranger: Page, target: Target) -> None:
+def test_another_origins_preflight_is_refused(stranger: Page, target: Target) -> None:
     seen = stranger.once("GET", target.v1.path, headers=wrong_key())
 
     check_nothing_read(seen)
@@ -167,7 +167,7 @@ def test_a_strangers_preflight_is_refused(stranger: Page, target: Target) -> Non
 
 
 @pytest.mark.needs_refused_origin
-def test_a_stranger_cannot_chat(stranger: Page, target: Target) -> None:
+def test_another_origin_cannot_chat(stranger: Page, target: Target) -> None:
     seen = stranger.once(
         "POST", f"{target.service_url}/v1/chat-messages", headers=wrong_key() | JSON, body=asks("smoke test")
     )
@@ -178,7 +178,7 @@ def test_a_stranger_cannot_chat(stranger: Page, target: Target) -> None:
 
 
 @pytest.mark.needs_refused_origin
-def test_a_stranger_that_renounces_cors_sees_nothing(stranger: Page, target: Target) -> None:
+def test_another_origin_in_no_cors_mode_reads_nothing(stranger: Page, target: Target) -> None:
     seen = stranger.once("GET", target.v1.path, mode="no-cors")
 
     assert (seen.error, seen.status, seen.kind) == ("", 0, "opaque"), seen

@@ -20,7 +20,7 @@ def query() -> str:
 @pytest.fixture(scope="module")
 def echoes(canary: Chat, target: Target) -> bool:
     """Whether the answer can be foretold: the canary repeats the query, any other app may say anything."""
-    return target.asks_canary or canary.repeats_what_it_hears()
+    return target.asks_canary or canary.echoes_queries()
 
 
 def check_answer(text: str, query: str, *, echoes: bool) -> None:

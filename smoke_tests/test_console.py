@@ -26,7 +26,7 @@ def test_the_console_is_served(target: Target, visitor: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/console/api/apps", "/console/api/account/profile"])
-def test_the_console_api_is_closed_to_strangers(target: Target, visitor: Client, path: str) -> None:
+def test_the_console_api_requires_a_session(target: Target, visitor: Client, path: str) -> None:
     answer = visitor.ask("GET", f"{target.console_url}{path}")
 
     assert answer.status == 401

@@ -74,7 +74,7 @@ def test_a_body_over_the_limit_carries_the_headers(target: Target, visitor: Clie
     assert not problems(answer, probe)
 
 
-def test_a_request_without_origin_is_told_nothing(visitor: Client, target: Target) -> None:
+def test_a_request_without_origin_gets_no_cors_headers(visitor: Client, target: Target) -> None:
     answer = visitor.once("GET", target.v1.path)
 
     assert answer.status in {401, TOO_MANY_REQUESTS}

@@ -7,7 +7,7 @@ import pytest
 
 from smoke_tests.client import CONNECT_SECONDS, Client, is_loopback
 from smoke_tests.closed import FORBIDDEN, SOCKETS, WEBSOCKET, schema_paths, schema_problem
-from smoke_tests.cors import STRANGER
+from smoke_tests.cors import UNRELATED
 from smoke_tests.target import Target
 
 UNKNOWN_HOST = "unknown.invalid"
@@ -64,7 +64,7 @@ def test_a_body_over_the_limit_is_refused_in_json(target: Target, visitor: Clien
 
 
 @pytest.mark.needs_stack
-def test_the_server_does_not_tell_its_version(target: Target, visitor: Client) -> None:
+def test_the_server_hides_its_version(target: Target, visitor: Client) -> None:
     told = visitor.once("GET", f"{target.console_url}/console/api/setup").values("server")
 
     assert not [value for value in told if any(one.isdigit() for one in value)]
@@ -79,9 +79,9 @@ def test_no_schema_of_the_api_is_served(target: Target, visitor: Client) -> None
 
 
 @pytest.mark.needs_sockets
-@pytest.mark.parametrize("origin", [STRANGER, "null"])
+@pytest.mark.parametrize("origin", [UNRELATED, "null"])
 @pytest.mark.parametrize(("transport", "headers"), [("polling", {}), ("websocket", WEBSOCKET)])
-def test_pages_of_others_do_not_join_the_consoles_rooms(
+def test_other_origins_cannot_open_console_sockets(
     target: Target, visitor: Client, origin: str, transport: str, headers: dict[str, str]
 ) -> None:
     url = f"{target.console_url}{SOCKETS}{transport}"
@@ -92,7 +92,7 @@ def test_pages_of_others_do_not_join_the_consoles_rooms(
 
 
 @pytest.mark.needs_sockets
-def test_the_console_may_join_its_rooms(target: Target, visitor: Client) -> None:
+def test_the_console_can_open_its_sockets(target: Target, visitor: Client) -> None:
     headers = {"Origin": target.console_url}
     answer = visitor.ask("GET", f"{target.console_url}{SOCKETS}polling", headers=headers)
 

@@ -104,7 +104,7 @@ def test_the_edge_listens_on_its_address_and_port_only(
     assert {address for address, _ in published} == addresses
 
 
-def test_no_container_can_leave_its_box(containers: dict[str, Container]) -> None:
+def test_no_container_has_host_access(containers: dict[str, Container]) -> None:
     findings = []
     for service, one in containers.items():
         findings += [f"{service}: privileged"] if one.privileged else []
@@ -159,7 +159,7 @@ def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Con
 
 
 @pytest.mark.needs_gateway
-def test_the_gateway_reaches_its_own_redis_and_nothing_else(
+def test_the_gateway_reaches_only_its_own_redis(
     engine: Engine, containers: dict[str, Container], data_addresses: set[str], gateway: str
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
@@ -169,7 +169,7 @@ def test_the_gateway_reaches_its_own_redis_and_nothing_else(
 
 @pytest.mark.needs_gateway
 @pytest.mark.parametrize("stranger", ["api", "plugin_daemon"])
-def test_nobody_but_the_gateway_reaches_its_redis(
+def test_only_the_gateway_reaches_its_redis(
     engine: Engine, containers: dict[str, Container], stranger: str, gateway: str
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))

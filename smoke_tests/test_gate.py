@@ -18,14 +18,14 @@ pytestmark = pytest.mark.needs_gate
 OUTSIDE = ("/v1/smoke-test", "/files/smoke-test", "/mcp/smoke-test", "/triggers/smoke-test")
 
 
-def test_pages_lead_to_the_sign_in(target: Target, visitor: Client) -> None:
+def test_pages_redirect_to_the_sign_in(target: Target, visitor: Client) -> None:
     assert target.gate
     found = [closed_page(visitor.ask("GET", url, headers=PAGE), url) for url in target.gate.pages]
 
     assert not [problem for problem in found if problem]
 
 
-def test_calls_hear_401(target: Target, visitor: Client) -> None:
+def test_calls_get_401(target: Target, visitor: Client) -> None:
     assert target.gate
     found = [closed_call(visitor.ask("GET", url, headers=CALL)) for url in target.gate.calls]
 
@@ -33,7 +33,7 @@ def test_calls_hear_401(target: Target, visitor: Client) -> None:
 
 
 @pytest.mark.parametrize("claim", ["cookie", "made-up-header", "identity"])
-def test_nobody_passes_by_a_claim(target: Target, visitor: Client, claim: str) -> None:
+def test_a_claimed_identity_is_ignored(target: Target, visitor: Client, claim: str) -> None:
     assert target.gate
     made_up = secrets.token_urlsafe(32)
     headers = {
@@ -46,7 +46,7 @@ def test_nobody_passes_by_a_claim(target: Target, visitor: Client, claim: str) -
         assert not closed_call(visitor.ask("GET", url, headers=CALL | headers))
 
 
-def test_the_sign_in_leads_to_the_provider(target: Target, visitor: Client) -> None:
+def test_the_sign_in_redirects_to_the_provider(target: Target, visitor: Client) -> None:
     assert target.gate
     answer = visitor.ask("GET", f"{target.gate.url}{START}?rd=/apps", headers=PAGE)
 
@@ -54,7 +54,7 @@ def test_the_sign_in_leads_to_the_provider(target: Target, visitor: Client) -> N
     assert not cookie_problems(answer, https=target.gate.url.startswith("https://"))
 
 
-def test_an_answer_that_nobody_asked_for_opens_nothing(target: Target, visitor: Client) -> None:
+def test_an_unsolicited_callback_opens_no_session(target: Target, visitor: Client) -> None:
     assert target.gate
     made_up = secrets.token_urlsafe(24)
     answer = visitor.ask(
@@ -78,7 +78,7 @@ def test_a_preflight_is_answered_without_a_session(target: Target, visitor: Clie
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_what_is_outside_stays_open(target: Target, visitor: Client, path: str) -> None:
+def test_routes_outside_the_gate_stay_open(target: Target, visitor: Client, path: str) -> None:
     answer = visitor.ask("GET", f"{target.service_url}{path}", headers=PAGE)
 
     assert answer.header("x-version"), f"not Dify's answer: {answer!r}"

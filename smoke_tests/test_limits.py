@@ -31,7 +31,7 @@ def can_be_reached(limits: RateLimits) -> bool:
 
 
 @pytest.mark.needs_stack
-def test_usual_traffic_meets_no_limit(target: Target, deployment: Deployment, visitor: Client) -> None:
+def test_usual_traffic_is_not_limited(target: Target, deployment: Deployment, visitor: Client) -> None:
     limits = deployment.rate_limits
     count = min(AT_ONCE, limits.groups["v1"]["burst"]) if can_be_reached(limits) else AT_ONCE
 
@@ -39,9 +39,7 @@ def test_usual_traffic_meets_no_limit(target: Target, deployment: Deployment, vi
 
 
 @pytest.mark.needs_stack
-def test_too_many_requests_hear_when_to_come_again(
-    target: Target, deployment: Deployment, visitor: Client
-) -> None:
+def test_a_429_carries_retry_after(target: Target, deployment: Deployment, visitor: Client) -> None:
     limits = deployment.rate_limits
     if not can_be_reached(limits):
         # Going there would be load. What nginx was told is looked at instead.

@@ -5,7 +5,7 @@ import secrets
 import pytest
 
 from smoke_tests.client import Answer, Client
-from smoke_tests.cors import STRANGER
+from smoke_tests.cors import UNRELATED
 from smoke_tests.llm import Llm, error_problems, events, leaks
 from smoke_tests.masking import Secret
 from smoke_tests.oauth import TokenClient, bearer
@@ -55,18 +55,18 @@ def refusals(visitor: Client, llm: Llm, headers: dict[str, str]) -> list[str]:
     return found
 
 
-def test_nobody_gets_in_without_a_key(visitor: Client, llm: Llm) -> None:
+def test_a_request_without_a_key_is_refused(visitor: Client, llm: Llm) -> None:
     assert refusals(visitor, llm, {}) == []
 
 
-def test_a_junk_key_opens_nothing(visitor: Client, llm: Llm) -> None:
+def test_an_unknown_key_is_refused(visitor: Client, llm: Llm) -> None:
     # In the shape of a key that the kit issues: what it is, is looked up.
     junk = Secret(f"dkp_{secrets.token_urlsafe(32)}")
 
     assert refusals(visitor, llm, bearer(junk)) == []
 
 
-def test_answers_to_strangers_tell_no_key(visitor: Client, llm: Llm) -> None:
+def test_refusals_contain_no_key(visitor: Client, llm: Llm) -> None:
     for method, url in routes(llm):
         answer = visitor.ask(method, url, body={"model": PROBE} if method == "POST" else None)
 
@@ -86,9 +86,9 @@ def preflight(visitor: Client, llm: Llm, origin: str) -> Answer:
     )
 
 
-def test_pages_at_allowed_origins_may_ask(visitor: Client, llm: Llm) -> None:
+def test_allowed_origins_pass_the_preflight(visitor: Client, llm: Llm) -> None:
     for origin in llm.origins:
-        asked = STRANGER if origin == "*" else origin
+        asked = UNRELATED if origin == "*" else origin
         answer = preflight(visitor, llm, asked)
 
         assert answer.status in {200, 204}, answer
@@ -98,11 +98,11 @@ def test_pages_at_allowed_origins_may_ask(visitor: Client, llm: Llm) -> None:
             assert name in allowed, f"OpenAI's client for browsers sends {name}: {answer!r}"
 
 
-def test_pages_at_other_origins_may_not(visitor: Client, target: Target, llm: Llm) -> None:
+def test_other_origins_fail_the_preflight(visitor: Client, target: Target, llm: Llm) -> None:
     if "*" in llm.origins:
         others = []
     else:
-        others = [origin for origin in (STRANGER, "null", target.url) if origin not in llm.origins]
+        others = [origin for origin in (UNRELATED, "null", target.url) if origin not in llm.origins]
     for origin in others:
         answer = preflight(visitor, llm, origin)
 
@@ -110,7 +110,7 @@ def test_pages_at_other_origins_may_not(visitor: Client, target: Target, llm: Ll
 
 
 @pytest.mark.needs_llm_key
-def test_a_caller_sees_the_models_that_are_served(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
+def test_a_caller_lists_the_served_models(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
     answer = visitor.ask("GET", f"{llm.url}/models", headers=caller)
 
     assert answer.status == 200, answer
@@ -130,16 +130,14 @@ def test_a_model_that_is_not_served_is_refused(visitor: Client, llm: Llm, caller
 
 
 @pytest.mark.needs_llm_key
-def test_a_chat_is_not_fetched(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
+def test_chat_completions_refuse_get(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
     answer = visitor.ask("GET", f"{llm.url}{CHAT}", headers=caller)
 
     assert error_problems(answer, 405) == []
 
 
 @pytest.mark.needs_oauth
-def test_a_token_opens_the_proxy_with_its_scope_only(
-    visitor: Client, llm: Llm, token_client: TokenClient
-) -> None:
+def test_a_token_needs_the_llm_scope(visitor: Client, llm: Llm, token_client: TokenClient) -> None:
     granted = token_client.request().json()["scope"].split()
     for scope in granted:
         token = token_client.token(scope=scope)

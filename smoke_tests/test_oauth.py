@@ -104,7 +104,7 @@ def test_a_wrong_secret_gets_no_token(token_client: TokenClient) -> None:
     assert answer.json()["error"] == "invalid_client"
 
 
-def test_nobody_learns_which_clients_there_are(token_client: TokenClient) -> None:
+def test_a_refusal_does_not_reveal_whether_the_client_exists(token_client: TokenClient) -> None:
     wrong = token_client.request(secret=Secret(f"dks_{secrets.token_urlsafe(32)}"))
     unknown = token_client.request(client=f"smoke-{secrets.token_hex(6)}")
 
@@ -119,7 +119,7 @@ def test_an_unknown_scope_is_refused(token_client: TokenClient) -> None:
     assert answer.json()["error"] == "invalid_scope"
 
 
-def test_a_token_of_somebody_else_is_refused(
+def test_a_token_signed_by_another_key_is_refused(
     target: Target, visitor: Client, token_client: TokenClient
 ) -> None:
     answer = visitor.ask(
@@ -152,9 +152,7 @@ def test_a_revoked_token_is_refused(target: Target, visitor: Client, token_clien
 
 
 @pytest.mark.parametrize("path", ["/verify", "/oauth/verify", "/oauth/healthz", "/oauth/../verify"])
-def test_the_verdict_about_a_token_is_for_nginx_alone(
-    target: Target, visitor: Client, token: Secret, path: str
-) -> None:
+def test_the_token_check_is_internal(target: Target, visitor: Client, token: Secret, path: str) -> None:
     answer = visitor.ask("GET", f"{target.url}{path}", headers=bearer(token))
 
     # A path that nobody has may be a page of the web app.

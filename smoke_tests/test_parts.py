@@ -45,7 +45,7 @@ def test_code_runs_in_the_sandbox(nodes: Nodes) -> None:
 
 @pytest.mark.needs_nodes
 @pytest.mark.needs_service("ssrf_proxy")
-def test_squid_lets_through_what_it_has_to(nodes: Nodes) -> None:
+def test_squid_allows_difys_own_files(nodes: Nodes) -> None:
     run = ran(nodes, "ssrf_proxy", "allowed")
 
     assert not run.refused_by_squid, f"ssrf_proxy: squid refuses Dify's own files: {run.account}"
@@ -56,7 +56,7 @@ def test_squid_lets_through_what_it_has_to(nodes: Nodes) -> None:
 @pytest.mark.needs_nodes
 @pytest.mark.needs_service("ssrf_proxy")
 @pytest.mark.parametrize("probe", PROBES)
-def test_squid_refuses_what_lies_inside(nodes: Nodes, probe: str) -> None:
+def test_squid_refuses_private_addresses(nodes: Nodes, probe: str) -> None:
     run = ran(nodes, "ssrf_proxy", probe)
 
     assert run.refused_by_squid, f"ssrf_proxy: squid did not refuse {INSIDE[probe]}: {run.account}"

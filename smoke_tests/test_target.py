@@ -23,7 +23,7 @@ def test_the_deployed_release_answers(target: Target, deployment: Deployment, vi
 
 
 @pytest.mark.needs_stack
-def test_a_stand_in_says_so(target: Target, deployment: Deployment, visitor: Client) -> None:
+def test_a_stand_in_identifies_itself(target: Target, deployment: Deployment, visitor: Client) -> None:
     answer = visitor.ask("GET", target.probe[0])
 
     assert (answer.header("x-dify-stand-in") is not None) == deployment.stand_in

@@ -10,8 +10,8 @@ from smoke_tests.target import Deployment, Target
 from smoke_tests.tls import answer_to_old_hello, served
 
 DAYS_LEFT = 14
-STRANGER = "https://smoke-test.invalid"
-PREFLIGHT = {"Origin": STRANGER, "Access-Control-Request-Method": "POST"}
+UNRELATED = "https://smoke-test.invalid"
+PREFLIGHT = {"Origin": UNRELATED, "Access-Control-Request-Method": "POST"}
 
 pytestmark = pytest.mark.needs_https
 
@@ -39,7 +39,7 @@ def test_outdated_tls_is_refused(https_origin: str, version: str) -> None:
 
 
 @pytest.mark.needs_stack
-def test_http_leads_to_https(target: Target, deployment: Deployment, visitor: Client) -> None:
+def test_http_redirects_to_https(target: Target, deployment: Deployment, visitor: Client) -> None:
     answer = visitor.once("GET", f"{target.plain_url}/signin?a=b")
 
     if deployment.tls.redirect:

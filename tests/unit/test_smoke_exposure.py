@@ -116,7 +116,7 @@ def failed_checks(exposure: Any, services: Any, found: dict[str, Container]) -> 
         "belong": lambda: exposure.test_only_exported_containers_belong_to_the_stack(found, DEPLOYMENT),
         "ports": lambda: exposure.test_only_the_edge_publishes_ports(found, DEPLOYMENT),
         "address": lambda: exposure.test_the_edge_listens_on_its_address_and_port_only(found, DEPLOYMENT),
-        "box": lambda: exposure.test_no_container_can_leave_its_box(found),
+        "box": lambda: exposure.test_no_container_has_host_access(found),
         "memory": lambda: exposure.test_every_container_has_a_memory_limit(found),
         "processes": lambda: exposure.test_every_container_has_a_limit_of_processes(found),
         "defaults": lambda: exposure.test_no_published_default_secret_is_in_use(found),

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from tests.unit.smoke_defects import Failures, PlantedDefects, fails
 from tests.unit.smoke_runs import Outcome
 
-PAGES, CALLS = "test_pages_lead_to_the_sign_in", "test_calls_hear_401"
-CLAIM, SIGN_IN = "test_nobody_passes_by_a_claim", "test_the_sign_in_leads_to_the_provider"
+PAGES, CALLS = "test_pages_redirect_to_the_sign_in", "test_calls_get_401"
+CLAIM, SIGN_IN = "test_a_claimed_identity_is_ignored", "test_the_sign_in_redirects_to_the_provider"
 
 DEFECTS: Mapping[str, Failures] = {
     "api-open": fails(CALLS, f"{CLAIM}*"),
     "pages-open": fails(PAGES),
     "no-redirect": fails(PAGES),
     "forgets-the-page": fails(PAGES),
-    "leads-calls": fails(CALLS, f"{CLAIM}*", "test_the_console_api_is_closed_to_strangers*"),
+    "leads-calls": fails(CALLS, f"{CLAIM}*", "test_the_console_api_requires_a_session*"),
     "html-401": fails(CALLS, f"{CLAIM}*"),
     "any-cookie": fails(f"{CLAIM}[[]cookie]"),
     "believes-headers": fails(f"{CLAIM}[[]identity]"),
@@ -22,8 +22,8 @@ DEFECTS: Mapping[str, Failures] = {
     "callback-elsewhere": fails(SIGN_IN),
     "provider-away": fails(SIGN_IN),
     "script-reads-cookie": fails(SIGN_IN),
-    "any-state": fails("test_an_answer_that_nobody_asked_for_opens_nothing"),
-    "files-inside": fails("test_what_is_outside_stays_open[[]/files/smoke-test]"),
+    "any-state": fails("test_an_unsolicited_callback_opens_no_session"),
+    "files-inside": fails("test_routes_outside_the_gate_stay_open[[]/files/smoke-test]"),
 }
 
 

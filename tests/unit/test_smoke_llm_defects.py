@@ -9,22 +9,22 @@ from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, UPSTREAM_KEY
 from tests.unit.smoke_runs import NO_DEFECT, Outcome, outcomes
 
 CHATS = ("test_a_model_answers", "test_a_model_answers_as_a_stream")
-CLOSED = ("test_nobody_gets_in_without_a_key", "test_a_junk_key_opens_nothing")
+CLOSED = ("test_a_request_without_a_key_is_refused", "test_an_unknown_key_is_refused")
 NOT_SERVED = "test_a_model_that_is_not_served_is_refused"
-TOKENS = "test_a_token_opens_the_proxy_with_its_scope_only"
-SEEN = "test_a_caller_sees_the_models_that_are_served"
+TOKENS = "test_a_token_needs_the_llm_scope"
+SEEN = "test_a_caller_lists_the_served_models"
 
 DEFECTS: Mapping[str, Failures] = {
     "open": fails(*CLOSED[:1]),
     "open-short": fails(*CLOSED[:1]),
     "any-caller-key": fails(*CLOSED[1:]),
-    "dify-errors": fails(*CLOSED, NOT_SERVED, "test_a_chat_is_not_fetched"),
-    "tells-strangers": fails("test_answers_to_strangers_tell_no_key"),
-    "any-origin": fails("test_pages_at_other_origins_may_not"),
-    "no-sdk-headers": fails("test_pages_at_allowed_origins_may_ask"),
+    "dify-errors": fails(*CLOSED, NOT_SERVED, "test_chat_completions_refuse_get"),
+    "tells-strangers": fails("test_refusals_contain_no_key"),
+    "any-origin": fails("test_other_origins_fail_the_preflight"),
+    "no-sdk-headers": fails("test_allowed_origins_pass_the_preflight"),
     "more-models": fails(SEEN),
     "any-model": fails(NOT_SERVED),
-    "any-method": fails("test_a_chat_is_not_fetched"),
+    "any-method": fails("test_chat_completions_refuse_get"),
     "leaks": fails(SEEN, CHATS[0]),
     "repeats": fails(SEEN, CHATS[0]),
     "says-nothing": fails(*CHATS[:1]),

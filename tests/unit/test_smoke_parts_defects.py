@@ -12,8 +12,8 @@ from tests.unit.smoke_parts_upstream import DATASET_KEY, NODES_KEY
 from tests.unit.test_smoke_target import EXPORTS, chosen
 
 SANDBOX = "test_code_runs_in_the_sandbox"
-ALLOWS = "test_squid_lets_through_what_it_has_to"
-REFUSES = "test_squid_refuses_what_lies_inside"
+ALLOWS = "test_squid_allows_difys_own_files"
+REFUSES = "test_squid_refuses_private_addresses"
 INDEXED = "test_a_document_is_indexed_and_found"
 DAEMON = "test_plugin_daemon_looks_endpoints_up"
 

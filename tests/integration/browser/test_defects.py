@@ -13,27 +13,27 @@ pytestmark = pytest.mark.browser
 # A run costs a browser, so defects that different tests notice share one.
 DEFECTS: Mapping[str, Failures] = {
     "reflects+hides-headers+buffers+stream-breaks-off": fails(
-        "test_a_stranger_reads_no_answer",
-        "test_a_strangers_preflight_is_refused",
-        "test_a_stranger_cannot_chat",
+        "test_another_origin_reads_no_answer",
+        "test_another_origins_preflight_is_refused",
+        "test_another_origin_cannot_chat",
         "test_a_page_reads_a_401",
         "test_a_page_reads_a_stream",
-        "test_a_page_listens_to_an_answer",
+        "test_a_page_reads_server_sent_events",
     ),
     "few-headers+credentials": fails(
         "test_a_page_reads_a_401_after_a_preflight",
         "test_a_page_gets_an_answer",
         "test_a_page_reads_a_stream",
-        "test_a_page_listens_to_an_answer",
+        "test_a_page_reads_server_sent_events",
         "test_a_page_cannot_send_cookies_along",
     ),
     "not-on-errors+preflight-by-dify": fails(
         "test_a_page_reads_a_401*",
         "test_a_page_cannot_send_cookies_along",
         "test_a_page_gets_an_answer",
-        "test_a_page_listens_to_an_answer",
-        "test_a_strangers_preflight_is_refused",
-        "test_a_stranger_cannot_chat",
+        "test_a_page_reads_server_sent_events",
+        "test_another_origins_preflight_is_refused",
+        "test_another_origin_cannot_chat",
     ),
     "doubled": fails("test_a_page_*"),
 }
