@@ -3,32 +3,18 @@
 import importlib
 import sys
 
-from dify_kit.app import app
+from dify_kit.app import COMMANDS, app
 
-__all__ = ["MODULES", "app", "main", "register"]
-
-# Module -> the commands it has. Only the module of the command that is run gets imported: some of them import
-# Pulumi, which takes longer than most commands do.
-MODULES = {
-    "dify_kit.deploy": ("up", "preview", "refresh", "down"),
-    "dify_kit.env": ("init", "output", "password", "env"),
-    "dify_kit.keys": ("keys",),
-    "dify_kit.usage": ("usage",),
-    "dify_kit.machine": ("render", "setup", "doctor"),
-    "dify_kit.images.command": ("images",),
-    "dify_kit.migrate": ("migrate",),
-    "dify_kit.costs.command": ("costs",),
-    "dify_kit.bench_command": ("bench",),
-    "dify_kit.oauth": ("client",),
-    "dify_kit.releases.command": ("release",),
-}
+__all__ = ["COMMANDS", "app", "main", "register"]
 
 
 def register(command: str = "") -> None:
-    """Register the commands of a command's module, or of every module when there is no such command."""
-    wanted = [module for module, commands in MODULES.items() if command in commands]
-    for module in wanted or MODULES:
-        importlib.import_module(module)
+    """Import the module of a command, or of every command when there is no such command.
+
+    Some modules import Pulumi, which takes longer than most commands do.
+    """
+    for name in [command] if command in COMMANDS else COMMANDS:
+        importlib.import_module(f"dify_kit.commands.{name}")
 
 
 def main() -> None:

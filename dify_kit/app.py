@@ -8,7 +8,8 @@ from typer.core import TyperGroup
 from dify_kit.errors import KitError
 from dify_kit.talk import fail
 
-_ORDER = (
+# The commands, each in a module of its name below dify_kit.commands, in the order of use.
+COMMANDS = (
     "init",
     "up",
     "preview",
@@ -37,7 +38,9 @@ class Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  # click's own signature
         """Return the command names, the known ones first."""
         names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+        return sorted(
+            names, key=lambda name: (COMMANDS.index(name) if name in COMMANDS else len(COMMANDS), name)
+        )
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # click's own signature
         """Run the command."""

@@ -2,13 +2,17 @@
 
 import pulumi
 
-from infra import advisories, exports, image_guard, port_guard, volume_guard
-from infra.engine_cores import engine_cores
-from infra.images import Images
-from infra.networks import networks
+from infra import exports
+from infra.engine.cores import engine_cores
+from infra.guards import advisories
+from infra.guards import images as image_guard
+from infra.guards import ports as port_guard
+from infra.guards import volumes as volume_guard
 from infra.platforms.docker import DockerPlatform
+from infra.platforms.images import Images
 from infra.services import data, dify
-from infra.settings import load
+from infra.services.networks import networks
+from infra.settings.stack import load
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
 from infra.tiers.llm import LlmTier

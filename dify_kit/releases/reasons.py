@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from dify_kit.releases.compare import KINDS, Change, Difference
-from infra.releases import CATALOGUE, VERSION, version_number
+from infra.catalogue.releases import CATALOGUE, VERSION, version_number
 
 FILE = CATALOGUE / "differences.yaml"
 _LISTS = ("services", "names")

@@ -16,10 +16,10 @@ import yaml
 
 from dify_kit.__main__ import app
 from dify_kit.app import Group
-from infra.dify_env import environment
-from infra.project import ROOT, declared
-from infra.releases import JOBS, RELEASES, VECTOR_STORES
-from infra.settings import CORS_GROUPS, URL_PARTS
+from infra.catalogue.project import ROOT, declared
+from infra.catalogue.releases import JOBS, RELEASES, VECTOR_STORES
+from infra.services.environment import environment
+from infra.settings.stack import CORS_GROUPS, URL_PARTS
 from tests.unit.configuration import settings
 
 PAGES = sorted(

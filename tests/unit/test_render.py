@@ -9,21 +9,16 @@ from typing import Any
 import crossplane
 import pytest
 
-from infra import host_addresses, nginx_check
-from infra import render as render_module
-from infra.addresses import SPECIAL_PURPOSE
-from infra.edge_context import EdgeContext, edge_context, escape_regex
-from infra.edge_paths import EDGE_DIRECTORY
-from infra.edge_routes import LOGIN_PATHS
-from infra.releases import RELEASES, Route
-from infra.render import (
-    SQUID_CONFIG,
-    TEMPLATES,
-    RedisContext,
-    RenderError,
-    render,
-    squid_files,
-)
+from infra.catalogue.addresses import SPECIAL_PURPOSE
+from infra.catalogue.releases import RELEASES, Route
+from infra.edge import check as nginx_check
+from infra.edge import render as render_module
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY
+from infra.edge.routes import LOGIN_PATHS
+from infra.engine import host_addresses
+from infra.jinja import TEMPLATES, RenderError, escape_regex, render
+from infra.services.files import SQUID_CONFIG, RedisContext, squid_files
 from tests.unit.configuration import settings
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -11,10 +11,10 @@ import yaml
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from typer.testing import CliRunner
 
-from dify_kit import stack_secrets
 from dify_kit.__main__ import app
 from dify_kit.errors import KitError
-from dify_kit.stack_files import StackFiles
+from dify_kit.workspace import secrets as stack_secrets
+from dify_kit.workspace.files import StackFiles
 from tests.unit.cli.conftest import Machine
 
 PASSPHRASE = "correct horse battery staple"

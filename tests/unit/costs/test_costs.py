@@ -16,7 +16,7 @@ from dify_kit.__main__ import app, register
 from dify_kit.costs import claims, prices, scenario, sums
 from dify_kit.costs.claims import Finding
 from dify_kit.costs.scenario import Option, Scenario, Tokens
-from infra.llm_presets import PRICES
+from infra.catalogue.llm_presets import PRICES
 
 register("costs")
 KIT = prices.load()
