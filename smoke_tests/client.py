@@ -116,7 +116,7 @@ class Patience:
     waited: float = 0.0
 
     def repeat(self, send: Callable[[], _Answer]) -> _Answer:
-        """Send a request, and repeat it after a 429 once Retry-After has passed. Raises VisitError when patience ends."""
+        """Send a request; after a 429, wait for Retry-After and repeat it. Raises VisitError when no time is left."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda answer: answer.status == TOO_MANY_REQUESTS),
             wait=self._asked,
@@ -145,8 +145,8 @@ class Patience:
         assert state.outcome is not None
         answer: Limited = state.outcome.result()
         raise VisitError(
-            f"the rate limits of this environment are exhausted: {answer!r} requires another {retry_after(answer):.0f} s "
-            f"after {self.waited:.0f} s of waiting in this run. "
+            f"the rate limits of this environment are exhausted: {answer!r} requires another "
+            f"{retry_after(answer):.0f} s after {self.waited:.0f} s of waiting in this run. "
             "Run the tests while there is less traffic, or allow longer waits with --patience SECONDS"
         )
 
@@ -194,7 +194,7 @@ class Client:
         form: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Answer:
-        """Send a request, and repeat it after a 429 once Retry-After has passed. Raises VisitError when patience ends.
+        """Send a request; after a 429, wait for Retry-After and repeat it. Raises VisitError when no time is left.
 
         `key` sends the app's key; `body` goes as JSON, `form` as a form; `seconds` bounds one whole answer.
         """

@@ -1,6 +1,6 @@
-"""The gate: nobody who did not sign in passes, the way to the provider is right, and what is outside stays open.
+"""The gate: it requires a session, redirects to the provider correctly, and leaves the other routes open.
 
-Nothing here signs in: that would take a person's password.
+Nothing here signs in: that needs a user's password.
 """
 
 import secrets
@@ -14,7 +14,7 @@ from smoke_tests.target import Deployment, Target
 
 pytestmark = pytest.mark.needs_gate
 
-# They answer 404 for what nobody has, and Dify names its version on that.
+# Dify answers unknown paths with 404 and sends its version with it.
 OUTSIDE = ("/v1/smoke-test", "/files/smoke-test", "/mcp/smoke-test", "/triggers/smoke-test")
 
 
@@ -81,7 +81,7 @@ def test_a_preflight_is_answered_without_a_session(target: Target, visitor: Clie
 def test_routes_outside_the_gate_stay_open(target: Target, visitor: Client, path: str) -> None:
     answer = visitor.ask("GET", f"{target.service_url}{path}", headers=PAGE)
 
-    assert answer.header("x-version"), f"not Dify's answer: {answer!r}"
+    assert answer.header("x-version"), f"not an answer of Dify (X-Version is missing): {answer!r}"
     assert not answer.header("location")
 
 
@@ -91,5 +91,5 @@ def test_the_instance_behind_the_gate_is_claimed(deployment: Deployment) -> None
         Request(method="GET", path="/console/api/setup")
     )
 
-    # Whoever signs in first at the gate would become its admin otherwise.
+    # Otherwise the first user who signs in at the gate becomes its admin.
     assert answer.json()["step"] == "finished"

@@ -1,4 +1,4 @@
-"""OAuth on /v1: a token is issued, opens what its scope lists, and nothing else opens anything."""
+"""OAuth on /v1: a token is issued and gives access to the routes of its scopes only."""
 
 import secrets
 import time
@@ -19,12 +19,12 @@ INVALID_TOKEN = {
     "error_description": "The access token is invalid or has expired",
 }
 CHALLENGE = 'Bearer error="invalid_token"'
-# Verdicts are remembered by nginx for four seconds.
+# nginx caches introspection results for four seconds.
 REVOKED_SECONDS = 5.0
 
 
 def refused(answer: Answer) -> None:
-    """Check the contract's answer to a token that is not valid."""
+    """Check the answer that the contract defines for an invalid token."""
     assert answer.status == 401, answer
     assert answer.json() == INVALID_TOKEN
     assert answer.header("www-authenticate") == CHALLENGE
@@ -32,7 +32,7 @@ def refused(answer: Answer) -> None:
 
 @pytest.fixture(scope="module")
 def token(token_client: TokenClient) -> Iterator[Secret]:
-    """Lend one token to all tests, and give it back."""
+    """One token for all tests, revoked afterwards."""
     token = token_client.token()
     yield token
     token_client.revoke(token)
@@ -64,7 +64,7 @@ def test_a_token_opens_the_chat(
     body = answer.json()
 
     assert body["answer"].strip()
-    # What the token stands for is the edge's secret.
+    # The app key that replaces the token must not leave the edge.
     assert not answer.repeats_key
     if "conversations" in scopes:
         removed = visitor.ask(
@@ -155,6 +155,6 @@ def test_a_revoked_token_is_refused(target: Target, visitor: Client, token_clien
 def test_the_token_check_is_internal(target: Target, visitor: Client, token: Secret, path: str) -> None:
     answer = visitor.ask("GET", f"{target.url}{path}", headers=bearer(token))
 
-    # A path that nobody has may be a page of the web app.
+    # An unknown path may be answered by a page of the web app.
     assert not [name for name, _ in answer.headers if name.startswith("x-auth-")]
     assert '"revisions"' not in answer.text

@@ -1,4 +1,4 @@
-"""TLS: a certificate that is right and lasts, nothing outdated, and http that leads to https."""
+"""TLS: a valid certificate that does not expire soon, no outdated versions, and a redirect from http to https."""
 
 import ssl
 from datetime import UTC, datetime
@@ -31,11 +31,11 @@ def test_the_certificate_lasts(https_origin: str, trust: ssl.SSLContext) -> None
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_outdated_tls_is_refused(https_origin: str, version: str) -> None:
-    # The same greeting with a newer version is understood.
+    # The server accepts the same hello with a newer version.
     assert answer_to_old_hello(https_origin, "1.2") == "1.2"
     taken = answer_to_old_hello(https_origin, version)
 
-    assert not taken, f"{https_origin} takes TLS {taken}"
+    assert not taken, f"{https_origin} accepts TLS {taken}, which is outdated"
 
 
 @pytest.mark.needs_stack

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from infra.services.files import SQUID_CONFIG
+from support.stacks import Stack, wait_until
 from tests.integration.containers import printed
-from tests.integration.stacks import Stack, wait_until
 from tests.unit.smoke_runs import read
 
 SANDBOX = {"test_code_runs_in_the_sandbox"}

@@ -34,4 +34,7 @@ class TestGate(PlantedDefects):
 
     def test_tests_of_the_console_are_left_out(self, runs: Mapping[str, Outcome]) -> None:
         assert "test_the_environment_answers" in runs[self.right].results
-        assert "they ask the console, which is behind the gate here" in runs[self.right].output
+        assert (
+            "they call the console without a session, and it is behind the gate here"
+            in runs[self.right].output
+        )

@@ -18,25 +18,25 @@ INDEXED = "test_a_document_is_indexed_and_found"
 DAEMON = "test_plugin_daemon_looks_endpoints_up"
 
 DEFECTS: Mapping[str, Failures] = {
-    "sandbox-dead": fails(SANDBOX, message="sandbox: it did not compute .* is likely a network issue"),
-    "sandbox-refuses": fails(SANDBOX, message="sandbox: it did not compute .*operation not permitted"),
-    "sandbox-makes-up": fails(SANDBOX, message="sandbox: it did not compute .*42"),
+    "sandbox-dead": fails(SANDBOX, message="sandbox: result .* expected: .* is likely a network issue"),
+    "sandbox-refuses": fails(SANDBOX, message="sandbox: result .* expected: .*operation not permitted"),
+    "sandbox-makes-up": fails(SANDBOX, message="sandbox: result .* expected: .*42"),
     "squid-dead": fails(ALLOWS, f"{REFUSES}[[]*", message="ssrf_proxy: .*Reached maximum retries"),
     "squid-closed": fails(ALLOWS, message="ssrf_proxy: squid refuses Dify's own files"),
-    "squid-without-dns": fails(ALLOWS, message="ssrf_proxy: no answer of api came through squid: status 503"),
-    "squid-open": fails(f"{REFUSES}[[]*", message="ssrf_proxy: squid did not refuse api: status 200"),
+    "squid-without-dns": fails(ALLOWS, message="ssrf_proxy: squid returned no answer of api: status 503"),
+    "squid-open": fails(f"{REFUSES}[[]*", message="ssrf_proxy: squid must refuse api: status 200"),
     "squid-open-to-a-403": fails(
-        f"{REFUSES}[[]private]", message="ssrf_proxy: squid did not refuse api: status 403"
+        f"{REFUSES}[[]private]", message="ssrf_proxy: squid must refuse api: status 403"
     ),
     "older-dify": fails(),
     "worker-dead": fails(INDEXED, message="worker: the document is not indexed after 2 s .*'waiting'"),
-    "worker-fails": fails(INDEXED, message="worker: it gave the document up: error: no space left"),
-    "finds-nothing": fails(INDEXED, message=r"the indexed document is not found: \[\]"),
-    "finds-another": fails(INDEXED, message="the indexed document is not found: .*something else"),
-    "retrieval-fails": fails(INDEXED, message="the knowledge API refuses: .* 500"),
-    "daemon-without-database": fails(DAEMON, message="plugin_daemon: it cannot look an endpoint up: .* 500"),
-    "daemon-dead": fails(DAEMON, message="plugin_daemon: it cannot look an endpoint up: .* 502"),
-    "no-plugin-route": fails(DAEMON, message="plugin_daemon: it cannot look an endpoint up: .* 404"),
+    "worker-fails": fails(INDEXED, message="worker: indexing ended with error: no space left"),
+    "finds-nothing": fails(INDEXED, message=r"the indexed document is not among the results \[\]"),
+    "finds-another": fails(INDEXED, message="the indexed document is not among the results .*something else"),
+    "retrieval-fails": fails(INDEXED, message="the knowledge API refuses the request: .* 500"),
+    "daemon-without-database": fails(DAEMON, message="plugin_daemon: it cannot look up an endpoint: .* 500"),
+    "daemon-dead": fails(DAEMON, message="plugin_daemon: it cannot look up an endpoint: .* 502"),
+    "no-plugin-route": fails(DAEMON, message="plugin_daemon: it cannot look up an endpoint: .* 404"),
 }
 
 
@@ -50,7 +50,7 @@ class TestParts(PlantedDefects):
 
 
 class InApi(Engine):
-    """An engine that runs nothing: a command in a container ends as it is told to."""
+    """An engine that runs nothing: a command in a container ends with a given code and output."""
 
     def __init__(self, code: int, output: str) -> None:
         self._ends = code, output
@@ -72,18 +72,23 @@ def test_a_plugin_daemon_that_answers_api_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "output", "told"),
+    ("code", "output", "message"),
     [
-        pytest.param(7, "curl: (7) Failed to connect\n000", "does not reach it: .*Failed", id="dead"),
-        pytest.param(0, '{"code":-401,"message":"unauthorized"}\n401', "answer api: 401", id="wrong-key"),
+        pytest.param(7, "curl: (7) Failed to connect\n000", "cannot reach it: .*Failed", id="dead"),
         pytest.param(
-            0, '{"code":-500,"message":"no database"}\n200', "answer api: 200 .*-500", id="no-database"
+            0, '{"code":-401,"message":"unauthorized"}\n401', "refuses api's request: 401", id="wrong-key"
         ),
-        pytest.param(0, "<html>\n200", "answer api: 200 <html>", id="another-server"),
+        pytest.param(
+            0,
+            '{"code":-500,"message":"no database"}\n200',
+            "refuses api's request: 200 .*-500",
+            id="no-database",
+        ),
+        pytest.param(0, "<html>\n200", "refuses api's request: 200 <html>", id="another-server"),
     ],
 )
-def test_a_plugin_daemon_that_cannot_answer_api_is_noticed(code: int, output: str, told: str) -> None:
-    with pytest.raises(AssertionError, match=f"plugin_daemon: .*{told}"):
+def test_a_plugin_daemon_that_cannot_answer_api_is_noticed(code: int, output: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=f"plugin_daemon: .*{message}"):
         asks_daemon(InApi(code, output), deployment())
 
 

@@ -29,11 +29,11 @@ from smoke_tests import test_llm as smoke
 from smoke_tests.client import Client, Patience
 from smoke_tests.masking import Redactor, Secret
 from smoke_tests.target import Target
+from support.stacks import CHECKOUT, KIT, wait_until
 from tests.integration.containers import printed
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import NEXT_KEY, TIMEOUT_SECONDS, LlmEdge
 from tests.integration.load import steady_load
-from tests.integration.stacks import CHECKOUT, KIT, wait_until
 
 # One client of each style: by API key, by a form for a token, blocking and streamed.
 CORPUS = CHECKOUT / "tests" / "unit" / "migrate" / "corpus"

@@ -13,8 +13,8 @@ from smoke_tests.client import Client, Patience
 from smoke_tests.masking import Redactor
 from smoke_tests.options import Options
 from smoke_tests.target import Deployment, RateLimits, Target, from_exports
+from support.configuration import settings
 from tests.integration.edge.container import PLAIN, Edge
-from tests.unit.configuration import settings
 from tests.unit.test_smoke_target import EXPORTS, chosen
 
 NARROW = {"rateLimits": {"v1": {"requests": 30, "seconds": 60, "burst": 5}}}

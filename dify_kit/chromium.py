@@ -80,7 +80,7 @@ def _candidates(own: Callable[[], str]) -> Iterator[str]:
 def examine(path: str) -> Browser:
     """Read a browser's version. Raises BrowserError unless it is a Chromium that is new enough."""
     try:
-        found = subprocess.run(
+        printed = subprocess.run(
             [path, "--version"], check=False, capture_output=True, text=True, timeout=VERSION_SECONDS
         )
     except OSError as problem:
@@ -90,10 +90,10 @@ def examine(path: str) -> Browser:
             f"the browser {path} did not print its version within {VERSION_SECONDS} s: {INSTALL}"
         ) from None
     found = re.search(
-        r"^((?:Chromium|Google Chrome|Microsoft Edge)\b\D*)(\d+)([.\d]*)", found.stdout, re.MULTILINE
+        r"^((?:Chromium|Google Chrome|Microsoft Edge)\b\D*)(\d+)([.\d]*)", printed.stdout, re.MULTILINE
     )
     if not found:
-        said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1][:200]
+        said = (printed.stderr.strip() or printed.stdout.strip() or "nothing").splitlines()[-1][:200]
         raise BrowserError(f"{path} is not Chromium: `--version` prints {said!r}: {INSTALL}")
     version = "".join(found.groups())
     if int(found.group(2)) < OLDEST_MAJOR:
