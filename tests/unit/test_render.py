@@ -19,7 +19,7 @@ from infra.edge.routes import LOGIN_PATHS
 from infra.engine import host_addresses
 from infra.jinja import TEMPLATES, RenderError, escape_regex, render
 from infra.services.files import SQUID_CONFIG, RedisContext, squid_files
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -16,7 +16,7 @@ from infra.settings.origins import origin_problem
 from infra.settings.reader import shown, snake
 from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
 from infra.settings.stack import Settings, load
-from tests.unit.configuration import SECRETS, configure, settings
+from support.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)
 MALFORMED: list[tuple[dict[str, Any], str, str]] = [
