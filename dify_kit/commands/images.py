@@ -16,6 +16,7 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.images import archive, copying, wanted
 from dify_kit.images.ticks import size_text
 from dify_kit.images.wanted import ImageStore, Present, Source, Wanted
+from dify_kit.stack import settings
 from dify_kit.stack.create import VectorStore, default
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import StackFiles
@@ -97,20 +98,18 @@ def _subject(  # the options in the order of --help
 
 
 def _of_stack(stack: str, by_tag: bool) -> Subject:
-    from dify_kit.stack.rendering import settings_of  # noqa: PLC0415  # imports Pulumi's program
-
     files = StackFiles.open(stack)
     if not files.configured():
         raise KitError(
             f"stack {stack} does not exist on this machine",
             "name a release: `--release 1.17.1`, or create the stack with `dify-kit init`",
         )
-    settings = settings_of(files)
-    source = wanted.source_of(settings)
+    found = settings.checked(files)
+    source = wanted.source_of(found)
     return Subject(
         stack=stack,
-        release=settings.dify,
-        parts=image_needs.parts_of(settings),
+        release=found.dify,
+        parts=image_needs.parts_of(found),
         source=Source(mode=source.mode, mirror=source.mirror, pinned=source.pinned and not by_tag),
     )
 
