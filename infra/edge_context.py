@@ -27,6 +27,8 @@ BODY_OVERHEAD_MEGABYTES = 1
 # Dify takes webhooks of up to 10 MB, whatever the limit for uploads is.
 WEBHOOK_MEGABYTES = 10
 READ_TIMEOUT_SECONDS = 3600
+# Whose route is looked for first.
+BUSIEST_GROUP = "v1"
 # The service that nginx reaches without a hop.
 DIRECT = "api"
 # They listen before Dify is imported, so that requests wait for that.
@@ -136,6 +138,23 @@ class EdgeContext:
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
     preflight_seconds: int = PREFLIGHT_SECONDS
+
+    @property
+    def grouped_routes(self) -> tuple[EdgeRoute, ...]:
+        """Every route but that of all other paths, the busiest first. No prefix is the beginning of another one's."""
+        found = (route for route in self.routes if route.prefix != "/")
+        return tuple(sorted(found, key=lambda route: route.group != BUSIEST_GROUP))
+
+    @property
+    def plain_request(self) -> str:
+        """The pattern of `<Host header> <path and query as sent> <path as nginx reads it>` that nothing refuses.
+
+        The path has no dot and nothing encoded, and so is no dot segment either, and none of `schema_patterns`.
+        """
+        names = "|".join(escape_regex(name) for name in self.server_names)
+        hidden = "|".join(pattern.removeprefix("^") for pattern in self.schema_patterns)
+        seen = f"(?!(?i:{hidden}))" if hidden else ""
+        return f"^(?i:{names})(?::[0-9]{{1,5}})? (/[A-Za-z0-9_/-]*)(?:[?][^ ]*)? {seen}\\1$"
 
     @property
     def client_sockets(self) -> Mapping[int, str]:
