@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from dify_kit.setup.commands import run_step
-from infra.images import build_directory, context_digest, local_name
+from infra.platforms.images import build_directory, context_digest, local_name
 
 DIRECTORY = Path(__file__).parent / "image"
 BUILD_SECONDS = 900

@@ -17,12 +17,13 @@ from bench.rig import Measured, Rig, rig
 from bench.rounds import Turn, interleaved, median, percentile
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from infra import edge_llm, proxy_keys
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY, USAGE_DIRECTORY
-from infra.litellm_image import DIRECTORY as LITELLM_DIRECTORY
-from infra.releases import RELEASES
-from infra.settings import Settings
+from infra.catalogue.releases import RELEASES
+from infra.edge import llm as edge_llm
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.platforms.litellm_image import DIRECTORY as LITELLM_DIRECTORY
+from infra.settings import proxy_keys
+from infra.settings.stack import Settings
 from tests.certificates import Pair, issue
 from tests.unit.configuration import resolved, settings
 

@@ -14,11 +14,11 @@ from bench.rig import Measured, Rig, rig
 from bench.rounds import Turn, interleaved, median
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from infra import ports
-from infra.edge_context import EdgeContext, edge_context
-from infra.rate_limits import Bucket, GroupLimits
-from infra.releases import RELEASES
-from infra.settings_oauth import OAuth, Tenant
+from infra.catalogue import ports
+from infra.catalogue.releases import RELEASES
+from infra.edge.context import EdgeContext, edge_context
+from infra.settings.oauth import OAuth, Tenant
+from infra.settings.rate_limits import Bucket, GroupLimits
 from tests.unit.gateway.forge import Forge
 from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, SIGNING_KEY, documents
 

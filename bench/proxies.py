@@ -10,13 +10,13 @@ from typing import Any
 import jinja2
 
 from bench import peers
-from infra.edge_context import DIRECT, SERVICE_PORTS, EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
-from infra.live_files import completed
-from infra.project import declared
-from infra.releases import RELEASES
-from infra.render import edge_configuration
-from infra.settings import Settings
+from infra.catalogue.project import declared
+from infra.catalogue.releases import RELEASES
+from infra.edge.context import DIRECT, SERVICE_PORTS, EdgeContext, edge_context
+from infra.edge.live_files import completed
+from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
+from infra.edge.render import edge_configuration
+from infra.settings.stack import Settings
 from tests.unit.configuration import settings
 
 CONFIGS = Path(__file__).parent / "configs"

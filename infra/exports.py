@@ -5,13 +5,13 @@ from typing import Any
 
 import pulumi
 
-from infra import ports
+from infra.catalogue import ports
+from infra.catalogue.releases import Release
 from infra.platforms.docker import Running
-from infra.rate_limits import Bucket, RateLimits
-from infra.releases import Release
-from infra.settings import Settings
-from infra.settings_gate import Gate
-from infra.settings_oauth import OAuth
+from infra.settings.gate import Gate
+from infra.settings.oauth import OAuth
+from infra.settings.rate_limits import Bucket, RateLimits
+from infra.settings.stack import Settings
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
 from infra.tiers.oauth import OAuthTier

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from infra.releases import GATEWAY
+from infra.catalogue.releases import GATEWAY
 from smoke_tests import tls
 from smoke_tests.browsers import Browser, BrowserError, find_browser
 from smoke_tests.chat import Chat, cleaning_up

@@ -11,9 +11,9 @@ class TargetError(Exception):
 def read_exports(stack: str) -> dict[str, Any]:
     """Return the exports of a stack, secrets in plain text. Raises TargetError when there are none."""
     # Imported late: tests of a bare URL need neither the engine nor the command line.
+    from dify_kit.engine.cli import Pulumi  # noqa: PLC0415
     from dify_kit.errors import KitError  # noqa: PLC0415
-    from dify_kit.pulumi_cli import Pulumi  # noqa: PLC0415
-    from dify_kit.stack_files import StackFiles  # noqa: PLC0415
+    from dify_kit.workspace.files import StackFiles  # noqa: PLC0415
 
     try:
         files = StackFiles.open(stack)

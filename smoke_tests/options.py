@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.origins import origin_problem
+from infra.settings.origins import origin_problem
 from smoke_tests.browsers import VARIABLE
 from smoke_tests.masking import Secret
 

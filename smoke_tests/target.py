@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra import ports
-from infra.origins import DEFAULT_PORTS, host_of
-from infra.releases import RELEASES
+from infra.catalogue import ports
+from infra.catalogue.releases import RELEASES
+from infra.settings.origins import DEFAULT_PORTS, host_of
 from smoke_tests.cors import PATHS, Policy
 from smoke_tests.exports import TargetError, read_exports
 from smoke_tests.gate import Gate

@@ -4,9 +4,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from infra import ports
-from infra.published_defaults import PUBLISHED_DEFAULTS
-from infra.releases import GATEWAY_REDIS
+from infra.catalogue import ports
+from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
+from infra.catalogue.releases import GATEWAY_REDIS
 from smoke_tests.engine import Container, Engine
 from smoke_tests.masking import SHORTEST, Redactor
 from smoke_tests.target import OUTSIDERS, Deployment

@@ -6,7 +6,7 @@ import time
 import pytest
 import testinfra
 
-from infra.edge_paths import CURRENT
+from infra.edge.paths import CURRENT
 from smoke_tests.client import Answer, Client
 from smoke_tests.target import Deployment, RateLimits, Target
 

@@ -3,7 +3,7 @@
 import pytest
 import testinfra
 
-from infra.edge_paths import NGINX_CONFIG
+from infra.edge.paths import NGINX_CONFIG
 from smoke_tests.engine import Engine
 from smoke_tests.target import Deployment
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 
 from dify_kit.benchmark.targets import Target
+from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
-from dify_kit.pulumi_cli import Pulumi
-from dify_kit.stack_files import StackFiles
+from dify_kit.workspace.files import StackFiles
 
 WAYS = ("api-key", "oauth", "proxy")
 TOKEN_SECONDS = 10

@@ -10,8 +10,9 @@ from dify_kit.errors import KitError
 from dify_kit.images.ticks import Ticks
 from dify_kit.talk import say
 from infra import engine as endpoint
-from infra import image_needs
-from infra.images import (
+from infra.catalogue.releases import RELEASES, Image, Release
+from infra.platforms import image_needs
+from infra.platforms.images import (
     BASE,
     BASE_ROLE,
     LOCAL_BUILDS,
@@ -22,8 +23,7 @@ from infra.images import (
     pulled_name,
     registry_of,
 )
-from infra.releases import RELEASES, Image, Release
-from infra.settings import Settings
+from infra.settings.stack import Settings
 
 ENGINE_SECONDS = 60
 # The engine may say nothing while it pulls a large layer, or writes one to its disk.

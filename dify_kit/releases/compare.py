@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dify_kit.releases.topology import Service, Topology
-from infra.published_defaults import PUBLISHED_DEFAULTS
-from infra.releases import Release
-from infra.variables import Variable
+from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
+from infra.catalogue.releases import Release
+from infra.catalogue.variables import Variable
 
 KINDS = ("service", "image", "variable", "mount", "network", "port", "health", "route")
 # The services whose variables a catalogue file lists.

@@ -6,10 +6,10 @@ from pathlib import Path
 import pulumi
 
 from dify_kit.releases import kit
-from infra import release_file, releases
-from infra.release_file import READERS, ROLES
-from infra.releases import ENVIRONMENT_OF, PARTLY_KNOWN, Release
-from infra.variables import problems as wrong
+from infra.catalogue import release_file, releases
+from infra.catalogue.release_file import READERS, ROLES
+from infra.catalogue.releases import ENVIRONMENT_OF, PARTLY_KNOWN, Release
+from infra.catalogue.variables import problems as wrong
 
 
 @dataclass(frozen=True, kw_only=True)

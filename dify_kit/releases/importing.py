@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
-from dify_kit import catalogue_facts
+from dify_kit.releases import facts as catalogue_facts
 from dify_kit.releases.compare import Change, Difference
 from dify_kit.releases.reasons import Reason
 from dify_kit.releases.topology import Service, Topology
-from infra.release_file import GROUPS, READERS, ROLES
-from infra.releases import Image, Release
-from infra.variables import Variable
+from infra.catalogue.release_file import GROUPS, READERS, ROLES
+from infra.catalogue.releases import Image, Release
+from infra.catalogue.variables import Variable
 
 Entry = dict[str, Any]
 

@@ -12,13 +12,13 @@ from typing import Any
 import pulumi
 
 from dify_kit.releases.topology import DEFAULT_NETWORK, Health, Mount, Port, Route, Service, Topology
-from infra import images, networks
-from infra.project import declared
-from infra.releases import Image, Release
-from infra.secret_shapes import SHAPES
-from infra.service import ServiceSpec
-from infra.services import certificates, data, dify, edge
-from infra.settings import Settings, load
+from infra.catalogue.project import declared
+from infra.catalogue.releases import Image, Release
+from infra.platforms import images
+from infra.services import certificates, data, dify, edge, networks
+from infra.services.spec import ServiceSpec
+from infra.settings.secrets import SHAPES
+from infra.settings.stack import Settings, load
 
 # The kit's networks by the names that upstream gives those that isolate the same.
 NETWORKS: Mapping[str, str] = {

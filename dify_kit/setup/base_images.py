@@ -7,7 +7,7 @@ from pathlib import Path
 import requests
 from docker.errors import DockerException, ImageNotFound
 
-from dify_kit.docker_host import DockerEngine
+from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, as_root, cache_directory, done, run_step
 from dify_kit.talk import say

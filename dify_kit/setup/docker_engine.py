@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 from docker.errors import DockerException
 
-from dify_kit.docker_host import OTHER_ENGINE, SSH_HINT, chosen_engine
+from dify_kit.containers.docker_host import OTHER_ENGINE, SSH_HINT, chosen_engine
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, as_root, done, run_step
 from dify_kit.talk import say

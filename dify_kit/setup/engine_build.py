@@ -20,8 +20,8 @@ from typing import IO
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import HEARTBEAT_SECONDS, cache_directory, done, run_step
 from dify_kit.setup.go_toolchain import Toolchain, find_go
-from dify_kit.stack_files import CHECKOUT
 from dify_kit.talk import say
+from dify_kit.workspace.files import CHECKOUT
 
 VERSION = "3.259.0"
 SOURCES = CHECKOUT / "tools" / "engine"

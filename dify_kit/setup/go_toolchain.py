@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import cache_directory, run_step
-from dify_kit.stack_files import CHECKOUT
+from dify_kit.workspace.files import CHECKOUT
 
 OLDEST_GO = (1, 25, 11)
 REQUIREMENTS = CHECKOUT / "tools" / "engine" / "go-toolchain.txt"

@@ -16,8 +16,8 @@ from pathlib import Path
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import cache_directory, done, run_step
 from dify_kit.setup.engine_build import VERSION, build_engine, built_engine, is_complete
-from dify_kit.stack_files import CHECKOUT
 from dify_kit.talk import say
+from dify_kit.workspace.files import CHECKOUT
 
 DOCKER_PLUGIN = "5.2.0"
 INSTALLER = "https://get.pulumi.com/install.sh"

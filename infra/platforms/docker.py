@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_docker as docker
 
-from infra.images import Images
+from infra.platforms.images import Images
 from infra.resources.pids_limit import PidsLimit
 from infra.resources.ready import Ready
-from infra.service import File, HealthCheck, ServiceSpec
+from infra.services.spec import File, HealthCheck, ServiceSpec
 
 STACK_LABEL = "dify-kit.stack"
 SERVICE_LABEL = "dify-kit.service"

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from infra import ports
+from infra.catalogue import ports
 from infra.resources.execution import run
 
 API = f"http://127.0.0.1:{ports.API}"

@@ -4,8 +4,8 @@ import json
 import posixpath
 import time
 
-from infra import ports
-from infra.edge_paths import (
+from infra.catalogue import ports
+from infra.edge.paths import (
     AFTER_RELOAD_SECONDS,
     DRAIN_MARK,
     DRAIN_SECONDS,

@@ -15,9 +15,9 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
-from infra import ports
-from infra.oauth_clients import ClientsFileError, read_clients
+from infra.catalogue import ports
 from infra.resources.release_container import ContainerError, ReleaseContainer
+from infra.settings.oauth_clients import ClientsFileError, read_clients
 
 # The gateway looks for a change twice a second; reading 10,000 clients with keys takes a second on a busy machine.
 LIVE_SECONDS = 30.0

@@ -14,8 +14,8 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
-from infra.edge_paths import RELEASES_DIRECTORY, USAGE_DIRECTORY
-from infra.live_files import completed
+from infra.edge.live_files import completed
+from infra.edge.paths import RELEASES_DIRECTORY, USAGE_DIRECTORY
 from infra.resources.edge_container import EdgeContainer
 from infra.resources.release_container import ContainerError
 

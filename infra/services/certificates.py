@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from infra import container_scripts
-from infra.edge_paths import CHALLENGES, PUBLISHED
-from infra.networks import ACME
-from infra.service import File, HealthCheck, Mount, ServiceSpec
+from infra.edge.paths import CHALLENGES, PUBLISHED
 from infra.services.limits import limits_of
-from infra.settings import Settings
-from infra.settings_tls import Acme
+from infra.services.networks import ACME
+from infra.services.spec import File, HealthCheck, Mount, ServiceSpec
+from infra.settings.stack import Settings
+from infra.settings.tls import Acme
 
 # nginx and certbot run as the same user: nobody else reads the keys.
 UID = 101

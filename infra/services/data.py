@@ -2,13 +2,14 @@
 
 import pulumi
 
-from infra import ports, render
-from infra.dify_env import environment
-from infra.networks import DATA
-from infra.releases import Release
-from infra.service import File, HealthCheck, Mount, ServiceSpec
+from infra.catalogue import ports
+from infra.catalogue.releases import Release
+from infra.services.environment import environment
+from infra.services.files import redis_config
 from infra.services.limits import limits_of
-from infra.settings import Settings
+from infra.services.networks import DATA
+from infra.services.spec import File, HealthCheck, Mount, ServiceSpec
+from infra.settings.stack import Settings
 
 POSTGRES_PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105  # a path
 REDIS_CONFIG = "/etc/redis/redis.conf"
@@ -24,7 +25,7 @@ WEAVIATE_STOP_SECONDS = 300
 POSTGRES_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")
 
 # The marker says which release has migrated the data. What made the volumes is on their labels
-# (infra.volume_guard).
+# (infra.guards.volumes).
 _GUARD = """
 set -eu
 marker=/app_storage/.dify-kit
@@ -163,7 +164,7 @@ def redis(  # what the two of a stack differ in
         files=(
             File(
                 path=REDIS_CONFIG,
-                content=render.redis_config(settings, password),
+                content=redis_config(settings, password),
                 mode="0400",
                 owner=REDIS_UID,
             ),

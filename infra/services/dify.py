@@ -4,14 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from infra import container_scripts, ports, render
-from infra.dify_env import environment
-from infra.networks import AGENT_SANDBOX, APP, DATA, LOCAL_SANDBOX_PROXY, SSRF_PROXY
-from infra.releases import Release
-from infra.service import File, HealthCheck, Mount, ServiceSpec
+from infra import container_scripts
+from infra.catalogue import ports
+from infra.catalogue.releases import Release
+from infra.services.environment import environment
+from infra.services.files import squid_files
 from infra.services.health import answers_http
 from infra.services.limits import limits_of
-from infra.settings import Settings
+from infra.services.networks import AGENT_SANDBOX, APP, DATA, LOCAL_SANDBOX_PROXY, SSRF_PROXY
+from infra.services.spec import File, HealthCheck, Mount, ServiceSpec
+from infra.settings.stack import Settings
 
 APP_STORAGE = Mount(volume="app_storage", path="/app/api/storage")
 DATABASES = ("db_postgres", "redis")
@@ -246,9 +248,7 @@ def _proxy(name: str, networks: tuple[str, ...], settings: Settings) -> ServiceS
         networks=networks,
         user=str(SQUID_UID),
         entrypoint=("squid", "-NYC", "-f", "/etc/squid/squid.conf"),
-        files=tuple(
-            File(path=path, content=text) for path, text in render.squid_files(name, settings).items()
-        ),
+        files=tuple(File(path=path, content=text) for path, text in squid_files(name, settings).items()),
         health=HealthCheck(command=("bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{ports.SQUID}")),
         limits=limits_of(name, settings),
     )

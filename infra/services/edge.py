@@ -1,7 +1,7 @@
 """The edge: nginx, the only service that publishes a port."""
 
-from infra import ports
-from infra.edge_paths import (
+from infra.catalogue import ports
+from infra.edge.paths import (
     AFTER_RELOAD_SECONDS,
     BODIES_DIRECTORY,
     DRAIN_MARK,
@@ -13,13 +13,13 @@ from infra.edge_paths import (
     RUN_MEGABYTES,
     USAGE_DIRECTORY,
 )
-from infra.networks import APP, LITELLM, OAUTH
-from infra.port_guard import addresses_of
-from infra.service import Mount, Port, ServiceSpec
 from infra.services import certificates, gateway, litellm
 from infra.services.health import answers_http
 from infra.services.limits import limits_of
-from infra.settings import Settings
+from infra.services.networks import APP, LITELLM, OAUTH
+from infra.services.spec import Mount, Port, ServiceSpec
+from infra.settings.network import addresses_of
+from infra.settings.stack import Settings
 
 NGINX_UID = certificates.UID
 # How soon a renewed certificate is noticed.

@@ -2,14 +2,14 @@
 
 import pulumi
 
-from infra import ports
-from infra.networks import ISSUERS, OAUTH, OAUTH_DATA, asks_issuers
-from infra.releases import GATEWAY, GATEWAY_REDIS
-from infra.service import Mount, ServiceSpec
+from infra.catalogue import ports
+from infra.catalogue.releases import GATEWAY, GATEWAY_REDIS
 from infra.services import data
 from infra.services.health import answers_http
 from infra.services.limits import limits_of
-from infra.settings import Settings
+from infra.services.networks import ISSUERS, OAUTH, OAUTH_DATA, asks_issuers
+from infra.services.spec import Mount, ServiceSpec
+from infra.settings.stack import Settings
 
 NAME = GATEWAY
 UID = 1002

@@ -1,6 +1,6 @@
 """Health commands that several services share."""
 
-from infra.service import HealthCheck
+from infra.services.spec import HealthCheck
 
 
 def answers_http(port: int, path: str) -> HealthCheck:

@@ -7,8 +7,8 @@ code, and those whose number of processes is a setting, get more than the rest.
 
 from dataclasses import replace
 
-from infra.service import Limits
-from infra.settings import Settings
+from infra.services.spec import Limits
+from infra.settings.stack import Settings
 
 THREADS_OF_A_WORKER = 256
 

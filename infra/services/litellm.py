@@ -1,10 +1,10 @@
 """LiteLLM's proxy as the LLM proxy's engine, without its configuration: that comes to the running container."""
 
-from infra import ports, releases
-from infra.networks import LITELLM, LITELLM_UPSTREAMS
-from infra.service import HealthCheck, Mount, ServiceSpec
+from infra.catalogue import ports, releases
 from infra.services.limits import limits_of
-from infra.settings import Settings
+from infra.services.networks import LITELLM, LITELLM_UPSTREAMS
+from infra.services.spec import HealthCheck, Mount, ServiceSpec
+from infra.settings.stack import Settings
 
 NAME = releases.LITELLM
 UID = 1003

@@ -4,10 +4,10 @@ from typing import Any
 
 import pulumi
 
-from infra.apps import CANARY, CANARY_NODES, app_file
 from infra.platforms.docker import Running
 from infra.resources.console import Admin, App, AppKey, DatasetKey
-from infra.settings import Settings
+from infra.settings.apps import CANARY, CANARY_NODES, app_file
+from infra.settings.stack import Settings
 
 
 class AppsTier(pulumi.ComponentResource):

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_docker as docker
 
-from infra import edge_llm, render
-from infra.edge_context import DIRECT, SERVICE_PORTS, edge_context
-from infra.edge_tls import private_files, public_files
-from infra.networks import APP
+from infra.catalogue.releases import Release
+from infra.edge import llm as edge_llm
+from infra.edge import render
+from infra.edge.context import DIRECT, SERVICE_PORTS, edge_context
+from infra.edge.tls import private_files, public_files
 from infra.platforms.docker import DockerPlatform, Running
-from infra.releases import Release
 from infra.resources.live_config import LiveConfig
-from infra.service import ServiceSpec
 from infra.services import certificates, edge
-from infra.settings import Settings
+from infra.services.networks import APP
+from infra.services.spec import ServiceSpec
+from infra.settings.stack import Settings
 
 
 class EdgeTier(pulumi.ComponentResource):

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_docker as docker
 
-from infra import litellm_config
 from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.litellm_config import LitellmConfig
 from infra.services import litellm
-from infra.settings import Settings
-from infra.settings_llm import Litellm, Llm
+from infra.services import litellm_files as litellm_config
+from infra.settings.llm import Litellm, Llm
+from infra.settings.stack import Settings
 
 
 class LlmTier(pulumi.ComponentResource):

@@ -6,16 +6,15 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra import gateway_secrets
-from infra.dify_env import redis_url
-from infra.gateway_files import gateway_files
-from infra.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT, LLM_SCOPE
+from infra.catalogue.releases import GATEWAY_REDIS
 from infra.platforms.docker import DockerPlatform, Running
-from infra.releases import GATEWAY_REDIS
 from infra.resources.gateway_config import GatewayConfig
 from infra.resources.oauth_client import OAuthClient
-from infra.services import gateway
-from infra.settings import Settings
+from infra.services import gateway, gateway_secrets
+from infra.services.environment import redis_url
+from infra.services.gateway_files import gateway_files
+from infra.settings.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT, LLM_SCOPE
+from infra.settings.stack import Settings
 from infra.tiers.apps import AppsTier
 
 

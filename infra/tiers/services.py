@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from infra.platforms.docker import DockerPlatform, Running
-from infra.service import ServiceSpec
+from infra.services.spec import ServiceSpec
 
 
 class ServiceTier(pulumi.ComponentResource):

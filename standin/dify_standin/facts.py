@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from dify_standin.config import refuse, release
-from infra.releases import RELEASES, Release
-from infra.variables import Variable
+from infra.catalogue.releases import RELEASES, Release
+from infra.catalogue.variables import Variable
 
 # Roles of the stand-in's images -> services of the catalogue. Workers and the migration run from api's image.
 SERVICES = {

@@ -5,6 +5,7 @@ import http.client
 import json
 import re
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
@@ -36,7 +37,7 @@ def chosen_case(data: dict[str, Any], variables: Variables) -> str:
 
 def _holds(condition: dict[str, Any], variables: Variables) -> bool:
     value, expected = variables.get(".".join(condition["variable_selector"])), condition.get("value", "")
-    tests = {
+    tests: dict[str, Callable[[], bool]] = {
         "is": lambda: value == expected,
         "is not": lambda: value != expected,
         "contains": lambda: expected in str(value or ""),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import yaml
 
-from infra.apps import app_file
+from infra.settings.apps import app_file
 from tests.integration.small_dify import SmallDify
 from tests.integration.stacks import Stack
 

@@ -10,7 +10,7 @@ import docker
 import httpx
 import pytest
 
-from infra.images import local_name
+from infra.platforms.images import local_name
 from tests.contract.instance import StackInstance
 from tests.integration.containers import printed
 from tests.integration.stacks import wait_until

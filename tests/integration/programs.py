@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dify_kit.setup import engine_env
-from infra.images import ROOT
+from infra.catalogue.project import ROOT
 from tests.integration.stacks import Done
 
 PULUMI_SECONDS = 180

@@ -10,7 +10,7 @@ from typing import Any
 
 import docker
 
-from infra import host_addresses
+from infra.engine import host_addresses
 from tests.integration.stacks import Stack
 
 CONNECT_SECONDS = 3

@@ -9,8 +9,8 @@ from typing import Any
 
 import docker
 
-from infra.images import LOCAL_BUILDS, build_directory, local_name
-from infra.releases import RELEASES
+from infra.catalogue.releases import RELEASES
+from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
 from infra.resources.console_client import NOTES, Console
 from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport, Request, TransportError

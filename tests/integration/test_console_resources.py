@@ -18,8 +18,7 @@ import docker
 import pytest
 import yaml
 
-from infra.apps import app_file
-from infra.releases import RELEASES
+from infra.catalogue.releases import RELEASES
 from infra.resources.console import mark
 from infra.resources.console_client import NOTES, ConsoleError
 from infra.resources.console_providers import AppKeyProvider, DatasetKeyProvider, marker
@@ -31,6 +30,7 @@ from infra.resources.console_transport import (
     Request,
     TransportError,
 )
+from infra.settings.apps import app_file
 from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify, built
 from tests.integration.stacks import CHECKOUT, wait_until
 

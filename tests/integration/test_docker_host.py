@@ -12,10 +12,10 @@ from typing import Any
 import docker
 import pytest
 
-from dify_kit.docker_host import JOB_LABEL, SERVICE_LABEL, STACK_LABEL, DockerEngine
+from dify_kit.containers.docker_host import JOB_LABEL, SERVICE_LABEL, STACK_LABEL, DockerEngine
 from dify_kit.errors import KitError
 from infra import engine
-from infra.port_guard import Publisher
+from infra.guards.ports import Publisher
 from tests.integration.stacks import free_port
 
 IMAGE = "debian:trixie-slim"

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from dify_gateway import client_secrets, keys
-from infra.images import LOCAL_BUILDS, ROOT, local_name
+from infra.catalogue.project import ROOT
+from infra.platforms.images import LOCAL_BUILDS, local_name
 from tests.integration.containers import printed
 from tests.unit.gateway.forge import Forge
 from tests.unit.gateway.hostile import CASES

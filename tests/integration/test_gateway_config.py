@@ -17,9 +17,9 @@ from infra.resources.gateway_config import (
     GatewayRefusalError,
     revision_of,
 )
-from infra.secret_shapes import signing_keys
 from infra.services import gateway as gateway_service
-from infra.settings_oauth import documents
+from infra.settings.oauth import documents
+from infra.settings.secrets import signing_keys
 from tests.integration.containers import printed
 from tests.integration.small_dify import built
 from tests.integration.stacks import wait_until

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY
+from infra.edge.paths import DRAIN_MARK, EDGE_DIRECTORY
 from tests.integration.containers import printed
 from tests.integration.load import steady_load
 from tests.integration.stacks import Stack, settings_changed

@@ -9,10 +9,10 @@ from typing import Any
 import docker
 import pytest
 
-from infra.edge_context import edge_context
-from infra.edge_paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
-from infra.releases import RELEASES
-from infra.render import EdgeConfiguration, edge_configuration
+from infra.catalogue.releases import RELEASES
+from infra.edge.context import edge_context
+from infra.edge.paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
+from infra.edge.render import EdgeConfiguration, edge_configuration
 from infra.resources.edge_container import EdgeContainer
 from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
 from infra.resources.release_container import ContainerError

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from openai import OpenAI
 
-from infra import ports
+from infra.catalogue import ports
 from tests.clients_guide import programs, run, save
 from tests.integration.bridge import bridge
 from tests.integration.containers import printed, readable

@@ -11,9 +11,9 @@ import docker
 import httpx
 import pytest
 
-from infra import host_addresses
-from infra.addresses import SPECIAL_PURPOSE
-from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.catalogue.addresses import SPECIAL_PURPOSE
+from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
+from infra.engine import host_addresses
 from infra.resources.console_client import NOTES
 from tests.integration.containers import printed
 from tests.integration.reachability import (

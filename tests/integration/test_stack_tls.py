@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from infra.edge_paths import CURRENT, KEY_FILE
+from infra.edge.paths import CURRENT, KEY_FILE
 from tests.certificates import Pair, issue
 from tests.integration.containers import printed
 from tests.integration.load import steady_load

@@ -9,8 +9,8 @@ import docker
 import httpx
 import pytest
 
-from infra.dify_env import environment
-from infra.releases import RELEASES
+from infra.catalogue.releases import RELEASES
+from infra.services.environment import environment
 from tests.integration.small_dify import SmallDify, built
 from tests.unit.configuration import resolved, settings
 

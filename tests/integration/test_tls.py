@@ -25,8 +25,8 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
     check_server_against_tls_configuration,
 )
 
-from dify_kit import rendering
-from infra import ports
+from dify_kit.stack import rendering
+from infra.catalogue import ports
 from tests.certificates import issue
 from tests.integration.tls_edge import ORIGIN, TlsEdge
 from tests.unit.test_render_tls import tls_settings

@@ -12,13 +12,13 @@ import docker
 import httpx
 from docker.models.containers import Container
 
-from infra import ports
-from infra.edge_context import edge_context
-from infra.edge_paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
-from infra.edge_tls import public_files
-from infra.images import LOCAL_BUILDS, build_directory, local_name
-from infra.releases import RELEASES
-from infra.render import edge_files
+from infra.catalogue import ports
+from infra.catalogue.releases import RELEASES
+from infra.edge.context import edge_context
+from infra.edge.paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
+from infra.edge.render import edge_files
+from infra.edge.tls import public_files
+from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
 from tests.integration.stacks import free_port, wait_until
 from tests.unit.configuration import resolved, settings
 

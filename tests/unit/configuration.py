@@ -7,8 +7,8 @@ from typing import Any
 
 import pulumi
 
-from infra.secret_shapes import SHAPES
-from infra.settings import Settings, load
+from infra.settings.secrets import SHAPES
+from infra.settings.stack import Settings, load
 
 SECRETS = {key: shape.generate() for key, shape in SHAPES.items() if shape.generate}
 PLAIN: Mapping[str, Any] = {

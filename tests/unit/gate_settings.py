@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from infra.settings import Settings
+from infra.settings.stack import Settings
 from tests.unit.configuration import settings
 
 SECRET = {"oidcGateClientSecret": "the-secret-of-the-client"}

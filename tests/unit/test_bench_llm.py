@@ -15,8 +15,9 @@ from bench.image import sse_client, sse_server
 from bench.load import Load
 from bench.rig import Measured
 from bench.rounds import Turn
-from infra import edge_llm, proxy_keys
-from infra.edge_paths import EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.edge import llm as edge_llm
+from infra.edge.paths import EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.settings import proxy_keys
 from tests.certificates import issue
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dify_kit import catalogue_facts
-from infra import releases
-from infra.releases import RELEASES, CatalogueError, load
-from infra.variables import Variable, problems, read
+from dify_kit.releases import facts as catalogue_facts
+from infra.catalogue import releases
+from infra.catalogue.releases import RELEASES, CatalogueError, load
+from infra.catalogue.variables import Variable, problems, read
 
 FACTS = Path(__file__).parents[1] / "facts"
 SOURCES = {"1.12.1": "1.12.1", "1.14.2": "1.14.2", "1.17.0": "1.17-pre"}

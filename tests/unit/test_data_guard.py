@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.releases import RELEASES
+from infra.catalogue.releases import RELEASES
 from infra.services import data
 from tests.unit.configuration import resolved, settings
 

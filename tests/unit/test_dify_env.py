@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.dify_env import _BUILDERS, environment, redis_url
-from infra.releases import DATA_SERVICES, PARTLY_KNOWN, RELEASES, VECTOR_STORES
-from infra.secret_shapes import SECRET_VARIABLES
-from infra.settings import snake
-from infra.variables import problems
+from infra.catalogue.releases import DATA_SERVICES, PARTLY_KNOWN, RELEASES, VECTOR_STORES
+from infra.catalogue.variables import problems
+from infra.services.environment import _BUILDERS, environment, redis_url
+from infra.settings.reader import snake
+from infra.settings.secrets import SECRET_VARIABLES
 from tests.unit.configuration import SECRETS, resolved, settings
 
 NEWEST = RELEASES["1.17.1"]

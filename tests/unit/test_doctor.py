@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit import doctor, preflight
-from dify_kit.doctor import (
+from dify_kit.checks import doctor, preflight
+from dify_kit.checks.doctor import (
     GIB,
     Check,
     EngineFacts,
@@ -31,8 +31,8 @@ from dify_kit.doctor import (
 from dify_kit.errors import KitError, UsageError
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin
-from dify_kit.stack_files import DataDir, StackFiles
-from infra.releases import RELEASES
+from dify_kit.workspace.files import DataDir, StackFiles
+from infra.catalogue.releases import RELEASES
 from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)

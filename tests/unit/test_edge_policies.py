@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from infra import nginx_check
-from infra.edge_context import EdgeContext
-from infra.edge_errors import ERRORS, GROUP_SHAPES, SHAPES
-from infra.edge_routes import CONSOLE_PAGES, LOGIN_PATHS, EdgeRoute
-from infra.releases import RELEASES
+from infra.catalogue.releases import RELEASES
+from infra.edge import check as nginx_check
+from infra.edge.context import EdgeContext
+from infra.edge.errors import ERRORS, GROUP_SHAPES, SHAPES
+from infra.edge.routes import CONSOLE_PAGES, LOGIN_PATHS, EdgeRoute
 from tests.unit.test_render import (
     Directive,
     context_of,

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from infra.edge_schema import schema_patterns
-from infra.project import ROOT
-from infra.releases import RELEASES
+from infra.catalogue.project import ROOT
+from infra.catalogue.releases import RELEASES
+from infra.edge.schema import schema_patterns
 from smoke_tests.closed import schema_paths
 from smoke_tests.cors import PATHS
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from infra.oauth_clients import digest_of
 from infra.resources import gateway_config
 from infra.resources.gateway_config import (
     GatewayConfigProvider,
@@ -17,6 +16,7 @@ from infra.resources.gateway_config import (
     revision_of,
 )
 from infra.resources.release_container import ContainerError
+from infra.settings.oauth_clients import digest_of
 
 CLIENTS = {"bot": {"tenant": "acme", "scopes": ["chat"], "secrets": ["hash"]}}
 PROBLEM = "tenants.json: tenants.acme.app_key must be a Dify app key"

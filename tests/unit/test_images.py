@@ -10,10 +10,19 @@ import docker
 import pulumi
 import pytest
 
-from infra import image_guard, image_needs
-from infra.images import BASE_ROLE, OWN, loaded_name, local_name, pulled_name, reference, registry_of
-from infra.registry_login import logged_in
-from infra.releases import RELEASES, Image
+from infra.catalogue.releases import RELEASES, Image
+from infra.engine.registry_login import logged_in
+from infra.guards import images as image_guard
+from infra.platforms import image_needs
+from infra.platforms.images import (
+    BASE_ROLE,
+    OWN,
+    loaded_name,
+    local_name,
+    pulled_name,
+    reference,
+    registry_of,
+)
 from tests.unit.configuration import settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
 from tests.unit.test_litellm import LLM, SECRETS
@@ -286,7 +295,7 @@ def test_only_a_mirror_with_own_images_holds_the_base_image() -> None:
 
 
 def test_init_looks_for_the_images_of_a_plain_stack() -> None:
-    from dify_kit.init import loaded_names  # noqa: PLC0415  # a command line's own
+    from dify_kit.stack.create import loaded_names  # noqa: PLC0415  # a command line's own
 
     found = settings(PRELOADED)
     release = RELEASES[found.release]

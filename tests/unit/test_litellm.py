@@ -9,14 +9,15 @@ import pulumi
 import pytest
 import yaml
 
-from dify_kit import rendering
-from infra import edge_llm, litellm_config, litellm_image, nginx_check
-from infra.edge_context import edge_context
-from infra.images import pulled_name
-from infra.litellm_image import PackagesError
-from infra.networks import networks
-from infra.releases import LITELLM_IMAGE, RELEASES
-from infra.render import edge_configuration, edge_files
+from dify_kit.stack import rendering
+from infra.catalogue.releases import LITELLM_IMAGE, RELEASES
+from infra.edge import check as nginx_check
+from infra.edge import llm as edge_llm
+from infra.edge.context import edge_context
+from infra.edge.render import edge_configuration, edge_files
+from infra.platforms import litellm_image
+from infra.platforms.images import pulled_name
+from infra.platforms.litellm_image import PackagesError
 from infra.resources import litellm_config as resource
 from infra.resources.litellm_config import (
     LitellmConfigProvider,
@@ -27,8 +28,10 @@ from infra.resources.litellm_config import (
 )
 from infra.resources.release_container import ContainerError, Ran
 from infra.services import litellm
-from infra.settings import Settings, load
-from infra.settings_llm import Llm
+from infra.services import litellm_files as litellm_config
+from infra.services.networks import networks
+from infra.settings.llm import Llm
+from infra.settings.stack import Settings, load
 from tests.certificates import issue
 from tests.unit.configuration import configure, resolved, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
@@ -324,7 +327,7 @@ def test_packages_that_cannot_be_had_are_told(tmp_path: Path, monkeypatch: pytes
     uv.chmod(0o755)
     with pytest.raises(PackagesError, match=r"no route to the index"):
         litellm_image._install(tmp_path, str(uv), {})
-    monkeypatch.setattr("infra.litellm_image.platform.machine", lambda: "riscv64")
+    monkeypatch.setattr("infra.platforms.litellm_image.platform.machine", lambda: "riscv64")
     with pytest.raises(PackagesError, match=r"riscv64; use dify:images registry"):
         litellm_image._install(tmp_path, str(uv), {})
 

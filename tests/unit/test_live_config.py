@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.edge_paths import RELEASES_DIRECTORY
+from infra.edge.paths import RELEASES_DIRECTORY
 from infra.resources.live_config import LiveConfigProvider, located
 from infra.resources.release_container import archive
 

@@ -11,8 +11,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra import engine, host_addresses, port_guard
-from infra.port_guard import Publisher, published
+from infra import engine
+from infra.engine import host_addresses
+from infra.guards import ports as port_guard
+from infra.guards.ports import Publisher, published
+from infra.settings.network import addresses_of
 from tests.unit.configuration import settings
 
 EDGE = "dify-unit-nginx"
@@ -104,7 +107,7 @@ def test_wider_address_is_refused_where_another_process_has_a_part_of_it(
 
 
 def test_both_families_are_published_and_both_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert port_guard.addresses_of("*") == ("0.0.0.0", "::")  # noqa: S104
+    assert addresses_of("*") == ("0.0.0.0", "::")  # noqa: S104
     if not socket.has_ipv6 or port_guard.address_problem("::1"):
         return
     with socket.socket(socket.AF_INET6) as other:

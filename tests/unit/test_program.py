@@ -7,9 +7,10 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra.images import LOCAL_BUILDS, OWN, ROOT, pulled_name
+from infra.catalogue.project import ROOT
+from infra.catalogue.releases import RELEASES
 from infra.platforms.docker import go_duration
-from infra.releases import RELEASES
+from infra.platforms.images import LOCAL_BUILDS, OWN, pulled_name
 from tests.unit.configuration import configure
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, PROGRAM, VOLUME, Recorder, run_program
 

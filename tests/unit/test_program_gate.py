@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from infra.gateway_files import gateway_files
-from infra.gateway_secrets import redis_password, seal_key
 from infra.resources.gateway_config import GatewayConfigProvider, GatewayRefusalError
+from infra.services.gateway_files import gateway_files
+from infra.services.gateway_secrets import redis_password, seal_key
 from tests.unit.configuration import SECRETS
 from tests.unit.gate_settings import GATE, SECRET, gated
 from tests.unit.recording import CONTAINER, DYNAMIC, NETWORK, run_program

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dify_kit.init import KEPT_VOLUMES
+from dify_kit.stack.create import KEPT_VOLUMES
 from tests.unit.recording import CONTAINER, DYNAMIC, VOLUME, Recorder, run_program
 from tests.unit.test_program import networks_of
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit import doctor, published
-from dify_kit.docker_host import Container
+from dify_kit.checks import doctor, published
+from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
-from dify_kit.stack_files import DataDir, StackFiles
+from dify_kit.workspace.files import DataDir, StackFiles
 
 EDGE = Container(
     id="e" * 64, name="dify-dev-nginx", service="nginx", job=False, state="running", health="healthy"

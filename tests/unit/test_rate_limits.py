@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.edge_limits import ADDRESS_KEY, READS, BusyZone, RateZone, edge_limits
-from infra.rate_limits import ADDRESS_GROUPS, CREDENTIAL_GROUPS, LIMIT_GROUPS, Bucket
+from infra.edge.limits import ADDRESS_KEY, READS, BusyZone, RateZone, edge_limits
+from infra.settings.rate_limits import ADDRESS_GROUPS, CREDENTIAL_GROUPS, LIMIT_GROUPS, Bucket
 from tests.unit.configuration import settings
 from tests.unit.test_settings import told
 

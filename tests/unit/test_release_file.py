@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from dify_kit.errors import KitError
-from dify_kit.init import Choices, known_releases
-from infra import release_file, releases
-from infra.dify_env import environment
-from infra.images import reference
-from infra.releases import RELEASES, CatalogueError
+from dify_kit.stack.create import Choices, known_releases
+from infra.catalogue import release_file, releases
+from infra.catalogue.releases import RELEASES, CatalogueError
+from infra.platforms.images import reference
 from infra.services import dify
+from infra.services.environment import environment
 from tests.unit.configuration import configure, resolved, settings
 
 Change = dict[str, Any]

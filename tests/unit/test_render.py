@@ -9,21 +9,16 @@ from typing import Any
 import crossplane
 import pytest
 
-from infra import host_addresses, nginx_check
-from infra import render as render_module
-from infra.addresses import SPECIAL_PURPOSE
-from infra.edge_context import EdgeContext, edge_context, escape_regex
-from infra.edge_paths import EDGE_DIRECTORY
-from infra.edge_routes import LOGIN_PATHS
-from infra.releases import RELEASES, Route
-from infra.render import (
-    SQUID_CONFIG,
-    TEMPLATES,
-    RedisContext,
-    RenderError,
-    render,
-    squid_files,
-)
+from infra.catalogue.addresses import SPECIAL_PURPOSE
+from infra.catalogue.releases import RELEASES, Route
+from infra.edge import check as nginx_check
+from infra.edge import render as render_module
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY
+from infra.edge.routes import LOGIN_PATHS
+from infra.engine import host_addresses
+from infra.jinja import TEMPLATES, RenderError, escape_regex, render
+from infra.services.files import SQUID_CONFIG, RedisContext, squid_files
 from tests.unit.configuration import settings
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -521,6 +516,39 @@ def test_broken_template_names_itself_and_the_line(text: str, line: int, tmp_pat
 
     with pytest.raises(RenderError, match=rf"nginx/http/log\.conf\.j2, line {line}:"):
         render_module.edge_files(context_of(), overrides=tmp_path)
+
+
+def test_scripts_go_as_they_are(tmp_path: Path) -> None:
+    ours = {path.name: path.read_text() for path in (TEMPLATES / "nginx" / "njs").glob("*.js")}
+    own = tmp_path / "nginx" / "njs" / "errors.js"
+    own.parent.mkdir(parents=True)
+    own.write_text("// {{ no template }}\n")
+
+    files = render_module.edge_files(context_of(), overrides=tmp_path)
+
+    scripts = {
+        path.removeprefix(f"{EDGE_DIRECTORY}/njs/"): text for path, text in files.items() if "/njs/" in path
+    }
+    assert scripts == {**ours, "errors.js": own.read_text()}
+    assert render_module.template_of("njs/errors.js", tmp_path) == str(own)
+    assert render_module.template_of("njs/errors.js") == str(TEMPLATES / "nginx" / "njs" / "errors.js")
+
+
+def test_a_template_in_the_place_of_a_script_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "nginx" / "njs" / "errors.js.j2"
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+
+    with pytest.raises(RenderError, match=r"nginx/njs/errors\.js\.j2 and nginx/njs/errors\.js"):
+        render_module.edge_files(context_of(), overrides=tmp_path)
+
+
+def test_scripts_hold_no_template() -> None:
+    scripts = list((TEMPLATES / "nginx" / "njs").iterdir())
+
+    assert {path.suffix for path in scripts} == {".js", ".json"}
+    for path in scripts:
+        assert not re.search(r"\{[{%#]", path.read_text()), path
 
 
 def test_pattern_lets_nothing_through_that_ends_a_string() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from infra import nginx_check
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_headers import MORE, PASSED
-from infra.edge_routes import CONSOLE_PAGES
-from infra.releases import RELEASES
-from infra.settings_oauth import OAuth
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.request_headers import MORE, PASSED
+from infra.edge import check as nginx_check
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.routes import CONSOLE_PAGES
+from infra.settings.oauth import OAuth
 from tests.unit.gate_settings import gated
 from tests.unit.test_edge_policies import captured
 from tests.unit.test_render import (

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from infra import edge_llm, nginx_check, proxy_keys
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY
-from infra.releases import RELEASES
-from infra.render import edge_configuration
-from infra.settings import Settings
+from infra.catalogue.releases import RELEASES
+from infra.edge import check as nginx_check
+from infra.edge import llm as edge_llm
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY
+from infra.edge.render import edge_configuration
+from infra.settings import proxy_keys
+from infra.settings.stack import Settings
 from tests.integration.edge.llm import settings_of_oauth
 from tests.unit.configuration import resolved, settings
 from tests.unit.test_render import Directive, edge_files, evaluated, locations, parsed, walk, written

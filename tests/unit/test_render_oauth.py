@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from infra import nginx_check
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_oauth import ASKED, REFUSED, scope_patterns, tenant_classes
-from infra.edge_paths import RUN_MEGABYTES, VERDICT_BYTES
-from infra.oauth_scopes import ROUTES, ScopedRoute
-from infra.rate_limits import Bucket, GroupLimits
-from infra.releases import RELEASES
-from infra.settings_oauth import OAuth, Tenant
+from infra.catalogue.releases import RELEASES
+from infra.edge import check as nginx_check
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.oauth import ASKED, REFUSED, scope_patterns, tenant_classes
+from infra.edge.paths import RUN_MEGABYTES, VERDICT_BYTES
+from infra.edge.scopes import ROUTES, ScopedRoute
+from infra.settings.oauth import OAuth, Tenant
+from infra.settings.rate_limits import Bucket, GroupLimits
 from tests.unit.configuration import settings
 from tests.unit.test_edge_policies import FEATURES, body_of, limits_of, pairwise
 from tests.unit.test_render import (

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.origins import origin_problem
-from infra.project import declared
-from infra.published_defaults import PUBLISHED_DEFAULTS
-from infra.releases import RELEASES
-from infra.secret_shapes import SECRET_VARIABLES, SHAPES, TLS_SECRETS
-from infra.settings import Settings, load, snake
-from infra.settings_llm import LOOPBACK_PROBLEM
-from infra.settings_reader import shown
+from infra.catalogue.project import declared
+from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
+from infra.catalogue.releases import RELEASES
+from infra.settings.llm import LOOPBACK_PROBLEM
+from infra.settings.origins import origin_problem
+from infra.settings.reader import shown, snake
+from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
+from infra.settings.stack import Settings, load
 from tests.unit.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)

@@ -8,8 +8,8 @@ import pulumi
 import pytest
 
 from infra.exports import gate_facts
-from infra.settings import Settings, load
-from infra.settings_gate import CA_FILE, Gate, gate_document
+from infra.settings.gate import CA_FILE, Gate, gate_document
+from infra.settings.stack import Settings, load
 from tests.certificates import issue
 from tests.unit.configuration import configure, settings
 from tests.unit.gate_settings import GATE, SECRET, gated

@@ -9,11 +9,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra import proxy_keys
-from infra.llm_presets import PRESETS, key_problem
-from infra.proxy_keys import ProxyKeyError
-from infra.settings import load
-from infra.settings_llm import Llm, Target
+from infra.catalogue.llm_presets import PRESETS, key_problem
+from infra.settings import proxy_keys
+from infra.settings.llm import Llm, Target
+from infra.settings.proxy_keys import ProxyKeyError
+from infra.settings.stack import load
 from tests.certificates import issue as certificate
 from tests.unit.configuration import configure, settings
 

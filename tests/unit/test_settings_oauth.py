@@ -9,12 +9,12 @@ import pulumi
 import pytest
 
 from dify_gateway import client_secrets, keys
-from infra.oauth_clients import CANARY_TENANT, clients_path
-from infra.project import ROOT
-from infra.rate_limits import Bucket, GroupLimits
-from infra.secret_shapes import signing_keys
-from infra.settings import load
-from infra.settings_oauth import OAuth, documents
+from infra.catalogue.project import ROOT
+from infra.settings.oauth import OAuth, documents
+from infra.settings.oauth_clients import CANARY_TENANT, clients_path
+from infra.settings.rate_limits import Bucket, GroupLimits
+from infra.settings.secrets import signing_keys
+from infra.settings.stack import load
 from tests.certificates import issue
 from tests.unit.configuration import SECRETS, configure, resolved, settings
 

@@ -9,8 +9,8 @@ import pulumi
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from infra import certificates
-from infra.settings import load
+from infra.settings import certificates
+from infra.settings.stack import load
 from tests.certificates import DAY, Pair, issue, new_key, pem_of_key
 from tests.unit.configuration import configure, resolved, settings
 

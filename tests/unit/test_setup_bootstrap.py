@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit.stack_files import CHECKOUT
+from dify_kit.workspace.files import CHECKOUT
 
 # `venv` makes an interpreter, `pip install` the command line; everything is written down.
 FAKE_UV = """#!/bin/sh

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.published_defaults import PUBLISHED_DEFAULTS
+from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from smoke_tests.conftest import MARKERS
 from smoke_tests.engine import EVERYWHERE, Container, Publication, _container
 from smoke_tests.exports import TargetError

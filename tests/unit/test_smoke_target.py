@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.releases import RELEASES
+from infra.catalogue.releases import RELEASES
 from smoke_tests.client import Answer
 from smoke_tests.conftest import ORDER, Run, _left_out
 from smoke_tests.cors import Case, Policy, cases, look_alikes, problems

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from infra.releases import RELEASES
-from infra.service import ServiceSpec
+from infra.catalogue.releases import RELEASES
 from infra.services.dify import IMPORTERS, services, staggered
+from infra.services.spec import ServiceSpec
 from tests.unit.configuration import settings
 
 

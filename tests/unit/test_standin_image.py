@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from infra import standin_image
-from infra.images import LOCAL_BUILDS, ROOT, build_digest, build_directory, local_name
-from infra.releases import RELEASES
-from infra.standin_image import CODE, DIRECTORY, digest_of, files, prepared_context
+from infra.catalogue.project import ROOT
+from infra.catalogue.releases import RELEASES
+from infra.platforms import standin_image
+from infra.platforms.images import LOCAL_BUILDS, build_digest, build_directory, local_name
+from infra.platforms.standin_image import CODE, DIRECTORY, digest_of, files, prepared_context
 
 ROLES = [role for role, (directory, _) in LOCAL_BUILDS.items() if directory == DIRECTORY]
 
@@ -37,7 +38,8 @@ def test_context_has_the_program_the_catalogue_and_what_reads_it(checkout: Path,
 
 
 @pytest.mark.parametrize(
-    "part", ["infra/catalogue/1.17.0.yaml", "infra/variables.py", f"{DIRECTORY}/dify_standin/events.py"]
+    "part",
+    ["infra/catalogue/1.17.0.yaml", "infra/catalogue/variables.py", f"{DIRECTORY}/dify_standin/events.py"],
 )
 def test_a_change_of_any_part_is_another_image(checkout: Path, tmp_path: Path, part: str) -> None:
     before = prepared_context(checkout, tmp_path / "contexts")
@@ -93,9 +95,9 @@ def test_what_is_shared_needs_nothing_that_the_image_lacks(tmp_path: Path) -> No
         "            raise ImportError(name + ' is not in the image')\n"
         "sys.meta_path.insert(0, Closed())\n"
         f"sys.path.insert(0, {str(context)!r})\n"
-        "import infra.releases\n"
+        "import infra.catalogue.releases\n"
         "assert infra.__file__.startswith(sys.path[0]), infra.__file__\n"
-        "print(len(infra.releases.RELEASES['1.17.1'].variables('api')))\n"
+        "print(len(infra.catalogue.releases.RELEASES['1.17.1'].variables('api')))\n"
     )
 
     done = subprocess.run(

@@ -13,14 +13,14 @@ from typing import Any
 import docker
 import httpx
 
-from infra import ports
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
-from infra.images import LOCAL_BUILDS, build_directory, local_name
-from infra.releases import RELEASES
-from infra.render import edge_files
-from infra.settings_gate import Gate
-from infra.settings_oauth import OAuth
+from infra.catalogue import ports
+from infra.catalogue.releases import RELEASES
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
+from infra.edge.render import edge_files
+from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
+from infra.settings.gate import Gate
+from infra.settings.oauth import OAuth
 from tests.integration.edge import upstream
 from tests.unit.configuration import settings
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.images import of
-from infra import litellm_config
 from infra.resources.litellm_config import LitellmContainer, go_live
 from infra.services import litellm
-from infra.settings_llm import LITELLM
+from infra.services import litellm_files as litellm_config
+from infra.settings.llm import LITELLM
 from tests.integration.edge.llm import LlmEdge
 from tests.unit.configuration import resolved, settings
 

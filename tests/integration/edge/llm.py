@@ -10,21 +10,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from infra import edge_llm, ports, proxy_keys
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import (
-    AFTER_RELOAD_SECONDS,
-    DRAIN_MARK,
-    DRAIN_SECONDS,
-    EDGE_DIRECTORY,
-    USAGE_DIRECTORY,
-)
-from infra.proxy_keys import ProxyKey
-from infra.rate_limits import GroupLimits
-from infra.releases import RELEASES
-from infra.settings import Settings
-from infra.settings_llm import NGINX
-from infra.settings_oauth import OAuth, Tenant
+from infra.catalogue import ports
+from infra.catalogue.releases import RELEASES
+from infra.edge import llm as edge_llm
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import AFTER_RELOAD_SECONDS, DRAIN_MARK, DRAIN_SECONDS, EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.settings import proxy_keys
+from infra.settings.llm import NGINX
+from infra.settings.oauth import OAuth, Tenant
+from infra.settings.proxy_keys import ProxyKey
+from infra.settings.rate_limits import GroupLimits
+from infra.settings.stack import Settings
 from tests.certificates import issue
 from tests.integration.edge import llm_upstream
 from tests.integration.edge.container import ALLOWED, Edge, image_of

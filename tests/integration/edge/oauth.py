@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from infra.rate_limits import Bucket, GroupLimits
-from infra.settings_gate import Gate
-from infra.settings_oauth import OAuth, Tenant
+from infra.settings.gate import Gate
+from infra.settings.oauth import OAuth, Tenant
+from infra.settings.rate_limits import Bucket, GroupLimits
 from tests.integration.edge.container import PLAIN, Edge, Raw
 from tests.integration.test_gateway import Running, installation
 from tests.unit.gateway.forge import Forge

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from infra.edge_headers import KINDS, MORE, PASSED
+from infra.catalogue.request_headers import KINDS, MORE, PASSED
 from tests.integration.edge.container import Edge
 from tests.integration.edge.test_bad_input import request
 

@@ -22,8 +22,8 @@ from openai import OpenAI
 from dify_kit.benchmark import deployed
 from dify_kit.benchmark.load import Limits, run
 from dify_kit.benchmark.report import result_of
-from infra import ports
-from infra.proxy_keys import PREFIX
+from infra.catalogue import ports
+from infra.settings.proxy_keys import PREFIX
 from smoke_tests import llm as smoke_llm
 from smoke_tests import test_llm as smoke
 from smoke_tests.client import Client, Patience

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra import ports
+from infra.catalogue import ports
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import LlmEdge
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from dify_kit.setup.go_toolchain import find_go
-from infra.edge_paths import BODIES_DIRECTORY
+from infra.edge.paths import BODIES_DIRECTORY
 from tests.integration.containers import printed
 from tests.integration.edge.llm import LlmEdge
 

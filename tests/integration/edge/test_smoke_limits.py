@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from infra.catalogue.releases import RELEASES
 from infra.exports import limit_facts
-from infra.releases import RELEASES
 from smoke_tests import test_limits as smoke
 from smoke_tests.client import Client, Patience
 from smoke_tests.masking import Redactor

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-import dify_kit.bench_command  # noqa: F401  # registers the command
+import dify_kit.commands.bench  # noqa: F401  # registers the command
 from dify_kit.app import app
 from dify_kit.benchmark import load
 from dify_kit.benchmark.statistics import percentile

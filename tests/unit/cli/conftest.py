@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from dify_kit import deploy, docker_host, env, stack_files
-from dify_kit.docker_host import Container, Engine, Network
-from dify_kit.pulumi_cli import Pulumi
-from dify_kit.stack_files import StackFiles
-from infra.port_guard import Publisher
+from dify_kit.commands import down, init, up
+from dify_kit.containers import docker_host
+from dify_kit.containers.docker_host import Container, Engine, Network
+from dify_kit.engine.cli import Pulumi
+from dify_kit.workspace import files as stack_files
+from dify_kit.workspace.files import StackFiles
+from infra.guards.ports import Publisher
 
 FAKE = Path(__file__).with_name("fake_pulumi.py")
 
@@ -164,6 +166,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setitem(sys.modules, "dify_kit.setup", setup)
 
     engine = FakeEngine()
-    for module in (deploy, env, docker_host):
+    for module in (up, down, init, docker_host):
         monkeypatch.setattr(module, "DockerEngine", lambda: engine)
     return Machine(home=home, checkout=checkout, fake=fake, engine=engine)

@@ -18,13 +18,13 @@ import pytest
 import typer.main
 from typer.testing import CliRunner, Result
 
-from dify_kit import preflight
 from dify_kit.__main__ import app
 from dify_kit.app import Group
-from dify_kit.docker_host import Container, Network
+from dify_kit.checks import preflight
+from dify_kit.containers.docker_host import Container, Network
+from dify_kit.engine.cli import require_success
 from dify_kit.errors import CancelledError, KitError
-from dify_kit.pulumi_cli import require_success
-from dify_kit.stack_files import DataDir
+from dify_kit.workspace.files import DataDir
 from tests.unit.cli.conftest import Machine
 
 RECORDED = Path(__file__).with_name("data")
@@ -395,7 +395,7 @@ def test_name_must_be_typed(
     deployed: Machine, monkeypatch: pytest.MonkeyPatch, typed: str, code: int, left: int
 ) -> None:
     deployed.engine.existing_volumes = {"dify-dev-postgres"}
-    monkeypatch.setattr("dify_kit.deploy._at_a_terminal", lambda: True)
+    monkeypatch.setattr("dify_kit.commands.down._at_a_terminal", lambda: True)
 
     done = run("down", "--delete-data", stdin=typed)
 

@@ -12,8 +12,16 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from dify_kit.__main__ import app
-from dify_kit.init import VOLUMES, Choices, ImageSource, default, generate_secrets, initialise, loaded_names
-from infra.releases import RELEASES
+from dify_kit.stack.create import (
+    VOLUMES,
+    Choices,
+    ImageSource,
+    default,
+    generate_secrets,
+    initialise,
+    loaded_names,
+)
+from infra.catalogue.releases import RELEASES
 from tests.unit.cli.conftest import Machine
 
 REQUIRED_SECRETS = {

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dify_kit import deploy, keys, usage
-from dify_kit import llm_upstreams as upstreams
 from dify_kit.__main__ import app
+from dify_kit.commands import keys, up, usage
 from dify_kit.errors import KitError
-from infra import proxy_keys
-from infra.llm_presets import PRESETS
+from dify_kit.stack import upstreams
+from infra.catalogue.llm_presets import PRESETS
+from infra.settings import proxy_keys
 from tests.unit.cli.conftest import Machine
 
 KEY = "hs-0123456789-0123456789-wxyz"
@@ -203,7 +203,7 @@ def test_rotate_tries_the_key_first(
     machine.configure(llm={"upstreams": {"own": {"baseUrl": upstream.url}}})
     have(machine, {"own": "the-old-key-0123456789"})
     deployed: list[str] = []
-    monkeypatch.setattr(deploy, "up", lambda **options: deployed.append(options["stack"]))
+    monkeypatch.setattr(up, "up", lambda **options: deployed.append(options["stack"]))
     left = [2, 1, 0]
     monkeypatch.setattr(keys, "_old_workers", lambda _: left.pop(0))
 
@@ -224,7 +224,7 @@ def test_rotate_says_when_the_old_key_is_still_used(
 ) -> None:
     machine.configure(llm={"upstreams": {"own": {"baseUrl": upstream.url}}})
     have(machine, {})
-    monkeypatch.setattr(deploy, "up", lambda **_: None)
+    monkeypatch.setattr(up, "up", lambda **_: None)
     monkeypatch.setattr(keys, "_old_workers", lambda _: 1)
 
     done = run("keys", "rotate", "own", "--stdin", "--wait", "0", stdin=KEY)

@@ -1,0 +1,34 @@
+"""Stopping a stack before Pulumi removes it: in parallel where the order does not matter.
+
+Pulumi deletes containers one after another along their dependencies and waits for each to stop. What is stopped
+before is deleted at once. Each service keeps its own signal and its own grace.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from dify_kit.containers.docker_host import Container, Engine
+
+# First what lets requests in: those under way are answered, as long as everything behind it still runs.
+EDGE = frozenset({"nginx", "certbot"})
+# Pulumi deletes the apps' keys through api, and api needs these: they are stopped by Pulumi, when it comes to them.
+# Without the edge and with nothing to do, they stop within seconds.
+KEPT = frozenset({"api", "db_postgres", "redis"})
+_RUNNING = frozenset({"running", "restarting"})
+
+
+def rounds(containers: Iterable[Container]) -> list[list[Container]]:
+    """Return what is stopped together, one group after another; what does not run or has to stay is left out."""
+    running = [one for one in containers if one.state in _RUNNING and one.service not in KEPT]
+    edge = [one for one in running if one.service in EDGE]
+    rest = [one for one in running if one.service not in EDGE]
+    return [group for group in (edge, rest) if group]
+
+
+def stop(engine: Engine, containers: Sequence[Container], say: Callable[[str], None]) -> None:
+    """Stop the containers of a stack that Pulumi does not need any more. Raises KitError."""
+    for group in rounds(containers):
+        say(f"  stopping {', '.join(sorted(one.service for one in group))}")
+        with ThreadPoolExecutor(len(group)) as pool:
+            # Not lazily: each one's failure is raised here.
+            list(pool.map(lambda one: engine.stop_container(one.id), group))
