@@ -147,15 +147,10 @@ class EdgeContext:
         return tuple(sorted(found, key=lambda route: route.group != BUSIEST_GROUP))
 
     @property
-    def plain_request(self) -> str:
-        """The pattern of `<Host header> <path and query as sent> <path as nginx reads it>` that nothing refuses.
-
-        The path has no dot and nothing encoded, and so is no dot segment either, and none of `schema_patterns`.
-        """
-        names = "|".join(escape_regex(name) for name in self.server_names)
+    def not_hidden(self) -> str:
+        """A pattern's condition that none of `schema_patterns` fits what follows."""
         hidden = "|".join(pattern.removeprefix("^") for pattern in self.schema_patterns)
-        seen = f"(?!(?i:{hidden}))" if hidden else ""
-        return f"^(?i:{names})(?::[0-9]{{1,5}})? (/[A-Za-z0-9_/-]*)(?:[?][^ ]*)? {seen}\\1$"
+        return f"(?!(?i:{hidden}))" if hidden else ""
 
     @property
     def client_sockets(self) -> Mapping[int, str]:
