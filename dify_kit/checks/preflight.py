@@ -1,4 +1,4 @@
-"""What must be true before anything is changed: the settings can work, the ports are free, the disk has room."""
+"""Checks before anything is changed: the settings are valid, the ports are free, the disk has room."""
 
 import shutil
 from pathlib import Path

@@ -53,7 +53,7 @@ ByTag = Annotated[
     bool,
     typer.Option(
         "--by-tag",
-        help="Take images by tag, whatever their digest: those that were loaded or pushed, not pulled.",
+        help="Take images by tag without comparing digests: for images that were loaded or pushed, not pulled.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -270,8 +270,8 @@ def load(
 ) -> None:
     """Check an archive, load it into the engine, and compare the ids of its images.
 
-    Nothing is loaded before every checksum was compared. The checksums inside tell damage; against somebody who may
-    write to the archive, compare its own with --checksum. stdout lists the images.
+    All checksums are compared before anything is loaded. The checksums in the archive show damage; --checksum also
+    shows a forged archive. stdout lists the images.
     """
     with archive.opened(file) as opened:
         contents = archive.verify(opened)

@@ -59,7 +59,7 @@ def up(
             "up", "--refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose
         )
         require_success(outcome, f"deploying stack {stack}", stack)
-        # Health is judged inside; clients come from outside.
+        # Health checks run inside the containers; clients connect from outside.
         published.ensure(files, engine)
         summarise(pulumi.state(), outcome, stack, time.monotonic() - began)
 
@@ -75,7 +75,7 @@ def summarise(state: StackState, outcome: Outcome, stack: str, seconds: float) -
         ("console", outputs.get("publicUrl")),
         ("service API", outputs.get("serviceApiUrl")),
         ("sign in as", outputs.get("adminEmail")),
-        ("password", f".venv/bin/dify-kit password{option}"),
+        ("password", f"dify-kit password{option}"),
         ("next", f"make smoke{make_suffix(stack)}"),
     ]
     for label, value in rows:

@@ -107,7 +107,7 @@ def edge_container(pulumi: Pulumi) -> str:
     except docker.errors.NotFound:
         return ""
     except docker.errors.DockerException as problem:
-        raise KitError(f"{name} cannot be asked: {problem}", "`make doctor` has a look") from None
+        raise KitError(f"{name} cannot be asked: {problem}", "`make doctor` checks it") from None
     return name if running else ""
 
 
@@ -163,7 +163,7 @@ def _from_inside(
     try:
         exit_code, out, errors = _run(container, ["curl", "--config", "-"], "\n".join(options).encode())
     except (docker.errors.DockerException, OSError) as problem:
-        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` has a look") from None
+        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` checks it") from None
     if exit_code:
         said = errors.decode(errors="replace").strip()[-200:] or f"curl ends with {exit_code}"
         raise KitError(

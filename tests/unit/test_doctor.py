@@ -32,7 +32,7 @@ from dify_kit.workspace.files import DataDir, StackFiles
 from infra.catalogue.releases import RELEASES
 from infra.settings.secrets import SHAPES
 from infra.settings.stack import Reading
-from tests import certificates
+from support import certificates
 from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)

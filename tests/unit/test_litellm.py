@@ -33,8 +33,8 @@ from infra.services.networks import networks
 from infra.settings.llm import Llm
 from infra.settings.program import load
 from infra.settings.stack import Settings
-from tests.certificates import issue
-from tests.unit.configuration import configure, resolved, settings
+from support.certificates import issue
+from support.configuration import configure, resolved, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
 from tests.unit.test_render import written
 

@@ -17,7 +17,7 @@ from infra.settings.program import load
 from infra.settings.reader import shown, snake
 from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
 from infra.settings.stack import Settings
-from tests.unit.configuration import SECRETS, configure, settings
+from support.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)
 MALFORMED: list[tuple[dict[str, Any], str, str]] = [

@@ -14,8 +14,8 @@ from infra.settings import proxy_keys
 from infra.settings.llm import Llm, Target
 from infra.settings.program import load
 from infra.settings.proxy_keys import ProxyKeyError
-from tests.certificates import issue as certificate
-from tests.unit.configuration import configure, settings
+from support.certificates import issue as certificate
+from support.configuration import configure, settings
 
 KEY = "hs-" + "k" * 40
 OPENAI_KEY = "sk-" + "k" * 40
