@@ -20,8 +20,8 @@ from dify_kit.workspace import secrets as stack_secrets
 from dify_kit.workspace.files import StackFiles
 from infra.settings.program import load
 from infra.settings.secrets import SHAPES
+from support.configuration import PLAIN, SECRETS
 from tests.unit.cli.conftest import Machine
-from tests.unit.configuration import PLAIN, SECRETS
 from tests.unit.gateway import provider as providers
 
 KEY = "hs-0123456789-0123456789-wxyz"
