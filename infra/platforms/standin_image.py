@@ -20,6 +20,7 @@ CATALOGUE = "infra/catalogue"
 CODE = (
     "infra/__init__.py",
     "infra/catalogue/__init__.py",
+    "infra/catalogue/checks.py",
     "infra/catalogue/releases.py",
     "infra/catalogue/variables.py",
 )
