@@ -1,7 +1,7 @@
 """Client authentication by a signed assertion: `private_key_jwt`, RFC 7523 section 2.2.
 
-Authlib reads the form, finds the client and asks whether the client may authenticate this way. The assertion itself
-is judged here, by the same strict reading as every other token.
+Authlib reads the form, finds the client and asks whether the client may authenticate this way. This module verifies
+the assertion itself, with the same strict reading as every other token.
 """
 
 import time

@@ -1,8 +1,8 @@
 """Client secrets: how they are made, kept and compared. Imports nothing of the service, so the kit uses it too.
 
-A secret is 256 random bits that we generate, never a word somebody chose, and `hash_secret` takes no other. Nobody
-can guess 256 bits, whatever a single guess costs; a slow password hash (argon2, scrypt) would add nothing to that,
-but would let anyone keep the token endpoint busy with wrong secrets at 50 ms of CPU each. So the hash is one
+A secret is 256 generated random bits, and `hash_secret` accepts no other. Guessing 256 bits is infeasible at any cost
+of a single guess. A slow password hash (argon2, scrypt) would add no protection, and would let wrong secrets use
+50 ms of CPU each, which overloads the token endpoint. So the hash is one
 salted SHA-256, a few microseconds, under a name that a later format can replace.
 """
 
@@ -64,7 +64,7 @@ def matches(secret: str, hashes: tuple[tuple[bytes, bytes], ...]) -> bool:
     """
     tried = secret if len(secret) <= LONGEST_SECRET else ""
     found = False
-    for salt, digest in hashes or (NOBODY,):
+    for salt, digest in hashes or (UNKNOWN_CLIENT,):
         found |= hmac.compare_digest(_digest(salt, tried), digest)
     return found and bool(hashes)
 
@@ -81,4 +81,4 @@ def _bytes(text: str) -> bytes:
     return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
-NOBODY = (secrets.token_bytes(SALT_BYTES), secrets.token_bytes(DIGEST_BYTES))
+UNKNOWN_CLIENT = (secrets.token_bytes(SALT_BYTES), secrets.token_bytes(DIGEST_BYTES))

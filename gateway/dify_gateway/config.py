@@ -1,4 +1,4 @@
-"""What the service is told: config.json, tenants.json, clients.json and keys.json of one release, checked."""
+"""The configuration of the service: config.json, tenants.json, clients.json and keys.json of one revision, checked."""
 
 import re
 from collections.abc import Mapping
@@ -114,8 +114,8 @@ class Client:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
-    """Everything one release directory says. Nothing in it changes after it was read."""
+class Configuration:
+    """All files of one revision. Nothing in it changes after it was read."""
 
     revision: str
     directory: Path
@@ -126,11 +126,11 @@ class Release:
     verification_keys: tuple[jose.VerificationKey, ...]
 
 
-def load(directory: Path, revision: str) -> Release:
-    """Read and check a release directory. Raises FileError with the first problem found."""
+def load(directory: Path, revision: str) -> Configuration:
+    """Read and check the directory of a revision. Raises FileError with the first problem found."""
     settings = _settings(read(directory, "config.json"), directory)
     if not settings.issuer:
-        return Release(
+        return Configuration(
             revision=revision,
             directory=directory,
             settings=settings,
@@ -148,7 +148,7 @@ def load(directory: Path, revision: str) -> Release:
                     f"config.json: issuers names the tenant {tenant}, which tenants.json lacks: add it there"
                 )
     signing = _keys(read(directory, "keys.json"))
-    return Release(
+    return Configuration(
         revision=revision,
         directory=directory,
         settings=settings,

@@ -52,10 +52,10 @@ def claim(entry: Entry, key: str, default: str | list[str]) -> tuple[str, ...]:
 
 
 def ca_file(entry: Entry, directory: Path) -> str:
-    """Return the name of a file of the same release that `ca_file` names, empty without the key."""
+    """Return the name of a file of the same revision that `ca_file` names, empty without the key."""
     if "ca_file" not in entry.values:
         return ""
-    name = entry.text("ca_file", CA_FILE, "the name of a .pem file of the same release")
+    name = entry.text("ca_file", CA_FILE, "the name of a .pem file of the same revision")
     if not (directory / name).is_file():
-        entry.fail("ca_file", "names a file that this release lacks: add it, or remove the key")
+        entry.fail("ca_file", "names a file that this revision lacks: add it, or remove the key")
     return name

@@ -107,7 +107,7 @@ def _add_sign_out(pages: Blueprint) -> None:
     def sign_out() -> Response:
         gate = _gate()
         if request.headers.get("Sec-Fetch-Site", "") in {"cross-site", "same-site"}:
-            # Another page may lead here, but not sign somebody out.
+            # Another page may link here, but must not sign the user out.
             return _page(200, "Sign out?", "Another page asks to sign you out.", "sign_out", "Sign out")
         session = gate.sessions.close(request.cookies.get(session_cookie(gate), ""))
         origin = _origin(gate) or gate.settings.origins[0]
@@ -146,7 +146,7 @@ def _add_errors(pages: Blueprint) -> None:
 
     @pages.errorhandler(OAuthError)
     def provider_error(problem: OAuthError) -> Response:
-        # Its description is the provider's, or anybody's who made the link: logged, if at all, as a word.
+        # The description comes from the provider, or from the author of a forged link: only a plain word is logged.
         word = str(problem.error) if re.fullmatch(r"[a-z_]{1,40}", str(problem.error)) else "unknown"
         g.event = {"event": "sign-in refused", "level": "warning", "reason": f"the provider said {word}"}
         return _page(400, "Sign-in not finished", "The provider refused it.", "start", "Sign in again")
@@ -233,7 +233,7 @@ def _set_login_cookie(answer: Response, gate: Gate) -> None:
     """Give the browser its sign-in, and take the oldest ones back."""
     name, value = g.gate_cookie
     _set_cookie(answer, gate, name, value, SIGN_IN_SECONDS)
-    # Tabs that nobody finishes, or a page that begins one after the other, would fill the browser's header.
+    # Abandoned tabs, or a page that starts many sign-ins, would fill the browser's header.
     for old in login_cookies(gate)[: -(MOST_TABS - 1)]:
         _drop_cookie(answer, gate, old)
 

@@ -36,7 +36,7 @@ class Browser(FlaskIntegration):  # type: ignore[misc]  # Authlib has no types
         )
 
     def get_state_data(self, session: Any, state: str | None) -> dict[str, Any] | None:  # noqa: ANN401, ARG002
-        """Return it once, to the browser that began; None for anybody else."""
+        """Return it once, to the browser that began; None for any other."""
         cookie = request.cookies.get(login_cookie(self._gate, state or ""), "")
         found: SignIn | None = self._gate.sessions.end(state or "", cookie)
         g.gate_path = found.path if found else "/"

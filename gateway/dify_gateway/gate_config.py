@@ -28,8 +28,8 @@ DEFAULT_SCOPES = ("openid", "email", "profile")
 class GateSettings:
     """`gate` of config.json. `client_secret` is a secret: never log it.
 
-    `origins` are those that people reach the console and the web app at, the first one being where strangers to the
-    list are sent. Whoever is listed by domain has to be in a group too, where groups are listed.
+    `origins` are those of the console and the web app; a request for another one is redirected to the first. Where both
+    domains and groups are listed, a user must match both.
     """
 
     origins: tuple[str, ...]

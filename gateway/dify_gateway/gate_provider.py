@@ -1,6 +1,6 @@
-"""The provider that people sign in at: its endpoints and keys, and what an ID token of it says.
+"""The provider of the sign-in: its endpoints and keys, and the claims of its ID tokens.
 
-Authlib's client leads people there and back; what it brings is judged here, by the same strict reading as every
+Authlib's client does the redirects; this module verifies the ID token, with the same strict reading as every
 other token of this service.
 """
 
@@ -31,7 +31,7 @@ REFRESH_SECONDS, REFETCH_SECONDS = 300, 10
 
 
 class RefusedError(Exception):
-    """Somebody signed in who may not pass. The message is a fixed phrase."""
+    """A user signed in who is not allowed. The message is a fixed phrase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Provider(IssuerKeys):
         return self._metadata
 
     def read(self) -> Metadata:
-        """Read endpoints and keys now, whatever was read before. Raises IssuerError."""
+        """Read endpoints and keys now, regardless of the cached ones. Raises IssuerError."""
         self._read()
         return self.metadata()
 
@@ -167,7 +167,7 @@ class Provider(IssuerKeys):
 
 
 def admitted(settings: GateSettings, claims: Mapping[str, Any]) -> Person:
-    """Return who may pass by the settings' rules. Raises RefusedError for everybody else."""
+    """Return the user that the settings' rules allow. Raises RefusedError for every other user."""
     subject = _text(claims.get("sub"))
     if not subject or not subject.isascii():
         raise RefusedError("the provider does not say who signed in")
@@ -178,7 +178,7 @@ def admitted(settings: GateSettings, claims: Mapping[str, Any]) -> Person:
         # Some providers never say; one that says no means it.
         if claims.get("email_verified", True) not in (True, "true"):
             raise RefusedError("the e-mail address is not verified")
-        # Of two @ one stands in the name, and mail programs do not agree on which.
+        # Of two @ one belongs to the name, and mail programs do not agree on which.
         name, _, domain = email.partition("@")
         if not name or domain.lower() not in settings.email_domains:
             raise RefusedError("the e-mail address is of another domain")

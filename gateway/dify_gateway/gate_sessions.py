@@ -1,8 +1,8 @@
-"""Who signed in at the gate, and who is about to.
+"""Sessions of the gate, and pending sign-ins.
 
-A session is kept in Redis and named in the browser by a cookie of 256 random bits; Redis holds their digest: who reads
-it cannot pass as anybody. A sign-in under way is kept nowhere but in the browser that began it, sealed by a key that
-only this service has: anybody may begin one, and a store that strangers fill would be full for those who belong here.
+A session is stored in Redis and named in the browser by a cookie of 256 random bits. Redis holds the digest of the
+cookie, so reading Redis opens no session. A pending sign-in is stored only in the browser that began it, encrypted
+with a key of this service: any visitor may begin one, and many of them would fill a store on the server.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ from dify_gateway.state import State
 
 ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 ID_BYTES = 32
-# How long somebody may take to sign in at the provider.
+# The longest time of a sign-in at the provider.
 SIGN_IN_SECONDS = 600
 SEAL = {"alg": "dir", "enc": "A256GCM"}
-# The provider gets its ID token back when somebody signs out, in a URL.
+# The provider gets its ID token back at the sign-out, in a URL.
 LONGEST_HINT = 3072
 
 
@@ -50,13 +50,13 @@ class SignIn:
 
 
 class Sessions:
-    """The sessions under one set of rules: with others, nobody of before is found."""
+    """The sessions under one set of rules. A change of the rules ends all of them."""
 
     def __init__(self, state: State, settings: GateSettings) -> None:
         self._state = state
         self._rules = settings.rules
         self._seconds = settings.session_seconds
-        # All workers know the client's secret, and nobody outside does.
+        # All workers have the client's secret, and no other service has it.
         secret = settings.client_secret.encode()
         self._key = OctKey.import_key(hmac.digest(secret, b"dify-gateway: sign-ins under way", "sha256"))
 

@@ -1,6 +1,6 @@
-"""What nginx alone reaches: /verify, the verdict about a token, /gate, the one about a session, and /healthz.
+"""The internal endpoints, for nginx alone: /verify introspects a token, /gate a session; /healthz.
 
-Plain WSGI, as it is asked often.
+Plain WSGI, because every request of a client calls it.
 """
 
 import json
@@ -13,8 +13,8 @@ from dify_gateway import jose, log, tokens, workers
 from dify_gateway.service import Loaded, NotLoadedError, Service
 from dify_gateway.state import UnavailableError
 
-# nginx keeps a verdict this long at most: with the poll of the configuration that makes the promised 5 s.
-VERDICT_SECONDS = 4
+# nginx caches an introspection result this long at most. With the poll of the configuration that makes 5 s.
+INTROSPECTION_SECONDS = 4
 RETRY_SECONDS = 1
 # RFC 9110: one blank or more between the scheme and the token.
 BEARER = re.compile(r"bearer +([^ ]+)", re.IGNORECASE | re.ASCII)
@@ -30,7 +30,7 @@ REFUSAL: Final = {
     "error": "invalid_token",
     "error_description": "The access token is invalid or has expired",
 }
-NO_SESSION: Final = {"error": "login_required", "error_description": "Nobody signed in, or too long ago"}
+NO_SESSION: Final = {"error": "login_required", "error_description": "There is no session, or it has expired"}
 UNDECIDED: Final = {
     "error": "temporarily_unavailable",
     "error_description": "The service cannot decide now; try again",
@@ -87,12 +87,12 @@ def _verify(service: Service, environ: dict[str, Any]) -> Answer:
     if not given:
         return 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"}, REFUSAL
     try:
-        return _judge_with_news(service, given)
+        return _verify_with_newest(service, given)
     except jose.BadTokenError as problem:
         log.write("token refused", level="warning", reason=str(problem), request_id=_request_id(environ))
         headers = {
             "WWW-Authenticate": 'Bearer error="invalid_token"',
-            "Cache-Control": _cache_control(VERDICT_SECONDS),
+            "Cache-Control": _cache_control(INTROSPECTION_SECONDS),
         }
         return 401, headers, REFUSAL
     except UnavailableError as problem:
@@ -100,35 +100,35 @@ def _verify(service: Service, environ: dict[str, Any]) -> Answer:
         return 503, {"Cache-Control": "no-store", "Retry-After": str(RETRY_SECONDS)}, UNDECIDED
 
 
-def _judge_with_news(service: Service, given: str) -> Answer:
-    """Judge a token; before one is refused that a newer configuration may know, look whether there is one.
+def _verify_with_newest(service: Service, given: str) -> Answer:
+    """Verify a token; check for a newer configuration before a token is rejected that it may accept.
 
-    Another worker may have read it already and issued this very token.
+    Another worker may have read it already and issued this token.
     """
     try:
-        return _judge(service.loaded, given)
+        return _introspect(service.loaded, given)
     except (jose.UnknownKeyError, tokens.StaleConfigError):
         if not service.follow():
             raise
-        return _judge(service.loaded, given)
+        return _introspect(service.loaded, given)
 
 
-def _judge(loaded: Loaded, given: str) -> Answer:
+def _introspect(loaded: Loaded, given: str) -> Answer:
     bearer = BEARER.fullmatch(given)
     if bearer is None:
         raise jose.BadTokenError("not a bearer token")
-    release, now = loaded.release, time.time()
+    configuration, now = loaded.configuration, time.time()
     token = jose.parse(bearer.group(1))
-    if token.claims.get("iss") == release.settings.issuer:
-        own = tokens.verify(release, token, now)
+    if token.claims.get("iss") == configuration.settings.issuer:
+        own = tokens.verify(configuration, token, now)
         if loaded.state.is_revoked(own.jti, own.issued_at):
             raise jose.BadTokenError("revoked")
         subject, tenant, scopes, expires_at = own.client_id, own.tenant, own.scopes, float(own.expires_at)
     else:
-        external = loaded.issuers.verify(token, release.tenants, now)
+        external = loaded.issuers.verify(token, configuration.tenants, now)
         subject, tenant, scopes = external.subject, external.tenant, external.scopes
         expires_at = external.expires_at
-    target = release.tenants[tenant]
+    target = configuration.tenants[tenant]
     headers = {
         "X-Auth-Sub": subject,
         "X-Auth-Tenant": tenant,
@@ -136,15 +136,15 @@ def _judge(loaded: Loaded, given: str) -> Answer:
         "X-Auth-Limits": target.limits,
         # The tenant's Dify key. nginx puts it into the request to Dify; it appears in no other answer.
         "X-Auth-Upstream": target.app_key,
-        "Cache-Control": _cache_control(min(VERDICT_SECONDS, int(expires_at - now))),
+        "Cache-Control": _cache_control(min(INTROSPECTION_SECONDS, int(expires_at - now))),
     }
     return 200, headers, {}
 
 
 def _cache_control(seconds: int) -> str:
-    """Let nginx keep a verdict for this long at most.
+    """Let nginx cache an introspection result for this long at most.
 
-    It counts whole seconds, and the one in which a copy gets too old still counts: that one is taken off here.
+    nginx counts whole seconds, and the one in which a copy gets too old still counts: that second is subtracted here.
     """
     return f"max-age={seconds - 1}" if seconds > 1 else "no-store"
 
@@ -173,8 +173,12 @@ def _health(service: Service) -> Answer:
         "workers": len(reports),
     }
     if loaded is not None:
-        release = loaded.release
-        body |= {"clients": len(release.clients), "tenants": len(release.tenants), "keys": len(release.keys)}
+        configuration = loaded.configuration
+        body |= {
+            "clients": len(configuration.clients),
+            "tenants": len(configuration.tenants),
+            "keys": len(configuration.keys),
+        }
     return 503 if loaded is None else 200, {"Cache-Control": "no-store"}, body
 
 

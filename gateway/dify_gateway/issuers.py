@@ -18,9 +18,9 @@ from dify_gateway import jose, log
 from dify_gateway.config import SCOPES, Issuer, public_key
 from dify_gateway.state import UnavailableError
 
-# A verdict that waits for a fetch is a 503 at nginx after one second; the next one finds the keys.
+# An introspection that waits for a fetch is a 503 at nginx after one second; the next one finds the keys.
 FETCH_SECONDS = 2.0
-# Threads that wait for another one's fetch; more of them would let a slow issuer stop everybody's verdicts.
+# Threads that wait for another one's fetch; more of them would let a slow issuer block all introspections.
 MOST_WAITING = 3
 WAIT_FOR_FETCH_SECONDS = 0.5
 MOST_BYTES = 262_144
@@ -67,7 +67,7 @@ class IssuerKeys:
     def verify(self, token: jose.Unverified) -> None:
         """Check a token's signature; fetch the keys once more when its kid is new, but not for each such token.
 
-        Raises BadTokenError, or UnavailableError while there are no keys to judge it by.
+        Raises BadTokenError, or UnavailableError while there are no keys to verify it.
         """
         if time.monotonic() - self._read_at > STALE_SECONDS:
             self._renew()
@@ -94,9 +94,10 @@ class IssuerKeys:
         return ""
 
     def _renew(self, known: tuple[jose.VerificationKey, ...] | None = None) -> None:
-        """Fetch the keys, unless somebody just tried. Keeps those it has when that fails.
+        """Fetch the keys, unless a fetch has just been tried. Keeps the old ones when that fails.
 
-        `known` are the keys that did not fit a token: that is counted by itself, as anybody can make such tokens.
+        `known` are the keys that did not fit a token. Such fetches have a count of their own, because any client can
+        cause them.
         """
         if not self._lock.acquire(blocking=False):
             self._wait_for_fetch()
@@ -171,7 +172,7 @@ class IssuerError(Exception):
 
 
 class Issuers:
-    """All external issuers of a release."""
+    """All external issuers of a configuration."""
 
     def __init__(
         self,
@@ -181,7 +182,7 @@ class Issuers:
         fetch: Fetch | None = None,
         before: "Issuers | None" = None,
     ) -> None:
-        """Take over the keys of issuers that did not change since the release before."""
+        """Take over the keys of issuers that did not change since the previous revision."""
         known = before.all if before else {}
         self.all: dict[str, IssuerKeys] = {}
         for name, issuer in configured.items():
@@ -263,7 +264,7 @@ def _scopes(issuer: Issuer, claims: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in given)
 
 
-def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # whatever JSON holds
+def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # any JSON value
     """Return the member that a path of names leads to, None where it leads nowhere."""
     value: Any = claims
     for name in path:

@@ -1,8 +1,8 @@
 """Reading and verifying a JWS in compact form, for every kind of token this service takes.
 
-joserfc verifies signatures. What it, or a later version of it, would let through is refused here first: other
-spellings of the same token, repeated members, headers that ask for something, keys and algorithms that nobody
-configured. No header of a token ever chooses a key by anything but `kid`, and none is ever fetched from.
+joserfc verifies signatures. This module first rejects what joserfc, or a later version of it, may accept: other
+spellings of the same token, repeated members, critical headers, keys and algorithms that are not configured. The
+header `kid` alone chooses among the configured keys, and no header is used as a URL.
 """
 
 import base64

@@ -45,7 +45,7 @@ def generate_key(now: int, *, lead_seconds: int = 0) -> dict[str, Any]:
 
 
 def new_document(now: int | None = None) -> KeyDocument:
-    """Return the document of a new installation: one key that signs at once."""
+    """Return the document of a new installation: one key that signs immediately."""
     return {"keys": [generate_key(int(time.time()) if now is None else now)]}
 
 
@@ -136,9 +136,9 @@ def _read_key(where: str, entry: object) -> SigningKey:
         jwk = ECKey.import_key(cast("Any", material))
         consistent = "d" not in entry or _signs_for(jwk, ECKey.import_key(cast("Any", _public(material))))
     except (JoseError, ValueError, KeyError, TypeError):
-        raise KeyDocumentError(f"{where} is not a usable {CURVE} key: generate it anew") from None
+        raise KeyDocumentError(f"{where} is not a usable {CURVE} key: generate another one") from None
     if not consistent:
-        raise KeyDocumentError(f"{where}: `d` does not belong to `x` and `y`: generate the key anew")
+        raise KeyDocumentError(f"{where}: `d` does not belong to `x` and `y`: generate another key")
     return SigningKey(
         kid=entry["kid"],
         jwk=jwk,

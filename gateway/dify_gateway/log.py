@@ -13,7 +13,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _lock = threading.Lock()
 
 
-def write(event: str, *, level: str = "info", **fields: Any) -> None:  # noqa: ANN401  # whatever JSON holds
+def write(event: str, *, level: str = "info", **fields: Any) -> None:  # noqa: ANN401  # any JSON value
     """Write an event. Empty fields are left out."""
     now = time.time()
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
@@ -25,9 +25,9 @@ def write(event: str, *, level: str = "info", **fields: Any) -> None:  # noqa: A
 
 
 def crash(event: str, problem: BaseException, **fields: Any) -> None:  # noqa: ANN401
-    """Write an error that nobody foresaw: its type and where it came from.
+    """Write an unexpected error: its type and where it was raised.
 
-    Its message is left out, as nobody knows what a library quotes in it.
+    Its message is left out, because a library may quote a secret in it.
     """
     frames = traceback.extract_tb(problem.__traceback__)
     places = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames[-8:]]

@@ -81,7 +81,7 @@ def _add_endpoints(app: Flask, server: Server) -> None:
 def _add_metadata(app: Flask) -> None:
     @app.get("/.well-known/oauth-authorization-server")
     def metadata() -> Response:
-        issuer = g.loaded.release.settings.issuer
+        issuer = g.loaded.configuration.settings.issuer
         algorithms = list(jose.KEY_TYPES)
         return _json(
             {
@@ -106,7 +106,7 @@ def _add_metadata(app: Flask) -> None:
     @app.get("/oauth/jwks.json")
     def jwks() -> Response:
         return _json(
-            keys.public_set(g.loaded.release.keys),
+            keys.public_set(g.loaded.configuration.keys),
             headers={"Cache-Control": f"public, max-age={KEY_CACHE_SECONDS}"},
         )
 
@@ -233,7 +233,7 @@ def _log(response: Response) -> None:
 def _about_refusal() -> dict[str, Any]:
     """Return who was refused and why. A client id that is not configured may be a secret in the wrong place."""
     problem = g.get("refused")
-    client = g.loaded.release.clients.get(g.get("claimed", ""))
+    client = g.loaded.configuration.clients.get(g.get("claimed", ""))
     return {
         "client": client.id if client else "",
         "tenant": client.tenant if client else "",

@@ -29,7 +29,7 @@ class Entry:
         return ".".join(part for part in (self.where, key) if part)
 
     def only(self, known: Collection[str]) -> None:
-        """Refuse keys that nobody reads: a typing error must not silently mean the default."""
+        """Reject unknown keys: a typing error must not silently mean the default."""
         unknown = [key for key in self.values if key not in known]
         if unknown:
             self.fail(

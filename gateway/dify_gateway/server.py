@@ -26,15 +26,15 @@ from flask import request as flask_request
 
 from dify_gateway import client_secrets, jose, tokens
 from dify_gateway.assertions import PrivateKeyJwt
-from dify_gateway.config import PRIVATE_KEY, SCOPES, SECRET_BASIC, SECRET_POST, Client, Release
+from dify_gateway.config import PRIVATE_KEY, SCOPES, SECRET_BASIC, SECRET_POST, Client, Configuration
 from dify_gateway.service import Loaded
 
 GRANT_TYPE: str = ClientCredentialsGrant.GRANT_TYPE
 METHODS = [SECRET_BASIC, SECRET_POST, PRIVATE_KEY]
 CHALLENGE = 'Basic realm="oauth", charset="UTF-8"'
 REFUSED = "The client could not be authenticated"
-# Client ids that nobody has: the same work is done for them as for a wrong secret, and the same answer given.
-NOBODY = Client(
+# The client of unknown ids: they cost the same work as a wrong secret, and get the same answer.
+UNKNOWN_CLIENT = Client(
     id="",
     tenant="",
     scopes=(),
@@ -50,8 +50,8 @@ NOBODY = Client(
 class FormRequest(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
     """The request as Authlib reads it: the form of the body alone, never the query string.
 
-    Authlib refuses URLs without https. Whether the client used TLS is nginx's business and settled there; this
-    service sees only the hop from nginx, so the URL handed over says so.
+    Authlib refuses URLs without https. nginx has already checked whether the client used TLS, and
+    this service only gets nginx's request, so the URL passed to Authlib has https.
     """
 
     def __init__(self, request: Request) -> None:
@@ -61,7 +61,7 @@ class FormRequest(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
 
     @property
     def args(self) -> dict[str, str]:
-        """Nothing: parameters stand in the body."""
+        """Nothing: parameters are in the body."""
         return {}
 
     @property
@@ -110,8 +110,8 @@ class OAuthClient(ClientMixin):  # type: ignore[misc]  # Authlib has no types
 class OwnToken(TokenMixin):  # type: ignore[misc]  # Authlib has no types
     """An access token of ours that is valid but for revocation, as Authlib asks about it."""
 
-    def __init__(self, release: Release, token: tokens.AccessToken, *, revoked: bool) -> None:
-        self.release = release
+    def __init__(self, configuration: Configuration, token: tokens.AccessToken, *, revoked: bool) -> None:
+        self.configuration = configuration
         self.token = token
         self.revoked = revoked
 
@@ -135,7 +135,7 @@ class Grant(ClientCredentialsGrant):  # type: ignore[misc]  # Authlib has no typ
     TOKEN_ENDPOINT_AUTH_METHODS = METHODS
 
     def validate_requested_scope(self) -> None:
-        """Refuse scopes that nobody has, and those that this client has not."""
+        """Reject unknown scopes, and those that this client lacks."""
         super().validate_requested_scope()
         asked = set((self.request.payload.scope or "").split())
         if not asked <= set(self.request.client.client.scopes):
@@ -158,7 +158,7 @@ class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib has no ty
 
 
 class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib has no types
-    """RFC 7662, for a client's own access tokens: any other is told to be inactive."""
+    """RFC 7662, for a client's own access tokens: any other is reported as inactive."""
 
     CLIENT_AUTH_METHODS = METHODS
 
@@ -180,8 +180,8 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib has
             "sub": told.client_id,
             "tenant": told.tenant,
             "scope": " ".join(told.scopes),
-            "iss": token.release.settings.issuer,
-            "aud": token.release.settings.audience,
+            "iss": token.configuration.settings.issuer,
+            "aud": token.configuration.settings.audience,
             "iat": told.issued_at,
             "exp": told.expires_at,
             "jti": told.jti,
@@ -189,14 +189,14 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib has
 
 
 class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
-    """Authlib's server for Flask. What is loaded for the request stands in `flask.g`."""
+    """Authlib's server for Flask. What is loaded for the request is in `flask.g`."""
 
     def create_oauth2_request(self, request: Any) -> FormRequest:  # noqa: ANN401  # a request, or nothing: Flask's
         """Return the request as Authlib reads it."""
         return request if isinstance(request, FormRequest) else FormRequest(flask_request)
 
     def handle_error_response(self, request: FormRequest, error: OAuth2Error) -> Response:
-        """Answer with an error. A failed authentication gets one answer, whatever failed."""
+        """Answer with an error. Every failed authentication gets the same answer."""
         g.refused = error
         if isinstance(error, InvalidClientError):
             return unauthenticated()
@@ -245,19 +245,19 @@ def current() -> Loaded:
 def own_token(loaded: Loaded, text: str) -> OwnToken | None:
     """Return a token of ours that could be used, revoked or not."""
     try:
-        token = tokens.verify(loaded.release, jose.parse(text), time.time())
+        token = tokens.verify(loaded.configuration, jose.parse(text), time.time())
     except jose.BadTokenError:
         return None
-    return OwnToken(loaded.release, token, revoked=loaded.state.is_revoked(token.jti, token.issued_at))
+    return OwnToken(loaded.configuration, token, revoked=loaded.state.is_revoked(token.jti, token.issued_at))
 
 
 def _find(client_id: str) -> OAuthClient:
-    return OAuthClient(current().release.clients.get(client_id, NOBODY))
+    return OAuthClient(current().configuration.clients.get(client_id, UNKNOWN_CLIENT))
 
 
 def _by_assertion(query_client: Any, request: FormRequest) -> OAuthClient | None:  # noqa: ANN401  # Authlib's
     loaded = current()
-    method = PrivateKeyJwt(loaded.release.settings, loaded.state, loaded.release.settings.issuer)
+    method = PrivateKeyJwt(loaded.configuration.settings, loaded.state, loaded.configuration.settings.issuer)
     client: OAuthClient | None = method(query_client, request)
     # RFC 7521, section 4.2: a client_id that comes along has to be the assertion's. An empty parameter is none.
     named = request.form.get("client_id")
@@ -270,7 +270,7 @@ def _issue(client: OAuthClient, grant_type: str, user: None, scope: str) -> str:
     loaded = current()
     # A token that Redis could not hold revoked must not be issued.
     loaded.state.wait_for_memory()
-    return tokens.issue(loaded.release, client.client, scope.split(" "))
+    return tokens.issue(loaded.configuration, client.client, scope.split(" "))
 
 
 def _note(token: dict[str, Any], request: FormRequest) -> None:

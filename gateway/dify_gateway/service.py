@@ -1,4 +1,4 @@
-"""One worker's view of the world: the release it serves, Redis, the external issuers; and how it follows changes."""
+"""The state of one worker: its configuration, Redis and the external issuers; and how it follows changes."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from dify_gateway.issuers import Fetch, Issuers
 from dify_gateway.reading import FileError
 from dify_gateway.state import State, UnavailableError
 
-# A client that was removed is refused this long after the switch, plus the 4 s of nginx's cached verdicts.
+# A removed client is rejected this long after the switch, plus the 4 s of nginx's cache of introspection results.
 POLL_SECONDS = 0.5
 # How often Redis is asked about its own settings.
 ADVICE_SECONDS = 30
@@ -25,9 +25,9 @@ Mark = tuple[str, tuple[tuple[int, int, int], ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A release and the connections that belong to it. `gate` is None where console and web app have none."""
+    """A configuration and the connections that belong to it. `gate` is None where console and web app have none."""
 
-    release: config.Release
+    configuration: config.Configuration
     state: State
     issuers: Issuers
     gate: Gate | None = None
@@ -78,9 +78,9 @@ class Service:
             self._seen = mark
             try:
                 self._take(config.load(Path(mark[0]), Path(mark[0]).name))
-            except Exception as problem:  # noqa: BLE001  # whatever it is, what is served must go on
+            except Exception as problem:  # noqa: BLE001  # the served configuration stays
                 self._problem = str(problem) if isinstance(problem, FileError) else type(problem).__name__
-                kept = self._loaded.release.revision if self._loaded else ""
+                kept = self._loaded.configuration.revision if self._loaded else ""
                 log.write("configuration refused", level="error", problem=self._problem, still_serving=kept)
                 self._report()
                 return False
@@ -109,46 +109,50 @@ class Service:
             told.append(self._loaded.gate.provider.problem())
         return [each for each in told if each]
 
-    def _take(self, release: config.Release) -> None:
+    def _take(self, configuration: config.Configuration) -> None:
         before = self._loaded
-        same_redis = before is not None and _redis_settings(before.release) == _redis_settings(release)
-        state = before.state if before and same_redis else self._connect(release.settings)
+        same_redis = before is not None and _redis_settings(before.configuration) == _redis_settings(
+            configuration
+        )
+        state = before.state if before and same_redis else self._connect(configuration.settings)
         self._loaded = Loaded(
-            release=release,
+            configuration=configuration,
             state=state,
             issuers=Issuers(
-                release.settings.issuers,
-                release.directory,
+                configuration.settings.issuers,
+                configuration.directory,
                 fetch=self._fetch,
                 before=before.issuers if before else None,
             ),
-            gate=self._gate(release, state, before.gate if before else None),
+            gate=self._gate(configuration, state, before.gate if before else None),
         )
         if before and not same_redis:
             before.state.close()
         log.write(
             "configuration",
-            revision=release.revision,
-            clients=len(release.clients),
-            tenants=len(release.tenants),
-            keys=[key.kid for key in release.keys],
-            issuers=list(release.settings.issuers),
-            gate=release.settings.gate.issuer if release.settings.gate else "",
+            revision=configuration.revision,
+            clients=len(configuration.clients),
+            tenants=len(configuration.tenants),
+            keys=[key.kid for key in configuration.keys],
+            issuers=list(configuration.settings.issuers),
+            gate=configuration.settings.gate.issuer if configuration.settings.gate else "",
         )
 
-    def _gate(self, release: config.Release, state: State, before: Gate | None) -> Gate | None:
+    def _gate(self, configuration: config.Configuration, state: State, before: Gate | None) -> Gate | None:
         """Return the gate; the provider's documents are kept as long as the settings are the same."""
-        settings = release.settings.gate
+        settings = configuration.settings.gate
         if settings is None:
             return None
         same = before is not None and before.settings == settings and not settings.ca_file
-        provider = before.provider if before and same else Provider(settings, release.directory, self._fetch)
+        provider = (
+            before.provider if before and same else Provider(settings, configuration.directory, self._fetch)
+        )
         return Gate(settings, provider, state)
 
     def _mark(self) -> Mark:
         """Return which directory is the current one, and what tells its files from changed ones."""
         link = self._directory / CURRENT
-        # Without the link the directory itself is the release: files that were mounted one by one.
+        # Without the link the directory itself is the configuration: files that were mounted one by one.
         chosen = os.path.realpath(link if link.is_symlink() or link.exists() else self._directory)
         files = []
         for name in config.FILES:
@@ -160,7 +164,7 @@ class Service:
         return chosen, tuple(files)
 
     def _report(self) -> None:
-        workers.report(self._loaded.release.revision if self._loaded else "", self._problem)
+        workers.report(self._loaded.configuration.revision if self._loaded else "", self._problem)
 
     def _renew_issuers(self) -> None:
         if self._loaded is not None:
@@ -187,11 +191,11 @@ class Service:
         while not self._stopped.is_set():
             try:
                 step()
-            except Exception as problem:  # noqa: BLE001  # the thread must outlive whatever it meets
+            except Exception as problem:  # noqa: BLE001  # the thread must survive any error
                 log.crash(f"{name} thread", problem)
             self._stopped.wait(pause)
 
 
-def _redis_settings(release: config.Release) -> tuple[object, ...]:
-    settings = release.settings
+def _redis_settings(configuration: config.Configuration) -> tuple[object, ...]:
+    settings = configuration.settings
     return settings.redis_url, settings.redis_prefix, settings.seal_key, settings.limits

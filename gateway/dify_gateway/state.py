@@ -1,7 +1,7 @@
 """What the service keeps in Redis: revoked tokens, used assertions, failed attempts, sessions of the gate.
 
-Without Redis nothing passes. What lets somebody pass carries a seal that binds it to its name and to this service:
-whoever else can write there makes nobody a session. Entries that keep somebody out need none.
+Without Redis no request passes. An entry that grants access carries an HMAC that binds it to its name and to this
+service, so another writer cannot create a valid session. Entries that deny access need none.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from redis.retry import Retry
 
 from dify_gateway.config import Settings
 
-# nginx waits one second for a verdict, and answers 503 itself after that.
+# nginx waits one second for an introspection result, and answers 503 itself after that.
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 0.8
-# After failures in a row the next calls fail at once, so that a Redis that hangs does not occupy every thread. A
+# After failures in a row the next calls fail immediately, so that a Redis that hangs does not occupy every thread. A
 # single one may be a machine that is busy.
 FAILURES_BEFORE_PAUSE = 2
 PAUSE_SECONDS = 0.25
@@ -91,7 +91,7 @@ class State:
     def check_failures(self, client: str, address: str) -> None:
         """Raise TooManyFailuresError when the client at this address, or the address, has failed too often.
 
-        Failures count per address and per client *at that address*: nobody can lock a client out from elsewhere.
+        Failures count per address and per client *at that address*: other addresses cannot lock a client out.
         """
         with self._reaching():
             waits = [
@@ -121,7 +121,7 @@ class State:
             return self._opened(key, self._commands("get", key))
 
     def take(self, *name: str) -> str | None:
-        """Return the text that is kept under a name, and keep it no longer: nobody gets it a second time."""
+        """Return the text that is kept under a name, and delete it: it is returned only once."""
         with self._reaching():
             key = self._key(*name)
             return self._opened(key, self._commands("getdel", key))
@@ -139,7 +139,7 @@ class State:
             time.sleep(missing)
 
     def advice(self) -> str:
-        """Say whether Redis may drop what it was told to remember; empty when it does not, or does not tell."""
+        """Return a warning when Redis may evict entries; empty when it does not, or when that is unknown."""
         try:
             with self._reaching():
                 told = self._commands("info", "memory")
@@ -176,7 +176,7 @@ class State:
             )
         return self._limiter
 
-    def _memory_since(self, stored: Any) -> int:  # noqa: ANN401  # whatever Redis holds
+    def _memory_since(self, stored: Any) -> int:  # noqa: ANN401  # any value of Redis
         key = self._key("memory-since")
         since = self._opened(key, stored)
         if since is not None:
@@ -190,7 +190,7 @@ class State:
     def _sealed(self, key: str, value: str) -> str:
         return sealed(self._seal_key, key, value)
 
-    def _opened(self, key: str, stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds
+    def _opened(self, key: str, stored: Any) -> str | None:  # noqa: ANN401  # any value of Redis
         told = _text(stored) or ""
         _, dot, value = told.partition(".")
         ours = dot and hmac.compare_digest(told.encode(), self._sealed(key, value).encode())
@@ -223,7 +223,7 @@ def sealed(seal_key: str, key: str, value: str) -> str:
     return f"{seal.hexdigest()}.{value}"
 
 
-def _text(stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds
+def _text(stored: Any) -> str | None:  # noqa: ANN401  # any value of Redis
     return stored.decode("utf-8", errors="replace") if isinstance(stored, bytes) else None
 
 
@@ -232,7 +232,7 @@ def _pool(url: str) -> redis.ConnectionPool:
         url,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
-        # A connection that a restarted Redis closed is replaced once, at once.
+        # A connection that a restarted Redis closed is replaced once, without a pause.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         client_name="dify-gateway",
     )

@@ -11,7 +11,7 @@ from typing import Any, Final
 from joserfc.jws import serialize_compact
 
 from dify_gateway import jose, keys
-from dify_gateway.config import Client, Release
+from dify_gateway.config import Client, Configuration
 
 TYPE: Final = "at+jwt"
 HEADER: Final = frozenset({"alg", "typ", "kid"})
@@ -37,13 +37,15 @@ class AccessToken:
     expires_at: int
 
 
-def issue(release: Release, client: Client, scopes: Sequence[str], now: float | None = None) -> str:
+def issue(
+    configuration: Configuration, client: Client, scopes: Sequence[str], now: float | None = None
+) -> str:
     """Return a new access token for a client."""
     moment = time.time() if now is None else now
     claims = {
-        "iss": release.settings.issuer,
+        "iss": configuration.settings.issuer,
         "sub": client.id,
-        "aud": release.settings.audience,
+        "aud": configuration.settings.audience,
         "client_id": client.id,
         "iat": int(moment),
         "exp": int(moment) + client.token_seconds,
@@ -51,13 +53,13 @@ def issue(release: Release, client: Client, scopes: Sequence[str], now: float | 
         "scope": " ".join(scopes),
         "tenant": client.tenant,
     }
-    key = keys.signing_key(release.keys, moment)
+    key = keys.signing_key(configuration.keys, moment)
     header = {"alg": keys.ALGORITHM, "typ": TYPE, "kid": key.kid}
     payload = json.dumps(claims, separators=(",", ":"))
     return _canonical(serialize_compact(header, payload, key.jwk, algorithms=list(ALGORITHMS)))
 
 
-def verify(release: Release, token: jose.Unverified, now: float) -> AccessToken:
+def verify(configuration: Configuration, token: jose.Unverified, now: float) -> AccessToken:
     """Check a token of ours: signature, header, claims, and that its client may still use it.
 
     Raises BadTokenError (UnknownKeyError and StaleConfigError among it). Revocation is asked of Redis by the caller.
@@ -66,7 +68,7 @@ def verify(release: Release, token: jose.Unverified, now: float) -> AccessToken:
         raise jose.BadTokenError("not the header of an access token")
     if len(token.signature) != 2 * NUMBER_BYTES or _s(token.signature) > N // 2:
         raise jose.BadTokenError("not our spelling of a signature")
-    jose.verify(token, release.verification_keys, ALGORITHMS)
+    jose.verify(token, configuration.verification_keys, ALGORITHMS)
     claims = token.claims
     read = AccessToken(
         client_id=_text(claims, "client_id"),
@@ -76,31 +78,31 @@ def verify(release: Release, token: jose.Unverified, now: float) -> AccessToken:
         issued_at=_time(claims, "iat"),
         expires_at=_time(claims, "exp"),
     )
-    if claims.get("iss") != release.settings.issuer:
+    if claims.get("iss") != configuration.settings.issuer:
         raise jose.BadTokenError("wrong issuer")
-    if claims.get("aud") != release.settings.audience:
+    if claims.get("aud") != configuration.settings.audience:
         raise jose.BadTokenError("wrong audience")
     if claims.get("sub") != read.client_id:
         raise jose.BadTokenError("subject is not the client")
     if read.expires_at <= now:
         raise jose.BadTokenError("expired")
-    # `nbf` is not among the claims we write, but whoever holds our key may have.
+    # `nbf` is not among the claims we write, but another holder of our key may have written it.
     if max(read.issued_at, _time(claims, "nbf", read.issued_at)) > now + SKEW_SECONDS:
         raise jose.BadTokenError("from the future")
     if read.expires_at - read.issued_at > keys.LONGEST_TOKEN_SECONDS:
         raise jose.BadTokenError("lives too long")
-    return _still_allowed(release, read)
+    return _still_allowed(configuration, read)
 
 
 class StaleConfigError(jose.BadTokenError):
     """A token that the configuration at hand does not allow, but a newer one might."""
 
 
-def _still_allowed(release: Release, token: AccessToken) -> AccessToken:
-    client = release.clients.get(token.client_id)
+def _still_allowed(configuration: Configuration, token: AccessToken) -> AccessToken:
+    client = configuration.clients.get(token.client_id)
     if client is None or client.disabled:
         raise StaleConfigError("client unknown or disabled")
-    if client.tenant != token.tenant or client.tenant not in release.tenants:
+    if client.tenant != token.tenant or client.tenant not in configuration.tenants:
         raise StaleConfigError("tenant changed or removed")
     if token.issued_at < client.not_before:
         raise StaleConfigError("issued before the client's not_before")

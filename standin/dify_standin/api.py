@@ -59,7 +59,7 @@ def create_app() -> Flask:
         app.register_blueprint(group)
     if dialect().openapi and flag("OPENAPI_ENABLED"):
         app.register_blueprint(_openapi())
-    # On unless it is turned off: so it is in Dify's code, whatever its compose file says.
+    # On by default, as in Dify's code; its compose file turns it off.
     if flag("SWAGGER_UI_ENABLED", default=True):
         schema.publish(app, described)
 

@@ -1,4 +1,4 @@
-"""In the place of the plugin daemon: its health, its key check, and look-ups in a database that holds no plugin.
+"""Stand-in for the plugin daemon: its health, its key check, and look-ups in a database that holds no plugin.
 
 As the real one's, its health tells of a process alone: only a look-up shows that it can answer.
 """
@@ -66,7 +66,7 @@ def endpoint(hook: str, path: str) -> tuple[Response, int]:  # noqa: ARG001  # n
 
 @app.get("/plugin/<tenant>/management/list")
 def installed(tenant: str) -> Response:
-    """List the installed plugins. What fails is told with status 200, as the real one does."""
+    """List the installed plugins. A failure is a code with status 200, as in the real one."""
     try:
         found = store.rows(
             "select id, plugin_id from plugin_installations where tenant_id = %s", str(uuid.UUID(tenant))

@@ -102,7 +102,7 @@ def _directives(query: str) -> Callable[[], None]:
 
     def act() -> None:
         if word == "/fail":
-            raise RunError(rest or "it was told to fail")
+            raise RunError(rest or "failed as requested")
         if word == "/sleep":
             with contextlib.suppress(ValueError):
                 time.sleep(min(MAX_SLEEP, max(0.0, float(rest))))

@@ -18,7 +18,7 @@ Files = dict[str, Any]
 ISSUER = {"issuer": "https://idp.example", "audience": "dify", "tenant": "acme"}
 
 
-def load(directory: Path, files: Files) -> config.Release:
+def load(directory: Path, files: Files) -> config.Configuration:
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
         (directory / name).write_text(text, encoding="utf-8")
@@ -26,14 +26,14 @@ def load(directory: Path, files: Files) -> config.Release:
 
 
 def test_a_full_configuration(tmp_path: Path) -> None:
-    release = load(tmp_path, documents())
+    loaded = load(tmp_path, documents())
 
-    assert release.clients["acme-app"].scopes == ("chat", "files")
-    assert release.clients["acme-app"].token_seconds == 3600
-    assert release.clients["globex-app"].token_seconds == 120
-    assert release.tenants["acme"].limits == "small"
-    assert release.tenants["globex"].limits == "default"
-    assert release.settings.limits.failures_per_client == 5
+    assert loaded.clients["acme-app"].scopes == ("chat", "files")
+    assert loaded.clients["acme-app"].token_seconds == 3600
+    assert loaded.clients["globex-app"].token_seconds == 120
+    assert loaded.tenants["acme"].limits == "small"
+    assert loaded.tenants["globex"].limits == "default"
+    assert loaded.settings.limits.failures_per_client == 5
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_ten_thousand_clients_are_read_within_a_second(tmp_path: Path) -> None:
     }
     started = time.process_time()
 
-    release = load(tmp_path, files)
+    loaded = load(tmp_path, files)
 
     assert time.process_time() - started < 1
-    assert len(release.clients) == 10_000
+    assert len(loaded.clients) == 10_000

@@ -97,7 +97,7 @@ class TestWithoutRedis:
 
     @pytest.fixture(autouse=True)
     def stopped(self, world: World) -> None:
-        world.service.loaded.release  # noqa: B018  # it is loaded before Redis goes away
+        world.service.loaded.configuration  # noqa: B018  # it is loaded before Redis goes away
         world.token()
         world.redis_server.connected = False
 

@@ -447,14 +447,14 @@ class TestKeys:
         before = len(idp.fetched)
         changed = files()
         del changed["clients.json"]["clients"]["disabled"]
-        idp_world.release("2", changed)
+        idp_world.switch_to("2", changed)
 
         assert idp_world.verify(token()).status == 200
         assert len(idp.fetched) == before
 
     def test_a_removed_issuer_is_refused(self, idp_world: World) -> None:
         idp_world.verify(token())
-        idp_world.release("2", documents())
+        idp_world.switch_to("2", documents())
 
         assert idp_world.verify(token()).status == 401
 

@@ -85,7 +85,7 @@ def test_no_token_fails_over_rotations(world: World) -> None:
     files = documents()
     for number in range(3):
         files["keys.json"] = keys.rotate(files["keys.json"])
-        assert world.release(str(number + 2), files)
+        assert world.switch_to(str(number + 2), files)
 
         issued = world.issued()
         assert jose.parse(issued).header["kid"] == files["keys.json"]["keys"][0]["kid"]
@@ -95,7 +95,7 @@ def test_no_token_fails_over_rotations(world: World) -> None:
 
 def test_a_dropped_key_verifies_nothing(world: World) -> None:
     before = world.issued()
-    world.release("2", {**documents(), "keys.json": keys.new_document()})
+    world.switch_to("2", {**documents(), "keys.json": keys.new_document()})
 
     assert world.verify(f"Bearer {before}").status == 401
 

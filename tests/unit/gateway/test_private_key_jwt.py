@@ -82,7 +82,7 @@ def test_an_rsa_key(world: World, signer: ClientForge) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     files = documents()
     files["clients.json"]["clients"]["signer"]["jwks"] = {"keys": [public_jwk(key, "rsa", alg="RS256")]}
-    world.release("2", files)
+    world.switch_to("2", files)
     signed = signer.unsigned({"alg": "RS256", "kid": "rsa"}, signer.claims)
 
     assert authenticate(world, f"{signed}.{b64(rs256(key, signed.encode()))}").status_code == 200
@@ -204,7 +204,7 @@ def test_failures_count_for_the_client_that_the_assertion_names(world: World, si
 def test_a_disabled_client(world: World, signer: ClientForge) -> None:
     files = documents()
     files["clients.json"]["clients"]["signer"]["disabled"] = True
-    world.release("2", files)
+    world.switch_to("2", files)
 
     assert authenticate(world, signer.valid()).status_code == 401
 

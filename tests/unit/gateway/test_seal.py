@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> World:
 
 
 def a_state(world: World, seal_key: str = SEAL_KEY) -> State:
-    settings = dataclasses.replace(world.service.loaded.release.settings, seal_key=seal_key)
+    settings = dataclasses.replace(world.service.loaded.configuration.settings, seal_key=seal_key)
 
     def pool(_url: str) -> redis.ConnectionPool:
         return fakeredis.FakeRedis(server=world.redis_server, db=5).connection_pool
@@ -114,7 +114,7 @@ def test_another_seal_is_another_connection(tmp_path: Path) -> None:
     files = documents()
     files["config.json"]["redis"]["seal_key"] = OTHER_KEY
 
-    assert world.release("2", files)
+    assert world.switch_to("2", files)
     assert world.service.loaded.state is not before
 
 

@@ -84,7 +84,7 @@ def test_a_crash_is_no_pass(
 
 
 class TestChanges:
-    """What a switch to another release does to tokens that were issued before it."""
+    """What a switch to another revision does to tokens that were issued before it."""
 
     def test_nothing_new(self, world: World) -> None:
         assert not world.service.follow()
@@ -94,7 +94,7 @@ class TestChanges:
         files = documents()
         del files["clients.json"]["clients"]["acme-app"]
 
-        assert world.release("2", files)
+        assert world.switch_to("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
         assert world.token().status_code == 401
@@ -103,7 +103,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["disabled"] = True
-        world.release("2", files)
+        world.switch_to("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
 
@@ -112,7 +112,7 @@ class TestChanges:
         files = documents()
         del files["tenants.json"]["tenants"]["globex"]
         del files["clients.json"]["clients"]["globex-app"]
-        world.release("2", files)
+        world.switch_to("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
 
@@ -120,7 +120,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["tenant"] = "globex"
-        world.release("2", files)
+        world.switch_to("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
         assert world.verify("Bearer " + world.issued()).headers["X-Auth-Upstream"] == GLOBEX_KEY
@@ -129,7 +129,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["scopes"] = ["files", "llm"]
-        world.release("2", files)
+        world.switch_to("2", files)
 
         assert world.verify(f"Bearer {token}").headers["X-Auth-Scopes"] == "files"
 
@@ -137,7 +137,7 @@ class TestChanges:
         token = world.forge.with_claims(iat=world.forge.now - 10)
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["not_before"] = world.forge.now
-        world.release("2", files)
+        world.switch_to("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
         assert world.verify("Bearer " + world.issued()).status == 200
@@ -146,7 +146,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["tenants.json"]["tenants"]["acme"]["app_key"] = "app-another0123456"
-        world.release("2", files)
+        world.switch_to("2", files)
 
         assert world.verify(f"Bearer {token}").headers["X-Auth-Upstream"] == "app-another0123456"
 
@@ -161,7 +161,7 @@ class TestChanges:
     def test_redis_moves(self, world: World) -> None:
         files = documents()
         files["config.json"]["redis"]["prefix"] = "other:"
-        world.release("2", files)
+        world.switch_to("2", files)
 
         token = world.issued()
 
@@ -169,7 +169,7 @@ class TestChanges:
         assert len(world.states) == 2
 
     def test_the_same_redis_is_kept(self, world: World) -> None:
-        world.release("2", documents())
+        world.switch_to("2", documents())
 
         assert len(world.states) == 1
 
@@ -181,7 +181,7 @@ def test_a_broken_file_keeps_the_old_configuration(
     token = world.issued()
     capsys.readouterr()
 
-    assert not world.release("2", {**documents(), file: "{"})
+    assert not world.switch_to("2", {**documents(), file: "{"})
 
     assert world.verify(f"Bearer {token}").status == 200
     assert world.token().status_code == 200
@@ -195,7 +195,7 @@ def test_a_broken_file_keeps_the_old_configuration(
     assert line["problem"].startswith(f"{file}: ")
     assert line["still_serving"] == "1"
 
-    assert world.release("3", documents())
+    assert world.switch_to("3", documents())
     assert world.verify(None, "/healthz").body["status"] == "ok"
 
 
@@ -207,14 +207,14 @@ def test_an_unforeseen_problem_keeps_the_old_configuration(
 
     monkeypatch.setattr("dify_gateway.config.load", broken)
 
-    assert not world.release("2", documents())
+    assert not world.switch_to("2", documents())
 
     assert world.verify("Bearer " + world.forge.valid()).status == 200
     assert world.verify(None, "/healthz").body["problems"] == ["ZeroDivisionError"]
 
 
 def test_a_broken_file_is_complained_about_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.release("2", {**documents(), "keys.json": "{"})
+    world.switch_to("2", {**documents(), "keys.json": "{"})
     for _ in range(5):
         world.service.follow()
 
@@ -231,7 +231,7 @@ def test_nothing_readable_at_the_start(tmp_path: Path) -> None:
     assert (verdict.status, verdict.headers["Cache-Control"]) == (503, "no-store")
     assert world.token().status_code == 503
 
-    assert world.release("2", documents())
+    assert world.switch_to("2", documents())
     assert world.token().status_code == 200
 
 
@@ -283,7 +283,7 @@ def test_health_tells_of_other_workers(world: World, run_directory: Path) -> Non
 
 
 class TestOtherWorker:
-    """Another worker has read the new release already; this one has not."""
+    """Another worker has read the new revision already; this one has not."""
 
     def test_its_tokens_are_let_in(self, world: World) -> None:
         files = documents()
@@ -295,7 +295,7 @@ class TestOtherWorker:
         token = other.issued("new", SECRET)
 
         # No poll has happened here: the verdict itself looks for news before it refuses.
-        assert world.service.loaded.release.revision == "1"
+        assert world.service.loaded.configuration.revision == "1"
         assert world.verify(f"Bearer {token}").status == 200
 
     def test_a_forged_kid_makes_nobody_read_again(
@@ -325,7 +325,7 @@ def test_the_configuration_is_followed_in_the_background(world: World) -> None:
         del files["clients.json"]["clients"]["acme-app"]
         write_release(world.directory, "2", files)
         switched = time.monotonic()
-        while world.service.loaded.release.revision != "2":
+        while world.service.loaded.configuration.revision != "2":
             assert time.monotonic() - switched < 2, "a switch must be seen within a second or two"
             time.sleep(0.01)
     finally:
@@ -353,7 +353,7 @@ def test_no_request_sees_a_mixture(world: World) -> None:
     files = documents()
     for number in range(2, 12):
         files["keys.json"] = keys.rotate(files["keys.json"])
-        world.release(str(number), files)
+        world.switch_to(str(number), files)
         time.sleep(0.02)
     stop.set()
     for thread in threads:

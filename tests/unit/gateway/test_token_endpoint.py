@@ -190,7 +190,7 @@ def test_both_secrets_of_a_client_are_right_while_it_changes(world: World) -> No
     files = documents()
     new = client_secrets.generate_secret()
     files["clients.json"]["clients"]["acme-app"]["secrets"].append(client_secrets.hash_secret(new))
-    world.release("2", files)
+    world.switch_to("2", files)
 
     assert world.token(secret=SECRET).status_code == 200
     assert world.token(secret=new).status_code == 200

@@ -84,7 +84,7 @@ def documents() -> dict[str, dict[str, Any]]:
 
 
 def write_release(directory: Path, revision: str, files: Mapping[str, Any]) -> None:
-    """Write a release and let `current` point to it, as the kit does."""
+    """Write a revision and let `current` point to it, as the kit does."""
     release = directory / "releases" / revision
     release.mkdir(parents=True)
     for name, content in files.items():
@@ -115,8 +115,8 @@ class World:
         """The Redis that the gateway uses: a fake one, untyped as its answers are."""
         return fakeredis.FakeRedis(server=self.redis_server, db=5)
 
-    def release(self, revision: str, files: Mapping[str, Any]) -> bool:
-        """Switch to another release; say whether the gateway took it."""
+    def switch_to(self, revision: str, files: Mapping[str, Any]) -> bool:
+        """Switch to another revision; tell whether the gateway serves it."""
         write_release(self.directory, revision, files)
         return self.service.follow()
 
@@ -165,7 +165,7 @@ def make_world(
     fetch: Callable[[str, str], Mapping[str, Any]] | None = None,
     server: fakeredis.FakeServer | None = None,
 ) -> World:
-    """Build a gateway with a first release."""
+    """Build a gateway with a first revision."""
     redis_server = server or fakeredis.FakeServer()
     states: list[State] = []
 
