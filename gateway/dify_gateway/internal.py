@@ -1,6 +1,6 @@
-"""The internal endpoints, for nginx alone: /verify introspects a token, /gate a session; /healthz.
+"""The internal endpoints, reachable by nginx only: /verify checks a token, /gate a session, and /healthz.
 
-Plain WSGI, because every request of a client calls it.
+Plain WSGI for speed: nginx calls it for most requests.
 """
 
 import json
@@ -13,10 +13,10 @@ from dify_gateway import jose, log, tokens, workers
 from dify_gateway.service import Loaded, NotLoadedError, Service
 from dify_gateway.state import UnavailableError
 
-# nginx caches an introspection result this long at most. With the poll of the configuration that makes 5 s.
-INTROSPECTION_SECONDS = 4
+# How long nginx caches an introspection result at most; with the poll of the configuration, the documented 5 s.
+RESULT_SECONDS = 4
 RETRY_SECONDS = 1
-# RFC 9110: one blank or more between the scheme and the token.
+# RFC 9110: one or more spaces between the scheme and the token.
 BEARER = re.compile(r"bearer +([^ ]+)", re.IGNORECASE | re.ASCII)
 STATUS: Final = {
     200: "200 OK",
@@ -33,7 +33,7 @@ REFUSAL: Final = {
 NO_SESSION: Final = {"error": "login_required", "error_description": "There is no session, or it has expired"}
 UNDECIDED: Final = {
     "error": "temporarily_unavailable",
-    "error_description": "The service cannot decide now; try again",
+    "error_description": "The service is temporarily unable to decide; try again",
 }
 
 Start = Callable[[str, list[tuple[str, str]]], object]
@@ -47,7 +47,7 @@ def create_app(service: Service) -> Callable[[dict[str, Any], Start], Iterable[b
     def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         try:
             status, headers, body = _route(service, environ)
-        except Exception as problem:  # noqa: BLE001  # no answer at all would look like a dead service
+        except Exception as problem:  # noqa: BLE001  # without an answer the service would seem to be down
             log.crash("internal request", problem, request_id=_request_id(environ))
             status, headers, body = 500, {"Cache-Control": "no-store"}, UNDECIDED
         data = json.dumps(body).encode() if body else b""
@@ -70,7 +70,7 @@ def _route(service: Service, environ: dict[str, Any]) -> Answer:
 
 
 def _pass(service: Service, environ: dict[str, Any]) -> Answer:
-    """Say whether the gate lets a session pass: 200 with X-Gate-User (who signed in), 401, or 503."""
+    """Check a session of the gate: 200 with X-Gate-User (the subject), 401, or 503."""
     try:
         gate = service.loaded.gate
         session = gate.sessions.find(environ.get("HTTP_X_GATE_SESSION", "")) if gate else None
@@ -87,12 +87,12 @@ def _verify(service: Service, environ: dict[str, Any]) -> Answer:
     if not given:
         return 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"}, REFUSAL
     try:
-        return _verify_with_newest(service, given)
+        return _introspect_current(service, given)
     except jose.BadTokenError as problem:
         log.write("token refused", level="warning", reason=str(problem), request_id=_request_id(environ))
         headers = {
             "WWW-Authenticate": 'Bearer error="invalid_token"',
-            "Cache-Control": _cache_control(INTROSPECTION_SECONDS),
+            "Cache-Control": _cache_control(RESULT_SECONDS),
         }
         return 401, headers, REFUSAL
     except UnavailableError as problem:
@@ -100,8 +100,8 @@ def _verify(service: Service, environ: dict[str, Any]) -> Answer:
         return 503, {"Cache-Control": "no-store", "Retry-After": str(RETRY_SECONDS)}, UNDECIDED
 
 
-def _verify_with_newest(service: Service, given: str) -> Answer:
-    """Verify a token; check for a newer configuration before a token is rejected that it may accept.
+def _introspect_current(service: Service, given: str) -> Answer:
+    """Check a token; before refusing one that a newer configuration may accept, look for a newer configuration.
 
     Another worker may have read it already and issued this token.
     """
@@ -134,25 +134,25 @@ def _introspect(loaded: Loaded, given: str) -> Answer:
         "X-Auth-Tenant": tenant,
         "X-Auth-Scopes": " ".join(scopes),
         "X-Auth-Limits": target.limits,
-        # The tenant's Dify key. nginx puts it into the request to Dify; it appears in no other answer.
+        # The tenant's Dify key. nginx sets it in the request to Dify; no other answer contains it.
         "X-Auth-Upstream": target.app_key,
-        "Cache-Control": _cache_control(min(INTROSPECTION_SECONDS, int(expires_at - now))),
+        "Cache-Control": _cache_control(min(RESULT_SECONDS, int(expires_at - now))),
     }
     return 200, headers, {}
 
 
 def _cache_control(seconds: int) -> str:
-    """Let nginx cache an introspection result for this long at most.
+    """Return the Cache-Control that lets nginx cache a result for at most this many seconds.
 
-    nginx counts whole seconds, and the one in which a copy gets too old still counts: that second is subtracted here.
+    nginx counts whole seconds and includes the one in which a copy expires, hence one less.
     """
     return f"max-age={seconds - 1}" if seconds > 1 else "no-store"
 
 
 def _health(service: Service) -> Answer:
-    """Say whether this service can decide: configuration, keys and clients read, Redis answering.
+    """Return the health: whether configuration, keys and clients are read and Redis answers.
 
-    A configuration that was refused while an older one is served is a problem, but no reason to be restarted.
+    A refused configuration while an older one is served is a problem, but no reason for a restart.
     """
     problems = service.problems()
     try:
@@ -168,7 +168,7 @@ def _health(service: Service) -> Answer:
     body: dict[str, Any] = {
         "status": "down" if loaded is None else "degraded" if problems else "ok",
         "problems": problems,
-        # Every worker's own: a change is live when they all name the new one.
+        # Those of all workers: a change is live when only the new one is left.
         "revisions": sorted({each["revision"] for each in reports}),
         "workers": len(reports),
     }

@@ -1,4 +1,4 @@
-"""The state of one worker: its configuration, Redis and the external issuers; and how it follows changes."""
+"""The state of one worker: its configuration, Redis and external issuers; and how it follows changes."""
 
 import os
 import threading
@@ -14,9 +14,9 @@ from dify_gateway.issuers import Fetch, Issuers
 from dify_gateway.reading import FileError
 from dify_gateway.state import State, UnavailableError
 
-# A removed client is rejected this long after the switch, plus the 4 s of nginx's cache of introspection results.
+# A removed client is refused after at most this many seconds, plus the 4 s of nginx's cached introspection results.
 POLL_SECONDS = 0.5
-# How often Redis is asked about its own settings.
+# The interval of checks of Redis's own settings.
 ADVICE_SECONDS = 30
 CURRENT = "current"
 
@@ -25,7 +25,7 @@ Mark = tuple[str, tuple[tuple[int, int, int], ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A configuration and the connections that belong to it. `gate` is None where console and web app have none."""
+    """A configuration and its connections. `gate` is None when console and web app have no gate."""
 
     configuration: config.Configuration
     state: State
@@ -34,11 +34,11 @@ class Loaded:
 
 
 class NotLoadedError(UnavailableError):
-    """No usable configuration was read yet."""
+    """No valid configuration has been read yet."""
 
 
 class Service:
-    """Holds what is loaded; replaces it as a whole, and only by something that was checked."""
+    """Holds the loaded configuration; replaces it as a whole, and only with a validated one."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Service:
         self._fetch = fetch
         self._loaded: Loaded | None = None
         self._seen: Mark | None = None
-        self._problem = "no configuration was read yet"
+        self._problem = "no configuration has been read yet"
         self._redis_problem = ""
         self._advice = ""
         self._advised_at = float("-inf")
@@ -61,15 +61,15 @@ class Service:
 
     @property
     def loaded(self) -> Loaded:
-        """What is served now. A request reads it once. Raises NotLoadedError."""
+        """The current configuration. A request reads it once. Raises NotLoadedError."""
         if self._loaded is None:
             raise NotLoadedError(self._problem)
         return self._loaded
 
     def follow(self) -> bool:
-        """Read the configuration when it changed since it was last seen; say whether something new is served.
+        """Read the configuration when it has changed; return whether a new one is served.
 
-        A configuration that cannot be used changes nothing, and is reported in the log and by /healthz.
+        An invalid configuration changes nothing, and is reported in the log and by /healthz.
         """
         with self._lock:
             mark = self._mark()
@@ -78,7 +78,7 @@ class Service:
             self._seen = mark
             try:
                 self._take(config.load(Path(mark[0]), Path(mark[0]).name))
-            except Exception as problem:  # noqa: BLE001  # the served configuration stays
+            except Exception as problem:  # noqa: BLE001  # any error leaves the current configuration in use
                 self._problem = str(problem) if isinstance(problem, FileError) else type(problem).__name__
                 kept = self._loaded.configuration.revision if self._loaded else ""
                 log.write("configuration refused", level="error", problem=self._problem, still_serving=kept)
@@ -103,11 +103,11 @@ class Service:
         self._stopped.set()
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the configuration, Redis and the issuers; nothing of it stops the service."""
-        told = [self._problem, self._advice, *(self._loaded.issuers.problems() if self._loaded else [])]
+        """Return the problems of configuration, Redis and issuers; none of them stops the service."""
+        found = [self._problem, self._advice, *(self._loaded.issuers.problems() if self._loaded else [])]
         if self._loaded and self._loaded.gate:
-            told.append(self._loaded.gate.provider.problem())
-        return [each for each in told if each]
+            found.append(self._loaded.gate.provider.problem())
+        return [each for each in found if each]
 
     def _take(self, configuration: config.Configuration) -> None:
         before = self._loaded
@@ -139,7 +139,7 @@ class Service:
         )
 
     def _gate(self, configuration: config.Configuration, state: State, before: Gate | None) -> Gate | None:
-        """Return the gate; the provider's documents are kept as long as the settings are the same."""
+        """Return the gate; the provider's documents are kept while its settings are unchanged."""
         settings = configuration.settings.gate
         if settings is None:
             return None
@@ -150,15 +150,15 @@ class Service:
         return Gate(settings, provider, state)
 
     def _mark(self) -> Mark:
-        """Return which directory is the current one, and what tells its files from changed ones."""
+        """Return the current directory, and inode, time and size of its files."""
         link = self._directory / CURRENT
-        # Without the link the directory itself is the configuration: files that were mounted one by one.
+        # Without the link the directory itself is the revision: its files were mounted one by one.
         chosen = os.path.realpath(link if link.is_symlink() or link.exists() else self._directory)
         files = []
         for name in config.FILES:
             try:
-                told = os.stat(f"{chosen}/{name}")  # noqa: PTH116  # twice a second, and before each refusal
-                files.append((told.st_ino, told.st_mtime_ns, told.st_size))
+                status = os.stat(f"{chosen}/{name}")  # noqa: PTH116  # twice a second, and before each refusal
+                files.append((status.st_ino, status.st_mtime_ns, status.st_size))
             except OSError:
                 files.append((0, 0, 0))
         return chosen, tuple(files)
@@ -173,7 +173,7 @@ class Service:
                 self._loaded.gate.provider.renew_when_due()
 
     def _remember(self) -> None:
-        """Let Redis remember from the start on, rather than from the first token."""
+        """Start the memory of Redis now rather than with the first token."""
         if self._loaded is not None:
             problem = ""
             try:
@@ -181,7 +181,7 @@ class Service:
             except UnavailableError as unavailable:
                 problem = str(unavailable)
             if problem != self._redis_problem:
-                log.write("redis", level="error" if problem else "info", problem=problem or "none any more")
+                log.write("redis", level="error" if problem else "info", problem=problem or "solved")
             self._redis_problem = problem
             if time.monotonic() - self._advised_at > ADVICE_SECONDS:
                 self._advised_at = time.monotonic()

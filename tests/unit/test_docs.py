@@ -20,7 +20,7 @@ from infra.catalogue.project import ROOT, declared
 from infra.catalogue.releases import JOBS, RELEASES, VECTOR_STORES
 from infra.services.environment import environment
 from infra.settings.urls import CORS_GROUPS, URL_PARTS
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 PAGES = sorted(
     [

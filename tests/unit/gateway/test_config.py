@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dify_gateway import client_secrets, config
 from dify_gateway.reading import FileError
-from tests.unit.gateway.forge import private_jwk, public_jwk
-from tests.unit.gateway.world import SECRET, documents
+from support.gateway import SECRET, documents
+from support.tokens import private_jwk, public_jwk
 
 Files = dict[str, Any]
 ISSUER = {"issuer": "https://idp.example", "audience": "dify", "tenant": "acme"}
@@ -26,14 +26,14 @@ def load(directory: Path, files: Files) -> config.Configuration:
 
 
 def test_a_full_configuration(tmp_path: Path) -> None:
-    loaded = load(tmp_path, documents())
+    configuration = load(tmp_path, documents())
 
-    assert loaded.clients["acme-app"].scopes == ("chat", "files")
-    assert loaded.clients["acme-app"].token_seconds == 3600
-    assert loaded.clients["globex-app"].token_seconds == 120
-    assert loaded.tenants["acme"].limits == "small"
-    assert loaded.tenants["globex"].limits == "default"
-    assert loaded.settings.limits.failures_per_client == 5
+    assert configuration.clients["acme-app"].scopes == ("chat", "files")
+    assert configuration.clients["acme-app"].token_seconds == 3600
+    assert configuration.clients["globex-app"].token_seconds == 120
+    assert configuration.tenants["acme"].limits == "small"
+    assert configuration.tenants["globex"].limits == "default"
+    assert configuration.settings.limits.failures_per_client == 5
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_ten_thousand_clients_are_read_within_a_second(tmp_path: Path) -> None:
     }
     started = time.process_time()
 
-    loaded = load(tmp_path, files)
+    configuration = load(tmp_path, files)
 
     assert time.process_time() - started < 1
-    assert len(loaded.clients) == 10_000
+    assert len(configuration.clients) == 10_000

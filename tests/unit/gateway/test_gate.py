@@ -16,10 +16,11 @@ from werkzeug.test import Client, TestResponse
 
 from dify_gateway import config, gate, internal, public
 from dify_gateway.reading import FileError
+from support.gateway import documents
+from support.tokens import rs256
 from tests.unit.gateway import provider as providers
-from tests.unit.gateway.forge import rs256
 from tests.unit.gateway.provider import CLIENT, SECRET, Provider
-from tests.unit.gateway.world import World, documents, make_world
+from tests.unit.gateway.world import World, make_world
 
 ORIGIN = "https://dify.example.com"
 OTHER = "https://app.example.com"
@@ -512,9 +513,9 @@ def test_other_rules_end_all_sessions(gated: Callable[..., Gated], provider: Pro
     one.sign_in()
     session = one.cookie()
 
-    assert one.world.switch_to("2", files(provider, client_secret="a new secret"))
+    assert one.world.switch("2", files(provider, client_secret="a new secret"))
     assert one.check(session)[0] == 200, "a rotated secret changes nobody's rights"
-    assert one.world.switch_to("3", files(provider, email_domains=["example.com"]))
+    assert one.world.switch("3", files(provider, email_domains=["example.com"]))
     assert one.check(session)[0] == 401
 
 
