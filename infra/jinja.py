@@ -15,6 +15,8 @@ from infra.catalogue.project import ROOT
 
 TEMPLATES = ROOT / "templates"
 SUFFIX = ".j2"
+# Files of nginx that are no templates: scripts go as they are, and what is rendered is data beside them.
+SCRIPT_SUFFIX = ".js"
 SNIPPETS = "snippets"
 
 
@@ -51,9 +53,8 @@ _COMPILED = _Compiled()
 
 def jinja_environment(overrides: Path | None = None) -> jinja2.Environment:
     """Return the environment of all templates; a file in `overrides` comes before ours of the same path."""
-    directories = [overrides, TEMPLATES] if overrides else [TEMPLATES]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(directories),
+        loader=jinja2.FileSystemLoader(_directories(overrides)),
         # A missing value stops the render; it never becomes an empty string.
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701  # configuration files, not HTML
@@ -76,6 +77,15 @@ def render(template: str, context: dict[str, object], overrides: Path | None = N
         ) from problem
     except (jinja2.TemplateError, ValueError, TypeError) as problem:
         raise RenderError(f"{template}{_line_of(problem)}: {problem}") from problem
+
+
+def _directories(overrides: Path | None) -> list[Path]:
+    return [overrides, TEMPLATES] if overrides else [TEMPLATES]
+
+
+def source(name: str, overrides: Path | None) -> Path | None:
+    """Return the file of this path below templates/, the operator's before ours; None where there is none."""
+    return next((path for one in _directories(overrides) if (path := one / name).is_file()), None)
 
 
 def _line_of(problem: BaseException) -> str:
