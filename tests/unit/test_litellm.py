@@ -31,7 +31,8 @@ from infra.services import litellm
 from infra.services import litellm_files as litellm_config
 from infra.services.networks import networks
 from infra.settings.llm import Llm
-from infra.settings.stack import Settings, load
+from infra.settings.program import load
+from infra.settings.stack import Settings
 from support.certificates import issue
 from support.configuration import configure, resolved, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program

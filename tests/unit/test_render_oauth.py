@@ -318,7 +318,8 @@ def test_errors_of_calls_with_a_token(tmp_path: Path) -> None:
     assert '"scope":"$oauth_scope"' in bodies["token 403"]
     for status in (401, 429, 503):
         assert bodies[f"token {status}"] == bodies[f"service {status}"]
-    challenges = dict(maps(files, tmp_path)["$edge_challenge"])
+    assert {"401", "403"} <= dict(maps(files, tmp_path)["$edge_challenge"]).keys()
+    challenges = dict(maps(files, tmp_path)["$edge_challenge_of"])
     assert challenges["token 403 "] == "$oauth_challenge"
     # nginx passes the verdict's own challenge on.
     assert "token 401 " not in challenges

@@ -12,8 +12,8 @@ import pytest
 from infra.catalogue.llm_presets import PRESETS, key_problem
 from infra.settings import proxy_keys
 from infra.settings.llm import Llm, Target
+from infra.settings.program import load
 from infra.settings.proxy_keys import ProxyKeyError
-from infra.settings.stack import load
 from support.certificates import issue as certificate
 from support.configuration import configure, settings
 

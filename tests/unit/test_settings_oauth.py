@@ -12,9 +12,9 @@ from dify_gateway import client_secrets, keys
 from infra.catalogue.project import ROOT
 from infra.settings.oauth import OAuth, documents
 from infra.settings.oauth_clients import CANARY_TENANT, clients_path
+from infra.settings.program import load
 from infra.settings.rate_limits import Bucket, GroupLimits
 from infra.settings.secrets import signing_keys
-from infra.settings.stack import load
 from support.certificates import issue
 from support.configuration import SECRETS, configure, resolved, settings
 

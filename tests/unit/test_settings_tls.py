@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from infra.settings import certificates
-from infra.settings.stack import load
+from infra.settings.program import load
 from support.certificates import DAY, Pair, issue, new_key, pem_of_key
 from support.configuration import configure, resolved, settings
 
