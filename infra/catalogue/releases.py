@@ -159,6 +159,7 @@ _KEYS = frozenset(
 )
 _REQUIRED_KEYS = ("version", "dsl", "celery_app", "images", "services", "routes", "variables")
 
+
 def version_number(version: str) -> int:
     """Return a version as a number that grows with it: 1.17.1 is 1017001."""
     major, minor, patch = (int(part) for part in version.split("."))

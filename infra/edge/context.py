@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from infra.catalogue import ports
 from infra.catalogue.releases import Release
-from infra.catalogue.selection import port_of
 from infra.catalogue.request_headers import IDENTITY, KINDS, MORE, PASSED
+from infra.catalogue.selection import port_of
 from infra.edge import errors as edge_errors
 from infra.edge.gate import EdgeGate, edge_gate, gate_limits, gate_routes
 from infra.edge.limits import EdgeLimits, edge_limits

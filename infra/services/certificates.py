@@ -26,7 +26,9 @@ _SOURCE = Path(container_scripts.__file__).with_name("certificates.py")
 
 def prepare(settings: Settings, _release: Release) -> Details:
     """Return the job that has to end before nginx starts."""
-    return Details(command=("prepare",), environment=_environment(settings, _acme(settings)), files=(_script(),))
+    return Details(
+        command=("prepare",), environment=_environment(settings, _acme(settings)), files=(_script(),)
+    )
 
 
 def certbot(settings: Settings, _release: Release) -> Details:

@@ -1,4 +1,4 @@
-"""The data tier: permissions and data guard, PostgreSQL, Redis. Vector stores need no more than their row and variables."""
+"""The data tier: permissions and data guard, PostgreSQL, Redis. Other vector stores read variables alone."""
 
 from collections.abc import Mapping
 

@@ -49,9 +49,7 @@ exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 
 def nginx(settings: Settings, _release: Release) -> Details:
     """Return nginx, without its configuration."""
-    return Details(
-        command=(_WAIT + (_WATCH if settings.tls.acme else "") + _RUN,), ports=_ports(settings)
-    )
+    return Details(command=(_WAIT + (_WATCH if settings.tls.acme else "") + _RUN,), ports=_ports(settings))
 
 
 def _ports(settings: Settings) -> tuple[Port, ...]:

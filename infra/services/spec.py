@@ -38,7 +38,7 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What the settings of a stack add to a service's row of the catalogue. Variables come on top of its environment."""
+    """What the settings add to a service's row of the catalogue. `environment` comes on top of its variables."""
 
     command: tuple[str, ...] | None = None
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)

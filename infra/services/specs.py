@@ -41,9 +41,7 @@ def parts_of(settings: Settings) -> frozenset[Part]:
 
 def selection(settings: Settings, release: Release) -> Selection:
     """Return what decides which services, networks and volumes a stack has."""
-    return Selection(
-        release=release.services, vector_store=settings.vector_store, parts=parts_of(settings)
-    )
+    return Selection(release=release.services, vector_store=settings.vector_store, parts=parts_of(settings))
 
 
 def specs(tier: Tier, settings: Settings, release: Release) -> list[ServiceSpec]:
@@ -52,7 +50,7 @@ def specs(tier: Tier, settings: Settings, release: Release) -> list[ServiceSpec]
     return [_spec(name, one, chosen, settings, release) for name, one in chosen.services(tier).items()]
 
 
-def volumes(tier: Tier, settings: Settings, release: Release) -> Mapping[str, Keep]:
+def tier_volumes(tier: Tier, settings: Settings, release: Release) -> Mapping[str, Keep]:
     """Return the volumes that a tier creates, and how long each lasts."""
     return selection(settings, release).volumes(tier)
 

@@ -14,7 +14,7 @@ from dify_gateway import client_secrets
 from infra.resources.gateway_config import (
     GatewayConfigProvider,
     GatewayContainer,
-    GatewayRefusalError,
+    ConfigurationRejectedError,
     revision_of,
 )
 from infra.services import gateway as gateway_service
@@ -91,20 +91,20 @@ class Installation:
         files = documents(oauth, redis=redis, app_keys=APP_KEYS)
         return {
             "container": self.gateway.id,
-            "directory": gateway_service.DIRECTORY,
+            "directory": GATEWAY_DIRECTORY,
             "files": {**files, "keys.json": self.signing_keys, **changes},
             "clients_file": str(self.clients_file),
             "clients_digest": oauth.clients_digest,
             "own_clients": {},
             # Pulumi's numbers are floats.
-            "owner": float(gateway_service.UID),
+            "owner": float(GATEWAY_UID),
             "workers": float(gateway_service.WORKERS),
         }
 
     @property
     def container(self) -> GatewayContainer:
         """The gateway's container as the provider sees it."""
-        return GatewayContainer(self.gateway.id, gateway_service.DIRECTORY)
+        return GatewayContainer(self.gateway.id, GATEWAY_DIRECTORY)
 
     def token(self, client: str = "bot") -> int:
         """Ask for a token and return the status."""
@@ -125,7 +125,7 @@ class Installation:
 
     def releases(self) -> list[str]:
         """Return what lies on the volume."""
-        return sorted(printed(self.gateway, ["ls", f"{gateway_service.DIRECTORY}/releases"]).split())
+        return sorted(printed(self.gateway, ["ls", f"{GATEWAY_DIRECTORY}/releases"]).split())
 
     def remove(self) -> None:
         """Remove everything."""
@@ -172,11 +172,11 @@ def test_container_without_a_configuration_waits_for_one(installation: Installat
 def test_files_are_closed_and_its_own_user_cannot_change_them(
     installation: Installation, state: dict[str, Any]
 ) -> None:
-    directory = f"{gateway_service.DIRECTORY}/releases/{state['revision']}"
+    directory = f"{GATEWAY_DIRECTORY}/releases/{state['revision']}"
     told = printed(installation.gateway, ["sh", "-c", f"stat -c '%a %u' {directory}/*"])
 
-    assert set(told.splitlines()) == {f"400 {gateway_service.UID}"}
-    for command in (f"touch {directory}/x", f"rm {gateway_service.DIRECTORY}/current", f"rm -rf {directory}"):
+    assert set(told.splitlines()) == {f"400 {GATEWAY_UID}"}
+    for command in (f"touch {directory}/x", f"rm {GATEWAY_DIRECTORY}/current", f"rm -rf {directory}"):
         assert installation.gateway.exec_run(["sh", "-c", command]).exit_code != 0
     assert installation.token() == 200
 
@@ -221,7 +221,7 @@ def test_removed_client_is_refused_as_soon_as_the_update_ends(
 def test_what_the_gateway_refuses_never_goes_live(
     installation: Installation, state: dict[str, Any], file: str, text: str, told: str
 ) -> None:
-    with pytest.raises(GatewayRefusalError, match="the old one stays") as caught:
+    with pytest.raises(ConfigurationRejectedError, match="the old one stays") as caught:
         GatewayConfigProvider().update("id", state, installation.props(**{file: text}))
 
     assert told in str(caught.value)
@@ -239,7 +239,7 @@ def test_clients_that_changed_after_they_were_checked_do_not_go_live(
 ) -> None:
     props = installation.props() | {"clients_digest": "0" * 64}
 
-    with pytest.raises(GatewayRefusalError, match="was changed while this ran"):
+    with pytest.raises(ConfigurationRejectedError, match="was changed while this ran"):
         GatewayConfigProvider().update("id", state, props)
 
     assert installation.container.current() == state["revision"]
@@ -248,7 +248,7 @@ def test_clients_that_changed_after_they_were_checked_do_not_go_live(
 def test_lost_file_does_not_lock_everybody_out(installation: Installation, state: dict[str, Any]) -> None:
     installation.clients_file.unlink()
 
-    with pytest.raises(GatewayRefusalError, match="is gone, and with it every client"):
+    with pytest.raises(ConfigurationRejectedError, match="is gone, and with it every client"):
         GatewayConfigProvider().update("id", state, installation.props())
 
     assert installation.token() == 200

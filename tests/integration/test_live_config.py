@@ -15,7 +15,7 @@ from infra.edge.paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIREC
 from infra.edge.render import EdgeConfiguration, edge_configuration
 from infra.resources.edge_container import EdgeContainer
 from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
-from infra.resources.release_container import ContainerError
+from infra.resources.revision_container import ContainerError
 from infra.services import edge as edge_service
 from tests.integration.edge.container import image_of
 from tests.integration.stacks import wait_until

@@ -65,7 +65,7 @@ class LitellmEdge(LlmEdge):
 
     def change(self, files: Mapping[str, str]) -> str:
         """Bring a configuration to LiteLLM as `up` does, and return its name."""
-        return go_live(LitellmContainer(self.litellm.id), {"files": dict(files), "owner": litellm.UID})
+        return go_live(LitellmContainer(self.litellm.id), {"files": dict(files), "owner": LITELLM_UID})
 
     def in_litellm(self, *command: str, user: str = "") -> str:
         """Return what a command in LiteLLM's container prints, be it as it may."""
