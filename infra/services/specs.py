@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from infra.catalogue import selection as catalogue
+from infra.catalogue import services as catalogue
 from infra.catalogue.releases import Release
-from infra.catalogue.selection import Selection
-from infra.catalogue.service import Keep, Part, Service, Tier
+from infra.catalogue.selection import Selection, importers
+from infra.catalogue.service import Keep, Part, Tier
 from infra.services import certificates, data, dify, edge, gateway, litellm
 from infra.services.environment import environment
 from infra.services.limits import limits_of
@@ -46,8 +46,7 @@ def selection(settings: Settings, release: Release) -> Selection:
 
 def specs(tier: Tier, settings: Settings, release: Release) -> list[ServiceSpec]:
     """Return the services of a tier, each after those it needs."""
-    chosen = selection(settings, release)
-    return [_spec(name, one, chosen, settings, release) for name, one in chosen.services(tier).items()]
+    return [spec(name, settings, release) for name in selection(settings, release).services(tier)]
 
 
 def tier_volumes(tier: Tier, settings: Settings, release: Release) -> Mapping[str, Keep]:
@@ -60,9 +59,9 @@ def networks(settings: Settings, release: Release) -> dict[str, bool]:
     return selection(settings, release).networks()
 
 
-def _spec(
-    name: str, service: Service, chosen: Selection, settings: Settings, release: Release
-) -> ServiceSpec:
+def spec(name: str, settings: Settings, release: Release) -> ServiceSpec:
+    """Return one service of the catalogue as a stack of these settings runs it."""
+    service, chosen = catalogue.SERVICES[name], selection(settings, release)
     detail = _DETAILS.get(name)
     details = detail(settings, release) if detail else Details()
     variables = environment(name, settings, release) if service.variables else {}
@@ -103,11 +102,11 @@ def staggered(services: Sequence[ServiceSpec], cores: int) -> list[ServiceSpec]:
 
 
 def _staggered(services: Sequence[ServiceSpec], cores: int) -> Iterator[ServiceSpec]:
-    importers, started = catalogue.importers(), list[str]()
-    for spec in services:
-        if spec.name not in importers:
-            yield spec
+    heavy, started = importers(), list[str]()
+    for one in services:
+        if one.name not in heavy:
+            yield one
             continue
         before = started[-cores:][:1] if len(started) >= cores else []
-        yield replace(spec, after=tuple(dict.fromkeys((*spec.after, *before))))
-        started.append(spec.name)
+        yield replace(one, after=tuple(dict.fromkeys((*one.after, *before))))
+        started.append(one.name)

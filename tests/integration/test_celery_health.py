@@ -11,7 +11,7 @@ import pytest
 
 from infra.container_scripts import celery_health
 from tests.integration.containers import readable
-from tests.integration.edge.container import image_of
+from tests.integration.images import image_of
 from tests.integration.stacks import wait_until
 
 SCRIPT = Path(celery_health.__file__)

@@ -11,17 +11,19 @@ import docker
 import pytest
 
 from dify_gateway import client_secrets
+from infra.catalogue.container_paths import GATEWAY_DIRECTORY, GATEWAY_UID
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.gateway_config import (
     GatewayConfigProvider,
     GatewayContainer,
-    ConfigurationRejectedError,
     revision_of,
 )
 from infra.services import gateway as gateway_service
+from infra.services.specs import spec as spec_of
 from infra.settings.oauth import documents
 from infra.settings.secrets import signing_keys
 from tests.integration.containers import printed
-from tests.integration.small_dify import built
+from tests.integration.images import image_of
 from tests.integration.stacks import wait_until
 from tests.unit.configuration import settings
 
@@ -41,7 +43,7 @@ class Installation:
         self.clients_file = directory / "clients.json"
         self.network = self.client.networks.create(self.name, internal=True)
         redis = self.client.containers.create(
-            built(self.client, "redis"),
+            image_of("redis"),
             command=["redis-server", "--appendonly", "yes", "--requirepass", PASSWORD],
             name=f"{self.name}-redis",
         )
@@ -53,9 +55,9 @@ class Installation:
 
     def start(self) -> None:
         """Start the gateway's container as the stack does."""
-        spec = gateway_service.service(settings())
+        spec = spec_of("gateway", found := settings(), found.dify)
         self.gateway: Docker = self.client.containers.create(
-            built(self.client, spec.image),
+            image_of(spec.image),
             name=f"{self.name}-gateway",
             network=self.name,
             user=spec.user,

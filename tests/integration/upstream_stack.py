@@ -10,7 +10,7 @@ import docker
 
 from tests.certificates import issue
 from tests.integration.edge import llm_upstream
-from tests.integration.edge.container import image_of
+from tests.integration.images import image_of
 from tests.integration.stacks import Stack, free_port
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from infra.resources import gateway_config
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.gateway_config import (
     GatewayConfigProvider,
-    ConfigurationRejectedError,
     Health,
     go_live,
     revision_of,

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from dify_kit.stack import rendering
-from infra.catalogue.releases import LITELLM_IMAGE, RELEASES
+from infra.catalogue.container_paths import LITELLM_UID
+from infra.catalogue.images import LITELLM_IMAGE
+from infra.catalogue.releases import RELEASES
 from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
 from infra.edge.context import edge_context
@@ -19,9 +21,9 @@ from infra.platforms import litellm_image
 from infra.platforms.images import pulled_name
 from infra.platforms.litellm_image import PackagesError
 from infra.resources import litellm_config as resource
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.litellm_config import (
     LitellmConfigProvider,
-    ConfigurationRejectedError,
     go_live,
     masked,
     revision_of,
@@ -29,7 +31,7 @@ from infra.resources.litellm_config import (
 from infra.resources.revision_container import ContainerError, Ran
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
-from infra.services.networks import networks
+from infra.services.specs import networks, spec
 from infra.settings.llm import Llm
 from infra.settings.stack import Settings, load
 from tests.certificates import issue
@@ -123,7 +125,8 @@ def test_what_cannot_work_is_told(llm: dict[str, Any], master: str | None, said:
 def test_its_memory_is_enough_to_start(memory: int, fits: bool) -> None:
     plain = {"llm": LLM, "resources": {"litellm": {"memory": memory}}}
     if fits:
-        assert litellm.service(settings(plain, SECRETS)).limits.memory == memory
+        found = settings(plain, SECRETS)
+        assert spec("litellm", found, found.dify).limits.memory == memory
         return
     with pytest.raises(pulumi.RunError, match=r"dify:resources\.litellm\.memory: '511'"):
         settings(plain, SECRETS)

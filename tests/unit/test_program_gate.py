@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from infra.resources.gateway_config import GatewayConfigProvider, ConfigurationRejectedError
+from infra.resources.configuration import ConfigurationRejectedError
+from infra.resources.gateway_config import GatewayConfigProvider
 from infra.services.gateway_files import gateway_files
 from infra.services.gateway_secrets import redis_password, seal_key
 from tests.unit.configuration import SECRETS

@@ -23,7 +23,8 @@ from infra.settings.rate_limits import GroupLimits
 from infra.settings.stack import Settings
 from tests.certificates import issue
 from tests.integration.edge import llm_upstream
-from tests.integration.edge.container import ALLOWED, Edge, image_of
+from tests.integration.edge.container import ALLOWED, Edge
+from tests.integration.images import image_of
 from tests.unit.configuration import resolved, settings
 
 PORTS: Mapping[str, int] = MappingProxyType(

@@ -9,7 +9,8 @@ from typing import Any
 import openai
 import pytest
 
-from infra.resources.litellm_config import ConfigurationRejectedError
+from infra.catalogue.container_paths import LITELLM_DIRECTORY
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.services import litellm as service
 from infra.services.litellm import CONFIG
 from tests.integration.edge.litellm import LitellmEdge
