@@ -74,6 +74,11 @@ def local_builds() -> dict[str, tuple[str, str | None]]:
     return {name: (role.build, role.target) for name, role in ROLES.items() if role.build}
 
 
+def can_build(role: str) -> bool:
+    """Tell whether `dify:images local` has an image for a role."""
+    return role in ROLES and bool(ROLES[role].build)
+
+
 def own_roles() -> frozenset[str]:
     """Return the roles that are built in every mode, since no registry has their images."""
     return frozenset(name for name, role in ROLES.items() if role.own)

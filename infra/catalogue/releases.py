@@ -21,13 +21,6 @@ from infra.catalogue.variables import Variable
 
 _Entry = TypeVar("_Entry")
 CATALOGUE = Path(__file__).parent
-# TEMPORARY until the settings are merged.
-DATA_SERVICES = frozenset({"db_postgres", "redis"})
-VECTOR_STORES = selection.vector_stores()
-JOBS = frozenset({"init_permissions", "migration"})
-GATEWAY, GATEWAY_REDIS, LITELLM = "gateway", "gateway_redis", "litellm"
-WITHOUT_ENVIRONMENT = selection.without_variables()
-PARTLY_KNOWN = selection.partly_known()
 # Majors of PostgreSQL behind the role `postgres`, by where images come from.
 POSTGRES_MAJOR: Mapping[str, int] = MappingProxyType({"registry": 15, "mirror": 15, "local": 17})
 
@@ -160,6 +153,7 @@ _KEYS = frozenset(
 _REQUIRED_KEYS = ("version", "dsl", "celery_app", "images", "services", "routes", "variables")
 
 
+@cache
 def version_number(version: str) -> int:
     """Return a version as a number that grows with it: 1.17.1 is 1017001."""
     major, minor, patch = (int(part) for part in version.split("."))

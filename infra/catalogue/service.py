@@ -116,6 +116,8 @@ class Service:
     that reads numbers and booleans as Go does. ``templates`` are the files below `templates/` that render its
     configuration. ``imports_dify`` marks a process that spends 13 s of one core at its start.
 
+    ``least_memory`` is the smallest memory limit that an operator may set, in MiB.
+
     A ``job`` runs once, to exit code 0. ``capabilities`` (`CHOWN`, not `CAP_CHOWN`) are added back after all were
     dropped; None keeps the engine's default set without NET_RAW. ``init`` runs a reaping PID 1 before the command.
     ``dns_options`` are those of resolv.conf. ``stop_grace`` and ``ready_timeout`` are in seconds.
@@ -124,6 +126,7 @@ class Service:
     image: str
     tier: Tier
     limits: Limits
+    least_memory: int = 32
     part: Part = Part.STACK
     required: bool = False
     networks: tuple[str, ...] = ()

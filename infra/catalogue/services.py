@@ -174,7 +174,6 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             required=True,
             # A process with its threads for each plugin.
             limits=Limits(memory=2048, pids=4096),
-            # Squid is on APP too; no plugin needs the sandbox.
             networks=(networks.APP, networks.DATA),
             after=("db_postgres", "redis"),
             mounts=(Mount(volume="plugin_storage", path="/app/storage"),),
@@ -238,7 +237,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             health=health.API,
             variables=API,
             imports_dify=True,
-            # A stop cuts the streamed answers that are still running after this time.
+            # Streamed answers end within this time, or are cut.
             stop_grace=60,
             ready_timeout=health.DIFY_START_SECONDS,
         ),
@@ -248,7 +247,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             part=Part.RELEASE,
             required=True,
             limits=Limits(memory=2048),
-            # The worker alone runs code nodes; squid is on APP too.
+            # Unlike worker_beat it runs code nodes; squid is on `app` too.
             networks=(networks.APP, networks.DATA, networks.SSRF_PROXY),
             after=("migration", "redis"),
             mounts=(_APP_STORAGE,),
@@ -314,8 +313,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             port=ports.GATEWAY,
             health=health.answers_http(ports.GATEWAY_INTERNAL, "/healthz"),
             user=str(paths.GATEWAY_UID),
-            # A stopped service has no name. Each thread that looks it up would wait ten seconds for that answer, and
-            # soon all of them would.
+            # A stopped service has no name: a thread that looks it up would wait ten seconds for that answer.
             dns_options=("timeout:1", "attempts:1"),
             read_only=True,
             stop_grace=15,
@@ -327,8 +325,8 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             part=Part.LITELLM,
             # One worker has 320 MiB at its start, and 325 after some load.
             limits=Limits(memory=1024),
+            least_memory=512,
             networks=(networks.LITELLM, networks.LITELLM_UPSTREAMS),
-            # The engine writes the files as root: LiteLLM's own user cannot change them.
             mounts=(Mount(volume="litellm", path=paths.LITELLM_DIRECTORY),),
             port=ports.LITELLM,
             health=health.LITELLM,

@@ -18,7 +18,8 @@ from infra.edge.routes import SOCKET_GROUP, EdgeLocation, EdgeRoute, locations
 from infra.edge.schema import schema_patterns
 from infra.edge.tls import EdgeTls, edge_tls
 from infra.settings.origins import DEFAULT_PORTS
-from infra.settings.stack import CORS_GROUPS, CREDENTIALED_GROUPS, Settings
+from infra.settings.stack import Settings
+from infra.settings.urls import CORS_GROUPS, CREDENTIALED_GROUPS
 
 # Docker's own name server, the same address in every container.
 DOCKER_RESOLVER = "127.0.0.11"
@@ -27,6 +28,8 @@ BODY_OVERHEAD_MEGABYTES = 1
 # Dify takes webhooks of up to 10 MB, whatever the limit for uploads is.
 WEBHOOK_MEGABYTES = 10
 READ_TIMEOUT_SECONDS = 3600
+# Whose route is looked for first.
+BUSIEST_GROUP = "v1"
 # The service that nginx reaches without a hop.
 DIRECT = "api"
 # They listen before Dify is imported, so that requests wait for that.
@@ -136,6 +139,18 @@ class EdgeContext:
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
     preflight_seconds: int = PREFLIGHT_SECONDS
+
+    @property
+    def grouped_routes(self) -> tuple[EdgeRoute, ...]:
+        """Every route but that of all other paths, the busiest first. No prefix is the beginning of another one's."""
+        found = (route for route in self.routes if route.prefix != "/")
+        return tuple(sorted(found, key=lambda route: route.group != BUSIEST_GROUP))
+
+    @property
+    def not_hidden(self) -> str:
+        """A pattern's condition that none of `schema_patterns` fits what follows."""
+        hidden = "|".join(pattern.removeprefix("^") for pattern in self.schema_patterns)
+        return f"(?!(?i:{hidden}))" if hidden else ""
 
     @property
     def client_sockets(self) -> Mapping[int, str]:

@@ -13,7 +13,8 @@ from infra.edge.paths import (
     PUBLISHED,
 )
 from infra.services.spec import Detail, Details, Port
-from infra.settings.stack import Settings, addresses_of
+from infra.settings.network import addresses_of
+from infra.settings.stack import Settings
 
 # How soon a renewed certificate is noticed.
 WATCH_SECONDS = 5

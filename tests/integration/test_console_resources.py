@@ -31,9 +31,9 @@ from infra.resources.console_transport import (
     TransportError,
 )
 from infra.settings.apps import app_file
+from support.stacks import CHECKOUT, wait_until
 from tests.integration.images import image_of
 from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify
-from tests.integration.stacks import CHECKOUT, wait_until
 
 ECHO = app_file("echo-chat").read_text(encoding="utf-8")
 MODE = "advanced-chat"

@@ -19,9 +19,9 @@ from infra.resources.edge_container import EdgeContainer
 from infra.resources.live_config import LiveConfigProvider
 from infra.resources.revision_container import ContainerError
 from infra.services.specs import spec as spec_of
+from support.configuration import settings
+from support.stacks import wait_until
 from tests.integration.images import image_of
-from tests.integration.stacks import wait_until
-from tests.unit.configuration import settings
 
 Docker = Any  # docker's models are not typed
 API = """

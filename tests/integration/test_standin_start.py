@@ -11,9 +11,9 @@ import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.services.environment import environment
+from support.configuration import resolved, settings
 from tests.integration.images import image_of
 from tests.integration.small_dify import SmallDify
-from tests.unit.configuration import resolved, settings
 
 # Services by the role of their image, as the official ones are.
 IMAGES = {

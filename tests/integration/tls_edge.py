@@ -18,9 +18,9 @@ from infra.edge.context import edge_context
 from infra.edge.paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
 from infra.edge.render import edge_files
 from infra.edge.tls import public_files
+from support.configuration import resolved, settings
+from support.stacks import free_port, wait_until
 from tests.integration.images import image_of
-from tests.integration.stacks import free_port, wait_until
-from tests.unit.configuration import resolved, settings
 
 ORIGIN = "https://app.example.com"
 

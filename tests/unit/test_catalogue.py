@@ -74,7 +74,7 @@ def test_worker_migration_and_websocket_read_what_api_reads() -> None:
 def test_every_release_has_the_images_that_its_services_run() -> None:
     from infra.catalogue.service import Tier  # noqa: PLC0415
     from infra.services.specs import specs  # noqa: PLC0415  # imports Pulumi
-    from tests.unit.configuration import settings  # noqa: PLC0415
+    from support.configuration import settings  # noqa: PLC0415
 
     for version, release in RELEASES.items():
         for store in ("weaviate", "qdrant", "pgvector"):

@@ -13,9 +13,9 @@ from infra.catalogue.releases import RELEASES
 from infra.catalogue.selection import partly_known, vector_stores, without_variables
 from infra.catalogue.variables import problems
 from infra.services.environment import BUILDERS, environment, redis_url
+from infra.settings.reader import snake
 from infra.settings.secrets import SECRET_VARIABLES
-from infra.settings.stack import snake
-from tests.unit.configuration import SECRETS, resolved, settings
+from support.configuration import SECRETS, resolved, settings
 
 NEWEST = RELEASES["1.17.1"]
 BACKEND = ("api", "api_websocket", "worker", "worker_beat", "migration")

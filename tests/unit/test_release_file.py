@@ -16,7 +16,7 @@ from infra.catalogue.service import Tier
 from infra.platforms.images import reference
 from infra.services.environment import environment
 from infra.services.specs import specs
-from tests.unit.configuration import configure, resolved, settings
+from support.configuration import configure, resolved, settings
 
 Change = dict[str, Any]
 REMOVED = object()

@@ -9,7 +9,7 @@ from infra.catalogue.selection import importers
 from infra.catalogue.service import Tier
 from infra.services.spec import ServiceSpec
 from infra.services.specs import specs, staggered
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 
 def waits(release: str, cores: int) -> Mapping[str, set[str]]:

@@ -19,9 +19,9 @@ from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.edge.render import edge_files
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
+from support.configuration import settings
 from tests.integration.edge import upstream
 from tests.integration.images import image_of
-from tests.unit.configuration import settings
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {

@@ -10,8 +10,8 @@ from infra.resources.litellm_config import LitellmContainer, go_live
 from infra.services import litellm_files as litellm_config
 from infra.services.specs import spec as spec_of
 from infra.settings.llm import LITELLM
+from support.configuration import resolved, settings
 from tests.integration.edge.llm import LlmEdge
-from tests.unit.configuration import resolved, settings
 
 
 class LitellmEdge(LlmEdge):

@@ -1,0 +1,78 @@
+// What was counted, for `dify-kit usage` and for Prometheus. Imported where it is asked for only: what a module has is made
+// for each request.
+
+import usage from './usage.js';
+
+// Of the timer, in one worker.
+function save() {
+    const counters = usage.loaded();
+    counters.set('saved', Date.now());
+    if (counters.get('dirty')) {
+        usage.write(counters);
+        // Only this month is counted; what is older is in the file by now.
+        const now = usage.month(new Date());
+        counters.keys(100000).forEach((key) => {
+            if (/^\d{4}-\d{2} /.test(key) && !key.startsWith(now)) {
+                counters.delete(key);
+            }
+        });
+    }
+}
+
+function report(r) {
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(200, JSON.stringify(usage.all()));
+}
+
+// Forget what a caller used this month, for `dify-kit usage reset`: its numbers and its budget begin again.
+function reset(r) {
+    const caller = r.args.caller || '', counters = usage.loaded(), now = usage.month(new Date());
+    if (r.method !== 'POST' || !/^[A-Za-z0-9:._@/-]{1,128}$/.test(caller)) {
+        r.return(400, '{}');
+        return;
+    }
+    const own = counters.keys(100000).filter((key) => key === `${now} ${caller}` || key.startsWith(`${now} ${caller} `));
+    own.forEach((key) => counters.delete(key));
+    usage.write(counters);
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(200, JSON.stringify({month: now, caller, counters: own.length}));
+}
+
+// Made when it is asked for: what stands outside of functions is run for every request.
+function described() {
+    return [
+        ['dify_kit_llm_requests_total', 'Answered requests', 'requests'],
+        ['dify_kit_llm_failed_requests_total', 'Requests that no upstream answered well', 'failed'],
+        ['dify_kit_llm_estimated_requests_total', 'Requests whose tokens are estimated', 'estimated'],
+        ['dify_kit_llm_input_tokens_total', 'Input tokens', 'tokens_in'],
+        ['dify_kit_llm_output_tokens_total', 'Output tokens', 'tokens_out'],
+        ['dify_kit_llm_cost_dollars_total', 'Cost in US dollars', 'cost'],
+    ];
+}
+
+// Of this month: to Prometheus a counter that begins again is a restart.
+function metrics(r) {
+    const found = usage.all(), now = usage.month(new Date());
+    const callers = found.months[now] || {}, upstreams = found.upstreams[now] || {};
+    const lines = [];
+    described().forEach((series) => {
+        lines.push(`# HELP ${series[0]} ${series[1]}, this month.`, `# TYPE ${series[0]} counter`);
+        Object.keys(callers).sort().forEach((caller) => {
+            Object.keys(callers[caller]).sort().forEach((model) => {
+                const value = callers[caller][model][series[2]] || 0;
+                lines.push(`${series[0]}{caller="${caller}",model="${model}"} ${value}`);
+            });
+        });
+    });
+    const failures = 'dify_kit_llm_upstream_failures_total';
+    lines.push(`# HELP ${failures} Failures of upstreams by status, 200: an answer that was none; this month.`);
+    lines.push(`# TYPE ${failures} counter`);
+    Object.keys(upstreams).sort().forEach((upstream) => {
+        Object.keys(upstreams[upstream]).sort().forEach((status) => {
+            lines.push(`${failures}{upstream="${upstream}",status="${status}"} ${upstreams[upstream][status]}`);
+        });
+    });
+    r.return(200, lines.join('\n') + '\n');
+}
+
+export default {metrics, report, reset, save};
