@@ -14,6 +14,7 @@ from infra.catalogue import addresses, checks, ports, releases
 from infra.catalogue.checks import shown
 from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
+from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
 from infra.settings.apps import app_file, known_apps
 from infra.settings.chosen_release import (
@@ -53,7 +54,7 @@ from infra.settings.network import (
 from infra.settings.oauth import Around, OAuth, OAuthReader
 from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section
-from infra.settings.service_settings import ServiceLimits, known_services, read_extra_env, read_resources
+from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
 from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
 from infra.settings.urls import Cors, Urls, read_cors, read_hosts, read_origin, read_public_url, read_urls
@@ -288,7 +289,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         limits=limits,
         plugins=read_plugins(top),
         sandbox_network=top.boolean("sandboxNetwork"),
-        ssrf_allow_private=read_ssrf_allow_private(top, known_services(release)),
+        ssrf_allow_private=read_ssrf_allow_private(top, known(release.services)),
         ssrf_deny=read_ssrf_deny(top),
         telemetry=read_telemetry(top),
         check_updates=top.boolean("checkUpdates"),

@@ -14,9 +14,10 @@ from dify_kit.stack.settings import check_planned
 from dify_kit.workspace.files import DataDir, StackFiles
 from infra.catalogue import release_file, releases
 from infra.catalogue.releases import RELEASES, CatalogueError
+from infra.catalogue.service import Tier
 from infra.platforms.images import reference
-from infra.services import dify
 from infra.services.environment import environment
+from infra.services.specs import specs
 from infra.settings.stack import Settings
 from support.configuration import configure, resolved, settings
 
@@ -150,7 +151,7 @@ def test_a_stack_may_name_a_release_of_its_own_catalogue(tmp_path: Path) -> None
 
     assert found.dify.version == "1.18.0"
     assert reference("api", found, found.dify) == "langgenius/dify-api:1.18.0"
-    assert {spec.name for spec in dify.services(found, found.dify)} >= {"agent_backend", "local_sandbox"}
+    assert {spec.name for spec in specs(Tier.DIFY, found, found.dify)} >= {"agent_backend", "local_sandbox"}
     assert found.dify.number == 1_018_000
 
 
