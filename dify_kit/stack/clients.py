@@ -1,6 +1,6 @@
-"""The OAuth clients of a stack: reading and changing their file. What a client may have, the gateway's code decides.
+"""The OAuth clients of a stack: reading and changing their file. The gateway's code checks each client.
 
-A change is one move of a complete file, while the stack is locked: nobody reads half of it, and no change is lost.
+A change is one move of a complete file, while the stack is locked: no reader gets half of it, and no change is lost.
 """
 
 import json
@@ -76,7 +76,7 @@ def new_entry(
 ) -> tuple[Entry, str]:
     """Return the entry of a new client, and its secret; that is empty when the client signs by its own key."""
     if not config.CLIENT_ID.fullmatch(client):
-        raise KitError(f"{client!r} is no client id", f"use {config.CLIENT_ID_RULE}")
+        raise KitError(f"{client!r} is not a client id", f"use {config.CLIENT_ID_RULE}")
     if client in clients.entries:
         raise KitError(
             f"client {client} exists already; nothing was changed",
@@ -141,12 +141,12 @@ def _require_secrets(entry: Mapping[str, Any], client: str) -> None:
 
 def _scopes(given: Sequence[str]) -> list[str]:
     """Return scopes, each once, in the order of the table."""
-    asked = [scope for each in given for scope in each.replace(",", " ").split()]
-    if unknown := [scope for scope in asked if scope not in config.SCOPES]:
+    wanted = [scope for each in given for scope in each.replace(",", " ").split()]
+    if unknown := [scope for scope in wanted if scope not in config.SCOPES]:
         raise KitError(f"there is no scope {unknown[0]!r}", f"use some of {', '.join(config.SCOPES)}")
-    if not asked:
+    if not wanted:
         raise KitError("a client without a scope can do nothing", f"use some of {', '.join(config.SCOPES)}")
-    return [scope for scope in config.SCOPES if scope in asked]
+    return [scope for scope in config.SCOPES if scope in wanted]
 
 
 def _public_keys(path: Path) -> dict[str, Any]:
@@ -155,18 +155,18 @@ def _public_keys(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise KitError(
-            f"--jwks {path}: no JSON file", 'a public key set is expected: {"keys": [...]}'
+            f"--jwks {path}: not a JSON file", 'a public key set is expected: {"keys": [...]}'
         ) from None
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not 1 <= len(listed) <= config.MOST_CLIENT_KEYS:
         raise KitError(
-            f"--jwks {path}: no key set",
+            f"--jwks {path}: not a key set",
             f'{{"keys": [...]}} with 1 to {config.MOST_CLIENT_KEYS} keys is expected',
         )
     for number, jwk in enumerate(listed):
         if not isinstance(jwk, dict) or {"d", "p", "q", "k"} & set(jwk):
             raise KitError(
-                f"--jwks {path}: keys[{number}] is no public key", "private keys stay with the client"
+                f"--jwks {path}: keys[{number}] is not a public key", "private keys stay with the client"
             )
         key = config.public_key(jwk)
         if key is None or not key.algorithms or not isinstance(jwk.get("kid"), str):

@@ -30,7 +30,7 @@ HIDDEN_PASSWORD = "<dify:redisPassword>"  # noqa: S105  # a placeholder
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """The rendered files of one service: where they lie on its container, and their text."""
+    """The rendered files of one service: their paths in its container, and their text."""
 
     service: str
     files: dict[str, str]
@@ -53,10 +53,10 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         engine = {}
         if settings.llm and settings.llm.litellm:
             engine = litellm_config.hidden_files(settings.llm, overrides)
-        # The certificate, but not its key: that one is nobody's to read.
+        # The certificate, but not its key: rendered files contain no secret.
         edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in public_files(settings).items()}
     except RenderError as problem:
-        raise KitError(f"rendering failed: {problem}", "mend the template; nothing was deployed") from None
+        raise KitError(f"rendering failed: {problem}", "fix the template; nothing was deployed") from None
     return [
         Rendered(service="nginx", files=edge),
         *proxies,
@@ -107,7 +107,7 @@ def check(settings: Settings, out: Path) -> None:
             listed = "\n".join(f"  {one.severity} {one.plugin}: {one.summary}" for one in findings)
             raise KitError(
                 f"gixy finds\n{listed}",
-                "mend it, or add an exception with its reason to infra/edge/check.py",
+                "fix it, or add an exception with its reason to infra/edge/check.py",
             )
         say("✓ gixy finds nothing")
         image = _image(settings)
@@ -125,7 +125,7 @@ def _image(settings: Settings) -> str:
     name = images.reference("nginx", settings, settings.dify)
     if settings.images == "preloaded" and not image_guard.ids([name]):
         raise KitError(
-            f"{name} is not in the engine, and dify:images preloaded asks no registry",
+            f"{name} is not in the engine, and dify:images preloaded uses no registry",
             "`dify-kit images load` loads an archive that `dify-kit images save` made",
         )
     if settings.images != "local":
