@@ -62,7 +62,7 @@ def facts(
         "stack": settings.stack,
         "release": release.version,
         "images": settings.images,
-        # Dify's own services are not Dify then, and whoever reads the outputs should know.
+        # Dify's own services are not Dify then; the exports say so.
         "standIn": settings.images == "local",
         "publicUrl": settings.public_url,
         "serviceApiUrl": f"{settings.urls.service}/v1",
@@ -104,7 +104,7 @@ def llm_facts(settings: Settings) -> dict[str, Any] | None:
 
 
 def tls_facts(settings: Settings) -> dict[str, Any]:
-    """Return how the edge speaks TLS.
+    """Return the TLS settings of the edge.
 
     Certificates that certbot gets are not known here. `ca` is in PEM: what a client of a self-signed stack has
     to trust, empty otherwise.
@@ -123,7 +123,7 @@ def tls_facts(settings: Settings) -> dict[str, Any]:
 
 
 def oauth_facts(oauth: OAuth | None) -> dict[str, Any] | None:
-    """Return where tokens are and for whom, None when OAuth is off. Clients are not told, only how many they are."""
+    """Return endpoints and tenants, None when OAuth is off. Of the clients only their number is exported."""
     if oauth is None:
         return None
     return {

@@ -13,7 +13,7 @@ from smoke_tests.target import Deployment, RateLimits, Target
 # The most requests that are sent to reach a limit: more would load a busy stack.
 MOST = 30
 UNAUTHORIZED = 401
-# As many requests as a page sends at once.
+# As many concurrent requests as a page sends.
 AT_ONCE = 10
 # Seconds of network time that a comparison of clocks allows for.
 ON_THE_WAY = 5

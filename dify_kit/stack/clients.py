@@ -1,6 +1,7 @@
 """The OAuth clients of a stack: reading and changing their file. What a client may have, the gateway's code decides.
 
-A change is one move of a complete file, while the stack is locked: nobody reads half of it, and no change is lost.
+A change replaces the complete file, while the stack is locked: a reader gets one version or the other, and no change
+is lost.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Create a stack: its settings, and every secret it needs, generated once and encrypted at once.
+"""Create a stack: its settings, and every secret it needs, generated once and stored encrypted.
 
-Secrets reach Pulumi in its environment, which only this user can read; never as arguments, which everybody on
+Secrets reach Pulumi in its environment, which only this user can read; never as arguments, which every user of
 the machine sees in the process list, and never in a file. The stack's file appears in one move, complete.
 """
 

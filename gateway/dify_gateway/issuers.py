@@ -261,7 +261,7 @@ def _scopes(issuer: Issuer, claims: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in given)
 
 
-def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # whatever JSON holds
+def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # any JSON value
     """Return the member at a path of names, None when there is none."""
     value: Any = claims
     for name in path:
