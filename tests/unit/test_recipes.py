@@ -15,7 +15,9 @@ from dify_kit.workspace.files import CHECKOUT
 CODE = ("infra", "dify_kit", "gateway", "smoke_tests", "templates", "standin", "Pulumi.yaml")
 RECIPES = (
     "A setting",
+    "A route group",
     "A Dify release",
+    "A service",
     "A template",
     "A command",
     "A smoke test",
@@ -25,6 +27,10 @@ RECIPES = (
 # What an example is called in the files of its steps, where that is not its plain name in quotes.
 MARKS: Mapping[str, str] = {
     "addressConnections": r"\baddress_?[cC]onnections\b",
+    "mcp": r"\bmcp\b",
+    "local_sandbox": (
+        r'"local_sandbox\w*"|`local_sandbox\b|\| local_sandbox \||\blocal_sandbox:|LOCAL_SANDBOX|local-sandbox'
+    ),
     "1.14.2": r"\b1\.14\.2\b",
     "starting.conf.j2": r"`[a-z/]*/starting\.conf\.j2`",
     "usage": r'"usage"|^## usage$',
