@@ -84,7 +84,9 @@ def test_cors_matrix(edge: Edge, case: str) -> None:
                 product(GROUPS, ORIGINS),
             )
             wrong = {
-                pair: problem for pair, problem in zip(product(GROUPS, ORIGINS), found, strict=True) if problem
+                pair: problem
+                for pair, problem in zip(product(GROUPS, ORIGINS), found, strict=True)
+                if problem
             }
     finally:
         if case == "down":
