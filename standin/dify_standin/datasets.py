@@ -303,6 +303,6 @@ def retrieve(dataset_id: uuid.UUID) -> Response:
 
 
 @blueprint.route("/<path:anything>", methods=["GET", "POST", "PATCH", "PUT", "DELETE"])
-def nothing(anything: str) -> Response:  # noqa: ARG001  # whatever it is
+def nothing(anything: str) -> Response:  # noqa: ARG001  # every path
     """There is no more."""
     raise NotFound

@@ -191,7 +191,7 @@ def _body(body: dict[str, Any], variables: Variables) -> bytes | None:
 
 
 def _direct() -> urllib.request.OpenerDirector:
-    """Return a way that no proxy of the environment stands in."""
+    """Return a client that ignores the proxies of the environment."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

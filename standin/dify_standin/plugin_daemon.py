@@ -1,4 +1,4 @@
-"""In the place of the plugin daemon: its health, its key check, and look-ups in a database that holds no plugin.
+"""Stand-in for the plugin daemon: its health, its key check, and look-ups in a database that holds no plugin.
 
 As with the real one, its health only shows that the process runs: a look-up shows that it works.
 """

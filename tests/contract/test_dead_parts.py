@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.services.files import SQUID_CONFIG
+from infra.catalogue.container_paths import SQUID_CONFIG
 from support.stacks import Stack, wait_until
 from tests.integration.containers import printed
 from tests.unit.smoke_runs import read

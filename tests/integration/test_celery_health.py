@@ -12,7 +12,7 @@ import pytest
 from infra.container_scripts import celery_health
 from support.stacks import wait_until
 from tests.integration.containers import readable
-from tests.integration.edge.container import image_of
+from tests.integration.images import image_of
 
 SCRIPT = Path(celery_health.__file__)
 # With every character that a URL has to escape.

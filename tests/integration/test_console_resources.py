@@ -32,7 +32,8 @@ from infra.resources.console_transport import (
 )
 from infra.settings.apps import app_file
 from support.stacks import CHECKOUT, wait_until
-from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify, built
+from tests.integration.images import image_of
+from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify
 
 ECHO = app_file("echo-chat").read_text(encoding="utf-8")
 MODE = "advanced-chat"
@@ -112,7 +113,7 @@ def test_answer_comes_with_status_headers_and_body(dify: SmallDify) -> None:
 
 
 def test_missing_and_stopped_containers_are_told_apart(dify: SmallDify) -> None:
-    stopped = dify.client.containers.create(built(dify.client, "api"), name=f"{dify.prefix}-stopped")
+    stopped = dify.client.containers.create(image_of("api"), name=f"{dify.prefix}-stopped")
     try:
         with pytest.raises(ContainerMissingError, match=rf"{stopped.name} does not run \(created\)"):
             ContainerTransport(stopped.name).send(Request(method="GET", path="/"))
@@ -124,7 +125,7 @@ def test_missing_and_stopped_containers_are_told_apart(dify: SmallDify) -> None:
 
 def test_api_that_does_not_listen_yet_is_known_from_a_lost_answer(dify: SmallDify) -> None:
     silent = dify.client.containers.run(
-        built(dify.client, "api"), entrypoint=["sleep", "60"], name=f"{dify.prefix}-silent", detach=True
+        image_of("api"), entrypoint=["sleep", "60"], name=f"{dify.prefix}-silent", detach=True
     )
     try:
         with pytest.raises(NotReachedError, match="refused"):
@@ -575,7 +576,7 @@ def test_database_that_is_away_does_not_fail_a_refresh(deployed: ConsoleProgram)
         deployed.dify.wait(deployed.dify.answers, "api")
 
     assert refreshed.code == 0, refreshed.output
-    assert "taken as unchanged" in refreshed.output
+    assert "assumed to be unchanged" in refreshed.output
     assert refreshed.seconds < 60
     assert deployed.steps() == {}
 

@@ -140,8 +140,8 @@ class Pulling(Program):
         return """import json, os
 from types import SimpleNamespace
 import pulumi
-from infra.images import Images
-from infra.releases import Image
+from infra.catalogue.images import Image
+from infra.platforms.images import Images
 
 values = json.loads(os.environ["TEST_VALUES"])
 settings = SimpleNamespace(images="mirror", mirror=values["mirror"], image_pins=False)

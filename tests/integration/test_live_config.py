@@ -9,17 +9,19 @@ from typing import Any
 import docker
 import pytest
 
+from infra.catalogue.container_paths import EDGE_UID
 from infra.catalogue.releases import RELEASES
 from infra.edge.context import edge_context
 from infra.edge.paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
 from infra.edge.render import EdgeConfiguration, edge_configuration
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.edge_container import EdgeContainer
-from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
-from infra.resources.release_container import ContainerError
-from infra.services import edge as edge_service
+from infra.resources.live_config import LiveConfigProvider
+from infra.resources.revision_container import ContainerError
+from infra.services.specs import spec as spec_of
 from support.configuration import settings
 from support.stacks import wait_until
-from tests.integration.edge.container import image_of
+from tests.integration.images import image_of
 
 Docker = Any  # docker's models are not typed
 API = """
@@ -40,7 +42,7 @@ class Nginx:
     def __init__(self) -> None:
         self.client: Docker = docker.from_env(timeout=60)
         self.name = f"live-test-{secrets.token_hex(4)}"
-        self.volumes = [self.client.volumes.create(f"{self.name}-{name}") for name in edge_service.volumes()]
+        self.volumes = [self.client.volumes.create(f"{self.name}-{name}") for name in ("edge", "edge_temp")]
         self.network = self.client.networks.create(self.name)
         self.others: list[Docker] = []
         self.container = self.start()
@@ -68,7 +70,7 @@ class Nginx:
     def start(self) -> Docker:
         """Start a container over the volumes."""
         name = image_of("nginx")
-        spec = edge_service.service(settings())
+        spec = spec_of("nginx", found := settings(), found.dify)
         mounts = {
             volume.name: {"bind": mount.path, "mode": "rw"}
             for volume, mount in zip(self.volumes, spec.mounts, strict=True)
@@ -105,7 +107,7 @@ class Nginx:
             "templates": {},
             "direct": {},
             # Pulumi hands numbers over as floats.
-            "owner": float(edge_service.NGINX_UID),
+            "owner": float(EDGE_UID),
             **more,
         }
 

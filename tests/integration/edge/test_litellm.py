@@ -9,7 +9,8 @@ from typing import Any
 import openai
 import pytest
 
-from infra.resources.litellm_config import LitellmRefusalError
+from infra.catalogue.container_paths import LITELLM_DIRECTORY
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.services import litellm as service
 from infra.services.litellm import CONFIG
 from tests.integration.edge.litellm import LitellmEdge
@@ -197,7 +198,7 @@ def test_what_litellm_cannot_read_never_goes_live(llm: LitellmEdge) -> None:
     llm.litellm.reload()
     before = llm.litellm.attrs["State"]["StartedAt"]
 
-    with pytest.raises(LitellmRefusalError, match=r"the old one stays: .*no_such_setting") as refused:
+    with pytest.raises(ConfigurationRejectedError, match=r"the old one stays: .*no_such_setting") as refused:
         llm.change({**files, CONFIG: broken})
 
     assert not any(key in str(refused.value) for key in llm.upstream_keys.values())
@@ -214,7 +215,7 @@ def test_another_key_goes_live(llm: LitellmEdge) -> None:
 
     answer = post(llm, body("only-second", "second=which"))
     assert answer.json()["choices"][0]["message"]["content"] == "1"
-    releases = llm.in_litellm("ls", f"{service.DIRECTORY}/releases").split()
+    releases = llm.in_litellm("ls", f"{LITELLM_DIRECTORY}/releases").split()
     assert len(releases) == 1
 
 

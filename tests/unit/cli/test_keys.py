@@ -15,8 +15,7 @@ from dify_kit.__main__ import app
 from dify_kit.commands import keys, up, usage
 from dify_kit.errors import KitError
 from infra.catalogue.llm_presets import PRESETS
-from infra.settings import proxy_keys
-from infra.settings.stack import llm_upstreams
+from infra.settings import llm_upstreams, proxy_keys
 from tests.unit.cli.conftest import Machine
 
 KEY = "hs-0123456789-0123456789-wxyz"

@@ -80,10 +80,19 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
         put(CONFIG, "issuer", "https://a.example/"),
         r"config\.json: issuer must have no path",
     ),
-    "issuer with a user": (put(CONFIG, "issuer", "https://u:p@a.example"), r"issuer must be an http\(s\) URL"),
+    "issuer with a user": (
+        put(CONFIG, "issuer", "https://u:p@a.example"),
+        r"issuer must be an http\(s\) URL",
+    ),
     "issuer with a query": (put(CONFIG, "issuer", "https://a.example?x"), r"issuer must be an http\(s\) URL"),
-    "issuer of another scheme": (put(CONFIG, "issuer", "ftp://a.example"), r"issuer must be an http\(s\) URL"),
-    "issuer with a wrong port": (put(CONFIG, "issuer", "https://a.example:99999"), r"issuer must be an http\(s\) URL"),
+    "issuer of another scheme": (
+        put(CONFIG, "issuer", "ftp://a.example"),
+        r"issuer must be an http\(s\) URL",
+    ),
+    "issuer with a wrong port": (
+        put(CONFIG, "issuer", "https://a.example:99999"),
+        r"issuer must be an http\(s\) URL",
+    ),
     "issuer a number": (put(CONFIG, "issuer", 7), r"issuer must be an http\(s\) URL"),
     "seal missing": (put(CONFIG, "redis/seal_key", ...), r"config\.json: redis\.seal_key must be 32 random"),
     "seal short": (
@@ -146,7 +155,7 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
         ),
         r"names the tenant nobody",
     ),
-    "map without a claim": (put(CONFIG, "issuers", [{**ISSUER, "tenants": {}}]), r"tenants maps the values"),
+    "map without a claim": (put(CONFIG, "issuers", [{**ISSUER, "tenants": {}}]), r"tenants maps values"),
     "claim empty": (
         put(CONFIG, "issuers", [{"issuer": "https://i.example", "audience": "a", "tenant_claim": []}]),
         r"tenant_claim must name a claim",
@@ -160,7 +169,10 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
         r"ca_file must be",
     ),
     "no tenants": (put(TENANTS, "tenants", []), r"tenants\.json: tenants must be an object"),
-    "tenant's name": (put(TENANTS, "tenants/ACME", {}), r"tenants contains an entry whose name is not 1 to 63"),
+    "tenant's name": (
+        put(TENANTS, "tenants/ACME", {}),
+        r"tenants contains an entry whose name is not 1 to 32",
+    ),
     "tenant a text": (put(TENANTS, "tenants/acme", "app-x"), r"tenants\.acme must be an object"),
     "app key": (
         put(TENANTS, "tenants/acme/app_key", "dataset-12345678"),
@@ -172,7 +184,7 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     ),
     "two tenants on one app": (
         put(TENANTS, "tenants/acme/app_key", documents()[TENANTS]["tenants"]["globex"]["app_key"]),
-        r"tenants\.globex\.app_key is also the tenant acme's",
+        r"tenants\.globex\.app_key is also the key of the tenant acme",
     ),
     "limits": (put(TENANTS, "tenants/acme/limits", "A B"), r"tenants\.acme\.limits must be the name"),
     "client's name": (
@@ -185,7 +197,10 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     ),
     "client's tenant": (put(CLIENTS, f"{ACME}/tenant", "nobody"), r"clients\.acme-app\.tenant names nobody"),
     "client without tenant": (put(CLIENTS, f"{ACME}/tenant", ...), r"clients\.acme-app\.tenant must be"),
-    "client's scope": (put(CLIENTS, f"{ACME}/scopes", ["chat", "admin"]), r"acme-app\.scopes may contain only"),
+    "client's scope": (
+        put(CLIENTS, f"{ACME}/scopes", ["chat", "admin"]),
+        r"acme-app\.scopes may contain only",
+    ),
     "client without scopes": (put(CLIENTS, f"{ACME}/scopes", []), r"acme-app\.scopes must be a list"),
     "client's scope twice": (
         put(CLIENTS, f"{ACME}/scopes", ["chat", "chat"]),
