@@ -516,7 +516,7 @@ def test_instance_of_a_stranger_is_a_clear_error(program: ConsoleProgram) -> Non
     failed = program.try_up()
 
     assert failed.code != 0
-    assert "was claimed by somebody else" in failed.told
+    assert "was claimed with another account" in failed.told
     assert "Two ways out: set dify:adminEmail" in failed.told
     assert program.dify.password not in failed.told
     assert program.dify.login_failures() == 1
