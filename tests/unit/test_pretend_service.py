@@ -1,6 +1,5 @@
 """A pretend service and a pretend release: rows in the public tables are all that the rest of the kit needs."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from infra.catalogue import images, networks, release_file, releases, selection,
 from infra.catalogue.images import Role
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.service import HealthCheck, Keep, Limits, Mount, Network, Part, Service, Tier
+from infra.edge.context import edge_context
 from infra.platforms import image_needs
 from infra.services.limits import limits_of
 from support.configuration import settings
@@ -109,9 +109,14 @@ def test_the_program_runs_it(catalogue: Path) -> None:
     assert recorder.of(DYNAMIC)[f"{PRETEND}-pids"]["limit"] == 700
     assert f"{PRETEND}-ready" in recorder.of(DYNAMIC)
     assert len(recorder.of(VOLUME)["volume-models"]["labels"]) > 1
-    assert f"http://{PRETEND}:{PORT}" in json.dumps(recorder.of(DYNAMIC)["nginx-config"]["files"]) or (
-        f"{PRETEND}:{PORT}" in json.dumps(recorder.of(DYNAMIC)["nginx-config"]["files"])
-    )
+
+
+def test_the_edge_reaches_it(catalogue: Path) -> None:
+    found = settings(plain(catalogue))
+
+    services_behind = {one.name: one.port for one in edge_context(found, found.dify).services}
+
+    assert services_behind[PRETEND] == PORT
 
 
 def test_a_release_without_it_does_not(catalogue: Path) -> None:

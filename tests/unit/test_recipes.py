@@ -28,7 +28,7 @@ MARKS: Mapping[str, str] = {
     "addressConnections": r"\baddress_?[cC]onnections\b",
     "1.14.2": r"\b1\.14\.2\b",
     "starting.conf.j2": r"`[a-z/]*/starting\.conf\.j2`",
-    "agent_backend": r'"agent_backend"|`agent_backend`|AGENT_BACKEND\b|\bagent_backend:|\| agent_backend \||agent-backend',
+    "agent_backend": r'"agent_backend"|\bAGENT_BACKEND\b|\bagent_backend:|\| agent_backend \||agent-backend',
     "usage": r'"usage"|^## usage$',
     "test_console.py": r"\btest_console\.py\b|\bconsole\b",
     "anthropic": r'"anthropic"|`anthropic`|ANTHROPIC_API_KEY',
