@@ -73,8 +73,8 @@ class Request:
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields."""
-        told = {"Content-Type": "application/json"} if self.body else {}
-        return {"Host": self.host, "Authorization": self.authorization, "Origin": ORIGIN, **told}
+        extra = {"Content-Type": "application/json"} if self.body else {}
+        return {"Host": self.host, "Authorization": self.authorization, "Origin": ORIGIN, **extra}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@
 secrets in it are Pulumi secrets and stay out of logs and plain state.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.catalogue import addresses, ports, releases
-from infra.catalogue.project import ROOT
+from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
 from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
@@ -65,7 +64,6 @@ if TYPE_CHECKING:
 
 ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,11 +180,8 @@ def read(
 def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settings:
     """Return the settings; only to be used when no problem was reported."""
     problems = top.problems
-    if not _STACK.fullmatch(stack):
-        problems.lines.append(
-            f"stack name {shown(stack)}: cannot name containers; use a lower-case letter, then at "
-            "most 30 lower-case letters, digits or '-'"
-        )
+    if not STACK_NAME.fullmatch(stack):
+        problems.lines.append(f"stack name {shown(stack)}: cannot name containers; use {STACK_NAME_RULE}")
     catalogue = read_catalogue(top)
     version, release = read_release(top, catalogue)
     images = read_images(top, stack)

@@ -241,9 +241,9 @@ class SmallDify:
             [program, "-h", "127.0.0.1", "-U", "postgres", "-d", "dify", *arguments],
             environment={"PGPASSWORD": self.data_password},
         )
-        told = str(done.output.decode().strip())
-        assert done.exit_code == 0 or not check, told
-        return told
+        output = str(done.output.decode().strip())
+        assert done.exit_code == 0 or not check, output
+        return output
 
     def _in_api(self, script: str) -> None:
         done = self.client.containers.get(self.api).exec_run(["sh", "-c", script])
@@ -323,6 +323,6 @@ class ConsoleProgram(Program):
     def output(self, app: str) -> Mapping[str, str]:
         """Return an app's id, mode and key."""
         done = self.pulumi("stack", "output", "--json", "--show-secrets")
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         found: dict[str, dict[str, str]] = json.loads(done.stdout)
         return found[app]

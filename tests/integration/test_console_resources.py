@@ -452,11 +452,11 @@ def test_life_of_the_resources(deployed: ConsoleProgram) -> None:
 
 
 def test_no_secret_is_readable_in_the_state_or_told(program: ConsoleProgram) -> None:
-    told = program.try_up(refresh=False).told
+    told = program.try_up(refresh=False).output
     program.set_secret("password", "Another-password-2")
-    told += program.try_up().told
+    told += program.try_up().output
     key = program.output("echo")["key"]
-    shown = program.pulumi("stack", "output", "--json").told
+    shown = program.pulumi("stack", "output", "--json").output
     secrets = [program.dify.password, program.dify.init_password, "Another-password-2", key]
 
     written = program.on_disk()
@@ -516,9 +516,15 @@ def test_instance_of_a_stranger_is_a_clear_error(program: ConsoleProgram) -> Non
     failed = program.try_up()
 
     assert failed.code != 0
+<<<<<<< HEAD
     assert "was claimed with another account" in failed.told
     assert "Two ways out: set dify:adminEmail" in failed.told
     assert program.dify.password not in failed.told
+=======
+    assert "was claimed by somebody else" in failed.output
+    assert "Two ways out: set dify:adminEmail" in failed.output
+    assert program.dify.password not in failed.output
+>>>>>>> main
     assert program.dify.login_failures() == 1
     assert program.dify.sql("select count(*) from apps") == "0"
 
@@ -545,7 +551,7 @@ def test_password_changed_in_the_console_fails_until_the_setting_follows(deploye
     failed = deployed.try_up()
 
     assert failed.code != 0
-    assert "the password was changed in the console" in failed.told
+    assert "the password was changed in the console" in failed.output
     assert deployed.dify.login_failures() == 1
 
     deployed.set_secret("password", new)
@@ -559,7 +565,7 @@ def test_new_email_needs_the_console(deployed: ConsoleProgram) -> None:
     failed = deployed.try_up()
 
     assert failed.code != 0
-    assert "dify:adminEmail: other@example.com: the admin is admin@example.com" in failed.told
+    assert "dify:adminEmail: other@example.com: the admin is admin@example.com" in failed.output
 
     deployed.dify.sql("update accounts set email = 'other@example.com'")
     deployed.up()
@@ -575,8 +581,8 @@ def test_database_that_is_away_does_not_fail_a_refresh(deployed: ConsoleProgram)
         database.start()
         deployed.dify.wait(deployed.dify.answers, "api")
 
-    assert refreshed.code == 0, refreshed.told
-    assert "assumed to be unchanged" in refreshed.told
+    assert refreshed.code == 0, refreshed.output
+    assert "assumed to be unchanged" in refreshed.output
     assert refreshed.seconds < 60
     assert deployed.steps() == {}
 
@@ -589,8 +595,8 @@ def test_destroy_works_without_api_and_nothing_piles_up(deployed: ConsoleProgram
     finally:
         deployed.dify.start_api()
 
-    assert f"there is no container {deployed.dify.api}" in destroyed.told
-    assert "stays in Dify's database" in destroyed.told
+    assert f"there is no container {deployed.dify.api}" in destroyed.output
+    assert "stays in Dify's database" in destroyed.output
     deployed.up()
     after = deployed.output("echo")
     assert after["id"] == before["id"]

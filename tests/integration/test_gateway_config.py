@@ -175,9 +175,9 @@ def test_files_are_closed_and_its_own_user_cannot_change_them(
     installation: Installation, state: dict[str, Any]
 ) -> None:
     directory = f"{GATEWAY_DIRECTORY}/releases/{state['revision']}"
-    told = printed(installation.gateway, ["sh", "-c", f"stat -c '%a %u' {directory}/*"])
+    output = printed(installation.gateway, ["sh", "-c", f"stat -c '%a %u' {directory}/*"])
 
-    assert set(told.splitlines()) == {f"400 {GATEWAY_UID}"}
+    assert set(output.splitlines()) == {f"400 {GATEWAY_UID}"}
     for command in (f"touch {directory}/x", f"rm {GATEWAY_DIRECTORY}/current", f"rm -rf {directory}"):
         assert installation.gateway.exec_run(["sh", "-c", command]).exit_code != 0
     assert installation.token() == 200
@@ -209,7 +209,7 @@ def test_removed_client_is_refused_as_soon_as_the_update_ends(
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "told"),
+    ("file", "text", "message"),
     [
         (
             "config.json",
@@ -221,12 +221,12 @@ def test_removed_client_is_refused_as_soon_as_the_update_ends(
     ],
 )
 def test_what_the_gateway_refuses_never_goes_live(
-    installation: Installation, state: dict[str, Any], file: str, text: str, told: str
+    installation: Installation, state: dict[str, Any], file: str, text: str, message: str
 ) -> None:
     with pytest.raises(ConfigurationRejectedError, match="the old one stays") as caught:
         GatewayConfigProvider().update("id", state, installation.props(**{file: text}))
 
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert PASSWORD not in str(caught.value)
     assert installation.container.current() == state["revision"]
     health = installation.container.health()

@@ -32,9 +32,9 @@ class Telling(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        told = {"path": self.path, "method": self.command, "length": len(body),
+        fields = {"path": self.path, "method": self.command, "length": len(body),
                 "headers": {name.lower(): value for name, value in self.headers.items()}}
-        answer = json.dumps(told).encode()
+        answer = json.dumps(fields).encode()
         self.send_response(200)
         self.send_header("Strict-Transport-Security", "max-age=1")
         self.send_header("Content-Length", str(len(answer)))
