@@ -15,8 +15,9 @@ from dify_kit.releases import facts as catalogue_facts
 from dify_kit.releases.compare import Change, Difference
 from dify_kit.releases.reasons import Reason
 from dify_kit.releases.topology import Service, Topology
-from infra.catalogue.release_file import GROUPS, READERS, ROLES
+from infra.catalogue.release_file import READERS, ROLES
 from infra.catalogue.releases import Image, Release
+from infra.catalogue.route_groups import release_groups
 from infra.catalogue.variables import Variable
 
 Entry = dict[str, Any]
@@ -205,7 +206,7 @@ class _Import:
                 # Closed until somebody says whose limits and origins apply.
                 self._unknown.append(
                     f"routes.{route.location}: leads to {route.service}; left out until you name its group"
-                    f" ({', '.join(sorted(GROUPS))})"
+                    f" ({', '.join(sorted(release_groups()))})"
                 )
             else:
                 found.append(
