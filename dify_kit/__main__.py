@@ -1,25 +1,17 @@
-"""The command line: ``dify-kit``. Importing a module registers its commands."""
+"""The command line: ``dify-kit``. Importing the module of a command registers it."""
 
-import importlib
 import sys
 
-from dify_kit.app import COMMANDS, app
+from dify_kit.app import COMMANDS, app, register
 
-__all__ = ["COMMANDS", "app", "main", "register"]
-
-
-def register(command: str = "") -> None:
-    """Import the module of a command, or of every command when there is no such command.
-
-    Some modules import Pulumi, which takes longer than most commands do.
-    """
-    for name in [command] if command in COMMANDS else COMMANDS:
-        importlib.import_module(f"dify_kit.commands.{name}")
+__all__ = ["app", "main"]
 
 
 def main() -> None:
     """Run the command that the arguments name."""
-    register(sys.argv[1] if len(sys.argv) > 1 else "")
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if command in COMMANDS:
+        register(command)
     app()
 
 

@@ -4,10 +4,7 @@ import pulumi
 
 from infra import exports
 from infra.engine.cores import engine_cores
-from infra.guards import advisories
-from infra.guards import images as image_guard
-from infra.guards import ports as port_guard
-from infra.guards import volumes as volume_guard
+from infra.guards import checks, volumes
 from infra.platforms.docker import DockerPlatform
 from infra.platforms.images import Images
 from infra.services import data, dify
@@ -20,12 +17,10 @@ from infra.tiers.oauth import OAuthTier
 from infra.tiers.services import ServiceTier
 
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
-volume_guard.check(settings)
-port_guard.check(settings, pulumi.Config("docker").get("host") or "")
 release = settings.dify
-advisories.warn(release)
-images = Images(settings, release, image_guard.check(settings, release))
-labels = volume_guard.labels(settings)
+found = checks.check(settings, release, pulumi.Config("docker").get("host") or "")
+images = Images(settings, release, found)
+labels = volumes.labels(settings)
 platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes, volume_labels=labels)
 platform.add_networks(networks(settings, release))
 
@@ -40,7 +35,7 @@ dify_tier = ServiceTier(
 apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
 oauth_tier = OAuthTier("oauth", settings, platform, apps_tier, before=dify_tier.running)
 llm_tier = LlmTier("llm", settings, platform, before=oauth_tier.running)
-# Nothing is published before the instance is claimed: no stranger can be first.
+# Nothing is published before the instance is claimed: otherwise anyone who reaches it could claim it.
 edge_tier = EdgeTier("edge", settings, release, platform, before=llm_tier.running, after=[apps_tier])
 
 exports.publish(settings, release, edge_tier, apps_tier, oauth_tier, networks=platform.network_names)

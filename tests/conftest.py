@@ -13,7 +13,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from dify_kit.__main__ import register
+from dify_kit.app import COMMANDS, register
 from tests.integration import stacks
 from tests.integration.stacks import Stack
 
@@ -49,7 +49,8 @@ LONGEST = (
 )
 
 # `dify-kit` imports the module of the command it runs; tests run them all.
-register()
+for command in COMMANDS:
+    register(command)
 
 
 def pytest_configure() -> None:

@@ -11,7 +11,7 @@ from dify_kit.stack.create import default
 from dify_kit.talk import warn
 from dify_kit.workspace.files import PROJECT, StackFiles
 from infra.guards.ports import conflict
-from infra.settings.stack import addresses_of
+from infra.settings.network import addresses_of
 
 _GIB = 1024**3
 _DISK_NEEDED = 2

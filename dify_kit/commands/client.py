@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from dify_kit.app import DEFAULT_STACK, Group, Stack, app
+from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.stack import clients as store
 from dify_kit.talk import say
 from dify_kit.workspace.files import StackFiles
 
-client = typer.Typer(cls=Group, name="client", help="Who may get access tokens.", no_args_is_help=True)
+client = typer.Typer(cls=Group, name="client", help=COMMANDS["client"], no_args_is_help=True)
 app.add_typer(client)
 
 Client = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]

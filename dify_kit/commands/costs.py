@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dify_kit.app import app
-from dify_kit.costs import claims, prices, reading, report, scenario, sums
+from dify_kit.costs import prices, reading, report, scenario, sums
 from dify_kit.costs.scenario import Option, Scenario, Tokens
 from dify_kit.errors import UsageError
 
@@ -17,9 +17,9 @@ from dify_kit.errors import UsageError
 @app.command()
 def costs(  # noqa: PLR0917  # Typer calls it by name
     given: Annotated[
-        str,
-        typer.Option("--scenario", metavar="NAME|FILE", help="article, or a YAML file; options win over it."),
-    ] = "",
+        Path | None,
+        typer.Option("--scenario", metavar="FILE", help="A YAML file; the other options win over it."),
+    ] = None,
     tokens: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,11 +82,10 @@ def costs(  # noqa: PLR0917  # Typer calls it by name
     if asked.prefer not in (lists := sorted({price.list for price in known.all})):
         raise UsageError(f"prefer: {asked.prefer}: no such price list", f"one of {', '.join(lists)}")
     found = sums.costs(asked, known)
-    findings = claims.audit(asked, known, found)
     if as_json:
-        typer.echo(json.dumps(report.as_json(asked, found, findings), indent=2))
+        typer.echo(json.dumps(report.as_json(asked, found), indent=2))
     else:
-        report.show(asked, found, findings)
+        report.show(asked, found)
 
 
 def _pairs(option: str, values: Sequence[str] | None) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from dify_kit.app import DEFAULT_STACK, Group, Stack, app
+from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.errors import KitError, UsageError
 from dify_kit.images import archive, copying, wanted
 from dify_kit.images.ticks import size_text
@@ -22,13 +22,13 @@ from dify_kit.workspace.files import StackFiles
 from infra.catalogue.releases import Release
 from infra.platforms import image_needs
 from infra.platforms.images import registry_of
-from infra.settings.stack import MIRROR, REGISTRY_HOST
+from infra.settings.image_source import MIRROR, REGISTRY_HOST
 
 images = typer.Typer(
     cls=Group,
     name="images",
     no_args_is_help=True,
-    help="The images of a stack: list them, carry them to a machine without a registry, copy them to a private one.\n\n"
+    help=f"{COMMANDS['images']}\n\n"
     "Each command works for a stack of this machine, or with --release for one that is not made yet.",
 )
 app.add_typer(images)

@@ -10,7 +10,7 @@ from typing import Annotated
 import docker
 import typer
 
-from dify_kit.app import DEFAULT_STACK, Group, Stack, app
+from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.commands import up
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError, UsageError
@@ -23,7 +23,7 @@ from infra.settings import proxy_keys
 keys = typer.Typer(
     cls=Group,
     name="keys",
-    help="Keys of upstreams, keys issued to callers, and the signing key.",
+    help=COMMANDS["keys"],
     no_args_is_help=True,
 )
 app.add_typer(keys)

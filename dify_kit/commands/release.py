@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from dify_kit.app import Group, app
+from dify_kit.app import COMMANDS, Group, app
 from dify_kit.errors import UsageError
 from dify_kit.releases import compare, completeness, compose, importing, kit, reasons
 from dify_kit.releases.compare import Difference
@@ -27,7 +27,7 @@ from infra.catalogue.releases import CatalogueError, Release
 release = typer.Typer(
     cls=Group,
     name="release",
-    help="Releases of Dify: what the kit knows, and what it lacks.",
+    help=COMMANDS["release"],
     no_args_is_help=True,
 )
 app.add_typer(release)

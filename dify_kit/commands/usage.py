@@ -10,7 +10,7 @@ from docker.models.containers import Container, ExecResult
 from rich.console import Console
 from rich.table import Column, Table
 
-from dify_kit.app import DEFAULT_STACK, Group, Stack, app
+from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
 from dify_kit.talk import say
@@ -26,9 +26,7 @@ HEADINGS = ("requests", "failed", "estimated", "in", "out", "cost")
 FIELDS = ("requests", "failed", "estimated", "tokens_in", "tokens_out", "cost")
 
 
-commands = typer.Typer(
-    cls=Group, name="usage", help="Tokens and cost of the LLM proxy.", invoke_without_command=True
-)
+commands = typer.Typer(cls=Group, name="usage", help=COMMANDS["usage"], invoke_without_command=True)
 app.add_typer(commands)
 
 

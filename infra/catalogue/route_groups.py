@@ -40,7 +40,7 @@ class LimitKey(StrEnum):
     ADDRESS = "address"
 
 
-class Cors(StrEnum):
+class CorsKind(StrEnum):
     """Which other origins may call a group from a browser, by a setting `dify:cors.<group>` of its own."""
 
     # None, and no setting.
@@ -121,7 +121,7 @@ class RouteGroup:
     own: OwnRoutes | None = None
     limit_key: LimitKey | None = None
     app_limit: bool = False
-    cors: Cors = Cors.NONE
+    cors: CorsKind = CorsKind.NONE
     cors_as: str = ""
     frontend: str = ""
     cors_variable: str = ""
@@ -152,7 +152,7 @@ TABLE: tuple[RouteGroup, ...] = (
         name=SERVICE_API,
         limit_key=LimitKey.TOKEN,
         app_limit=True,
-        cors=Cors.PUBLIC,
+        cors=CorsKind.PUBLIC,
         url="service",
         errors=ErrorShape.SERVICE,
         oauth_tokens=True,
@@ -163,7 +163,7 @@ TABLE: tuple[RouteGroup, ...] = (
         name=WEB_APP_API,
         limit_key=LimitKey.PASSPORT,
         app_limit=True,
-        cors=Cors.CREDENTIALS,
+        cors=CorsKind.CREDENTIALS,
         frontend="app",
         cors_variable="WEB_API_CORS_ALLOW_ORIGINS",
         web_app=True,
@@ -174,7 +174,7 @@ TABLE: tuple[RouteGroup, ...] = (
     RouteGroup(
         name=CONSOLE,
         limit_key=LimitKey.SESSION,
-        cors=Cors.CREDENTIALS,
+        cors=CorsKind.CREDENTIALS,
         frontend="console",
         cors_variable="CONSOLE_CORS_ALLOW_ORIGINS",
         url="console",
@@ -198,14 +198,14 @@ TABLE: tuple[RouteGroup, ...] = (
         schema="",
     ),
     RouteGroup(
-        name=OPENAPI, limit_key=LimitKey.TOKEN, cors=Cors.PUBLIC, probe="/smoke-test", schema="/v1"
+        name=OPENAPI, limit_key=LimitKey.TOKEN, cors=CorsKind.PUBLIC, probe="/smoke-test", schema="/v1"
     ),
-    RouteGroup(name="files", limit_key=LimitKey.ADDRESS, cors=Cors.PUBLIC, probe="/smoke-test", schema=""),
-    RouteGroup(name="mcp", limit_key=LimitKey.ADDRESS, cors=Cors.PUBLIC, probe="/smoke-test", schema=""),
+    RouteGroup(name="files", limit_key=LimitKey.ADDRESS, cors=CorsKind.PUBLIC, probe="/smoke-test", schema=""),
+    RouteGroup(name="mcp", limit_key=LimitKey.ADDRESS, cors=CorsKind.PUBLIC, probe="/smoke-test", schema=""),
     RouteGroup(
         name="triggers",
         limit_key=LimitKey.ADDRESS,
-        cors=Cors.PUBLIC,
+        cors=CorsKind.PUBLIC,
         body=Body.WEBHOOK,
         headers=Headers.OPEN,
         probe="/smoke-test",
@@ -238,7 +238,7 @@ TABLE: tuple[RouteGroup, ...] = (
     RouteGroup(
         name=LLM,
         own=OwnRoutes(feature="llm", prefixes=("/llm",), paths=("/api/chat",)),
-        cors=Cors.PUBLIC,
+        cors=CorsKind.PUBLIC,
         errors=ErrorShape.OPENAI,
     ),
     # The rooms in which editors of the console meet, with the console's cookies.
@@ -286,13 +286,13 @@ def release_groups() -> tuple[str, ...]:
 
 def cors_groups() -> tuple[str, ...]:
     """Return the groups with a setting in `dify:cors`."""
-    return tuple(one.name for one in TABLE if one.cors is not Cors.NONE)
+    return tuple(one.name for one in TABLE if one.cors is not CorsKind.NONE)
 
 
 def with_credentials(name: str) -> bool:
     """Tell whether pages of other origins send cookies to a group."""
     one = group(name)
-    return group(one.cors_as or name).cors is Cors.CREDENTIALS
+    return group(one.cors_as or name).cors is CorsKind.CREDENTIALS
 
 
 def limited_groups() -> tuple[str, ...]:

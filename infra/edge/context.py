@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import GATEWAY, Release
 from infra.catalogue.request_headers import IDENTITY, MORE, PASSED
-from infra.catalogue.route_groups import Body, Cors, Headers, RouteGroup
+from infra.catalogue.route_groups import Body, CorsKind, Headers, RouteGroup
 from infra.edge import errors as edge_errors
 from infra.edge.gate import EdgeGate, edge_gate, gate_limits
 from infra.edge.limits import EdgeLimits, edge_limits
@@ -217,7 +217,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         cors={
             group: settings.cors.origins(one.cors_as or group)
             for group, one in groups.items()
-            if one.cors is not Cors.NONE or one.cors_as
+            if one.cors is not CorsKind.NONE or one.cors_as
         },
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],

@@ -13,7 +13,7 @@ from infra.catalogue import ports
 from infra.catalogue.llm_presets import LONGEST_ANSWER
 from infra.edge import errors as edge_errors
 from infra.edge import llm_request
-from infra.edge.limits import BusyZone, RateZone
+from infra.edge.limits import ConnectionZone, RateZone
 from infra.edge.paths import BODIES_DIRECTORY, USAGE_DIRECTORY
 from infra.settings.llm import LITELLM, NGINX, Llm, Target, Upstream
 from infra.settings.origins import DEFAULT_PORTS
@@ -65,7 +65,7 @@ class CallerClass:
     number: int
     key: str
     rate: RateZone | None
-    busy: BusyZone | None
+    busy: ConnectionZone | None
     retry_seconds: int
 
 
@@ -214,7 +214,7 @@ def _class(number: int, limits: GroupLimits) -> CallerClass:
         rate=RateZone(name=f"llm_rate_{number}", key=key, rate=bucket.rate, burst=bucket.burst - 1)
         if bucket
         else None,
-        busy=BusyZone(name=f"llm_busy_{number}", key=key, most=most) if most else None,
+        busy=ConnectionZone(name=f"llm_busy_{number}", key=key, most=most) if most else None,
         retry_seconds=limits.retry_seconds,
     )
 

@@ -16,7 +16,8 @@ import pulumi
 
 from infra import engine
 from infra.engine import host_addresses
-from infra.settings.stack import ANY_IPV4, ANY_IPV6, Settings, addresses_of
+from infra.settings.network import ANY_IPV4, ANY_IPV6, addresses_of
+from infra.settings.stack import Settings
 
 ENGINE_TIMEOUT_SECONDS = 15
 

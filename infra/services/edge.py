@@ -18,7 +18,8 @@ from infra.services.health import answers_http
 from infra.services.limits import limits_of
 from infra.services.networks import APP, LITELLM, OAUTH
 from infra.services.spec import Mount, Port, ServiceSpec
-from infra.settings.stack import Settings, addresses_of
+from infra.settings.network import addresses_of
+from infra.settings.stack import Settings
 
 NGINX_UID = certificates.UID
 # How soon a renewed certificate is noticed.

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pulumi
 
-from infra.catalogue import ports
+from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import Release
 from infra.settings.stack import Settings
 
@@ -114,8 +114,11 @@ def _redis(settings: Settings) -> Environment:
 def _cors(settings: Settings) -> Environment:
     # Dify splits at commas and strips nothing.
     return {
-        "CONSOLE_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("console")),
-        "WEB_API_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("api")),
+        **{
+            group.cors_variable: ",".join(settings.cors.origins(group.name))
+            for group in route_groups.TABLE
+            if group.cors_variable
+        },
         **_cookie_domain(settings),
     }
 

@@ -22,6 +22,11 @@ def shown(value: object) -> str:
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
 
 
+def snake(key: str) -> str:
+    """Return a key of `Pulumi.yaml` as a Python name."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower()
+
+
 def _is_number(value: object, pattern: re.Pattern[str]) -> bool:
     """Tell whether a value is a number, or text that spells one in plain digits."""
     if isinstance(value, str):
@@ -174,3 +179,7 @@ class Section:
         section = Section(self.problems, self.mapping(name), defaults, prefix=f"{self.key(name)}.")
         section.refuse_unknown()
         return section
+
+    def part(self, name: str) -> "Section":
+        """Read an object whose parts are those of its default."""
+        return self.section(name, self.defaults[name])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from infra.catalogue.releases import DATA_SERVICES, PARTLY_KNOWN, RELEASES, VECTOR_STORES
 from infra.catalogue.variables import problems
 from infra.services.environment import _BUILDERS, environment, redis_url
+from infra.settings.reader import snake
 from infra.settings.secrets import SECRET_VARIABLES
-from infra.settings.stack import snake
 from tests.unit.configuration import SECRETS, resolved, settings
 
 NEWEST = RELEASES["1.17.1"]

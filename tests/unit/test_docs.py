@@ -19,7 +19,7 @@ from dify_kit.app import Group
 from infra.catalogue.project import ROOT, declared
 from infra.catalogue.releases import JOBS, RELEASES, VECTOR_STORES
 from infra.services.environment import environment
-from infra.settings.stack import CORS_GROUPS, URL_PARTS
+from infra.settings.urls import CORS_GROUPS, URL_PARTS
 from tests.unit.configuration import settings
 
 PAGES = sorted(

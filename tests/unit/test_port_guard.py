@@ -15,7 +15,7 @@ from infra import engine
 from infra.engine import host_addresses
 from infra.guards import ports as port_guard
 from infra.guards.ports import Publisher, published
-from infra.settings.stack import addresses_of
+from infra.settings.network import addresses_of
 from tests.unit.configuration import settings
 
 EDGE = "dify-unit-nginx"

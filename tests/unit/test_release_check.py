@@ -10,8 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from dify_kit.__main__ import register
-from dify_kit.app import app
+from dify_kit.app import app, register
 from dify_kit.releases import compose, kit, reasons
 from dify_kit.releases.compare import GENERATED, PUBLISHED, Change, Difference, alike, differences
 from dify_kit.releases.reasons import Reason, ReasonsError

@@ -8,8 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from dify_kit.__main__ import register
-from dify_kit.app import app
+from dify_kit.app import app, register
 from infra.catalogue import release_file, releases
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.releases import RELEASES

@@ -13,9 +13,9 @@ from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.releases import RELEASES
 from infra.settings.llm import LOOPBACK_PROBLEM
 from infra.settings.origins import origin_problem
-from infra.settings.reader import shown
+from infra.settings.reader import shown, snake
 from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
-from infra.settings.stack import Settings, load, snake
+from infra.settings.stack import Settings, load
 from tests.unit.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)
