@@ -20,8 +20,14 @@ _CLIENTS = {
 def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     """Yield a node and everything below it."""
     yield node
-    for child in node.children:
+    for child in _children(node):
         yield from walk(child)
+
+
+@lru_cache(maxsize=1 << 16)
+def _children(node: cst.CSTNode) -> tuple[cst.CSTNode, ...]:
+    """Return a node's children; libcst makes a visitor to find them, and nodes never change."""
+    return tuple(node.children)
 
 
 def text(node: cst.CSTNode) -> str | None:
@@ -157,7 +163,7 @@ def named(name: str, within: cst.CSTNode, parents: Parents) -> Iterator[cst.Name
     """Yield where a name stands in a scope, without inner functions that have a name of their own like it."""
     if isinstance(within, cst.Name) and within.value == name:
         yield within
-    for child in within.children:
+    for child in _children(within):
         if isinstance(child, cst.FunctionDef | cst.Lambda) and _is_local(name, child, parents):
             outside = _defaults(child)
             if isinstance(child, cst.FunctionDef):

@@ -67,7 +67,8 @@ def matches(pattern: str | None, text: str | None) -> bool:
 def load(path: Path = FILE) -> tuple[Reason, ...]:
     """Return the reasons in the order of the file. Raises ReasonsError."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  # a safe loader
     except (OSError, yaml.YAMLError) as problem:
         raise ReasonsError(f"{path}: {problem}") from None
     entries = document.get("reasons") if isinstance(document, dict) else None

@@ -199,6 +199,7 @@ ENVIRONMENT_OF: Mapping[str, str] = MappingProxyType(
 PARTLY_KNOWN = frozenset({"weaviate", "qdrant"})
 
 
+@cache
 def version_number(version: str) -> int:
     """Return a version as a number that grows with it: 1.17.1 is 1017001."""
     major, minor, patch = (int(part) for part in version.split("."))

@@ -7,21 +7,29 @@ from pathlib import Path
 
 from infra.edge.context import EdgeContext
 from infra.edge.paths import EDGE_DIRECTORY
-from infra.jinja import SUFFIX, jinja_environment, render
+from infra.jinja import SCRIPT_SUFFIX, SUFFIX, RenderError, jinja_environment, render, source
 
 
-def edge_templates(overrides: Path | None = None) -> list[str]:
-    """Return the nginx templates, ours and the operator's, by their path below templates/."""
+def edge_sources(overrides: Path | None = None) -> list[str]:
+    """Return nginx's templates and scripts, ours and the operator's, by their path below templates/.
+
+    Raises RenderError for a template and a script that become the same file.
+    """
     names = jinja_environment(overrides).list_templates(
-        filter_func=lambda name: name.startswith("nginx/") and name.endswith(SUFFIX)
+        filter_func=lambda name: name.startswith("nginx/") and name.endswith((SUFFIX, SCRIPT_SUFFIX))
     )
+    if twice := [name for name in names if f"{name}{SUFFIX}" in names]:
+        raise RenderError(
+            f"{twice[0]}{SUFFIX} and {twice[0]} become the same file: a script that takes the place of ours "
+            f"is called {twice[0]}"
+        )
     return sorted(names)
 
 
 def template_of(path: str, overrides: Path | None = None) -> str:
     """Return the file that a rendered file of the edge comes from, by its path below the configuration."""
-    found = jinja_environment(overrides).get_template(f"nginx/{path}{SUFFIX}").filename
-    return str(found)
+    names = (f"nginx/{path}", f"nginx/{path}{SUFFIX}")
+    return str(next(found for name in names if (found := source(name, overrides)) is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +60,10 @@ def edge_files(context: EdgeContext, *, overrides: Path | None = None) -> dict[s
 
 
 def _edge_files(context: EdgeContext, overrides: Path | None) -> dict[str, str]:
+    def text_of(name: str) -> str:
+        script = source(name, overrides) if name.endswith(SCRIPT_SUFFIX) else None
+        return script.read_text(encoding="utf-8") if script else render(name, {"edge": context}, overrides)
+
     return {
-        template.removeprefix("nginx/").removesuffix(SUFFIX): render(template, {"edge": context}, overrides)
-        for template in edge_templates(overrides)
+        name.removeprefix("nginx/").removesuffix(SUFFIX): text_of(name) for name in edge_sources(overrides)
     }

@@ -254,10 +254,11 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 def test_every_template_is_listed_and_no_other() -> None:
     text = prose(ROOT / "templates" / "README.md").split("## ")[0]
-    listed = re.findall(r"^\| `([^`]+\.j2)` \|", text, re.MULTILINE)
+    listed = re.findall(r"^\| `([^`]+\.(?:j2|js))` \|", text, re.MULTILINE)
     templates = ROOT / "templates"
+    sources = [path for suffix in ("j2", "js") for path in templates.rglob(f"*.{suffix}")]
 
-    assert sorted(listed) == sorted(str(path.relative_to(templates)) for path in templates.rglob("*.j2"))
+    assert sorted(listed) == sorted(str(path.relative_to(templates)) for path in sources)
 
 
 @cache
@@ -273,7 +274,9 @@ def spoken() -> str:
             elif isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else "..." for part in node.values]
                 texts.append("".join(map(str, parts)))
-    texts += [path.read_text(encoding="utf-8") for path in (ROOT / "templates" / "nginx" / "njs").iterdir()]
+    texts += [
+        path.read_text(encoding="utf-8") for path in (ROOT / "templates" / "nginx" / "njs").glob("*.js")
+    ]
     return "\n".join(text.replace("`", "") for text in texts)
 
 

@@ -422,6 +422,39 @@ def test_broken_template_names_itself_and_the_line(text: str, line: int, tmp_pat
         render_module.edge_files(context_of(), overrides=tmp_path)
 
 
+def test_scripts_go_as_they_are(tmp_path: Path) -> None:
+    ours = {path.name: path.read_text() for path in (TEMPLATES / "nginx" / "njs").glob("*.js")}
+    own = tmp_path / "nginx" / "njs" / "errors.js"
+    own.parent.mkdir(parents=True)
+    own.write_text("// {{ no template }}\n")
+
+    files = render_module.edge_files(context_of(), overrides=tmp_path)
+
+    scripts = {
+        path.removeprefix(f"{EDGE_DIRECTORY}/njs/"): text for path, text in files.items() if "/njs/" in path
+    }
+    assert scripts == {**ours, "errors.js": own.read_text()}
+    assert render_module.template_of("njs/errors.js", tmp_path) == str(own)
+    assert render_module.template_of("njs/errors.js") == str(TEMPLATES / "nginx" / "njs" / "errors.js")
+
+
+def test_a_template_in_the_place_of_a_script_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "nginx" / "njs" / "errors.js.j2"
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+
+    with pytest.raises(RenderError, match=r"nginx/njs/errors\.js\.j2 and nginx/njs/errors\.js"):
+        render_module.edge_files(context_of(), overrides=tmp_path)
+
+
+def test_scripts_hold_no_template() -> None:
+    scripts = list((TEMPLATES / "nginx" / "njs").iterdir())
+
+    assert {path.suffix for path in scripts} == {".js", ".json"}
+    for path in scripts:
+        assert not re.search(r"\{[{%#]", path.read_text()), path
+
+
 def test_pattern_lets_nothing_through_that_ends_a_string() -> None:
     assert escape_regex("https://a.b:1") == r"https://a\.b:1"
     for text in ('a"b', "a;b", "a b", "a\nb", "a$b", "a{b", "a\\b"):

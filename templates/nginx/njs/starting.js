@@ -1,22 +1,19 @@
-{# Context: edge #}
 // Which of Dify's services start: gunicorn listens before Dify is imported, and a request would wait for that.
 //
 // A service starts from the moment in which it refuses connections, or has no address, until it answers for the first
 // time. Once it has answered, it is never taken for starting because it is slow: no answer in time changes nothing
 // then. Requests look for a file (parts/starting.conf); `ngx.shared.starting` has what was seen last, for all workers
-// and across reloads.
+// and across reloads. Names and addresses come from starting/services.json.
 
 import fs from 'fs';
 
-const DIRECTORY = '{{ edge.run_dir }}';
-{% raw %}
 const STARTS = 0;
 const ANSWERS = 1;
 // An nginx that is new cannot tell a service that is slow from one that starts: it asks this often before it decides.
 const UNKNOWN_MOST = 8;
 
 function note(service, state) {
-    const mark = `${DIRECTORY}/starting_${service}`;
+    const mark = `${starting_services.directory}/starting_${service}`;
     if (state === STARTS) {
         fs.writeFileSync(mark, '');
     } else {
@@ -54,7 +51,7 @@ function nothing(service, known) {
     }
 }
 
-async function often(service, address) {
+async function oftenFor(service, address) {
     const known = ngx.shared.starting.get(service);
     const seen = await look(address);
     if (seen === undefined) {
@@ -66,27 +63,25 @@ async function often(service, address) {
 }
 
 // With more patience, for a service that starts on a machine on which it is slow even then.
-async function patiently(service, address) {
+async function patientlyFor(service, address) {
     if (ngx.shared.starting.get(service) === STARTS && await look(address) === ANSWERS) {
         ngx.log(ngx.WARN, `${service} answers`);
         note(service, ANSWERS);
     }
 }
 
-{% endraw %}
-{% for service in edge.starting %}
-async function {{ service.name }}() {
-    await often('{{ service.name }}', '{{ service.address }}');
+// Handlers of the timers. Each service is on its own: one that does not answer does not delay another.
+function each(check) {
+    const addresses = starting_services.addresses;
+    return Promise.all(Object.keys(addresses).map((service) => check(service, addresses[service])));
 }
 
-async function {{ service.name }}_patiently() {
-    await patiently('{{ service.name }}', '{{ service.address }}');
+function often() {
+    return each(oftenFor);
 }
 
-{% endfor %}
-export default {
-{% for service in edge.starting %}
-    {{ service.name }},
-    {{ service.name }}_patiently,
-{% endfor %}
-};
+function patiently() {
+    return each(patientlyFor);
+}
+
+export default {often, patiently};

@@ -1,5 +1,3 @@
-{# Context: edge #}
-{% raw %}
 // Errors in OpenAI's shape.
 
 const KINDS = {
@@ -39,4 +37,3 @@ function send(r, status, code, message, param, final) {
 }
 
 export default {refusal, send, text};
-{% endraw %}

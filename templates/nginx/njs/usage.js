@@ -1,5 +1,3 @@
-{# Context: edge #}
-{% raw %}
 // What callers used: counters of all workers, by month (UTC), caller and model; kept on disk, told as JSON and to
 // Prometheus. A key is "<month> <caller> <model> <field>".
 
@@ -168,4 +166,3 @@ function write(counters) {
 }
 
 export default {add, all, fell, loaded, month, release, reserve, spent, write};
-{% endraw %}

@@ -1,5 +1,3 @@
-{# Context: edge #}
-{% raw %}
 // What a request asks for, read out of the bytes that go up. Whatever an upstream's parser may read in another way is
 // refused: a member twice, in another case, with an escape in its name, or in JSON that only some parsers take.
 //
@@ -51,11 +49,11 @@ function careful(r) {
         return problem('invalid_json', `The body is not valid JSON: ${what} at byte ${place}.`);
     }
 
-    let alike = null;
+    let pattern = null;
 
     function unusual() {
         const file = r.variables.request_body_file || '';
-        const source = file === '' ? inMemory(r) : inFile(file);
+        const source = file === '' ? inMemory() : inFile(file);
         return new Promise((resolve, reject) => {
             const advance = scanner(source);
             // njs loses what functions of an async function share when that waits: hence not as one.
@@ -79,7 +77,7 @@ function careful(r) {
         });
     }
 
-    function inMemory(r) {
+    function inMemory() {
         const data = r.requestBuffer;
         if (data === undefined || data.length === 0) {
             throw problem('invalid_json', 'The body is not valid JSON: it is empty.');
@@ -224,9 +222,9 @@ function careful(r) {
         if (llm_tables.refused.split(' ').includes(name)) {
             throw problem('unsupported_member', `"${name}" is not supported here: the model is what "model" says.`, name);
         }
-        alike = alike || new RegExp(`^(?:${llm_tables.alike})$`);
+        pattern = pattern || new RegExp(`^(?:${llm_tables.alike})$`);
         const like = canonical(name);
-        if (alike.test(like)) {
+        if (pattern.test(like)) {
             throw problem('ambiguous_member', `${JSON.stringify(name)} can be taken for "${like}". Write that, once, and without escapes.`, like);
         }
         return '';
@@ -524,20 +522,20 @@ function edits() {
     // bytes of what changes are others.
     function edited(r, asked, name, usage) {
         const body = r.requestBuffer;
-        const edits = [];
+        const changes = [];
         if (name !== '') {
             const at = modelAt(r, asked, body.length);
-            edits.push([at[0], at[1], JSON.stringify(name)]);
+            changes.push([at[0], at[1], JSON.stringify(name)]);
         }
         if (usage) {
-            edits.push(usageEdit(r, asked, body));
+            changes.push(usageEdit(r, asked, body));
         }
-        edits.sort((one, other) => one[0] - other[0]);
+        changes.sort((one, other) => one[0] - other[0]);
         const pieces = [];
         let from = 0;
-        edits.forEach((edit) => {
-            pieces.push(body.slice(from, edit[0]), Buffer.from(edit[2]));
-            from = edit[1];
+        changes.forEach((change) => {
+            pieces.push(body.slice(from, change[0]), Buffer.from(change[2]));
+            from = change[1];
         });
         pieces.push(body.slice(from));
         return Buffer.concat(pieces);
@@ -622,4 +620,3 @@ function edits() {
 }
 
 export default {edits, read};
-{% endraw %}

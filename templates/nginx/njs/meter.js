@@ -1,12 +1,10 @@
-{# Context: edge #}
-{% raw %}
 // What comes back from an upstream: stripped of what is not the caller's business, and measured. Its key is masked by
 // sub_filter (parts/llm_upstream.conf), after this.
 //
 // What stands outside of functions is run for every request.
 
-import errors from 'errors.js';
-import usage from 'usage.js';
+import errors from './errors.js';
+import usage from './usage.js';
 
 const NOTHING = Buffer.alloc(0);
 
@@ -53,7 +51,7 @@ function headers(r) {
     const out = r.headersOut;
     let coding = '', length = '', wait = '';
     status = r.status;
-    for (let name in out) {
+    for (const name in out) {
         const lower = name.toLowerCase();
         if (lower === 'content-length') {
             length = String(out[name]);
@@ -128,7 +126,7 @@ function body(r, data, flags) {
     }
     if (!begun) {
         head = data;
-        begin(data);
+        started(data);
     }
     if (mode === 'stream') {
         if (stream === null) {
@@ -149,7 +147,7 @@ function body(r, data, flags) {
 }
 
 // Whoever asked for a stream may get JSON nevertheless, whatever its type says.
-function begin(data) {
+function started(data) {
     let at = 0;
     while (at < data.length && (data[at] === 32 || data[at] === 10 || data[at] === 13)) {
         at++;
@@ -165,8 +163,8 @@ function begin(data) {
 // Likewise, for errors.
 function failing(data) {
     // An error as the caller gets it: the upstream's own where it is JSON, whatever its type says.
-    function errorOf(data) {
-        const text = data.toString();
+    function errorOf(answer) {
+        const text = answer.toString();
         let parsed = null;
         try {
             parsed = JSON.parse(text);
@@ -177,7 +175,7 @@ function failing(data) {
             const refusal = errors.refusal(status);
             return Buffer.from(errors.text(status, refusal[0], refusal[1]));
         }
-        return llm_tables.engine === 'litellm' ? Buffer.from(upstreams(parsed)) : data;
+        return llm_tables.engine === 'litellm' ? Buffer.from(upstreams(parsed)) : answer;
     }
 
     // What the upstream said, out of what LiteLLM makes of it: how models are routed here is not the caller's business.
@@ -629,4 +627,3 @@ function uncounted() {
 }
 
 export default {body, headers, settle};
-{% endraw %}

@@ -1,9 +1,7 @@
-{# Context: edge #}
-{% raw %}
 // What was counted, for `dify-kit usage` and for Prometheus. Imported where it is asked for only: what a module has is made
 // for each request.
 
-import usage from 'usage.js';
+import usage from './usage.js';
 
 // Of the timer, in one worker.
 function save() {
@@ -29,7 +27,7 @@ function report(r) {
 // Forget what a caller used this month, for `dify-kit usage reset`: its numbers and its budget begin again.
 function reset(r) {
     const caller = r.args.caller || '', counters = usage.loaded(), now = usage.month(new Date());
-    if (r.method !== 'POST' || !/^[A-Za-z0-9:._@\/-]{1,128}$/.test(caller)) {
+    if (r.method !== 'POST' || !/^[A-Za-z0-9:._@/-]{1,128}$/.test(caller)) {
         r.return(400, '{}');
         return;
     }
@@ -78,4 +76,3 @@ function metrics(r) {
 }
 
 export default {metrics, report, reset, save};
-{% endraw %}

@@ -1,15 +1,13 @@
-{# Context: edge #}
-{% raw %}
 // The LLM proxy: who calls, which upstream, what comes back. Tables come from llm/tables.json and llm/secrets.json.
 //
 // Each request has its own globals, and gets new ones when it goes on to another location. What has to last longer lies
 // in nginx's variables ($llm_*).
 
 import crypto from 'crypto';
-import errors from 'errors.js';
-import meter from 'meter.js';
-import request from 'request.js';
-import usage from 'usage.js';
+import errors from './errors.js';
+import meter from './meter.js';
+import request from './request.js';
+import usage from './usage.js';
 
 // Own properties only: models are named by callers, and "constructor" is none.
 function entry(table, name) {
@@ -68,7 +66,7 @@ function token(r) {
 
 // Subjects of other issuers may be anything; counters, limits and metrics have them as they are, or by a hash.
 function named(client) {
-    const plain = /^[A-Za-z0-9._@\/-]{1,100}$/.test(client);
+    const plain = /^[A-Za-z0-9._@/-]{1,100}$/.test(client);
     return 'client:' + (plain ? client : crypto.createHash('sha256').update(client).digest('hex').slice(0, 32));
 }
 
@@ -324,4 +322,3 @@ export default {
     settle: meter.settle,
     token,
 };
-{% endraw %}
