@@ -73,11 +73,6 @@ def facts(
         "jobs": jobs,
         "edge": "nginx",
         "networks": networks,
-        "corsOrigins": {
-            group: list(settings.cors.origins(group))
-            for group in route_groups.cors_groups()
-            if group in route_groups.release_groups()
-        },
         "routeGroups": group_facts(settings, release),
         "maxUploadMegabytes": settings.max_upload_megabytes,
         "rateLimits": limit_facts(settings.rate_limits, release),
@@ -184,29 +179,20 @@ def limit_facts(limits: RateLimits, release: Release) -> dict[str, Any]:
 def group_facts(settings: Settings, release: Release) -> dict[str, Any]:
     """Return the release's route groups that a client can probe.
 
-    `url` is the origin to reach a group at, `probe` a harmless path, `origins` those that may call it, `credentials`
-    whether their pages send cookies, `schema` the path below which Dify describes its API, None where it does not.
+    `url` is the origin to reach a group at, `probe` the path of a harmless request, `origins` those that may call it,
+    `credentials` whether their pages send cookies, `schema` the path below which Dify describes its API, if it does.
     """
-    table = route_groups.groups()
-    return {
-        name: {
-            "url": getattr(settings.urls, table[name].url) if table[name].url else settings.public_url,
-            "probe": f"{prefix.rstrip('/')}{table[name].probe}",
+    found = {}
+    for name, probe in route_groups.probes(release.routes).items():
+        part = route_groups.group(name).url
+        found[name] = {
+            "url": getattr(settings.urls, part) if part else settings.public_url,
+            "probe": probe.path,
             "origins": list(settings.cors.origins(name)),
             "credentials": route_groups.with_credentials(name),
-            "schema": None if table[name].schema is None else f"{prefix.rstrip('/')}{table[name].schema}",
+            "schema": probe.schema,
         }
-        for name, prefix in _first_prefixes(release).items()
-        if table[name].probe is not None
-    }
-
-
-def _first_prefixes(release: Release) -> dict[str, str]:
-    """Return the groups of a release in the order of the table, each with its first prefix."""
-    found: dict[str, str] = {}
-    for route in release.routes:
-        found.setdefault(route.group, route.prefix)
-    return {name: found[name] for name in route_groups.release_groups() if name in found}
+    return found
 
 
 def _bucket_facts(bucket: Bucket | None, *names: str) -> dict[str, int]:

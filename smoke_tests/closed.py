@@ -1,18 +1,11 @@
 """What nobody may get from outside: Dify's description of its own API, and the console's rooms for other pages."""
 
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 from smoke_tests.client import Answer
 
-# Where each of these is answered by Dify's api, its schema and a page to look at it would be beside the routes.
-_BLUEPRINTS = {
-    "v1": "/v1",
-    "console": "/console/api",
-    "api": "/api",
-    "files": "/files",
-    "mcp": "/mcp",
-    "openapi": "/openapi/v1",
-}
+# Dify's schema of its routes, and a page that shows it.
 _NAMES = ("swagger.json", "swagger-ui.html")
 # What the edge and Dify could read in two ways.
 _SPELLINGS = (
@@ -39,10 +32,12 @@ WEBSOCKET = {
 }
 
 
-def schema_paths(groups: set[str]) -> tuple[str, ...]:
-    """Return where schemas would be, in a release with these route groups, written in several ways."""
-    plain = [f"{_BLUEPRINTS[group]}/{name}" for group in _BLUEPRINTS if group in groups for name in _NAMES]
-    spelled = [one for one in _SPELLINGS if "openapi" in groups or not one.startswith("/openapi")]
+def schema_paths(places: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of schemas, written in several ways, in a release whose schemas are below `places`."""
+    places = tuple(places)
+    plain = [f"{place}/{name}" for place in places for name in _NAMES]
+    has_openapi = any(place.startswith("/openapi") for place in places)
+    spelled = [one for one in _SPELLINGS if has_openapi or not one.startswith("/openapi")]
     return (*plain, *spelled)
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.catalogue import ports
+from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.route_groups import CONSOLE, SERVICE_API, WEB_APP_API
 from infra.settings.origins import DEFAULT_PORTS, host_of
-from smoke_tests.cors import PATHS, Policy
+from smoke_tests.cors import Policy, policy_of
 from smoke_tests.exports import TargetError, read_exports
 from smoke_tests.gate import Gate
 from smoke_tests.llm import Llm
@@ -89,6 +90,8 @@ class Target:
     console_url: str
     key: Secret | None
     policies: tuple[Policy, ...]
+    # The paths below which Dify would describe its API.
+    schemas: tuple[str, ...] = ()
     deployment: Deployment | None = None
     # Its answers can be foretold. Of an app whose key was given, that is not known.
     asks_canary: bool = False
@@ -107,11 +110,6 @@ class Target:
     has_sockets: bool | None = None
 
     @property
-    def groups(self) -> set[str]:
-        """The route groups that it has; every one that is known, where nobody knows."""
-        return {policy.group for policy in self.policies} if self.deployment else set(PATHS)
-
-    @property
     def probe(self) -> tuple[str, int]:
         """An address that Dify answers by itself, needing its database, and the status; outside of a gate."""
         if self.gate:
@@ -121,7 +119,7 @@ class Target:
     @property
     def v1(self) -> Policy:
         """Who may call the service API."""
-        return next(policy for policy in self.policies if policy.group == "v1")
+        return next(policy for policy in self.policies if policy.group == SERVICE_API)
 
     @property
     def https_origins(self) -> tuple[str, ...]:
@@ -192,12 +190,15 @@ def from_outside(options: Options) -> Target:
         dataset_key=options.dataset_key,
         api_schema=options.api_schema,
         policies=(
-            Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
+            policy_of(SERVICE_API, url=url, allowed=options.allowed_origins, own=url),
             # Which origins the console and the web app allow is not known, only that strangers are none.
             *(
-                Policy(group=group, url=url, allowed=(), own=url, complete=False)
-                for group in ("console", "api")
+                policy_of(group, url=url, allowed=(), own=url, complete=False)
+                for group in (CONSOLE, WEB_APP_API)
             ),
+        ),
+        schemas=_schemas(
+            probe.schema for probe in route_groups.probes(next(iter(RELEASES.values())).routes).values()
         ),
     )
 
@@ -209,8 +210,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
     console_url = _get(exports, "consoleUrl", str)
     release = _get(exports, "release", str)
     key = _get(exports, "canaryKey", str) if exports.get("canary") else None
-    bases = {"v1": service_url, "console": console_url}
-    origins = _get(exports, "corsOrigins", dict)
+    groups = _get(exports, "routeGroups", dict)
     tls = _get(exports, "tls", dict)
     return Target(
         url=url,
@@ -229,10 +229,17 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         api_schema=bool(exports.get("apiSchema")),
         has_sockets=SOCKETS in _get(exports, "containers", dict),
         policies=tuple(
-            Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
-            for group in PATHS
-            if group in _groups_of(release)
+            Policy(
+                group=group,
+                url=_get(facts, "url", str),
+                probe_path=_get(facts, "probe", str),
+                allowed=tuple(_get(facts, "origins", list)),
+                own=url,
+                credentials=_get(facts, "credentials", bool),
+            )
+            for group, facts in groups.items()
         ),
+        schemas=_schemas(facts.get("schema") for facts in groups.values()),
         deployment=Deployment(
             stack=_get(exports, "stack", str),
             release=release,
@@ -370,7 +377,5 @@ def _get(exports: Mapping[str, Any], name: str, kind: Any) -> Any:  # noqa: ANN4
     return value
 
 
-def _groups_of(release: str) -> set[str]:
-    """Return the route groups of a release; a newer one than this catalogue knows has all."""
-    known = RELEASES.get(release)
-    return {route.group for route in known.routes} if known else set(PATHS)
+def _schemas(places: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(place for place in places if place is not None)

@@ -8,13 +8,12 @@ To add a group: a row in `TABLE`, its defaults in `Pulumi.yaml` where it has lim
 `docs/reference/settings.md`, and its routes in the files of the releases that have them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from dify_gateway.gate_config import PREFIX as GATE_PREFIX
-
-from infra.catalogue.releases import GATEWAY
+from infra.catalogue.releases import GATEWAY, Route
 
 # Groups that code names: the rest of the table is reached through its columns only.
 SERVICE_API = "v1"
@@ -102,19 +101,20 @@ class OwnRoutes:
 class RouteGroup:
     """One route group.
 
-    `own` are its routes where the kit serves it, None where a release's file lists them. `limit_key` is None for a group
-    without limits in `dify:rateLimits`; `app_limit`: Dify counts active requests of an app here (`dify:limits`).
-    `cors_as` names the group whose origins apply where there is no setting of its own. `frontend` is the part of
-    `dify:urls` whose pages may always call, and `cors_variable` the variable by which Dify gets the origins. `url` is the
-    part of `dify:urls` under which clients reach it, empty for `dify:publicUrl`.
-
-    `console` groups are closed by `dify:consoleAllowFrom` and by the gate, `web_app` groups by the gate with
-    `dify:oidcGate.webApp`; `console_pages` are paths of the console inside another group. `sign_in` are paths that claim
-    an identity, with a limit of their own; of those in `sign_in_by_get` GET requests count too. `oauth_tokens`: access
-    tokens of the OAuth gateway are accepted. `hook_url`: the service gets the request's full URL.
-
-    `probe` is a harmless path below a route's prefix that the smoke tests request; None for none. `schema` is where Dify
-    serves a description of these routes below the prefix; None where it does not.
+    - `own`: its routes where the kit serves it, None where a release's file lists them.
+    - `limit_key`: what its limits count by, None for a group without limits in `dify:rateLimits`. `app_limit`: Dify
+      counts the active requests of an app here too (`dify:limits.activeRequests`).
+    - `cors`: its kind of setting; without one, the origins of the group `cors_as` apply. `frontend`: the part of
+      `dify:urls` whose pages may always call. `cors_variable`: the variable by which Dify gets the origins.
+    - `url`: the part of `dify:urls` that clients use, empty for `dify:publicUrl`.
+    - `console`: closed by `dify:consoleAllowFrom` and by the gate. `console_pages`: paths of it that are the console's.
+      `web_app`: closed by the gate with `dify:oidcGate.webApp`.
+    - `sign_in`: paths that claim an identity, with a limit of their own (`SIGN_IN_LIMIT`). GET requests do not count,
+      except for paths that are in `sign_in_by_get` too.
+    - `oauth_tokens`: access tokens of the OAuth gateway are credentials here.
+    - `hook_url`: the service gets the full URL of the request.
+    - `probe`: a harmless path below the prefix for the smoke tests, None for none. `schema`: the path below the prefix
+      under which Dify describes its API, None where it does not.
     """
 
     name: str
@@ -180,8 +180,8 @@ TABLE: tuple[RouteGroup, ...] = (
         url="console",
         body=Body.PACKAGE,
         console=True,
-        # Passwords, codes sent by e-mail, first-run pages. The console reads the state of the first run on each page, so
-        # GET requests count for the sign-in by a provider alone, whose steps are GET requests.
+        # Passwords, codes sent by e-mail, first-run pages. Every page of the console reads the state of the first run,
+        # so GET requests count for the sign-in by a provider alone, whose steps are GET requests.
         sign_in=(
             "/console/api/login",
             "/console/api/email-code-login",
@@ -200,7 +200,9 @@ TABLE: tuple[RouteGroup, ...] = (
     RouteGroup(
         name=OPENAPI, limit_key=LimitKey.TOKEN, cors=CorsKind.PUBLIC, probe="/smoke-test", schema="/v1"
     ),
-    RouteGroup(name="files", limit_key=LimitKey.ADDRESS, cors=CorsKind.PUBLIC, probe="/smoke-test", schema=""),
+    RouteGroup(
+        name="files", limit_key=LimitKey.ADDRESS, cors=CorsKind.PUBLIC, probe="/smoke-test", schema=""
+    ),
     RouteGroup(name="mcp", limit_key=LimitKey.ADDRESS, cors=CorsKind.PUBLIC, probe="/smoke-test", schema=""),
     RouteGroup(
         name="triggers",
@@ -282,6 +284,29 @@ def group(name: str) -> RouteGroup:
 def release_groups() -> tuple[str, ...]:
     """Return the groups that a release's routes may name."""
     return tuple(one.name for one in TABLE if one.own is None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a client can request of a route group: `path` is harmless, `schema` as in `RouteGroup`, with its prefix."""
+
+    path: str
+    schema: str | None
+
+
+def probes(routes: Iterable[Route]) -> Mapping[str, Probe]:
+    """Return the probes of a release's route groups, in the table's order. The first prefix of a group counts."""
+    prefixes: dict[str, str] = {}
+    for route in routes:
+        prefixes.setdefault(route.group, route.prefix.rstrip("/"))
+    return {
+        one.name: Probe(
+            path=f"{prefixes[one.name]}{one.probe}",
+            schema=None if one.schema is None else f"{prefixes[one.name]}{one.schema}",
+        )
+        for one in TABLE
+        if one.probe is not None and one.name in prefixes
+    }
 
 
 def cors_groups() -> tuple[str, ...]:

@@ -38,7 +38,7 @@ OFFICIAL_JS_MODULE = "modules/ngx_http_js_module.so"
 # Chromium caches a preflight for two hours at most.
 PREFLIGHT_SECONDS = 7200
 
-# The headers that Dify's frontends and clients send, and those that they read (Dify's api/extensions/ext_blueprints.py).
+# Request and response headers of Dify's frontends and clients (Dify's api/extensions/ext_blueprints.py).
 ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -70,8 +70,8 @@ EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-Af
 class EdgeService:
     """A service behind the edge, by its name and port in the stack's network.
 
-    `direct`: the live configuration holds its address, which saves a proxy on the busiest routes. `host` is the service's
-    name in the network where `name` differs from it, empty otherwise.
+    `direct`: the live configuration holds its address, which saves a proxy on the busiest routes. `host` is the name in
+    the network where `name` differs from it, empty otherwise.
     """
 
     name: str

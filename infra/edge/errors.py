@@ -152,7 +152,9 @@ def _bodies(shape: str, make: Callable[[EdgeError], dict[str, Any]]) -> dict[str
     for error in ERRORS:
         text = json.dumps(make(error), separators=(",", ":"))
         if "'" in text or "$" in text or "\\" in text:
-            raise ValueError(f"{text}: holds a quote, a dollar sign or a backslash, which nginx would interpret")
+            raise ValueError(
+                f"{text}: holds a quote, a dollar sign or a backslash, which nginx would interpret"
+            )
         text = text.replace(_SCOPE, SCOPE_VARIABLE).replace(_NEEDED, NEEDED_VARIABLE)
         found[f"{shape} {error.status}"] = text.replace(f'"{_RETRY}"', RETRY_VARIABLE)
     return found

@@ -134,7 +134,9 @@ def edge_limits(limits: RateLimits, extra: Mapping[str, ExtraLimits] = MappingPr
         rate, most = one.limits.rate, one.limits.concurrent
         rates[name] = (_rate_zone(f"rate_{name}", one.key, rate, one.size),) if rate else ()
         zone = _name(f"connections_{name}", one.key)
-        connections[name] = (ConnectionZone(name=zone, key=one.key, most=most, size=one.size),) if most else ()
+        connections[name] = (
+            (ConnectionZone(name=zone, key=one.key, most=most, size=one.size),) if most else ()
+        )
         retry[name] = one.limits.retry_seconds
     return EdgeLimits(rates=rates, connections=connections, retry_seconds=retry, dry_run=limits.dry_run)
 

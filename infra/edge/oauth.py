@@ -51,8 +51,8 @@ class TenantClass:
 class EdgeOAuth:
     """OAuth as the templates read it, as `edge.oauth`.
 
-    `calls` maps each route group that accepts OAuth tokens to the shape of its errors for such requests, `scopes` a scope
-    to the pattern of `METHOD path` that it allows.
+    `calls` maps each route group that accepts OAuth tokens to the shape of its errors for such requests, `scopes` a
+    scope to the pattern of `METHOD path` that it allows.
     """
 
     classes: tuple[TenantClass, ...]
@@ -144,7 +144,9 @@ def scope_patterns(routes: Iterable[ScopedRoute] = ROUTES) -> Mapping[str, str]:
     paths: dict[str, dict[str, list[str]]] = {}
     for route in routes:
         if route.scope not in SCOPES or not _PATH.fullmatch(route.path):
-            raise ValueError(f"{route}: its scope must be one of {', '.join(SCOPES)}, its path of plain segments")
+            raise ValueError(
+                f"{route}: its scope must be one of {', '.join(SCOPES)}, its path of plain segments"
+            )
         for method in route.methods:
             paths.setdefault(route.scope, {}).setdefault(method, []).append(route.path.replace("{}", SEGMENT))
     return MappingProxyType(

@@ -18,8 +18,9 @@ from dify_kit.__main__ import app
 from dify_kit.app import Group
 from infra.catalogue.project import ROOT, declared
 from infra.catalogue.releases import JOBS, RELEASES, VECTOR_STORES
+from infra.catalogue.route_groups import cors_groups
 from infra.services.environment import environment
-from infra.settings.urls import CORS_GROUPS, URL_PARTS
+from infra.settings.urls import URL_PARTS
 from tests.unit.configuration import settings
 
 PAGES = sorted(
@@ -33,7 +34,7 @@ TROUBLESHOOTING = ROOT / "docs" / "guides" / "troubleshooting.md"
 
 # Parts of objects whose default is empty. <service> stands for any service's name.
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "cors": CORS_GROUPS,
+    "cors": cors_groups(),
     "urls": URL_PARTS,
     "resources": ("<service>.memory", "<service>.cpus", "<service>.pids"),
 }

@@ -11,7 +11,7 @@ import pytest
 from infra.catalogue.releases import RELEASES
 from infra.edge import check as nginx_check
 from infra.edge.context import EdgeContext, edge_context
-from infra.edge.oauth import ASKED, REFUSED, scope_patterns, tenant_classes
+from infra.edge.oauth import INTROSPECTIONS, REFUSED, scope_patterns, tenant_classes
 from infra.edge.paths import RUN_MEGABYTES, VERDICT_BYTES
 from infra.edge.scopes import ROUTES, ScopedRoute
 from infra.settings.oauth import OAuth, Tenant
@@ -198,7 +198,7 @@ def class_location(tenant: str, tmp_path: Path) -> list[Directive]:
 def test_a_verified_call_is_counted_as_its_tenant_and_by_no_address(tmp_path: Path) -> None:
     kinds = [args[0].removeprefix("zone=") for _, args in limits_of(class_location("acme", tmp_path))]
 
-    assert [kind for kind in kinds if "tenant" not in kind] == ["busy_v1", "rate_v1"]
+    assert [kind for kind in kinds if "tenant" not in kind] == ["connections_v1", "rate_v1"]
     assert sum("tenant" in kind for kind in kinds) == 2
     zones = [
         one["args"]
@@ -283,7 +283,7 @@ def test_the_public_endpoints(tmp_path: Path) -> None:
         said = {one["directive"]: one["args"] for one in found[match]}
         assert said["proxy_pass"] == ["http://gateway"]
         assert said["client_max_body_size"] == ["16k"]
-        assert [kind for _, (kind, *_) in limits_of(found[match])] == ["busy_oauth", "zone=rate_oauth"]
+        assert [kind for _, (kind, *_) in limits_of(found[match])] == ["connections_oauth", "zone=rate_oauth"]
     assert looked_up(maps(edge_files(context_of()), tmp_path)["$edge_group"], "/oauth/token") == "oauth"
 
 
@@ -327,12 +327,12 @@ def test_errors_of_calls_with_a_token(tmp_path: Path) -> None:
 def test_who_is_limited_before_and_after_the_gateway(tmp_path: Path) -> None:
     context = context_of()
 
-    assert [zone.key for zone in context.limits.rates_at((REFUSED, ASKED))] == ["$limit_address"] * 2
+    assert [zone.key for zone in context.limits.rates_at((REFUSED, INTROSPECTIONS))] == ["$limit_address"] * 2
     # A thousand new tokens at once are served.
-    assert context.limits.rates_at((ASKED,))[0].burst > 1000
+    assert context.limits.rates_at((INTROSPECTIONS,))[0].burst > 1000
     gate = parsed(edge_files(context), tmp_path)["servers/oauth_gate.conf"]
     assert [one["args"][0] for _, one in walk(gate) if one["directive"] == "limit_req"] == [
-        f"zone={context.limits.rates_at((ASKED,))[0].name}"
+        f"zone={context.limits.rates_at((INTROSPECTIONS,))[0].name}"
     ]
 
 
@@ -382,7 +382,7 @@ def test_limits_of_the_settings_reach_nginx(tmp_path: Path) -> None:
     assert zones["rate_oauth_refused"] == "rate=7r/m"
     assert zones["rate_oauth_asked"] == "rate=9r/s"
     assert limits_of(places["/oauth/"]) == [
-        ("limit_conn", ["busy_oauth", "2"]),
+        ("limit_conn", ["connections_oauth", "2"]),
         ("limit_req", ["zone=rate_oauth", "burst=2", "nodelay"]),
     ]
     assert limits_of(places["@oauth_refused"]) == [
