@@ -56,9 +56,10 @@ test: setup browser test-tools integration-tools lint types ## everything the pr
 	@$(MAKE) --no-print-directory --jobs 2 NICE="nice -n 15" unit browsing
 	@$(MAKE) --no-print-directory deploying
 
-lint: packages ## ruff: rules and format; oxlint: rules for JavaScript
+lint: packages ## ruff: rules and format; oxlint: rules for JavaScript; vale: plain English (docs/contributing/STYLE.md)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/oxlint --quiet
+	@.venv/bin/python -m tests.vale
 
 types: packages ## mypy, strict
 	@.venv/bin/mypy

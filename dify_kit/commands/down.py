@@ -56,7 +56,7 @@ def down(
         elif volumes:
             say(f"the data stays in {len(volumes)} volume(s): {', '.join(volumes)}")
             say(f"`make up{make_suffix(stack)}` finds it again; to delete it for good:")
-            say(f"    .venv/bin/dify-kit down --stack {stack} --delete-data")
+            say(f"    dify-kit down --stack {stack} --delete-data")
 
 
 def _at_a_terminal() -> bool:

@@ -78,7 +78,7 @@ def summarise(state: StackState, outcome: Outcome, stack: str, seconds: float) -
         ("console", outputs.get("publicUrl")),
         ("service API", outputs.get("serviceApiUrl")),
         ("sign in as", outputs.get("adminEmail")),
-        ("password", f".venv/bin/dify-kit password{option}"),
+        ("password", f"dify-kit password{option}"),
         ("next", f"make smoke{make_suffix(stack)}"),
     ]
     for label, value in rows:

@@ -279,7 +279,7 @@ def error_text(output: str) -> str:
     return "\n".join(found) or "\n".join(output.strip().splitlines()[-8:]) or "it said nothing"
 
 
-_SHELL = 'eval "$(.venv/bin/dify-kit env)"; '
+_SHELL = 'eval "$(dify-kit env)"; '
 _EXPLANATIONS = (
     (
         "incorrect passphrase",

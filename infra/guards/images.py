@@ -48,9 +48,9 @@ def problem(missing: list[str], parts: image_needs.Parts, release: Release) -> s
         f"dify:images: preloaded, and {len(missing)} image(s) are not in the engine:",
         listed,
         "on a machine with the registry and this version of the kit:",
-        f"  .venv/bin/dify-kit images save {options} dify-images.tar",
+        f"  dify-kit images save {options} dify-images.tar",
         "then here:",
-        "  .venv/bin/dify-kit images load dify-images.tar",
+        "  dify-kit images load dify-images.tar",
         "or load copies of your own (`docker load --input <file>`) under these names (`docker tag <image> <name>`)",
     ]
     for role in sorted(OWN & parts.optional):

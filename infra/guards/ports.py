@@ -51,7 +51,7 @@ def _check_provider(endpoint: engine.Endpoint, provider_host: str) -> None:
     if taken != endpoint.address:
         raise pulumi.RunError(
             f"Docker's own rules choose the engine at {endpoint}, and Pulumi's Docker provider would take {taken}; "
-            'run `eval "$(.venv/bin/dify-kit env)"` first, which names one engine for both (and set no docker:host)'
+            'run `eval "$(dify-kit env)"` first, which names one engine for both (and set no docker:host)'
         )
 
 

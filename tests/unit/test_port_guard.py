@@ -156,7 +156,7 @@ def test_engine_of_a_context_is_refused_where_the_provider_would_take_another(
         port_guard.check(settings())
 
     assert "tcp://127.0.0.1:1 (docker's current context far)" in str(problem.value)
-    assert 'eval "$(.venv/bin/dify-kit env)"' in str(problem.value)
+    assert 'eval "$(dify-kit env)"' in str(problem.value)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     port_guard.check(settings())
 
