@@ -9,6 +9,7 @@ from typing import Any
 
 import pulumi
 
+from dify_gateway import scopes
 from infra.catalogue import ports
 from infra.catalogue.llm_presets import LONGEST_ANSWER
 from infra.edge import errors as edge_errors
@@ -34,8 +35,6 @@ COUNTERS_SIZE = "4m"
 DOWN_SECONDS = 30
 # What pages may read of an answer's headers besides those of other routes: OpenAI's clients obey them.
 EXPOSED_HEADERS = ("retry-after-ms", "x-should-retry")
-# The scope that opens the proxy to a token of OAuth.
-SCOPE = "llm"
 MASTER = "litellm-master"
 UPSTREAM_KEY = "$llm_key"
 
@@ -94,8 +93,8 @@ class EdgeLlm:
     body_values: str = "|".join(f"$llm_j_{name}" for name in llm_request.DECIDED)
     strings_pattern: str = llm_request.strings()
     # What a token without the scope hears.
-    scope_body: str = edge_errors.scope_body(SCOPE)
-    scope_challenge: str = edge_errors.scope_challenge(SCOPE)
+    scope_body: str = edge_errors.scope_body(scopes.LLM)
+    scope_challenge: str = edge_errors.scope_challenge(scopes.LLM)
 
 
 def edge_llm(llm: Llm | None) -> EdgeLlm | None:
@@ -260,7 +259,7 @@ def _tables(llm: Llm) -> dict[str, Any]:
         # What callers get that have no key of ours.
         "class": 0,
         "budget": llm.monthly_budget,
-        "scope": SCOPE,
+        "scope": scopes.LLM,
         "internal_port": str(ports.EDGE_LLM),
         "state": USAGE_DIRECTORY,
         "save_seconds": SAVE_SECONDS,

@@ -6,6 +6,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
+from dify_gateway import scopes
 from infra.catalogue.releases import GATEWAY_REDIS
 from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.gateway_config import GatewayConfig
@@ -13,7 +14,7 @@ from infra.resources.oauth_client import OAuthClient
 from infra.services import gateway, gateway_secrets
 from infra.services.environment import redis_url
 from infra.services.gateway_files import gateway_files
-from infra.settings.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT, LLM_SCOPE
+from infra.settings.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT
 from infra.settings.stack import Settings
 from infra.tiers.apps import AppsTier
 
@@ -100,5 +101,5 @@ def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
 
 
 def _entry(canary: OAuthClient, *, llm: bool) -> pulumi.Output[dict[str, Any]]:
-    scopes = [*CANARY_SCOPES, *([LLM_SCOPE] if llm else [])]
-    return canary.hash.apply(lambda stored: {"tenant": CANARY_TENANT, "scopes": scopes, "secrets": [stored]})
+    granted = [*CANARY_SCOPES, *([scopes.LLM] if llm else [])]
+    return canary.hash.apply(lambda stored: {"tenant": CANARY_TENANT, "scopes": granted, "secrets": [stored]})
