@@ -19,8 +19,8 @@ from infra.settings.rate_limits import Bucket, GroupLimits
 # A sign-in that has begun is stored for ten minutes. All users of an office may share one address, and sign in at once.
 SIGN_IN_LIMITS = GroupLimits(rate=Bucket(requests=10, seconds=1, burst=200), concurrent=50)
 # Checks of sessions, by address: a page of the console loads a hundred files at once.
-CHECKS = "gate_checks"
-CHECK_LIMITS = GroupLimits(rate=Bucket(requests=1000, seconds=1, burst=2000))
+SESSIONS = "gate_sessions"
+SESSION_LIMITS = GroupLimits(rate=Bucket(requests=1000, seconds=1, burst=2000))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class EdgeGate:
     prefix: str = PREFIX
     gateway: str = GATEWAY
     internal: str = GATEWAY_INTERNAL
-    checks: str = CHECKS
+    sessions: str = SESSIONS
     seconds: int = 2
 
     def guards(self, *, group: str, console: bool) -> bool:
@@ -58,7 +58,7 @@ def gate_limits(gate: Gate | None) -> Mapping[str, ExtraLimits]:
     """Return the limits of the gate by their names, empty without one."""
     if gate is None:
         return MappingProxyType({})
-    by_address = {route_groups.GATE: SIGN_IN_LIMITS, CHECKS: CHECK_LIMITS}
+    by_address = {route_groups.GATE: SIGN_IN_LIMITS, SESSIONS: SESSION_LIMITS}
     return MappingProxyType(
         {name: ExtraLimits(key=ADDRESS_KEY, limits=limits) for name, limits in by_address.items()}
     )

@@ -391,7 +391,7 @@ def test_named_proxies_are_believed(tmp_path: Path) -> None:
     assert schemes == {"default": "https", "trusted https": "https", "trusted http": "http"}
     ports = maps(files, tmp_path)["$edge_port"]
     assert captured(ports, "trusted 8443") == "8443"
-    assert captured(ports, "stranger 8443") == "443"
+    assert captured(ports, "untrusted 8443") == "443"
     assert captured(ports, "trusted 8443, 1") == "443"
 
 
