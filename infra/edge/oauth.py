@@ -15,7 +15,7 @@ from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import GATEWAY
 from infra.edge import errors as edge_errors
 from infra.edge.limits import ADDRESS_KEY, ExtraLimits
-from infra.edge.paths import VERDICT_KEYS, VERDICTS
+from infra.edge.paths import INTROSPECTION_CACHE, INTROSPECTION_KEYS
 from infra.edge.scopes import ROUTES, SCOPES, ScopedRoute
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import GroupLimits
@@ -58,8 +58,8 @@ class EdgeOAuth:
     classes: tuple[TenantClass, ...]
     scopes: Mapping[str, str]
     calls: Mapping[str, str]
-    verdicts: str = VERDICTS
-    verdict_keys: str = VERDICT_KEYS
+    introspection_cache: str = INTROSPECTION_CACHE
+    introspection_keys: str = INTROSPECTION_KEYS
     gateway: str = GATEWAY
     internal: str = GATEWAY_INTERNAL
     refused: str = REFUSED

@@ -12,7 +12,7 @@ from infra.catalogue.releases import RELEASES
 from infra.edge import check as nginx_check
 from infra.edge.context import EdgeContext, edge_context
 from infra.edge.oauth import INTROSPECTIONS, REFUSED, scope_patterns, tenant_classes
-from infra.edge.paths import RUN_MEGABYTES, VERDICT_BYTES
+from infra.edge.paths import INTROSPECTION_BYTES, RUN_MEGABYTES
 from infra.edge.scopes import ROUTES, ScopedRoute
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
@@ -268,11 +268,11 @@ def test_the_gateways_own_port_is_behind_the_hop_only(tmp_path: Path) -> None:
     }
 
     assert [name for name, targets in passing.items() if "http://gateway_internal" in targets] == [
-        "servers/oauth_gate.conf"
+        "servers/introspection.conf"
     ]
-    gate = files["servers/oauth_gate.conf"]
+    gate = files["servers/introspection.conf"]
     assert [one["args"][0] for _, one in walk(gate) if one["directive"] == "listen"] == [
-        "unix:/run/edge/oauth_gate.sock"
+        "unix:/run/edge/introspection.sock"
     ]
 
 
@@ -330,7 +330,7 @@ def test_who_is_limited_before_and_after_the_gateway(tmp_path: Path) -> None:
     assert [zone.key for zone in context.limits.rates_at((REFUSED, INTROSPECTIONS))] == ["$limit_address"] * 2
     # A thousand new tokens at once are served.
     assert context.limits.rates_at((INTROSPECTIONS,))[0].burst > 1000
-    gate = parsed(edge_files(context), tmp_path)["servers/oauth_gate.conf"]
+    gate = parsed(edge_files(context), tmp_path)["servers/introspection.conf"]
     assert [one["args"][0] for _, one in walk(gate) if one["directive"] == "limit_req"] == [
         f"zone={context.limits.rates_at((INTROSPECTIONS,))[0].name}"
     ]
@@ -441,5 +441,5 @@ def test_every_verdict_that_nginx_may_keep_fits_on_its_tmpfs(tmp_path: Path) -> 
 
     # A key takes 128 bytes of the zone. On disk a file is whole pages, of the token and of the answer.
     assert int(count) >= 1
-    assert longest_token + 2 * 4096 <= VERDICT_BYTES
-    assert size // 128 * VERDICT_BYTES <= RUN_MEGABYTES * 1024 * 1024 * 0.8
+    assert longest_token + 2 * 4096 <= INTROSPECTION_BYTES
+    assert size // 128 * INTROSPECTION_BYTES <= RUN_MEGABYTES * 1024 * 1024 * 0.8
