@@ -19,8 +19,8 @@ from infra.catalogue.releases import RELEASES
 from infra.edge.context import EdgeContext, edge_context
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
-from tests.unit.gateway.forge import Forge
-from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, SIGNING_KEY, documents
+from support.gateway import AUDIENCE, ISSUER, KID, SIGNING_KEY, documents
+from support.tokens import Forge
 
 TOKENS = 1000
 FIRST_CALLS = 50
@@ -36,9 +36,9 @@ FEATURES = {
     "bare": "nginx that only passes on; its call has an API key",
     "key, OAuth off": "the edge without access log, as bench/edge's `edge-quiet`; an API key",
     "key": "the edge with OAuth on; an API key",
-    "token": "the edge with OAuth on; one token, whose verdict is asked for each 4 s",
+    "token": "the edge with OAuth on; one token, whose introspection result is renewed each 4 s",
     "1000 tokens": "the same with 1,000 tokens in turn",
-    "caddy": "forward_auth to the same gateway, one token; has no cache for verdicts, so it asks each time; logs",
+    "caddy": "forward_auth to the same gateway, one token; caches no introspection results, so it asks each time; logs",
     "traefik": "ForwardAuth to the same gateway, one token; likewise",
 }
 

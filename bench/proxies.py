@@ -17,7 +17,7 @@ from infra.edge.live_files import completed
 from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.edge.render import edge_configuration
 from infra.settings.stack import Settings
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 CONFIGS = Path(__file__).parent / "configs"
 UPSTREAM_PORT = 5001

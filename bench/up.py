@@ -13,7 +13,7 @@ from bench.report import Report, Table
 from bench.rounds import interleaved, median
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from tests.integration.stacks import CHECKOUT, KIT, UP_SECONDS, Stack
+from support.stacks import CHECKOUT, KIT, UP_SECONDS, Stack
 
 PROMISE_SECONDS = 15
 SAME = "the same"

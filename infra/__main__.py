@@ -9,7 +9,7 @@ from infra.platforms.docker import DockerPlatform
 from infra.platforms.images import Images
 from infra.services import data, dify
 from infra.services.networks import networks
-from infra.settings.stack import load
+from infra.settings.program import load
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
 from infra.tiers.llm import LlmTier

@@ -14,8 +14,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from dify_kit.app import COMMANDS, register
-from tests.integration import stacks
-from tests.integration.stacks import Stack
+from support import stacks
+from support.stacks import Stack
 
 HERE = Path(__file__).parent
 DEPLOYING = (HERE / "contract", HERE / "integration")

@@ -66,13 +66,13 @@ def _at_a_terminal() -> bool:
 def _ask_for_name(stack: str, engine: Engine) -> None:
     if not _at_a_terminal():
         raise UsageError(
-            "--delete-data asks for the stack's name, and nobody is there to type it",
-            f"say it on the command line: --yes-delete-data-of {stack}",
+            "--delete-data needs the stack's name typed at a terminal, and standard input is no terminal",
+            f"name the stack on the command line: --yes-delete-data-of {stack}",
         )
     volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in KEPT_VOLUMES])
     warn(f"this deletes all data of stack {stack} for good: {', '.join(volumes) or '(no volumes)'}")
     if (
-        typer.prompt(f"Type the stack's name ({stack}) to go on", default="", show_default=False, err=True)
+        typer.prompt(f"Type the stack's name ({stack}) to continue", default="", show_default=False, err=True)
         != stack
     ):
         raise KitError("the names differ; nothing was deleted")

@@ -1,7 +1,7 @@
 """Stopping a stack before Pulumi removes it: in parallel where the order does not matter.
 
 Pulumi deletes containers one after another along their dependencies and waits for each to stop. What is stopped
-before is deleted at once. Each service keeps its own signal and its own grace.
+before is deleted without a wait. Each service keeps its own signal and its own grace period.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -143,24 +143,24 @@ class ImageStore:
     def platform(self) -> str:
         """What the engine runs without emulation, such as linux/amd64."""
         try:
-            told = self.client.version()
+            found = self.client.version()
         except (DockerException, requests.RequestException) as problem:
             raise KitError(f"the Docker engine does not answer: {problem}", "see `docker version`") from None
-        return f"{told.get('Os', 'linux')}/{told.get('Arch', '')}"
+        return f"{found.get('Os', 'linux')}/{found.get('Arch', '')}"
 
     def find(self, reference: str) -> Present | None:
         """Return the image of a reference or an id; None when the engine has none."""
         try:
-            told = self.client.api.inspect_image(reference)
+            found = self.client.api.inspect_image(reference)
         except ImageNotFound:
             return None
         except (DockerException, requests.RequestException) as problem:
             raise KitError(f"cannot look for image {reference}: {problem}", "see `docker images`") from None
         return Present(
-            id=str(told["Id"]),
-            size=int(told.get("Size") or 0),
-            platform=f"{told.get('Os', 'linux')}/{told.get('Architecture', '')}",
-            layers=tuple((told.get("RootFS") or {}).get("Layers") or ()),
+            id=str(found["Id"]),
+            size=int(found.get("Size") or 0),
+            platform=f"{found.get('Os', 'linux')}/{found.get('Architecture', '')}",
+            layers=tuple((found.get("RootFS") or {}).get("Layers") or ()),
         )
 
     def fetch(self, one: Wanted, mirror: str = "") -> Present:

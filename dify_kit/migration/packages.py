@@ -31,7 +31,7 @@ _OBJECTS = {"Client": "OpenAI", "AsyncClient": "AsyncOpenAI"}
 _PARAMETERS = ("inputs", "query", "user", "response_mode", "conversation_id", "files")
 _SETTINGS = {"api_key", "base_url", "api_base", "timeout", "max_retries", "retry_delay", "enable_logging"}
 _EMPTY = {"{}", "dict()", "[]", "None", '""', "''"}
-# What `dify-python-sdk` waits for an answer when it is not told.
+# The default timeout of `dify-python-sdk`.
 _TIMEOUT_SECONDS = "60.0"
 _PASSED_ON = "where its client goes cannot be followed"
 

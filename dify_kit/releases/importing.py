@@ -42,7 +42,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A catalogue file's text, and what nothing told, as its list `unknown` has it."""
+    """A catalogue file's text, and the entries of its list `unknown`: what no source states."""
 
     text: str
     unknown: tuple[str, ...]
@@ -128,7 +128,7 @@ class _Import:
         )
 
     def _ladder(self, document: dict[str, Any]) -> None:
-        """Take the base's rungs for the base's Weaviate; for another one somebody has to name them."""
+        """Return the base's upgrade steps for the base's Weaviate; for another version the operator names them."""
         weaviate, before = document["images"].get("weaviate", {}), self._base.images["weaviate"]
         if weaviate.get("tag") == before.tag:
             if self._base.weaviate_ladder:
@@ -181,7 +181,7 @@ class _Import:
         if known and (known.repository, known.tag) == (theirs.repository, theirs.tag):
             return known
         ours = f"{known.repository}:{known.tag}" if known else None
-        # The kit pins another one on purpose.
+        # The kit pins another version intentionally.
         if known and self._explained("image", service.name, "image", official=service.image, kit=ours):
             return known
         if not theirs.tag or theirs.tag == "latest":
@@ -203,7 +203,7 @@ class _Import:
             if route.service not in services:
                 self._unknown.append(f"routes.{route.location}: {route.service} is no service of the file")
             elif route.location not in groups:
-                # Closed until somebody says whose limits and origins apply.
+                # Closed until the catalogue names the group whose limits and origins apply.
                 self._unknown.append(
                     f"routes.{route.location}: leads to {route.service}; left out until you name its group"
                     f" ({', '.join(sorted(release_groups()))})"

@@ -4,7 +4,6 @@ A service that only another setting brings (the other vector stores, certbot) is
 """
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,8 +16,9 @@ from infra.catalogue.releases import Image, Release
 from infra.platforms import images
 from infra.services import certificates, data, dify, edge, networks
 from infra.services.spec import ServiceSpec
+from infra.settings.given import Given
 from infra.settings.secrets import SHAPES
-from infra.settings.stack import Settings, load
+from infra.settings.stack import Settings, read
 
 # The kit's networks by the names that upstream gives those that isolate the same.
 NETWORKS: Mapping[str, str] = {
@@ -71,12 +71,10 @@ def _settings(plain: Mapping[str, Any], release: Release) -> Settings:
     secrets = {key: shape.generate() for key, shape in SHAPES.items() if shape.generate}
     # The release need not be one that settings may name: a file, or a folder that was just read.
     values = {**_BASE, **plain, "release": str(declared()["release"]["default"])}
-    texts = {
-        f"dify:{key}": value if isinstance(value, str) else json.dumps(value)
-        for key, value in {**values, **secrets}.items()
-    }
-    pulumi.runtime.set_all_config(texts, [f"dify:{key}" for key in secrets])
-    return replace(load(pulumi.Config("dify"), "check"), release=release.version)
+    reading = read(Given.of({**values, **secrets}, secrets), "check", conceal=pulumi.Output.secret)
+    if reading.problems:
+        raise pulumi.RunError(reading.message)
+    return replace(reading.settings, release=release.version)
 
 
 def _specs(settings: Settings, release: Release) -> Iterator[ServiceSpec]:

@@ -1,17 +1,12 @@
 """Every rendered file of a stack, to read, after the checks that a deployment relies on."""
 
-import json
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pulumi
-
-from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from dify_kit.workspace.files import PROJECT, StackFiles
 from infra.catalogue.project import ROOT
 from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
@@ -25,28 +20,12 @@ from infra.platforms import images
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
 from infra.services.files import RedisContext, squid_files
-from infra.settings.stack import Settings, load
+from infra.settings.stack import Settings
 
 MARKER = ".dify-kit-render"
 BUILD_SECONDS = 900
 # Rendered for reading: the file on the container has the password here.
 HIDDEN_PASSWORD = "<dify:redisPassword>"  # noqa: S105  # a placeholder
-
-
-def settings_of(files: StackFiles) -> Settings:
-    """Read a stack's settings outside of Pulumi's program. Raises KitError with every problem."""
-    told = Pulumi(files=files).run("config", "--json", "--show-secrets")
-    entries = json.loads(told.stdout)
-    values = {
-        key: json.dumps(entry["objectValue"]) if "objectValue" in entry else str(entry["value"])
-        for key, entry in entries.items()
-    }
-    secret = [key for key, entry in entries.items() if entry.get("secret")]
-    pulumi.runtime.set_all_config(values, secret)
-    try:
-        return load(pulumi.Config(PROJECT), files.stack)
-    except pulumi.RunError as problem:
-        raise KitError(str(problem), "`pulumi config set` changes a setting") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import GATEWAY, Release
 from infra.catalogue.request_headers import IDENTITY, MORE, PASSED
-from infra.catalogue.route_groups import Body, CorsKind, Headers, RouteGroup
+from infra.catalogue.route_groups import SERVICE_API, Body, CorsKind, Headers, RouteGroup
 from infra.edge import errors as edge_errors
 from infra.edge.gate import EdgeGate, edge_gate, gate_limits
 from infra.edge.limits import EdgeLimits, edge_limits
@@ -135,6 +135,18 @@ class EdgeContext:
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
     preflight_seconds: int = PREFLIGHT_SECONDS
+
+    @property
+    def grouped_routes(self) -> tuple[EdgeRoute, ...]:
+        """Every route except that of /, the busiest group first. No prefix starts with another one."""
+        found = (route for route in self.routes if route.prefix != "/")
+        return tuple(sorted(found, key=lambda route: route.group != SERVICE_API))
+
+    @property
+    def not_hidden(self) -> str:
+        """The negative lookahead that excludes paths of `schema_patterns`, for the start of a pattern."""
+        hidden = "|".join(pattern.removeprefix("^") for pattern in self.schema_patterns)
+        return f"(?!(?i:{hidden}))" if hidden else ""
 
     @property
     def client_sockets(self) -> Mapping[int, str]:

@@ -10,8 +10,8 @@ import httpx
 import yaml
 
 from infra.settings.apps import app_file
+from support.stacks import Stack
 from tests.integration.small_dify import SmallDify
-from tests.integration.stacks import Stack
 
 FILE_UPLOAD = {
     "enabled": True,

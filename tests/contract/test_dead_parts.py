@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from infra.services.files import SQUID_CONFIG
+from support.stacks import Stack, wait_until
 from tests.integration.containers import printed
-from tests.integration.stacks import Stack, wait_until
 from tests.unit.smoke_runs import read
 
 SANDBOX = {"test_code_runs_in_the_sandbox"}
-ALLOWS = {"test_squid_lets_through_what_it_has_to"}
-REFUSES = {f"test_squid_refuses_what_lies_inside[{probe}]" for probe in ("private", "metadata")}
+ALLOWS = {"test_squid_allows_difys_own_files"}
+REFUSES = {f"test_squid_refuses_private_addresses[{probe}]" for probe in ("private", "metadata")}
 INDEXED = {"test_a_document_is_indexed_and_found"}
 DAEMON = {"test_plugin_daemon_looks_endpoints_up", "test_plugin_daemon_answers_api"}
 ALL = SANDBOX | ALLOWS | REFUSES | INDEXED | DAEMON

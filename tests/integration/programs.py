@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from dify_kit.setup import engine_env
 from infra.catalogue.project import ROOT
-from tests.integration.stacks import Done
+from support.stacks import Done
 
 PULUMI_SECONDS = 180
 

@@ -15,8 +15,8 @@ from infra.resources.console_client import NOTES, Console
 from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport, Request, TransportError
 from infra.services import data
+from support.configuration import settings
 from tests.integration.programs import Program
-from tests.unit.configuration import settings
 
 START_SECONDS = 240
 ADMIN_EMAIL = "admin@example.com"

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from cryptography import x509
 
+from support.stacks import SMALLEST, Stack, wait_until
 from tests.integration.bridge import bridge, free_port
 from tests.integration.containers import printed
 from tests.integration.pebble import Pebble, pebble
-from tests.integration.stacks import SMALLEST, Stack, wait_until
 
 NAME = "dify.test"
 CHECK = ["python3", "/opt/dify-kit/certificates.py", "check"]

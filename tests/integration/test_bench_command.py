@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from dify_kit.benchmark.targets import USER
-from tests.integration.stacks import Stack
+from support.stacks import Stack
 
 REQUESTS = 12
 

@@ -10,9 +10,9 @@ import docker
 import pytest
 
 from infra.container_scripts import celery_health
+from support.stacks import wait_until
 from tests.integration.containers import readable
 from tests.integration.edge.container import image_of
-from tests.integration.stacks import wait_until
 
 SCRIPT = Path(celery_health.__file__)
 # With every character that a URL has to escape.

@@ -31,8 +31,8 @@ from infra.resources.console_transport import (
     TransportError,
 )
 from infra.settings.apps import app_file
+from support.stacks import CHECKOUT, wait_until
 from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify, built
-from tests.integration.stacks import CHECKOUT, wait_until
 
 ECHO = app_file("echo-chat").read_text(encoding="utf-8")
 MODE = "advanced-chat"

@@ -16,7 +16,7 @@ from dify_kit.containers.docker_host import JOB_LABEL, SERVICE_LABEL, STACK_LABE
 from dify_kit.errors import KitError
 from infra import engine
 from infra.guards.ports import Publisher
-from tests.integration.stacks import free_port
+from support.stacks import free_port
 
 IMAGE = "debian:trixie-slim"
 

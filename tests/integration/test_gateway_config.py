@@ -20,10 +20,10 @@ from infra.resources.gateway_config import (
 from infra.services import gateway as gateway_service
 from infra.settings.oauth import documents
 from infra.settings.secrets import signing_keys
+from support.configuration import settings
+from support.stacks import wait_until
 from tests.integration.containers import printed
 from tests.integration.small_dify import built
-from tests.integration.stacks import wait_until
-from tests.unit.configuration import settings
 
 Docker = Any  # docker's models are not typed
 PASSWORD = secrets.token_hex(16)

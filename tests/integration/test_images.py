@@ -17,8 +17,8 @@ from dify_kit.errors import KitError
 from dify_kit.images import archive, copying
 from dify_kit.images.wanted import ImageStore, Wanted
 from dify_kit.setup.base_images import BASE
+from support.stacks import RUN, free_port, wait_until
 from tests.integration.programs import Program
-from tests.integration.stacks import RUN, free_port, wait_until
 
 USER, PASSWORD = "operator", secrets.token_hex(12)
 IMAGE = "dify-kit-test/registry:1"

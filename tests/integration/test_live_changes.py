@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from infra.edge.paths import DRAIN_MARK, EDGE_DIRECTORY
+from support.stacks import Stack, settings_changed
 from tests.integration.containers import printed
 from tests.integration.load import steady_load
-from tests.integration.stacks import Stack, settings_changed
 
 ORIGIN = "https://live.example.com"
 # As long as the changes take, on any machine: it is stopped when they are through. The last one comes after 20 minutes.

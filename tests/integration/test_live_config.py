@@ -17,9 +17,9 @@ from infra.resources.edge_container import EdgeContainer
 from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
 from infra.resources.release_container import ContainerError
 from infra.services import edge as edge_service
+from support.configuration import settings
+from support.stacks import wait_until
 from tests.integration.edge.container import image_of
-from tests.integration.stacks import wait_until
-from tests.unit.configuration import settings
 
 Docker = Any  # docker's models are not typed
 API = """

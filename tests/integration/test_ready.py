@@ -14,8 +14,8 @@ import pytest
 from dify_kit.setup.base_images import BASE
 from infra.resources import ready
 from infra.resources.ready import NotReadyError, ReadyProvider
+from support.stacks import wait_until
 from tests.integration.programs import Program
-from tests.integration.stacks import wait_until
 
 # Far below any deadline given here, far above what an engine with other work to do takes to tell.
 SOON = 40

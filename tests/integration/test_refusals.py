@@ -7,7 +7,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.integration.stacks import Stack
+from support.stacks import Stack
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from infra.catalogue.addresses import SPECIAL_PURPOSE
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.engine import host_addresses
 from infra.resources.console_client import NOTES
+from support.stacks import PYTEST, Stack, settings_changed, wait_until
 from tests.integration.containers import printed
 from tests.integration.reachability import (
     FORBIDDEN,
@@ -26,7 +27,6 @@ from tests.integration.reachability import (
     networks_of,
     reached_from,
 )
-from tests.integration.stacks import PYTEST, Stack, settings_changed, wait_until
 
 CANARY_KEYS = ("canaryKey", "canaryNodesKey", "canaryDatasetKey")
 # A service whose start the stand-in refuses, as Dify does: the value is no wrong one by itself.

@@ -10,10 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from infra.edge.paths import CURRENT, KEY_FILE
-from tests.certificates import Pair, issue
+from support.certificates import Pair, issue
+from support.stacks import SMALLEST, Stack, free_port
 from tests.integration.containers import printed
 from tests.integration.load import steady_load
-from tests.integration.stacks import SMALLEST, Stack, free_port
 
 CA = issue(ca=True, name="a CA of one's own")
 

@@ -11,8 +11,8 @@ import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.services.environment import environment
+from support.configuration import resolved, settings
 from tests.integration.small_dify import SmallDify, built
-from tests.unit.configuration import resolved, settings
 
 # Services by the role of their image, as the official ones are.
 IMAGES = {

@@ -27,7 +27,7 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
 
 from dify_kit.stack import rendering
 from infra.catalogue import ports
-from tests.certificates import issue
+from support.certificates import issue
 from tests.integration.tls_edge import ORIGIN, TlsEdge
 from tests.unit.test_render_tls import tls_settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.integration.stacks import SMALLEST, Stack, kill_group, wait_until
+from support.stacks import SMALLEST, Stack, kill_group, wait_until
 
 
 @pytest.fixture(scope="module")

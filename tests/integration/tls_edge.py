@@ -19,8 +19,8 @@ from infra.edge.paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
 from infra.edge.render import edge_files
 from infra.edge.tls import public_files
 from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
-from tests.integration.stacks import free_port, wait_until
-from tests.unit.configuration import resolved, settings
+from support.configuration import resolved, settings
+from support.stacks import free_port, wait_until
 
 ORIGIN = "https://app.example.com"
 

@@ -73,7 +73,7 @@ def test_worker_migration_and_websocket_read_what_api_reads() -> None:
 
 def test_every_release_has_the_images_that_its_services_run() -> None:
     from infra.services import data, dify  # noqa: PLC0415  # they import Pulumi
-    from tests.unit.configuration import settings  # noqa: PLC0415
+    from support.configuration import settings  # noqa: PLC0415
 
     for version, release in RELEASES.items():
         for store in ("weaviate", "qdrant", "pgvector"):

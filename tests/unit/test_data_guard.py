@@ -8,7 +8,7 @@ import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.services import data
-from tests.unit.configuration import resolved, settings
+from support.configuration import resolved, settings
 
 WEAVIATE = {"images": "registry", "vectorStore": "weaviate"}
 

@@ -14,7 +14,7 @@ from infra.catalogue.variables import problems
 from infra.services.environment import _BUILDERS, environment, redis_url
 from infra.settings.reader import snake
 from infra.settings.secrets import SECRET_VARIABLES
-from tests.unit.configuration import SECRETS, resolved, settings
+from support.configuration import SECRETS, resolved, settings
 
 NEWEST = RELEASES["1.17.1"]
 BACKEND = ("api", "api_websocket", "worker", "worker_beat", "migration")

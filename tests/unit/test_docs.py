@@ -21,7 +21,7 @@ from infra.catalogue.releases import JOBS, RELEASES, VECTOR_STORES
 from infra.catalogue.route_groups import cors_groups
 from infra.services.environment import environment
 from infra.settings.urls import URL_PARTS
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 PAGES = sorted(
     [

@@ -327,7 +327,9 @@ def test_every_shape_says_every_error_in_json(tmp_path: Path) -> None:
 
 
 def test_only_own_401_gets_a_challenge(tmp_path: Path) -> None:
-    entries = dict(maps(edge_files(context_of()), tmp_path)["$edge_challenge"])
+    found = maps(edge_files(context_of()), tmp_path)
+    assert dict(found["$edge_challenge"]) == {"volatile": "", "default": "", "401": "$edge_challenge_of"}
+    entries = dict(found["$edge_challenge_of"])
 
     assert entries["service 401 "] == 'Bearer error="invalid_token"'
     assert {key for key in entries if key not in {"volatile", "default"}} == {f"{one} 401 " for one in SHAPES}

@@ -23,7 +23,7 @@ from infra.platforms.images import (
     reference,
     registry_of,
 )
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
 from tests.unit.test_litellm import LLM, SECRETS
 from tests.unit.test_program_oauth import OAUTH

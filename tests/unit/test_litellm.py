@@ -31,9 +31,10 @@ from infra.services import litellm
 from infra.services import litellm_files as litellm_config
 from infra.services.networks import networks
 from infra.settings.llm import Llm
-from infra.settings.stack import Settings, load
-from tests.certificates import issue
-from tests.unit.configuration import configure, resolved, settings
+from infra.settings.program import load
+from infra.settings.stack import Settings
+from support.certificates import issue
+from support.configuration import configure, resolved, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
 from tests.unit.test_render import written
 

@@ -16,7 +16,7 @@ from infra.engine import host_addresses
 from infra.guards import ports as port_guard
 from infra.guards.ports import Publisher, published
 from infra.settings.network import addresses_of
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 EDGE = "dify-unit-nginx"
 # Documentation addresses (RFC 5737, RFC 3849), of which no machine has one.

@@ -11,7 +11,7 @@ from infra.catalogue.project import ROOT
 from infra.catalogue.releases import RELEASES
 from infra.platforms.docker import go_duration
 from infra.platforms.images import LOCAL_BUILDS, OWN, pulled_name
-from tests.unit.configuration import configure
+from support.configuration import configure
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, PROGRAM, VOLUME, Recorder, run_program
 
 CLASSIC = {"api", "worker", "worker_beat", "web", "sandbox", "plugin_daemon", "ssrf_proxy", "nginx"}

@@ -8,7 +8,7 @@ import pytest
 from infra.resources.gateway_config import GatewayConfigProvider, GatewayRefusalError
 from infra.services.gateway_files import gateway_files
 from infra.services.gateway_secrets import redis_password, seal_key
-from tests.unit.configuration import SECRETS
+from support.configuration import SECRETS
 from tests.unit.gate_settings import GATE, SECRET, gated
 from tests.unit.recording import CONTAINER, DYNAMIC, NETWORK, run_program
 from tests.unit.test_program import networks_of

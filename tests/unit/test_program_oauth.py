@@ -12,7 +12,7 @@ from infra.exports import oauth_facts
 from infra.resources.gateway_config import revision_of
 from infra.resources.oauth_client import OAuthClientProvider
 from infra.services.gateway_secrets import redis_password, seal_key
-from tests.unit.configuration import SECRETS, settings
+from support.configuration import SECRETS, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
 from tests.unit.test_program import networks_of
 

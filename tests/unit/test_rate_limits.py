@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from infra.catalogue.route_groups import SIGN_IN_LIMIT, TABLE, LimitKey, limited_groups
 from infra.edge.limits import ADDRESS_KEY, SIGN_IN_BY_GET, ConnectionZone, RateZone, edge_limits
 from infra.settings.rate_limits import Bucket
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.test_settings import told
 
 CREDENTIAL_GROUPS = [one.name for one in TABLE if one.limit_key not in {None, LimitKey.ADDRESS}]

@@ -15,7 +15,7 @@ from infra.catalogue.releases import RELEASES, CatalogueError
 from infra.platforms.images import reference
 from infra.services import dify
 from infra.services.environment import environment
-from tests.unit.configuration import configure, resolved, settings
+from support.configuration import configure, resolved, settings
 
 Change = dict[str, Any]
 REMOVED = object()

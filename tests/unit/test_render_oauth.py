@@ -16,7 +16,7 @@ from infra.edge.paths import INTROSPECTION_BYTES, RUN_MEGABYTES
 from infra.edge.scopes import ROUTES, ScopedRoute
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.test_edge_policies import FEATURES, body_of, limits_of, pairwise
 from tests.unit.test_render import (
     Directive,
@@ -318,7 +318,8 @@ def test_errors_of_calls_with_a_token(tmp_path: Path) -> None:
     assert '"scope":"$oauth_scope"' in bodies["token 403"]
     for status in (401, 429, 503):
         assert bodies[f"token {status}"] == bodies[f"service {status}"]
-    challenges = dict(maps(files, tmp_path)["$edge_challenge"])
+    assert {"401", "403"} <= dict(maps(files, tmp_path)["$edge_challenge"]).keys()
+    challenges = dict(maps(files, tmp_path)["$edge_challenge_of"])
     assert challenges["token 403 "] == "$oauth_challenge"
     # nginx passes the verdict's own challenge on.
     assert "token 401 " not in challenges

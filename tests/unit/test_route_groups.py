@@ -35,7 +35,7 @@ from infra.settings.urls import Urls
 from smoke_tests import conftest as smoke
 from smoke_tests.closed import schema_paths
 from smoke_tests.target import Target, from_exports
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.test_edge_policies import access, body_of, limits_of
 from tests.unit.test_render import Directive, edge_files, locations, looked_up, maps, parsed, walk, written
 from tests.unit.test_settings import told
@@ -209,7 +209,7 @@ def test_the_smoke_tests_have_a_case_for_it(release: Path, name: str) -> None:
 
     smoke.pytest_generate_tests(cast("pytest.Metafunc", metafunc))
 
-    assert {"reports-allowed-1", "reports-stranger", "reports-null"} <= set(made[name])
+    assert {"reports-allowed-1", "reports-unrelated", "reports-null"} <= set(made[name])
 
 
 def test_a_service_of_the_kit_is_a_row_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from infra.catalogue.project import declared
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.releases import RELEASES
-from infra.settings.llm import LOOPBACK_PROBLEM
+from infra.settings.llm_upstreams import LOOPBACK_PROBLEM
 from infra.settings.origins import origin_problem
+from infra.settings.program import load
 from infra.settings.reader import shown, snake
 from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
-from infra.settings.stack import Settings, load
-from tests.unit.configuration import SECRETS, configure, settings
+from infra.settings.stack import Settings
+from support.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)
 MALFORMED: list[tuple[dict[str, Any], str, str]] = [

@@ -12,11 +12,11 @@ from dify_gateway import client_secrets, keys
 from infra.catalogue.project import ROOT
 from infra.settings.oauth import OAuth, documents
 from infra.settings.oauth_clients import CANARY_TENANT, clients_path
+from infra.settings.program import load
 from infra.settings.rate_limits import Bucket, GroupLimits
 from infra.settings.secrets import signing_keys
-from infra.settings.stack import load
-from tests.certificates import issue
-from tests.unit.configuration import SECRETS, configure, resolved, settings
+from support.certificates import issue
+from support.configuration import SECRETS, configure, resolved, settings
 
 ACME: Mapping[str, Any] = {"acme": {"app": "echo-chat"}}
 EXTERNAL: Mapping[str, Any] = {"issuer": "https://id.example.com", "audience": "dify", "tenant": "acme"}

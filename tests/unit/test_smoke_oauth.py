@@ -99,7 +99,7 @@ def test_secret_comes_from_stdin_too() -> None:
     ("arguments", "told"),
     [
         (("--oauth-client", "bot"), "DIFY_OAUTH_CLIENT_SECRET"),
-        (("--oauth-secret-file", "-"), "Give --oauth-client too"),
+        (("--oauth-secret-file", "-"), "give --oauth-client"),
         (
             ("--oauth-client", "bot", "--oauth-secret-file", "/no/such/file"),
             "--oauth-secret-file /no/such/file",
@@ -108,7 +108,7 @@ def test_secret_comes_from_stdin_too() -> None:
         (("--oauth-client", "bot", "--oauth-secret-file", "-"), "not an OAuth client's secret"),
     ],
 )
-def test_wrong_options_are_told(
+def test_wrong_options_are_refused(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
 ) -> None:
     monkeypatch.delenv("DIFY_OAUTH_CLIENT_SECRET", raising=False)

@@ -22,7 +22,7 @@ from smoke_tests.exports import TargetError
 from smoke_tests.masking import Redactor, Secret
 from smoke_tests.options import Options
 from smoke_tests.target import from_exports
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.smoke_runs import CHECKOUT
 from tests.unit.smoke_upstream import ALLOWED, KEY
 
@@ -180,7 +180,7 @@ def test_a_service_that_the_release_lacks_is_not_tested() -> None:
 
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
 
-    assert "they are about sandbox, which Dify 1.17.1 does not have" in _left_out(run, Item("sandbox"))  # type: ignore[arg-type]
+    assert "they test sandbox, which Dify 1.17.1 does not have" in _left_out(run, Item("sandbox"))  # type: ignore[arg-type]
     assert not _left_out(run, Item("api"))  # type: ignore[arg-type]
 
 
@@ -230,11 +230,11 @@ def test_a_look_alike_that_is_allowed_too_is_expected_to_pass() -> None:
     assert policy.answer_to(twin.origin) == "http://app.example.com"
 
 
-def test_where_nobody_is_allowed_that_is_what_is_tested() -> None:
+def test_without_an_allowed_origin_refusals_are_tested() -> None:
     policy = policy_of("v1", url="", allowed=(), own="http://localhost:8080")
     found = {case.kind: policy.answer_to(case.origin) for case in cases(policy)}
 
-    assert {"own", "stranger", "null", "suffix"} <= found.keys()
+    assert {"own", "unrelated", "null", "suffix"} <= found.keys()
     assert set(found.values()) == {None}
 
 
@@ -248,12 +248,18 @@ RIGHT = (("access-control-allow-origin", ALLOWED), ("vary", "Accept-Encoding, Or
         pytest.param((*RIGHT, RIGHT[0]), "2 times", id="twice"),
         pytest.param((*RIGHT, ("vary", "origin")), "Vary names Origin 2 times", id="vary-twice"),
         pytest.param(RIGHT[:1], "Vary names Origin 0 times", id="no-vary"),
-        pytest.param(RIGHT[1:], "where https://app.example.com is right", id="missing"),
-        pytest.param((("access-control-allow-origin", "*"), RIGHT[1]), "where https://app", id="star"),
+        pytest.param(RIGHT[1:], "https://app.example.com expected", id="missing"),
         pytest.param(
-            (("access-control-allow-origin", ALLOWED.upper()), RIGHT[1]), "where https://app", id="upper-case"
+            (("access-control-allow-origin", "*"), RIGHT[1]), "https://app.example.com expected", id="star"
         ),
-        pytest.param((*RIGHT, ("access-control-allow-credentials", "true")), "where none", id="credentials"),
+        pytest.param(
+            (("access-control-allow-origin", ALLOWED.upper()), RIGHT[1]),
+            "https://app.example.com expected",
+            id="upper-case",
+        ),
+        pytest.param(
+            (*RIGHT, ("access-control-allow-credentials", "true")), "none expected", id="credentials"
+        ),
     ],
 )
 def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], told: str) -> None:
@@ -275,7 +281,7 @@ def test_a_refused_origin_may_be_told_nothing_at_all() -> None:
 
 
 def test_every_test_function_is_collected(tmp_path: Path) -> None:
-    # Tests of the browser's view are collected where there is one.
+    # Browser tests are collected only where a browser is found.
     browser = tmp_path / "chromium"
     browser.write_text("#!/bin/sh\necho Chromium 999.0", encoding="utf-8")
     browser.chmod(0o755)

@@ -7,7 +7,7 @@ import pytest
 from infra.catalogue.releases import RELEASES
 from infra.services.dify import IMPORTERS, services, staggered
 from infra.services.spec import ServiceSpec
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 
 def waits(release: str, cores: int) -> Mapping[str, set[str]]:

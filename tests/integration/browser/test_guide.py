@@ -9,13 +9,13 @@ import pytest
 from playwright.sync_api import Request
 
 from smoke_tests.pages import Page, Pages, Seen, bearer
+from support.stacks import Stack
 from tests.integration.browser.conftest import APP
 from tests.integration.browser.guide import GUIDE, ask, guides_page
-from tests.integration.stacks import Stack
 
 pytestmark = pytest.mark.browser
 
-STRANGER = "http://stranger.example"
+STRANGER = "http://unrelated.example"
 Call = Callable[[Page, str], Seen]
 
 
@@ -125,7 +125,7 @@ def test_the_console_says_so(stack: Stack, pages: Pages, message: str) -> None:
     with pages.at(origin, permitted=permitted) as page:
         seen = call(page, f"{stack.url}/v1/parameters")
 
-    assert [line for line in seen.told if message in line], seen
+    assert [line for line in seen.console if message in line], seen
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.integration.stacks import Done, Stack, free_port, settings_changed
+from support.stacks import Done, Stack, free_port, settings_changed
 
 pytestmark = pytest.mark.browser
 

@@ -22,8 +22,8 @@ from infra.edge.render import edge_files
 from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
+from support.configuration import settings
 from tests.integration.edge import upstream
-from tests.unit.configuration import settings
 
 # The route groups with CORS settings, each with its prefix.
 GROUPS: Mapping[str, str] = MappingProxyType(

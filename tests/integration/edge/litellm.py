@@ -9,8 +9,8 @@ from infra.resources.litellm_config import LitellmContainer, go_live
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
 from infra.settings.llm import LITELLM
+from support.configuration import resolved, settings
 from tests.integration.edge.llm import LlmEdge
-from tests.unit.configuration import resolved, settings
 
 
 class LitellmEdge(LlmEdge):

@@ -98,7 +98,7 @@ def test_tools_and_embeddings_go_through(llm: LitellmEdge) -> None:
     assert counted(llm, "text-embedding-3-small", before)["tokens_in"] == 5
 
 
-def test_nobody_gets_in_without_a_key(llm: LitellmEdge) -> None:
+def test_a_request_without_a_key_is_refused(llm: LitellmEdge) -> None:
     for key in ("nothing", f"dkp_{'a' * 43}", llm.upstream_keys["first"]):
         with pytest.raises(openai.AuthenticationError):
             client(llm, api_key=key).chat.completions.create(model="gpt-4.1", messages=ASKED)

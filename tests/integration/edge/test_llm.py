@@ -29,11 +29,11 @@ from smoke_tests import test_llm as smoke
 from smoke_tests.client import Client, Patience
 from smoke_tests.masking import Redactor, Secret
 from smoke_tests.target import Target
+from support.stacks import CHECKOUT, KIT, wait_until
 from tests.integration.containers import printed
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import NEXT_KEY, TIMEOUT_SECONDS, LlmEdge
 from tests.integration.load import steady_load
-from tests.integration.stacks import CHECKOUT, KIT, wait_until
 
 # One client of each style: by API key, by a form for a token, blocking and streamed.
 CORPUS = CHECKOUT / "tests" / "unit" / "migrate" / "corpus"
@@ -260,14 +260,14 @@ def assert_smoke_tests_pass(llm: LlmEdge) -> None:
     visitor = Client(key=None, redact=redact, patience=Patience(seconds=10), loopback=True, verify=True)
     caller = {"Authorization": f"Bearer {llm.keys['alice']}"}
 
-    smoke.test_nobody_gets_in_without_a_key(visitor, with_key)
-    smoke.test_a_junk_key_opens_nothing(visitor, with_key)
-    smoke.test_answers_to_strangers_tell_no_key(visitor, with_key)
-    smoke.test_pages_at_allowed_origins_may_ask(visitor, with_key)
-    smoke.test_pages_at_other_origins_may_not(visitor, target, with_key)
-    smoke.test_a_caller_sees_the_models_that_are_served(visitor, with_key, caller)
+    smoke.test_a_request_without_a_key_is_refused(visitor, with_key)
+    smoke.test_an_unknown_key_is_refused(visitor, with_key)
+    smoke.test_refusals_contain_no_key(visitor, with_key)
+    smoke.test_allowed_origins_pass_the_preflight(visitor, with_key)
+    smoke.test_other_origins_fail_the_preflight(visitor, target, with_key)
+    smoke.test_a_caller_lists_the_served_models(visitor, with_key, caller)
     smoke.test_a_model_that_is_not_served_is_refused(visitor, with_key, caller)
-    smoke.test_a_chat_is_not_fetched(visitor, with_key, caller)
+    smoke.test_chat_completions_refuse_get(visitor, with_key, caller)
     smoke.test_a_model_answers(visitor, with_key, caller)
     smoke.test_a_model_answers_as_a_stream(visitor, with_key, caller)
     visitor.close()

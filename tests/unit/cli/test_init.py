@@ -193,9 +193,9 @@ def test_without_a_registry_loaded_images_are_used_when_they_are_complete(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--images", "local", "--vector-store", "qdrant"], "dify:vectorStore: qdrant"),
+        (["--images", "local", "--vector-store", "qdrant"], "dify:vectorStore: 'qdrant'"),
         (["--images", "mirror"], "dify:mirror"),
-        (["--images", "local", "--release", "0.1"], "dify:release: 0.1"),
+        (["--images", "local", "--release", "0.1"], "dify:release: '0.1'"),
         (["--images", "local", "--set", "apiWorkrs=2"], "dify:apiWorkrs"),
     ],
 )

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.unit.gateway.forge import b64, compact, public_jwk, rs256
+from support.tokens import b64, compact, public_jwk, rs256
 
 CLIENT, SECRET = "dify-console", "a secret: 50% of +/& it"
 KEY = rsa.generate_private_key(65537, 2048)

@@ -16,10 +16,11 @@ from werkzeug.test import Client, TestResponse
 
 from dify_gateway import config, gate, internal, public
 from dify_gateway.reading import FileError
+from support.gateway import documents
+from support.tokens import rs256
 from tests.unit.gateway import provider as providers
-from tests.unit.gateway.forge import rs256
 from tests.unit.gateway.provider import CLIENT, SECRET, Provider
-from tests.unit.gateway.world import World, documents, make_world
+from tests.unit.gateway.world import World, make_world
 
 ORIGIN = "https://dify.example.com"
 OTHER = "https://app.example.com"
@@ -512,9 +513,9 @@ def test_other_rules_end_all_sessions(gated: Callable[..., Gated], provider: Pro
     one.sign_in()
     session = one.cookie()
 
-    assert one.world.release("2", files(provider, client_secret="a new secret"))
+    assert one.world.switch("2", files(provider, client_secret="a new secret"))
     assert one.check(session)[0] == 200, "a rotated secret changes nobody's rights"
-    assert one.world.release("3", files(provider, email_domains=["example.com"]))
+    assert one.world.switch("3", files(provider, email_domains=["example.com"]))
     assert one.check(session)[0] == 401
 
 
@@ -664,7 +665,7 @@ def test_the_log_tells_who_and_no_secret(
         ({"email_domains": ["Example.com"]}, "gate.email_domains must hold texts"),
         ({"allowed_groups": "ops"}, "gate.allowed_groups must be a list"),
         ({"session_seconds": 10}, "gate.session_seconds must be a whole number from 300"),
-        ({"ca_file": "no.pem"}, "gate.ca_file names a file that this release lacks"),
+        ({"ca_file": "no.pem"}, "gate.ca_file names a file that this revision lacks"),
         ({"colour": "red"}, "gate.colour is not a known key"),
     ],
 )

@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from dify_gateway.state import sealed
-from tests.unit.gateway.forge import N, b64, es256, unb64
-from tests.unit.gateway.world import AUDIENCE, ISSUER, MEMORY_SINCE, OTHER_SECRET, SEAL_KEY, SECRET, World
+from support.gateway import AUDIENCE, ISSUER, OTHER_SECRET, SEAL_KEY, SECRET
+from support.tokens import N, b64, es256, unb64
+from tests.unit.gateway.world import MEMORY_SINCE, World
 
 
 def revoke(world: World, token: str, client: str = "acme-app", secret: str = SECRET, **form: str) -> Any:
