@@ -71,7 +71,7 @@ class EdgeOAuth:
         return HANDOVER_STATUS + list(self.calls).index(group)
 
     @property
-    def turn_to_llm(self) -> int:
+    def handover_status_of_llm(self) -> int:
         """The same status for the locations of the LLM proxy."""
         return HANDOVER_STATUS + len(self.calls)
 

@@ -381,7 +381,7 @@ def test_limits_of_the_settings_reach_nginx(tmp_path: Path) -> None:
     zones = zones_of(context, tmp_path)
     assert zones["rate_oauth"] == "rate=5r/m"
     assert zones["rate_oauth_refused"] == "rate=7r/m"
-    assert zones["rate_oauth_asked"] == "rate=9r/s"
+    assert zones["rate_oauth_introspections"] == "rate=9r/s"
     assert limits_of(places["/oauth/"]) == [
         ("limit_conn", ["connections_oauth", "2"]),
         ("limit_req", ["zone=rate_oauth", "burst=2", "nodelay"]),
@@ -389,7 +389,9 @@ def test_limits_of_the_settings_reach_nginx(tmp_path: Path) -> None:
     assert limits_of(places["@oauth_refused"]) == [
         ("limit_req", ["zone=rate_oauth_refused", "burst=6", "nodelay"])
     ]
-    assert limits_of(places["= /verify"]) == [("limit_req", ["zone=rate_oauth_asked", "burst=3", "nodelay"])]
+    assert limits_of(places["= /verify"]) == [
+        ("limit_req", ["zone=rate_oauth_introspections", "burst=3", "nodelay"])
+    ]
 
 
 def test_limits_that_are_off_leave_nothing(tmp_path: Path) -> None:
