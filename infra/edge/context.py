@@ -121,7 +121,7 @@ class EdgeContext:
     error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
     error_shapes: Mapping[str, str] = field(default_factory=edge_errors.group_shapes)
     default_error_shape: str = edge_errors.DEFAULT_SHAPE
-    challenges: Mapping[str, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
+    challenges: Mapping[edge_errors.ErrorShape, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
     resolver: str = DOCKER_RESOLVER
     run_dir: str = RUN_DIRECTORY
     drain_mark: str = DRAIN_MARK

@@ -16,9 +16,10 @@ from infra.edge.oauth import GATEWAY_INTERNAL
 from infra.settings.gate import Gate
 from infra.settings.rate_limits import Bucket, GroupLimits
 
-# A sign-in that has begun is stored for ten minutes. All users of an office may share one address, and sign in at once.
+# A sign-in that has begun is stored for ten minutes. All users of an office may share one address, and sign in at the
+# same time.
 SIGN_IN_LIMITS = GroupLimits(rate=Bucket(requests=10, seconds=1, burst=200), concurrent=50)
-# Checks of sessions, by address: a page of the console loads a hundred files at once.
+# Checks of sessions, by address: a page of the console loads a hundred files at the same time.
 SESSIONS = "gate_sessions"
 SESSION_LIMITS = GroupLimits(rate=Bucket(requests=1000, seconds=1, burst=2000))
 

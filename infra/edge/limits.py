@@ -32,7 +32,7 @@ CONNECTION_RETRY_SECONDS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class RateZone:
-    """A zone of limit_req. `burst` is nginx's: how many requests are let through at once besides the first."""
+    """A zone of limit_req. `burst` is nginx's: how many requests besides the first are let through without delay."""
 
     name: str
     key: str

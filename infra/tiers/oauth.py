@@ -1,4 +1,4 @@
-"""The OAuth tier: the gateway, the tenants' keys, and the configuration that goes live in it without a restart."""
+"""The OAuth tier: the gateway, the tenants' keys, and the configuration that it loads without a restart."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,8 +22,8 @@ from infra.tiers.apps import AppsTier
 class OAuthTier(pulumi.ComponentResource):
     """Runs the gateway, unless OAuth and the gate are off.
 
-    `running` holds, by service name, what this tier and the tiers before it brought up. `canary` is the client of
-    the smoke tests, None without one; its secret is a Pulumi secret.
+    `running` holds the containers of this tier and the tiers before it, by service. `canary` is the client of the smoke
+    tests, None without one; its secret is a Pulumi secret.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ def _secret(settings: Settings) -> pulumi.Output[str]:
 
 
 def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
-    """Return the files of the gateway's release, all but the clients. They hold keys and a password: a secret."""
+    """Return the files of the gateway's configuration except the clients. They hold keys and a password: a secret."""
     oauth, gate = settings.oauth, settings.oidc_gate
 
     def written(values: dict[str, Any]) -> dict[str, str]:
