@@ -25,7 +25,7 @@ RECIPES = (
 )
 # What an example is called in the files of its steps, where that is not its plain name in quotes.
 MARKS: Mapping[str, str] = {
-    "triggers": r'"triggers"|`triggers`|^ +triggers:|group: triggers\b',
+    "triggers": r'"triggers"|`(?:\w+[.])?triggers`|^ +triggers:|group: triggers\b',
     "addressConnections": r"\baddress_?[cC]onnections\b",
     "1.14.2": r"\b1\.14\.2\b",
     "starting.conf.j2": r"`[a-z/]*/starting\.conf\.j2`",
@@ -35,6 +35,10 @@ MARKS: Mapping[str, str] = {
 }
 # Code that has an example's name for another reason.
 UNRELATED: Mapping[str, tuple[str, ...]] = {
+    # The zones of an address's concurrent requests.
+    "addressConnections": ("infra/edge/limits.py",),
+    # The stand-in's own blueprint.
+    "triggers": ("standin/",),
     # Advisories of an older release name the release that fixes them.
     "1.14.2": ("infra/catalogue/1.12.1.yaml",),
     # Prices of a vendor, and Dify's own list of model providers.

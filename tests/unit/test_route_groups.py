@@ -156,7 +156,8 @@ def test_nginx_serves_it_with_its_policy(release: Path, tmp_path: Path) -> None:
     assert body_of(known, "/reports/x", 429) == {"error": "rate_limit_exceeded", "retry_after": 7}
     assert looked_up(known["$cors_origin"], f"reports {ORIGIN}") == ORIGIN
     assert looked_up(known["$cors_origin"], f"reports {ORIGIN}.evil.example") == ""
-    assert looked_up(known["$cors_credentials"], f"reports {ORIGIN}") == "true"
+    assert dict(known["$cors_credentials"])["reports"] == "$cors_cookies"
+    assert looked_up(known["$cors_cookies"], ORIGIN) == "true"
     assert "reports" in dict(known["$hook_url"])
     assert nginx_check.lint(written(files, tmp_path)) == []
 
