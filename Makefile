@@ -7,6 +7,9 @@ export DIFY_KIT_STACK = $(STACK)
 WORKERS ?= 3
 # Every clone of this user has the same types to check, most of them unchanged.
 export MYPY_CACHE_DIR ?= $(HOME)/.cache/dify-kit/mypy
+# Each command starts several Python processes. They read bytecode in place of compiling all packages anew, also where
+# the environment says that none is to be written.
+export PYTHONDONTWRITEBYTECODE =
 KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 

@@ -88,9 +88,9 @@ def start_gateway(running: Rig) -> None:
     # As if it had been running: tokens that are older than Redis's memory are refused.
     remembered = ["redis-cli", "set", "dify-gateway:memory-since", str(int(time.time()) - 3600)]
     deadline = time.monotonic() + START_SECONDS
-    while (told := running.run("redis", remembered)).stdout.strip() != "OK":
+    while (done := running.run("redis", remembered)).stdout.strip() != "OK":
         if time.monotonic() > deadline:
-            raise KitError(f"Redis does not answer: {told.stderr.strip()}")
+            raise KitError(f"Redis does not answer: {done.stderr.strip()}")
         time.sleep(0.2)
     running.serve(
         "gateway",
@@ -155,10 +155,10 @@ def first_calls(running: Rig, proxy: Proxy, first: int) -> list[float]:
     """Return how long calls with tokens that were never seen took, in milliseconds. Raises KitError."""
     request = proxy.request
     given = [str(proxy.port), request.host, request.path, TOKENS_FILE, str(first), str(FIRST_CALLS)]
-    told = running.run("load", ["python3", "/bench/first_calls.py", *given])
-    if told.returncode != 0:
-        raise KitError(f"{proxy.name}: first calls: {told.stderr.strip()[-500:]}")
-    found: list[float] = json.loads(told.stdout)
+    done = running.run("load", ["python3", "/bench/first_calls.py", *given])
+    if done.returncode != 0:
+        raise KitError(f"{proxy.name}: first calls: {done.stderr.strip()[-500:]}")
+    found: list[float] = json.loads(done.stdout)
     return found
 
 

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import pytest
 
 from dify_kit.chromium import Browser, BrowserError, find_browser
-from infra.catalogue.releases import GATEWAY
 from infra.catalogue.route_groups import SERVICE_API
+from infra.catalogue.services import GATEWAY
 from smoke_tests import tls
 from smoke_tests.chat import Chat, cleaning_up
 from smoke_tests.client import Client, Patience, VisitError, is_loopback

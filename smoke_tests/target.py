@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.catalogue import ports, route_groups
+from infra.catalogue import route_groups
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.route_groups import CONSOLE, SERVICE_API, WEB_APP_API
+from infra.catalogue.selection import port_of
 from infra.settings.origins import DEFAULT_PORTS, host_of
 from smoke_tests.cors import Policy, policy_of
 from smoke_tests.exports import TargetError, read_exports
@@ -20,9 +21,9 @@ from smoke_tests.options import Options
 
 # Services that must not reach the data tier, each with one they do reach: the probe must detect an open port.
 OUTSIDERS = {
-    "sandbox": ("ssrf_proxy", ports.SQUID),
-    "local_sandbox": ("agent_ssrf_proxy", ports.SQUID),
-    "nginx": ("api", ports.API),
+    "sandbox": ("ssrf_proxy", port_of("ssrf_proxy")),
+    "local_sandbox": ("agent_ssrf_proxy", port_of("agent_ssrf_proxy")),
+    "nginx": ("api", port_of("api")),
 }
 # The service of the console's sockets.
 SOCKETS = "api_websocket"

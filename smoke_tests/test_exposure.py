@@ -4,23 +4,16 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from infra.catalogue import ports
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
-from infra.catalogue.releases import GATEWAY_REDIS
+from infra.catalogue.selection import data_ports
+from infra.catalogue.services import GATEWAY_REDIS
 from smoke_tests.engine import Container, Engine
 from smoke_tests.masking import SHORTEST, Redactor
 from smoke_tests.target import OUTSIDERS, Deployment
 
 pytestmark = pytest.mark.needs_stack
 
-DATA_PORTS = {
-    "db_postgres": ports.POSTGRES,
-    "pgvector": ports.POSTGRES,
-    "redis": ports.REDIS,
-    GATEWAY_REDIS: ports.REDIS,
-    "weaviate": ports.WEAVIATE,
-    "qdrant": ports.QDRANT,
-}
+DATA_PORTS = data_ports()
 # Prints `open host port` for each target that answers within two seconds, with PostgreSQL's or Redis's protocol on
 # their ports. A connection alone proves nothing: when a container has a route out, an address without a route of its
 # own leaves the host, and a device outside may accept every connection.

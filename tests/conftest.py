@@ -122,7 +122,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     request.config.stash[STACK] = stack
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         stack.first = stack.up()
         yield stack
     finally:

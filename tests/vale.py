@@ -24,6 +24,14 @@ PACKAGE = "github.com/vale-cli/vale/v3/cmd/vale"
 INSTALL_SECONDS, BUILD_SECONDS, CHECK_SECONDS = 600, 1200, 120
 # Pages that people write. Results of benches are written by a program.
 PAGES = ("*.md", "docs/**/*.md", "*/README.md", "tools/*/README.md", ".github/**/*.md")
+# Code whose comments, docstrings and messages follow the rules. A folder is added when it is clean, and stays.
+SOURCES = (
+    "gateway/**/*.py",
+    "standin/**/*.py",
+    "infra/container_scripts/*.py",
+    "tools/*.py",
+    "tests/vale.py",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -36,8 +44,13 @@ def main(arguments: list[str]) -> int:
 
 
 def texts() -> list[Path]:
-    """Return every file that the linter reads."""
-    return sorted({path for pattern in PAGES for path in CHECKOUT.glob(pattern)})
+    """Return every file that the linter reads: pages, and the comments and docstrings of sources."""
+    return sorted({path for pattern in (*PAGES, *SOURCES) for path in CHECKOUT.glob(pattern)})
+
+
+def sources() -> list[Path]:
+    """Return the Python files whose messages follow the rules as well."""
+    return sorted({path for pattern in SOURCES for path in CHECKOUT.glob(pattern)})
 
 
 def check(files: Iterable[str]) -> int:

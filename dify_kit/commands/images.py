@@ -215,7 +215,7 @@ def _gathered(subject: Subject, store: ImageStore, *, fetch: bool) -> list[tuple
             if subject.source.mode == "preloaded"
             else "leave --no-fetch out; an image that came without a registry is taken with --by-tag",
         )
-    return [(one, present or store.fetch(one, subject.source.mirror)) for one, present in found]
+    return [(one, present or store.fetch(one)) for one, present in found]
 
 
 def _saved(

@@ -22,21 +22,10 @@ from dify_kit.workspace.files import PROJECT, write_private
 from infra.catalogue.project import declared
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
+from infra.catalogue.selection import volume_names
+from infra.catalogue.service import Keep
 from infra.settings.secrets import SHAPES
 
-VOLUMES = (
-    "postgres",
-    "redis",
-    "vector",
-    "app_storage",
-    "plugin_storage",
-    "sandbox_dependencies",
-    "local_sandbox_home",
-    "local_sandbox_workspace",
-)
-# What a destroyed stack leaves behind. An ACME account, counts of tokens and what the gateway remembers are no data
-# that opens under a secret of the stack.
-KEPT_VOLUMES = (*VOLUMES, "acme", "llm_usage", "gateway_redis")
 ADMIN_EMAIL = "admin@example.com"
 _REGISTRY_DEADLINE = 12.0
 
@@ -93,7 +82,7 @@ def check_new(pulumi: Pulumi, engine: Engine) -> None:
             f"stack {stack} is configured already, in {files.config_file}; nothing was changed",
             f"change one setting: {shell_hint(f'pulumi config set <key> <value> --stack {stack}')}",
         )
-    left = engine.volumes([f"dify-{stack}-{volume}" for volume in VOLUMES])
+    left = engine.volumes([f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA)])
     if left:
         raise KitError(
             f"stack {stack} is not configured here, but volumes of it hold data under secrets that this "

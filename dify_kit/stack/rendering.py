@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from infra.catalogue.project import ROOT
+from infra.catalogue.services import LITELLM, SERVICES
 from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
 from infra.edge.context import edge_context
@@ -43,8 +43,8 @@ def rendered_files(settings: Settings) -> list[Rendered]:
     try:
         proxies = [
             Rendered(service=name, files=squid_files(name, settings))
-            for name in ("ssrf_proxy", "agent_ssrf_proxy")
-            if release.has(name)
+            for name, service in SERVICES.items()
+            if service.image == "squid" and release.has(name)
         ]
         redis = render("data/redis.conf.j2", {"redis": RedisContext(password=HIDDEN_PASSWORD)}, overrides)
         edge = edge_files(edge_context(settings, release), overrides=overrides)
@@ -64,7 +64,7 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         *(
             [
                 Rendered(
-                    service=litellm.NAME,
+                    service=LITELLM,
                     files={f"{litellm.CURRENT}/{name}": text for name, text in engine.items()},
                 )
             ]
@@ -132,10 +132,11 @@ def _image(settings: Settings) -> str:
         return name
     known = subprocess.run(["docker", "image", "inspect", name], check=False, capture_output=True, timeout=30)
     if known.returncode != 0:
-        directory = ROOT / images.LOCAL_BUILDS["nginx"][0]
+        directory = images.build_directory("nginx")
+        base = f"{images.BASE_ARGUMENT}={images.base_name(settings)}"
         say(f"building {name} ...")
         subprocess.run(
-            ["docker", "build", "--quiet", "--tag", name, str(directory)],
+            ["docker", "build", "--quiet", "--build-arg", base, "--tag", name, str(directory)],
             check=True,
             capture_output=True,
             timeout=BUILD_SECONDS,

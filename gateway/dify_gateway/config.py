@@ -31,14 +31,15 @@ SHORTEST_TOKEN_SECONDS = 60
 DEFAULT_TOKEN_SECONDS = 3600
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 APP_KEY = re.compile(r"app-[A-Za-z0-9_-]{8,64}", re.ASCII)
 ANY_TEXT = entries.ANY_TEXT
 SEAL_KEY = re.compile(r"[!-~]{32,512}", re.ASCII)
 WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+# A tenant's name is also the name of its limits at the edge.
+TENANT = WORD
 HASH = re.compile(r"[A-Za-z0-9_$-]{1,200}", re.ASCII)
 CLIENT_ID_RULE = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or digit"
-TENANT_RULE = "1 to 63 small letters, digits and hyphens, the first not a hyphen"
+TENANT_RULE = "1 to 32 lower-case letters, digits and hyphens, the first not a hyphen"
 
 
 @dataclass(frozen=True, kw_only=True)

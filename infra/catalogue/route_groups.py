@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from dify_gateway.gate_config import PREFIX as GATE_PREFIX
-from infra.catalogue.releases import GATEWAY, Route
+from infra.catalogue.releases import Route
+from infra.catalogue.services import GATEWAY
 
 # Groups that code names: the rest of the table is reached through its columns only.
 SERVICE_API = "v1"
@@ -198,7 +199,12 @@ TABLE: tuple[RouteGroup, ...] = (
         schema="",
     ),
     RouteGroup(
-        name=OPENAPI, limit_key=LimitKey.TOKEN, cors=CorsKind.PUBLIC, probe="/smoke-test", schema="/v1"
+        name=OPENAPI,
+        limit_key=LimitKey.TOKEN,
+        cors=CorsKind.PUBLIC,
+        cors_variable="OPENAPI_CORS_ALLOW_ORIGINS",
+        probe="/smoke-test",
+        schema="/v1",
     ),
     RouteGroup(
         name="files", limit_key=LimitKey.ADDRESS, cors=CorsKind.PUBLIC, probe="/smoke-test", schema=""

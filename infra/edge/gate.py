@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from dify_gateway.gate_config import PREFIX
 from infra.catalogue import route_groups
-from infra.catalogue.releases import GATEWAY
+from infra.catalogue.services import GATEWAY
 from infra.edge.limits import ADDRESS_KEY, ExtraLimits
 from infra.edge.oauth import GATEWAY_INTERNAL
 from infra.settings.gate import Gate

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from infra.catalogue import ports, route_groups
-from infra.catalogue.releases import GATEWAY
+from infra.catalogue.services import GATEWAY
 from infra.edge import errors as edge_errors
 from infra.edge.limits import ADDRESS_KEY, ExtraLimits
 from infra.edge.paths import INTROSPECTION_CACHE, INTROSPECTION_KEYS

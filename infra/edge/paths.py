@@ -11,23 +11,31 @@ The configuration is on a volume of its own:
 A recreated or restarted container therefore starts with the configuration that ran last.
 """
 
-EDGE_DIRECTORY = "/etc/dify-kit/nginx"
+from infra.catalogue.container_paths import (
+    CHALLENGES,
+    EDGE_DIRECTORY,
+    EDGE_RUN_DIRECTORY,
+    EDGE_RUN_MEGABYTES,
+    PUBLISHED,
+    USAGE_DIRECTORY,
+)
+
+__all__ = ["CHALLENGES", "EDGE_DIRECTORY", "PUBLISHED", "USAGE_DIRECTORY"]
+
 RELEASES_DIRECTORY = f"{EDGE_DIRECTORY}/releases"
-# Counts of the LLM proxy, on a volume that outlives the stack; nginx writes here.
-USAGE_DIRECTORY = f"{EDGE_DIRECTORY}/usage"
 # Request bodies of the LLM proxy that are too large for memory, on the volume of nginx's temporary files.
 BODIES_DIRECTORY = "/tmp/edge_llm_bodies"  # noqa: S108  # the container's own
 CURRENT = f"{EDGE_DIRECTORY}/current"
 NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 # Sockets, the process id and the mark of a drain, on a tmpfs.
-RUN_DIRECTORY = "/run/edge"
+RUN_DIRECTORY = EDGE_RUN_DIRECTORY
 # Cached introspection results. They hold app keys, so they are never on a disk.
 INTROSPECTION_CACHE = f"{RUN_DIRECTORY}/introspection"
 # The zone of its keys: about 2 000 keys of 128 bytes. The file of a result holds the token and the response, at most
 # `INTROSPECTION_BYTES`, so all of them fit into the tmpfs.
 INTROSPECTION_KEYS = "256k"
 INTROSPECTION_BYTES = 24 * 1024
-RUN_MEGABYTES = 64
+RUN_MEGABYTES = EDGE_RUN_MEGABYTES
 # While this file exists, each response closes its connection, so few idle ones are left at a reload.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
 # A reload closes idle connections; a client that sends a request on one at that moment would lose it. The file takes
@@ -36,7 +44,3 @@ DRAIN_SECONDS = 2.5
 AFTER_RELOAD_SECONDS = 0.5
 # Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.
 CERTIFICATE_FILE, KEY_FILE = "tls/fullchain.pem", "tls/key.pem"
-# Certificates that certbot gets, on a volume: <PUBLISHED>/current -> <PUBLISHED>/<serial>/{fullchain,key}.pem
-PUBLISHED = "/etc/dify-kit/certificates"
-# The answers to a CA's checks, on a volume.
-CHALLENGES = "/var/lib/dify-kit/challenges"

@@ -34,9 +34,6 @@ from infra.settings.stack_secrets import SecretReader
 if TYPE_CHECKING:
     import pulumi
 
-TENANT_RULE = "1 to 32 small letters, digits and hyphens, the first not a hyphen"
-# A tenant's name also names its limits at the edge (`X-Auth-Limits`).
-_TENANT = gateway.WORD
 _AUDIENCE = gateway.ANY_TEXT
 _IN_RELEASE = re.compile(r"^(?P<file>[a-z]+\.json): (?P<rest>.*)$", re.DOTALL)
 
@@ -184,8 +181,8 @@ class OAuthReader:
         return tuple(found)
 
     def _tenant(self, key: str, name: str, value: object) -> Tenant | None:
-        if not _TENANT.fullmatch(name):
-            self._problems.add(key, name, "no name of a tenant", f"use {TENANT_RULE}")
+        if not gateway.TENANT.fullmatch(name):
+            self._problems.add(key, name, "no name of a tenant", f"use {gateway.TENANT_RULE}")
             return None
         if name == CANARY_TENANT:
             self._problems.add(key, name, "is the smoke tests' own tenant", "choose another name")

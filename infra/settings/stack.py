@@ -4,7 +4,6 @@
 secrets in it are Pulumi secrets and stay out of logs and plain state.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.catalogue import addresses, ports, releases
-from infra.catalogue.project import ROOT
+from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
+from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
 from infra.settings.apps import app_file, known_apps
 from infra.settings.chosen_release import (
@@ -55,7 +55,7 @@ from infra.settings.network import (
 from infra.settings.oauth import Around, OAuth, OAuthReader
 from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section, shown
-from infra.settings.service_settings import ServiceLimits, known_services, read_extra_env, read_resources
+from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
 from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
 from infra.settings.urls import Cors, Urls, read_cors, read_hosts, read_origin, read_public_url, read_urls
@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 
 ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,11 +181,8 @@ def read(
 def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settings:
     """Return the settings; only to be used when no problem was reported."""
     problems = top.problems
-    if not _STACK.fullmatch(stack):
-        problems.lines.append(
-            f"stack name {shown(stack)}: cannot name containers; use a lower-case letter, then at "
-            "most 30 lower-case letters, digits or '-'"
-        )
+    if not STACK_NAME.fullmatch(stack):
+        problems.lines.append(f"stack name {shown(stack)}: cannot name containers; use {STACK_NAME_RULE}")
     catalogue = read_catalogue(top)
     version, release = read_release(top, catalogue)
     images = read_images(top, stack)
@@ -294,7 +290,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         limits=limits,
         plugins=read_plugins(top),
         sandbox_network=top.boolean("sandboxNetwork"),
-        ssrf_allow_private=read_ssrf_allow_private(top, known_services(release)),
+        ssrf_allow_private=read_ssrf_allow_private(top, known(release.services)),
         ssrf_deny=read_ssrf_deny(top),
         telemetry=read_telemetry(top),
         check_updates=top.boolean("checkUpdates"),

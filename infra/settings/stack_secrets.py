@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pulumi
 
 
+@dataclass(frozen=True)
 class Withheld:
     """Takes the place of a secret in settings that are read outside of Pulumi's program."""
 

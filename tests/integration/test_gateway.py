@@ -15,11 +15,13 @@ import httpx
 import pytest
 
 from dify_gateway import client_secrets, keys
+from dify_kit.setup.base_images import BASE
 from infra.catalogue.project import ROOT
-from infra.platforms.images import LOCAL_BUILDS, local_name
+from infra.platforms.images import BASE_ARGUMENT
 from support.gateway import ACME_KEY, AUDIENCE, ISSUER, KID, OTHER_SECRET, SECRET, SIGNING_KEY, documents
 from support.tokens import Forge
 from tests.integration.containers import printed
+from tests.integration.images import image_of
 from tests.unit.gateway.hostile import CASES
 
 CONFIG = "/etc/dify-gateway"
@@ -69,7 +71,9 @@ class Running:
         # A connection for each request, so that both workers are asked.
         self.http = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
         self.name = f"gateway-{secrets.token_hex(4)}"
-        self.image, _ = self.docker.images.build(path=str(ROOT / "gateway"), tag=f"{self.name}:test", rm=True)
+        self.image, _ = self.docker.images.build(
+            path=str(ROOT / "gateway"), tag=f"{self.name}:test", rm=True, buildargs={BASE_ARGUMENT: BASE}
+        )
         self.network = self.docker.networks.create(self.name)
         self.containers: list[Any] = []
         self.released = 0
@@ -102,11 +106,7 @@ class Running:
         return container
 
     def _redis_image(self) -> str:
-        name = local_name("redis")
-        if not self.docker.images.list(name):
-            directory, _ = LOCAL_BUILDS["redis"]
-            self.docker.images.build(path=str(ROOT / directory), tag=name, rm=True)
-        return name
+        return image_of("redis")
 
     def address(self, port: int) -> str:
         self.gateway.reload()

@@ -16,7 +16,7 @@ from dify_kit.checks import published
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.workspace.files import DataDir, StackFiles
 from support.stacks import free_port
-from tests.integration.edge.container import image_of
+from tests.integration.images import image_of
 
 PROGRAM = """
 import http.server

@@ -1,4 +1,4 @@
-"""The small Dify with a gate in front of its console, right but for the defect asked for."""
+"""The small Dify with a gate in front of its console."""
 
 import secrets
 from typing import Any
@@ -31,9 +31,9 @@ class GateHandler(Handler):
         return not path.startswith(outside) and not self.refused_before(path)
 
     def refused_before(self, path: str) -> bool:
-        """Tell whether the edge refuses a request before it asks the gate: schemas, and rooms for other pages."""
-        strangers = path == "/socket.io/" and self.headers.get("Origin") != self.upstream.url
-        return strangers or "swagger" in unquote(path).lower() or path.endswith("/_catalog")
+        """Return whether the edge refuses a request before the gate: schemas, and sockets of other origins."""
+        other_origin = path == "/socket.io/" and self.headers.get("Origin") != self.upstream.url
+        return other_origin or "swagger" in unquote(path).lower() or path.endswith("/_catalog")
 
     def passes(self, path: str) -> bool:
         return (

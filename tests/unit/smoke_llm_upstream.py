@@ -1,4 +1,4 @@
-"""The small Dify with an LLM proxy in front of it, right but for the defect asked for."""
+"""The small Dify with an LLM proxy in front of it."""
 
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -58,7 +58,7 @@ class LlmHandler(Handler):
         if self.wrong("dify-errors"):
             body = {"code": code, "message": "Refused.", "status": status}
         headers = {"WWW-Authenticate": 'Bearer realm="edge"'} if status == 401 else {}
-        if self.wrong("tells-strangers") and status == 401:
+        if self.wrong("key-in-refusals") and status == 401:
             headers["X-Api-Key"] = UPSTREAM_KEY
         return Refused(status, body, **headers)
 

@@ -1,4 +1,4 @@
-"""The small Dify with OAuth in front of it: tokens, scopes and revocation, right but for the defect asked for."""
+"""The small Dify with OAuth in front of it: tokens, scopes and revocation."""
 
 import secrets
 import time
@@ -66,8 +66,8 @@ class OAuthHandler(Handler):
         known = form["client_id"] == CLIENT
         if known and (form["client_secret"] == SECRET or self.wrong("any-secret")):
             return
-        told = "The client is unknown" if not known and self.wrong("tells-clients") else "Refused"
-        raise Refused(401, {"error": "invalid_client", "error_description": told})
+        description = "The client is unknown" if not known and self.wrong("reveals-clients") else "Refused"
+        raise Refused(401, {"error": "invalid_client", "error_description": description})
 
     def token(self, form: dict[str, Any]) -> None:
         assert form["grant_type"] == "client_credentials"
@@ -78,8 +78,8 @@ class OAuthHandler(Handler):
         claims = {"exp": int(time.time()) + 600, "scope": scopes, "jti": secrets.token_hex(8)}
         token = jwt.encode({"alg": "ES256", "kid": SIGNING.kid}, claims, SIGNING)
         cached = {} if self.wrong("cached") else {"Cache-Control": "no-store"}
-        told = {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": scopes}
-        self.send(200, told, cached)
+        issued = {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": scopes}
+        self.send(200, issued, cached)
 
     def authenticate(self) -> None:
         token = self.headers.get("Authorization", "").strip().partition(" ")[2]
@@ -93,7 +93,7 @@ class OAuthHandler(Handler):
             raise Refused(403, {"error": "insufficient_scope", "error_description": "", "scope": needed})
 
     def unauthorized(self, message: str) -> None:
-        # No key opens the knowledge API; a token is judged first.
+        # The knowledge API accepts no app key; a token is checked first.
         if urlsplit(self.path).path == "/v1/datasets":
             self.authenticate()
         super().unauthorized(message)

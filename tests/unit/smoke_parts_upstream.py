@@ -1,4 +1,4 @@
-"""The small Dify with nodes, squid, a worker and a plugin daemon behind it, right but for the defect asked for."""
+"""The small Dify with nodes, squid, a worker and a plugin daemon behind it."""
 
 import uuid
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ NODES_KEY = "app-UnitTestNodes7rT4wYx1"
 DATASET_KEY = "dataset-UnitTestKnow2hG6jK3"
 SQUID = {"server": "squid/6.13", "x-squid-error": "ERR_ACCESS_DENIED 0", "content-type": "text/html"}
 API = {"content-type": "application/json", "x-version": "1.17.1"}
-# What an HTTP node says of a proxy that is not there.
+# The error of an HTTP node without a proxy.
 GONE = "Reached maximum retries (0) for URL http://api:5001/"
 BLOCKED = "Access to 'http://api:5001/health' was blocked by SSRF protection. The URL may point to a private address."
 

@@ -17,8 +17,9 @@ import yaml
 from dify_kit.__main__ import app
 from dify_kit.app import Group
 from infra.catalogue.project import ROOT, declared
-from infra.catalogue.releases import JOBS, RELEASES, VECTOR_STORES
+from infra.catalogue.releases import RELEASES
 from infra.catalogue.route_groups import cors_groups
+from infra.catalogue.selection import jobs, vector_stores, without_variables
 from infra.services.environment import environment
 from infra.settings.urls import URL_PARTS
 from support.configuration import settings
@@ -188,11 +189,11 @@ def made_variables() -> set[str]:
     """Return the variables that the settings can make for any service of any release."""
     found: set[str] = set()
     for release, mail, storage, vector in product(
-        RELEASES.values(), ("smtp", "resend", "sendgrid"), ({}, S3), sorted(VECTOR_STORES)
+        RELEASES.values(), ("smtp", "resend", "sendgrid"), ({}, S3), sorted(vector_stores())
     ):
         plain = {**FULL, "release": release.version, "storage": storage, "vectorStore": vector}
         full = settings(plain | {"mail": {**FULL["mail"], "type": mail}}, FULL_SECRETS)
-        services = (release.services | JOBS) - {"nginx", "ssrf_proxy", "agent_ssrf_proxy", "init_permissions"}
+        services = (release.services | jobs()) - without_variables()
         for service in services | ({vector} - {"pgvector"}):
             found |= set(environment(service, full, release))
     return found

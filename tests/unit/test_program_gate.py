@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from infra.resources.gateway_config import GatewayConfigProvider, GatewayRefusalError
+from infra.resources.configuration import ConfigurationRejectedError
+from infra.resources.gateway_config import GatewayConfigProvider
 from infra.services.gateway_files import gateway_files
 from infra.services.gateway_secrets import redis_password, seal_key
 from support.configuration import SECRETS
@@ -77,5 +78,5 @@ def test_clients_may_be_gone_where_oauth_was_turned_off(monkeypatch: pytest.Monk
     updated = provider.update("id", old, {**old, "clients_digest": "", "clients_file": ""})
     assert updated.outs
     assert updated.outs["revision"] == "revision"
-    with pytest.raises(GatewayRefusalError, match="is gone, and with it every client"):
+    with pytest.raises(ConfigurationRejectedError, match="is gone, and with it every client"):
         provider.update("id", old, {**old, "clients_digest": ""})

@@ -1,5 +1,6 @@
 """The prose linter's rules: every word that the style page does not want is reported, and code is left alone."""
 
+import ast
 import json
 import re
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dify_kit.workspace.files import CHECKOUT
-from tests.vale import run, texts
+from tests.vale import run, sources, texts
 
 STYLE = CHECKOUT / "docs" / "contributing" / "STYLE.md"
 
@@ -52,6 +53,40 @@ def test_plain_english_passes() -> None:
 )
 def test_code_and_addresses_are_left_alone(text: str) -> None:
     assert findings(text) == []
+
+
+@pytest.mark.parametrize(
+    "text", ['"""Nobody hears."""\n', "# nobody hears\n", "def f():\n    # nobody hears\n"]
+)
+def test_comments_and_docstrings_are_read(text: str) -> None:
+    assert findings(text, ".py") == ["nobody", "hears"]
+
+
+def test_names_in_code_are_left_alone() -> None:
+    assert findings("nobody = told(hears)\n", ".py") == []
+
+
+def messages(source: Path) -> list[str]:
+    """Return the strings of three words or more, with "..." for values."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    within = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in within:
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "..." for part in node.values]
+            found.append("".join(map(str, parts)))
+    return [text for text in found if len(text.split()) > 2]
+
+
+def test_messages_follow_the_rules() -> None:
+    # As plain text, and each in a paragraph of its own: an indented line would be code.
+    texts_of_code = [" ".join(text.split()) for source in sources() for text in messages(source)]
+    assert len(texts_of_code) > 300
+
+    found = findings("\n\n".join(texts_of_code), ".txt")
+    assert [text for text in texts_of_code if any(word in text.lower() for word in found)] == []
 
 
 def test_every_page_is_read() -> None:

@@ -10,6 +10,7 @@ import crossplane
 import pytest
 
 from infra.catalogue.addresses import SPECIAL_PURPOSE
+from infra.catalogue.container_paths import SQUID_CONFIG
 from infra.catalogue.releases import RELEASES, Route
 from infra.catalogue.route_groups import TABLE, cors_groups, release_groups
 from infra.edge import check as nginx_check
@@ -18,7 +19,7 @@ from infra.edge.context import EdgeContext, edge_context
 from infra.edge.paths import EDGE_DIRECTORY
 from infra.engine import host_addresses
 from infra.jinja import TEMPLATES, RenderError, escape_regex, render
-from infra.services.files import SQUID_CONFIG, RedisContext, squid_files
+from infra.services.files import RedisContext, squid_files
 from support.configuration import settings
 
 VARIANTS: dict[str, dict[str, Any]] = {

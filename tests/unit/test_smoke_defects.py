@@ -1,4 +1,4 @@
-"""Each smoke test notices what it is for: a right environment passes, one with a defect fails by that test."""
+"""Each smoke test detects its defects: a correct environment passes, and a defect fails exactly its tests."""
 
 from collections.abc import Mapping
 
@@ -17,9 +17,9 @@ DEFECTS: Mapping[str, Failures] = {
     "one-id": fails("test_every_answer_has_a_request_id*"),
     "own-404": fails("test_an_unknown_route_gets_difys_own_404"),
     "open-schema": fails("test_no_schema_of_the_api_is_served"),
-    "schema-spelled": fails("test_no_schema_of_the_api_is_served"),
-    "any-page-joins": fails("test_other_origins_cannot_open_console_sockets*"),
-    "console-shut-out": fails("test_the_console_can_open_its_sockets"),
+    "schema-non-normalised": fails("test_no_schema_of_the_api_is_served"),
+    "any-origin-connects": fails("test_other_origins_cannot_open_console_sockets*"),
+    "console-refused": fails("test_the_console_can_open_its_sockets"),
     "html-413": fails("test_a_body_over_the_limit_is_refused_in_json"),
     "own-401": fails(
         "test_other_credentials_get_difys_own_401*",
@@ -33,7 +33,7 @@ DEFECTS: Mapping[str, Failures] = {
         "test_a_refused_key_carries_the_headers",
     ),
     "repeats-key": fails("test_no_answer_repeats_the_key"),
-    "says-something-else": fails(
+    "answers-something-else": fails(
         "test_blocking", "test_streaming", "test_follow_up_in_the_same_conversation"
     ),
     "forgets": fails("test_follow_up_in_the_same_conversation"),

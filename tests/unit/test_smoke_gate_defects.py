@@ -1,4 +1,4 @@
-"""Each smoke test of the gate notices what it is for; the others know that the console is behind one."""
+"""Each smoke test of the gate detects its defects; tests of the console are deselected behind a gate."""
 
 from collections.abc import Mapping
 

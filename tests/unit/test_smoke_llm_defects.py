@@ -1,4 +1,4 @@
-"""Each smoke test of the LLM proxy notices what it is for, and nothing is asked of a model without an option."""
+"""Each smoke test of the LLM proxy detects its defects, and a model is prompted only with an option."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ DEFECTS: Mapping[str, Failures] = {
     "open-short": fails(*CLOSED[:1]),
     "any-caller-key": fails(*CLOSED[1:]),
     "dify-errors": fails(*CLOSED, NOT_SERVED, "test_chat_completions_refuse_get"),
-    "tells-strangers": fails("test_refusals_contain_no_key"),
+    "key-in-refusals": fails("test_refusals_contain_no_key"),
     "any-origin": fails("test_other_origins_fail_the_preflight"),
     "no-sdk-headers": fails("test_allowed_origins_pass_the_preflight"),
     "more-models": fails(SEEN),
@@ -54,7 +54,7 @@ class TestLlmTokens(PlantedDefects):
         assert TOKENS in runs[self.right].results
 
 
-def test_no_model_is_asked_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_model_is_prompted_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:
     outcome = outcomes(tmp_path_factory.mktemp("default"), "llm", [NO_DEFECT], seconds=120)[NO_DEFECT]
 
     assert outcome.code == 0, outcome.output[-4000:]

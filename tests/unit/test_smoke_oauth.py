@@ -96,7 +96,7 @@ def test_secret_comes_from_stdin_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--oauth-client", "bot"), "DIFY_OAUTH_CLIENT_SECRET"),
         (("--oauth-secret-file", "-"), "give --oauth-client"),
@@ -109,11 +109,11 @@ def test_secret_comes_from_stdin_too() -> None:
     ],
 )
 def test_wrong_options_are_refused(
-    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.delenv("DIFY_OAUTH_CLIENT_SECRET", raising=False)
 
-    with pytest.raises(pytest.UsageError, match=told):
+    with pytest.raises(pytest.UsageError, match=message):
         read("--stack", "dev", *arguments, stdin="two words")
 
 

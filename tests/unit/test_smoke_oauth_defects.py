@@ -1,4 +1,4 @@
-"""Each smoke test of OAuth notices what it is for: a right environment passes, one with a defect fails by that test."""
+"""Each smoke test of OAuth detects its defects."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ DEFECTS: Mapping[str, Failures] = {
     "any-secret": fails(
         "test_a_wrong_secret_gets_no_token", "test_a_refusal_does_not_reveal_whether_the_client_exists"
     ),
-    "tells-clients": fails("test_a_refusal_does_not_reveal_whether_the_client_exists"),
+    "reveals-clients": fails("test_a_refusal_does_not_reveal_whether_the_client_exists"),
     "any-scope": fails("test_an_unknown_scope_is_refused"),
     "no-scopes": fails(
         "test_a_route_outside_of_the_scope_stays_closed",

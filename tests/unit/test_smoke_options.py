@@ -92,7 +92,7 @@ def test_a_key_left_in_the_shell_is_not_sent_to_a_stack(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         pytest.param(["--url", URL], "an app's API key is needed", id="no-key"),
         pytest.param(
@@ -120,8 +120,8 @@ def test_a_key_left_in_the_shell_is_not_sent_to_a_stack(monkeypatch: pytest.Monk
         ),
     ],
 )
-def test_nonsense_is_refused(arguments: list[str], told: str) -> None:
-    with pytest.raises(pytest.UsageError, match=told) as refused:
+def test_nonsense_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(pytest.UsageError, match=message) as refused:
         options(*arguments)
 
     assert KEY not in str(refused.value)

@@ -28,7 +28,7 @@ def policy(*allowed: str, url: str = PUBLIC) -> Policy:
         pytest.param((APP,), LOCAL, APP, id="another-scheme-when-there-is-no-choice"),
         pytest.param(("*",), PUBLIC, "https://unrelated.example", id="every-origin"),
         pytest.param(("*",), LOCAL, "http://unrelated.example", id="every-origin-plain"),
-        pytest.param((APP, "*"), PUBLIC, APP, id="a-named-one-before-everybody"),
+        pytest.param((APP, "*"), PUBLIC, APP, id="a-named-one-before-every-origin"),
     ],
 )
 def test_allowed_origin(allowed: tuple[str, ...], url: str, expected: str) -> None:
@@ -40,7 +40,7 @@ def test_allowed_origin(allowed: tuple[str, ...], url: str, expected: str) -> No
     [
         pytest.param((), PUBLIC, "https://unrelated.example", id="none-allowed"),
         pytest.param((APP,), LOCAL, "http://unrelated.example", id="plain"),
-        pytest.param(("*",), PUBLIC, "", id="everybody-allowed"),
+        pytest.param(("*",), PUBLIC, "", id="every-origin-allowed"),
     ],
 )
 def test_refused_origin(allowed: tuple[str, ...], url: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""Each smoke test of a service behind api notices that it is dead, or lives and cannot work."""
+"""Each smoke test of a service behind api detects that it is down, or runs and does not work."""
 
 from collections.abc import Mapping
 

@@ -159,17 +159,17 @@ def test_without_a_canary_what_asks_an_app_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("export", "marker", "told"),
+    ("export", "marker", "message"),
     [
         ("canaryNodesKey", "needs_nodes", "dify:canary is false"),
         ("canaryDatasetKey", "needs_knowledge", "dify:canaryKnowledge is false"),
     ],
 )
-def test_without_a_key_of_a_part_its_tests_are_left_out(export: str, marker: str, told: str) -> None:
+def test_without_a_key_of_a_part_its_tests_are_left_out(export: str, marker: str, message: str) -> None:
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS | {export: None}, chosen()))
     whole = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
 
-    assert told in _left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]
+    assert message in _left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]
     assert not _left_out(whole, FakeItem("test_it", marker))  # type: ignore[arg-type]
 
 
@@ -185,7 +185,7 @@ def test_a_service_that_the_release_lacks_is_not_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "host", "told"),
+    ("allowed", "host", "message"),
     [
         ([], "169.254.169.254", ""),
         (["169.254.0.0/16"], "169.254.169.254", "dify:ssrfAllowPrivate (169.254.0.0/16)"),
@@ -193,7 +193,7 @@ def test_a_service_that_the_release_lacks_is_not_tested() -> None:
         (["10.9.0.0/16"], "169.254.169.254", ""),
     ],
 )
-def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: str, told: str) -> None:
+def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: str, message: str) -> None:
     class Item(FakeItem):
         def get_closest_marker(self, name: str) -> Any:
             return pytest.mark.needs_refusal(host).mark if name == "needs_refusal" else None
@@ -202,8 +202,8 @@ def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: s
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(exports, chosen()))
 
     reason = _left_out(run, Item("test_it"))  # type: ignore[arg-type]
-    assert bool(reason) == bool(told)
-    assert told in reason
+    assert bool(reason) == bool(message)
+    assert message in reason
 
 
 def test_a_key_that_a_deployment_did_not_make_is_missing_by_its_name() -> None:
@@ -242,7 +242,7 @@ RIGHT = (("access-control-allow-origin", ALLOWED), ("vary", "Accept-Encoding, Or
 
 
 @pytest.mark.parametrize(
-    ("headers", "told"),
+    ("headers", "message"),
     [
         pytest.param(RIGHT, "", id="right"),
         pytest.param((*RIGHT, RIGHT[0]), "2 times", id="twice"),
@@ -262,13 +262,13 @@ RIGHT = (("access-control-allow-origin", ALLOWED), ("vary", "Accept-Encoding, Or
         ),
     ],
 )
-def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], told: str) -> None:
+def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], message: str) -> None:
     policy = policy_of("v1", url="", allowed=(ALLOWED,), own="")
     answer = Answer(asked="GET /", status=200, headers=headers, text="", seconds=0)
     found = problems(answer, Case(policy=policy, kind="allowed", origin=ALLOWED))
 
-    assert bool(found) == bool(told)
-    assert told in " ".join(found)
+    assert bool(found) == bool(message)
+    assert message in " ".join(found)
 
 
 def test_a_refused_origin_may_be_told_nothing_at_all() -> None:
@@ -364,10 +364,10 @@ def test_the_proxy_is_known_from_the_exports() -> None:
 
 
 @pytest.mark.parametrize(
-    ("llm", "told"), [(None, "dify:llm.enabled"), (LLM, "the proxy serves gpt-4.1, small")]
+    ("llm", "message"), [(None, "dify:llm.enabled"), (LLM, "the proxy serves gpt-4.1, small")]
 )
-def test_a_model_that_cannot_be_asked_is_an_error(llm: object, told: str) -> None:
+def test_a_model_that_cannot_be_asked_is_an_error(llm: object, message: str) -> None:
     options = dataclasses.replace(chosen(), llm_chat="gpt-2")
 
-    with pytest.raises(TargetError, match=told):
+    with pytest.raises(TargetError, match=message):
         from_exports(EXPORTS | {"llm": llm}, options)

@@ -135,7 +135,7 @@ def test_only_an_edge_that_speaks_tls_is_asked_for_it() -> None:
         "https://api.example.com",
         "https://console.example.com",
     )
-    # Somebody in front ends TLS there.
+    # A proxy in front of the edge terminates TLS there.
     assert from_exports(EXPORTS | {"publicUrl": "https://dify.example.com"}, chosen()).https_origins == ()
 
 

@@ -46,10 +46,10 @@ def test_the_guides_page_chats(stack: Stack, pages: Pages, key: str) -> None:
 def test_the_guides_page_shows_what_is_wrong_with_a_key(stack: Stack, pages: Pages) -> None:
     with pages.at(APP, guides_page(stack.url, "app-of-nobody")) as page:
         ask(page, "hello", "401: ")
-        told = page.tab.text_content("output") or ""
+        shown = page.tab.text_content("output") or ""
 
-    assert "Access token is invalid" in told
-    assert re.search(r"\(request [0-9a-f]{32}\)$", told), told
+    assert "Access token is invalid" in shown
+    assert re.search(r"\(request [0-9a-f]{32}\)$", shown), shown
 
 
 def test_the_guides_page_tells_a_refused_visitor_nothing(stack: Stack, pages: Pages, key: str) -> None:

@@ -100,9 +100,9 @@ class Provider:
         ):
             return 400, {"error": "invalid_grant"}
         access_token = secrets.token_urlsafe(16)
-        told = {"access_token": access_token, "token_type": "Bearer", "expires_in": 60}
-        return 200, told if self.without_id_token else {
-            **told,
+        issued = {"access_token": access_token, "token_type": "Bearer", "expires_in": 60}
+        return 200, issued if self.without_id_token else {
+            **issued,
             "id_token": self.id_token(asked["nonce"], access_token),
         }
 

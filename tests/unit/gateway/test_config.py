@@ -160,7 +160,7 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
         r"ca_file must be",
     ),
     "no tenants": (put(TENANTS, "tenants", []), r"tenants\.json: tenants must be an object"),
-    "tenant's name": (put(TENANTS, "tenants/ACME", {}), r"tenants holds an entry whose name is not 1 to 63"),
+    "tenant's name": (put(TENANTS, "tenants/ACME", {}), r"tenants holds an entry whose name is not 1 to 32"),
     "tenant a text": (put(TENANTS, "tenants/acme", "app-x"), r"tenants\.acme must be an object"),
     "app key": (
         put(TENANTS, "tenants/acme/app_key", "dataset-12345678"),

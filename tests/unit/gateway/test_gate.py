@@ -67,10 +67,12 @@ class Gated:
         environ: dict[str, Any] = {"PATH_INFO": "/gate", "REQUEST_METHOD": "GET"}
         if session is not None:
             environ["HTTP_X_GATE_SESSION"] = session
-        told: list[tuple[int, dict[str, str]]] = []
+        started: list[tuple[int, dict[str, str]]] = []
         application = internal.create_app(self.world.service)
-        b"".join(application(environ, lambda status, headers: told.append((int(status[:3]), dict(headers)))))
-        return told[0]
+        b"".join(
+            application(environ, lambda status, headers: started.append((int(status[:3]), dict(headers))))
+        )
+        return started[0]
 
 
 def settings(provider: Provider, **changes: Any) -> dict[str, Any]:
@@ -121,9 +123,9 @@ def test_somebody_signs_in_and_comes_back_to_the_page(gated: Callable[..., Gated
     status, headers = one.check(one.cookie())
     assert (status, headers["X-Gate-User"]) == (200, "person-1")
     assert headers["Cache-Control"] == "no-store"
-    told = one.get("/oauth2/userinfo").json
-    assert told
-    assert (told["user"], told["email"]) == ("person-1", "ann@example.com")
+    body = one.get("/oauth2/userinfo").json
+    assert body
+    assert (body["user"], body["email"]) == ("person-1", "ann@example.com")
     # Redis has no cookie's value.
     kept = json.dumps(
         [[key.decode(), str(one.world.redis.get(key))] for key in one.world.redis.keys("*gate*")]
@@ -639,8 +641,8 @@ def test_the_log_tells_who_and_no_secret(
     provider.claims = {"aud": "another"}
     one.sign_in()
 
-    told = capsys.readouterr().out
-    events = [json.loads(line) for line in told.splitlines()]
+    output = capsys.readouterr().out
+    events = [json.loads(line) for line in output.splitlines()]
     assert [event["event"] for event in events if event["event"].startswith("sign")] == [
         "signed in",
         "signed out",
@@ -649,7 +651,7 @@ def test_the_log_tells_who_and_no_secret(
     (signed_in,) = [event for event in events if event["event"] == "signed in"]
     assert (signed_in["user"], signed_in["email"]) == ("person-1", "ann@example.com")
     for secret in (SECRET, session, *(request["code"] for request in provider.token_requests)):
-        assert secret not in told
+        assert secret not in output
 
 
 @pytest.mark.parametrize(

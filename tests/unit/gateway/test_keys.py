@@ -75,10 +75,10 @@ def test_overlap_may_be_shorter() -> None:
 def test_public_set_has_all_keys_and_no_private_part() -> None:
     rotated = keys.rotate(keys.new_document(NOW), NOW + 1, lead_seconds=60)
 
-    told = keys.public_set(keys.read_document(rotated))
+    public = keys.public_set(keys.read_document(rotated))
 
-    assert [key["kid"] for key in told["keys"]] == kids(rotated)
-    assert all(set(key) == set(keys.PUBLIC_MEMBERS) for key in told["keys"])
+    assert [key["kid"] for key in public["keys"]] == kids(rotated)
+    assert all(set(key) == set(keys.PUBLIC_MEMBERS) for key in public["keys"])
 
 
 def test_no_token_fails_over_rotations(world: World) -> None:

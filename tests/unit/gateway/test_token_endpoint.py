@@ -302,8 +302,8 @@ def test_metadata(world: World) -> None:
 
     assert answer.json is not None
     # Authlib's reading of RFC 8414 asks for a response type, which RFC 8414 lets be an empty list.
-    told = AuthorizationServerMetadata({**answer.json, "response_types_supported": ["none"]})
-    told.validate()
+    metadata = AuthorizationServerMetadata({**answer.json, "response_types_supported": ["none"]})
+    metadata.validate()
     assert answer.json["issuer"] == ISSUER
     assert answer.json["token_endpoint"] == f"{ISSUER}/oauth/token"
     assert answer.json["grant_types_supported"] == ["client_credentials"]
