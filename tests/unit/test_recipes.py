@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_gateway.config import SCOPES
+from dify_gateway.scopes import SCOPES
 from dify_kit.workspace.files import CHECKOUT
 
 CODE = ("infra", "dify_kit", "gateway", "smoke_tests", "templates", "standin", "Pulumi.yaml")
@@ -26,6 +26,7 @@ RECIPES = (
 )
 # What an example is called in the files of its steps, where that is not its plain name in quotes.
 MARKS: Mapping[str, str] = {
+    "triggers": r'"triggers"|`(?:\w+[.])?triggers`|^ +triggers:|group: triggers\b',
     "addressConnections": r"\baddress_?[cC]onnections\b",
     "mcp": r"\bmcp\b",
     "local_sandbox": (
@@ -40,6 +41,10 @@ MARKS: Mapping[str, str] = {
 }
 # Code that has an example's name for another reason.
 UNRELATED: Mapping[str, tuple[str, ...]] = {
+    # The zones of an address's concurrent requests.
+    "addressConnections": ("infra/edge/limits.py",),
+    # The stand-in's own blueprint.
+    "triggers": ("standin/",),
     # Advisories of an older release name the release that fixes them.
     "1.14.2": ("infra/catalogue/1.12.1.yaml",),
     # The releases that share the variables of 1.17.0, or lack the service; reasons of differences.
