@@ -153,7 +153,7 @@ def existing(path: Path) -> Path:
 
 
 def check_clock(now: dt.datetime, engine: dt.datetime | None) -> Check:
-    """Check this machine's clock, by itself and against the engine's: tokens and TLS depend on both."""
+    """Check this machine's clock, alone and against the engine's: tokens and TLS depend on both."""
     found = now.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if now < _EARLIEST:
         return Check(

@@ -1,4 +1,4 @@
-"""The stack's published address: a request as a client sends it, and a repair when only the port is dead.
+"""Checks the stack's published address from outside, and repairs it when it fails while the edge is healthy.
 
 What Docker puts between a port of the host and a container can end by itself: thousands of half-open connections end
 the userland proxy, and the port stays dead. The container's health check does not cover that. A
@@ -92,7 +92,7 @@ def problem(published: Published, seconds: float = ANSWER_SECONDS) -> str:
 
 
 def edge_of(stack: str, engine: Engine) -> Container | None:
-    """Return the stack's running edge whose health check passes; None otherwise, which other checks report."""
+    """Return the stack's running edge when it is healthy inside; None otherwise, which other checks report."""
     return next(
         (one for one in engine.containers(stack) if one.service == EDGE and not one.job and not one.sick()),
         None,

@@ -53,7 +53,7 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         engine = {}
         if settings.llm and settings.llm.litellm:
             engine = litellm_config.hidden_files(settings.llm, overrides)
-        # The certificate, but not its key: rendered files contain no secret.
+        # The certificate without its key, which stays secret.
         edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in public_files(settings).items()}
     except RenderError as problem:
         raise KitError(f"rendering failed: {problem}", "fix the template; nothing was deployed") from None

@@ -256,7 +256,7 @@ class StackFiles:
         values = self.document().get("config")
         if values is not None and not isinstance(values, dict):
             raise KitError(
-                f"{self.config_file}: `config` has no `key: value`",
+                f"{self.config_file}: `config` holds no `key: value`",
                 f"fix the file, or restore it from your backup of {self.data.root}",
             )
         return {str(key): value for key, value in (values or {}).items()}
@@ -267,7 +267,7 @@ class StackFiles:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep every other dify-kit away from this stack. Raises KitError at once when one is at work."""
+        """Keep every other dify-kit away from this stack. Raises KitError immediately when one runs."""
         path = self.data.runs / f"{self.stack}.lock"
         with path.open("a+", encoding="utf-8") as stream:
             try:

@@ -11,11 +11,8 @@ from typing import Any
 
 from infra.catalogue import checks, releases, selection
 from infra.catalogue.releases import CATALOGUE, CatalogueError, Release
+from infra.catalogue.route_groups import release_groups
 
-# Groups of routes that the edge has a policy for.
-GROUPS = frozenset(
-    {"console", "api", "v1", "files", "mcp", "triggers", "openapi", "socket", "endpoints", "explore", "web"}
-)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._/:-]*[a-z0-9]")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -91,6 +88,7 @@ def _images(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
 
 def _routes(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
     seen: set[str] = set()
+    groups = release_groups()
     for at, route in enumerate(document["routes"]):
         where = f"routes[{at}]"
         prefix = route.get("prefix")
@@ -99,8 +97,8 @@ def _routes(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
         elif prefix in seen:
             yield f"{where}.prefix is {prefix!r}: listed twice"
         seen.add(str(prefix))
-        if str(route.get("group")) not in GROUPS:
-            yield f"{where}.group is {route.get('group')!r}: it is one of {', '.join(sorted(GROUPS))}"
+        if str(route.get("group")) not in groups:
+            yield f"{where}.group is {route.get('group')!r}: it is one of {', '.join(sorted(groups))}"
         if str(route.get("service")) not in release.services:
             yield f"{where}.service is {route.get('service')!r}: not one of this release's services"
     if "/" not in seen:

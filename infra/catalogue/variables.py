@@ -143,9 +143,9 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 def problems(
     variables: Mapping[str, Variable], environment: Mapping[str, str], *, complete: bool = True
 ) -> dict[str, str]:
-    """Return what is wrong with an environment: by name, what is wrong. Empty when all is well.
+    """Return what is wrong with an environment: by name, what is wrong. Empty when nothing is wrong.
 
-    Not `complete`: the service reads more names than `variables` has, and only a likely slip of the pen is wrong.
+    Not `complete`: the service reads more names than `variables` has, and only a likely typing error is wrong.
     """
     found: dict[str, str] = {}
     for name, value in environment.items():
@@ -158,7 +158,7 @@ def problems(
             near = nearest(name, variables, cutoff=0.6 if complete else 0.9)
             words = None
             if complete or near:
-                words = "no variable of this service" + (f": do you mean {near}?" if near else "")
+                words = "no variable of this service" + (f": did you mean {near}?" if near else "")
         if words:
             found[name] = words
     return found

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from infra.catalogue import checks
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import OPENAPI
 from infra.settings import origins
 from infra.settings.reader import Section
 from infra.settings.urls import read_origin
@@ -166,7 +167,7 @@ def read_openapi(top: Section, release: Release) -> OpenApi:
         oauth_bearer=section.boolean("oauthBearer"),
         rate_per_minute=section.integer("ratePerMinute", 1, 100000),
     )
-    if openapi.enabled and not any(route.group == "openapi" for route in release.routes):
+    if openapi.enabled and not any(route.group == OPENAPI for route in release.routes):
         top.problems.add(
             "openapi.enabled", "true", f"Dify {release.version} has no /openapi", "set it to false"
         )

@@ -14,6 +14,7 @@ from infra.catalogue import addresses, checks, ports, releases
 from infra.catalogue.checks import shown
 from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
 from infra.settings.apps import app_file, known_apps
@@ -226,7 +227,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
             public_url=public_url,
             apps=known_apps(),
             canary=canary,
-            v1=rate_limits.groups["v1"],
+            v1=rate_limits.groups[SERVICE_API],
             active_requests=limits.active_requests,
         ),
     ).read()

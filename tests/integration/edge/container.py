@@ -14,6 +14,7 @@ import httpx
 
 from infra.catalogue import ports
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.route_groups import cors_groups
 from infra.edge.context import EdgeContext, edge_context
 from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.edge.render import edge_files
@@ -23,15 +24,12 @@ from support.configuration import settings
 from tests.integration.edge import upstream
 from tests.integration.images import image_of
 
+# The route groups with CORS settings, each with its prefix.
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
-        "v1": "/v1",
-        "api": "/api",
-        "console": "/console/api",
-        "openapi": "/openapi",
-        "files": "/files",
-        "mcp": "/mcp",
-        "triggers": "/triggers",
+        route.group: route.prefix
+        for route in next(iter(RELEASES.values())).routes
+        if route.group in cors_groups()
     }
 )
 ALLOWED = "https://app.example.com"
