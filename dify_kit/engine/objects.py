@@ -8,12 +8,12 @@ from dify_kit.workspace.files import PROJECT
 from infra.catalogue.project import declared
 
 # By the type that Pulumi.yaml declares.
-_TYPES = {"object": dict, "array": list}
+_TYPES: Mapping[str, type] = {"object": dict, "array": list}
 
 
 def stored_as_text(config: Mapping[str, object]) -> dict[str, Any]:
     """Return the settings of a stack's file that are JSON text and have to be objects or lists, parsed."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, entry in declared().items():
         wanted = _TYPES.get(str(entry.get("type")))
         text = config.get(f"{PROJECT}:{key}")

@@ -47,7 +47,7 @@ def rotate(pulumi: Pulumi, *, overlap: bool = True) -> KeyDocument:
             # The message about a text that is not JSON may quote a part of it.
             why = f": {problem}" if isinstance(problem, keys.KeyDocumentError) else ""
             raise KitError(
-                f"{SETTING} is no document of signing keys{told}",
+                f"{SETTING} is not a document of signing keys{why}",
                 f"restore it from a backup, or remove it: pulumi config rm {SETTING}, then this command again",
             ) from None
     _store(pulumi, document)

@@ -256,7 +256,7 @@ class StackFiles:
         values = self.document().get("config")
         if values is not None and not isinstance(values, dict):
             raise KitError(
-                f"{self.config_file}: `config` holds no `key: value`",
+                f"{self.config_file}: `config` has no `key: value`",
                 f"fix the file, or restore it from your backup of {self.data.root}",
             )
         return {str(key): value for key, value in (values or {}).items()}
