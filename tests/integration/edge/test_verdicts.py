@@ -18,14 +18,14 @@ from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import LlmEdge
 
 # The same proportions as in a stack, with less to send: keys, the tmpfs, and headers as long as nginx takes them.
-SCALE = 4
+SCALE = 8
 TOKEN_BYTES = 15_000
 AT_ONCE = 16
 SECONDS = 60
 
 
 class SmallStore(LlmEdge):
-    """An edge whose store of verdicts, and the tmpfs that it lies on, are a quarter of a stack's."""
+    """An edge whose store of verdicts, and the tmpfs that it lies on, are an eighth of a stack's."""
 
     run_megabytes = RUN_MEGABYTES // SCALE
 
@@ -65,8 +65,8 @@ def ask(small: SmallStore, one: str, path: str = "/v1/parameters") -> httpx.Resp
 
 @pytest.mark.parametrize("path", ["/v1/parameters", "/llm/v1/models"])
 def test_a_flood_of_tokens_leaves_no_request_without_an_answer(small: SmallStore, path: str) -> None:
-    # More bytes than the tmpfs has. Were they all kept, nginx would end a request without an answer.
-    count = 1 + SmallStore.run_megabytes * 1024 * 1024 // TOKEN_BYTES
+    # Twice the bytes that the tmpfs has. Were they all kept, nginx would end a request without an answer.
+    count = 1 + 2 * SmallStore.run_megabytes * 1024 * 1024 // TOKEN_BYTES
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(lambda _: ask(small, token("200"), path), range(count)))
