@@ -15,7 +15,8 @@ from typing import Any, Final
 import httpx
 
 from dify_gateway import jose, log
-from dify_gateway.config import SCOPES, Issuer, public_key
+from dify_gateway.config import Issuer, public_key
+from dify_gateway.scopes import SCOPES
 from dify_gateway.state import UnavailableError
 
 # A request that waits longer than one second for a fetch is a 503 at nginx; the next one finds the keys.
