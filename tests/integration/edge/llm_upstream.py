@@ -216,7 +216,7 @@ class Upstream(BaseHTTPRequestHandler):
 
 
 class Verifier(BaseHTTPRequestHandler):
-    """What the OAuth gateway answers to /verify. A token's middle part is base64url of JSON, its last one the status of the response."""
+    """The gateway's responses to /verify. A token's middle part is base64url of JSON, its last one the status."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,4 +1,4 @@
-"""What nginx keeps of the gateway's introspection results, flooded from outside: no request is left without an answer."""
+"""nginx's cache of introspection results under a flood from outside: every request gets a response."""
 
 import base64
 import dataclasses
@@ -50,12 +50,12 @@ def small(open_directory: Callable[[], Path]) -> Iterator[SmallStore]:
 
 
 def token(status: str) -> str:
-    """Return a token that nginx has no introspection result of yet, with the status that the gateway's stand-in returns."""
-    told = base64.urlsafe_b64encode(
+    """Return a token that is in no cache, and for which the gateway's stand-in returns this status."""
+    claims = base64.urlsafe_b64encode(
         json.dumps({"Sub": "app1", "Tenant": "acme", "Scopes": "chat llm"}).encode()
     )
     unknown = secrets.token_urlsafe(TOKEN_BYTES)[:TOKEN_BYTES]
-    return f"{unknown}.{told.decode().rstrip('=')}.{status}"
+    return f"{unknown}.{claims.decode().rstrip('=')}.{status}"
 
 
 def ask(small: SmallStore, one: str, path: str = "/v1/parameters") -> httpx.Response:
@@ -71,7 +71,7 @@ def test_a_flood_of_tokens_leaves_no_request_without_an_answer(small: SmallStore
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(lambda _: ask(small, token("200"), path), range(count)))
 
-    # Who asks about too many new ones is told when to come again; nobody gets nothing.
+    # Who asks about too many new ones is claims when to come again; nobody gets nothing.
     statuses = Counter(one.status_code for one in answers)
     assert statuses.keys() <= {200, 429}
     assert statuses[200] > count * 0.9
