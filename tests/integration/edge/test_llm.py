@@ -350,9 +350,9 @@ def test_a_key_may_be_for_some_models(llm: LlmEdge) -> None:
 # --- tokens of OAuth ---------------------------------------------------------------------------------------------
 
 
-def token(verdict: str = "200", scopes: str = "chat llm", sub: str = "app1") -> str:
+def token(status: str = "200", scopes: str = "chat llm", sub: str = "app1") -> str:
     claims = json.dumps({"Sub": sub, "Tenant": "acme", "Scopes": scopes, "nonce": secrets.token_hex(4)})
-    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.{verdict}"
+    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.{status}"
 
 
 def test_a_token_with_the_scope_opens_the_proxy(llm: LlmEdge) -> None:

@@ -1,4 +1,4 @@
-"""What nginx keeps of the gateway's verdicts, flooded from outside: no request is left without an answer."""
+"""nginx's cache of introspection results under a flood from outside: every request gets a response."""
 
 import base64
 import dataclasses
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from infra.edge.context import EdgeContext
-from infra.edge.paths import RUN_MEGABYTES, VERDICT_KEYS, VERDICTS
+from infra.edge.paths import INTROSPECTION_CACHE, INTROSPECTION_KEYS, RUN_MEGABYTES
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import LlmEdge
 
@@ -25,19 +25,19 @@ SECONDS = 60
 
 
 class SmallStore(LlmEdge):
-    """An edge whose store of verdicts, and the tmpfs that it lies on, are an eighth of a stack's."""
+    """An edge whose store of introspection results, and the tmpfs that it lies on, are an eighth of a stack's."""
 
     run_megabytes = RUN_MEGABYTES // SCALE
 
     def _context(self, context: EdgeContext) -> EdgeContext:
         found = super()._context(context)
         assert found.oauth is not None
-        keys = f"{int(VERDICT_KEYS.removesuffix('k')) // SCALE}k"
-        return dataclasses.replace(found, oauth=dataclasses.replace(found.oauth, verdict_keys=keys))
+        keys = f"{int(INTROSPECTION_KEYS.removesuffix('k')) // SCALE}k"
+        return dataclasses.replace(found, oauth=dataclasses.replace(found.oauth, introspection_keys=keys))
 
     def kept_kilobytes(self) -> int:
-        """Return how much of the tmpfs verdicts take."""
-        return int(self.inside("du", "-sk", VERDICTS).split()[0])
+        """Return how much of the tmpfs the introspection results take."""
+        return int(self.inside("du", "-sk", INTROSPECTION_CACHE).split()[0])
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def small(open_directory: Callable[[], Path]) -> Iterator[SmallStore]:
         one.remove()
 
 
-def token(verdict: str) -> str:
-    """Return a token that nginx has no verdict of yet, with the verdict of the gateway's stand-in."""
-    told = base64.urlsafe_b64encode(
+def token(status: str) -> str:
+    """Return a token that is in no cache, and for which the gateway's stand-in returns this status."""
+    claims = base64.urlsafe_b64encode(
         json.dumps({"Sub": "app1", "Tenant": "acme", "Scopes": "chat llm"}).encode()
     )
     unknown = secrets.token_urlsafe(TOKEN_BYTES)[:TOKEN_BYTES]
-    return f"{unknown}.{told.decode().rstrip('=')}.{verdict}"
+    return f"{unknown}.{claims.decode().rstrip('=')}.{status}"
 
 
 def ask(small: SmallStore, one: str, path: str = "/v1/parameters") -> httpx.Response:
@@ -71,7 +71,7 @@ def test_a_flood_of_tokens_leaves_no_request_without_an_answer(small: SmallStore
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(lambda _: ask(small, token("200"), path), range(count)))
 
-    # Who asks about too many new ones is told when to come again; nobody gets nothing.
+    # Who asks about too many new ones is claims when to come again; nobody gets nothing.
     statuses = Counter(one.status_code for one in answers)
     assert statuses.keys() <= {200, 429}
     assert statuses[200] > count * 0.9
@@ -88,7 +88,7 @@ def test_a_flood_of_tokens_leaves_no_request_without_an_answer(small: SmallStore
     assert "No space left" not in small.nginx.logs().decode()
 
 
-def test_without_a_verdict_a_page_reads_a_503(small: SmallStore) -> None:
+def test_without_an_introspection_result_a_page_reads_a_503(small: SmallStore) -> None:
     for path in ("/v1/parameters", "/llm/v1/models"):
         answer = ask(small, token("503"), path)
 
