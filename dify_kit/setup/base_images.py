@@ -34,7 +34,7 @@ def has_base_image() -> bool:
         return False
     except (DockerException, requests.RequestException, OSError) as problem:
         raise KitError(
-            f"the Docker engine does not say which images it has: {problem}", "see `docker info`"
+            f"the Docker engine does not list its images: {problem}", "see `docker info`"
         ) from None
     return True
 
@@ -58,12 +58,14 @@ def _pull() -> bool:
     # A question first: it is answered within seconds, where a pull may hang for minutes before it fails.
     problem = DockerEngine().can_reach_registry(BASE, PROBE_SECONDS)
     if problem:
-        say(f"  not there ({problem.strip().splitlines()[0][:120]}): it is made from Debian packages instead")
+        say(
+            f"  not there ({problem.strip().splitlines()[0][:120]}): the kit makes it from Debian packages instead"
+        )
         return False
     try:
         run_step(f"pulling {BASE}", ["docker", "pull", "--quiet", BASE], hint="", seconds=PULL_SECONDS)
     except KitError as failed:
-        say(f"  {failed.message.splitlines()[-1].strip()}: it is made from Debian packages instead")
+        say(f"  {failed.message.splitlines()[-1].strip()}: the kit makes it from Debian packages instead")
         return False
     return True
 

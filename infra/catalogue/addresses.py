@@ -12,7 +12,7 @@ IPV4, IPV6 = 4, 6
 BITS = {IPV4: 32, IPV6: 128}
 
 # What the way out refuses. ::ffff:0:0/96 is not among them: Squid keeps every IPv4 address in that form,
-# so the entry would refuse all of IPv4; and an address written so is judged as the IPv4 address that it is.
+# so the entry would refuse all of IPv4; and an address written so counts as the IPv4 address that it is.
 SPECIAL_PURPOSE = (
     "0.0.0.0/8",  # this network
     "10.0.0.0/8",  # private
@@ -49,7 +49,7 @@ SPECIAL_PURPOSE = (
     "ff00::/8",  # multicast
 )
 
-# Where clouds tell a machine who it is, and give it credentials.
+# The metadata services of clouds, which give a machine its identity and credentials.
 METADATA_ADDRESSES = (
     "169.254.0.0/16",  # AWS, Azure, Google, Oracle, DigitalOcean ...; ECS and EKS beside 169.254.169.254
     "100.100.100.200/32",  # Alibaba
@@ -68,7 +68,7 @@ _NEVER_ALLOWED = tuple(
     ipaddress.ip_network(one)
     for one in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/96", "ff00::/8")
 )
-# Of an address that is nobody's special one, such as this host's own: at most what one site has.
+# For an address without a special purpose, such as this host's own: at most the network of one site.
 _LARGEST_SITE = {IPV4: 24, IPV6: 48}
 _NO_HOST = (ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_network("240.0.0.0/4"))
 
@@ -102,13 +102,13 @@ def clients_problem(text: str) -> str:
     if network is None:
         return "no network"
     if network.prefixlen == 0:
-        return "everybody is in it"
+        return "matches every address"
     if network.is_multicast or _within(network, _NO_HOST[1]):
-        return "nobody calls from there: it is multicast or reserved"
+        return "no client has such an address: it is multicast or reserved"
     if _within(network, _MAPPED):
         return "an IPv4 address in IPv6 spelling, which matches no client"
     if _within(network, _NO_HOST[0]) or str(network) == "::/128":
-        return "nobody calls from there: it is no address of a host"
+        return "no client has such an address: it is no address of a host"
     return ""
 
 
@@ -116,7 +116,7 @@ def too_wide(listed: Iterable[str], most: dict[int, int]) -> str:
     """Say of which family the networks together hold too much; empty when of none.
 
     `most` maps a family (4 or 6) to the shortest prefix that they may add up to. Special-purpose networks do not
-    count: they hold nobody outside. What is wrong by itself is left to `clients_problem`.
+    count: they have no public addresses. What is wrong by itself is left to `clients_problem`.
     """
     networks = [
         found for text in listed if not clients_problem(text) and (found := network_of(text)) is not None

@@ -76,7 +76,7 @@ class Price:
 #   tokenmath   tokenmath.io/openai-api-pricing-explained, which says "checked 2026-06-21"
 #   bench       github.com/cuihuan/llm-gateway-bench data/prices.json, fetched there on 2026-07-11 from LiteLLM's
 #               price map
-#   copy        somebody's copy of the vendor's price page: OpenAI's of 2025-06-03, Anthropic's of 2025-11-15,
+#   copy        a third party's copy of the vendor's price page: OpenAI's of 2025-06-03, Anthropic's of 2025-11-15,
 #               Google's of 2026-10-07
 #   roo         Roo Code's table of DeepSeek's models, updated there on 2025-12-09
 #   memory      written down from memory, compared with nothing

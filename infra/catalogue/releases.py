@@ -1,7 +1,7 @@
 """The release catalogue: what each supported Dify release consists of, read from `infra/catalogue/<version>.yaml`.
 
 Data, not logic: adding a release adds one file, and `dify-kit release check` says what it lacks. A file is read when
-its release is first asked for. Imports nothing of Pulumi.
+its release is first used. Imports nothing of Pulumi.
 """
 
 import re
@@ -36,7 +36,7 @@ class Route:
 
 @dataclass(frozen=True, kw_only=True)
 class Renamed:
-    """What a release calls a variable that the kit knows by another name, and how it spells its values."""
+    """The name that a release has for a variable of the kit, and the spelling of its values."""
 
     name: str
     values: Mapping[str, str] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class CatalogueError(ValueError):
 
 
 class Releases(Mapping[str, Release]):
-    """The releases by version, newest first. Their files are read one by one, when they are asked for."""
+    """The releases by version, newest first. Each file is read when its release is first used."""
 
     def __init__(self, directory: Path) -> None:
         self._files = {

@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
-from urllib.parse import urlsplit
+
+from infra.catalogue import checks
 
 # Pydantic's spellings and, within them, those of Go's strconv.ParseBool.
 BOOLEANS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n"})
@@ -115,13 +115,7 @@ class Variable:
 
 
 def _url(value: str) -> str | None:
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme in {"http", "https"} and parts.hostname:
-        return None
-    return "no address that starts with http:// or https://"
+    return None if checks.http_url(value) else "not an address that starts with http:// or https://"
 
 
 def _object(value: str) -> str | None:
@@ -143,16 +137,15 @@ def is_process_variable(name: str) -> bool:
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that is most like a wrong one, if any is."""
-    found = get_close_matches(name.upper(), list(known), n=1, cutoff=cutoff)
-    return found[0] if found else None
+    return checks.closest(name.upper(), known, cutoff)
 
 
 def problems(
     variables: Mapping[str, Variable], environment: Mapping[str, str], *, complete: bool = True
 ) -> dict[str, str]:
-    """Return what is wrong with an environment: by name, what is wrong. Empty when all is well.
+    """Return what is wrong with an environment: by name, what is wrong. Empty when nothing is wrong.
 
-    Not `complete`: the service reads more names than `variables` has, and only a likely slip of the pen is wrong.
+    Not `complete`: the service reads more names than `variables` has, and only a likely typing error is wrong.
     """
     found: dict[str, str] = {}
     for name, value in environment.items():
@@ -165,7 +158,7 @@ def problems(
             near = nearest(name, variables, cutoff=0.6 if complete else 0.9)
             words = None
             if complete or near:
-                words = "no variable of this service" + (f": do you mean {near}?" if near else "")
+                words = "no variable of this service" + (f": did you mean {near}?" if near else "")
         if words:
             found[name] = words
     return found

@@ -1,4 +1,4 @@
-"""Which Docker engine all of this talks to: chosen once, as docker's own command line chooses it.
+"""The Docker engine that everything here uses: chosen once, as docker's own command line chooses it.
 
 `DOCKER_HOST` names the engine; else `DOCKER_CONTEXT` names a context; else the current context of docker's
 configuration counts; else the socket of this machine. Docker's SDK and the Pulumi provider each have rules of their
@@ -29,7 +29,7 @@ CERTIFICATES = ("ca.pem", "cert.pem", "key.pem")
 
 
 class EngineChoiceError(Exception):
-    """The engine cannot be told, or not be talked to. `fix` says what to do."""
+    """The engine cannot be determined, or not be used. `fix` says what to do."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -87,7 +87,7 @@ class Endpoint:
 
 
 def chosen(environ: Mapping[str, str] | None = None) -> Endpoint:
-    """Return the engine that docker's command line would talk to. Raises EngineChoiceError."""
+    """Return the engine that docker's command line would use. Raises EngineChoiceError."""
     environ = os.environ if environ is None else environ
     if address := environ.get("DOCKER_HOST"):
         return _checked(
@@ -108,7 +108,7 @@ def client(timeout: float) -> "docker.DockerClient":
 
 
 def child_environment(environ: Mapping[str, str], endpoint: Endpoint) -> dict[str, str]:
-    """Return `environ` for a child process that is to talk to this engine and to no other.
+    """Return `environ` for a child process that must use this engine and no other.
 
     The provider would take DOCKER_CONTEXT before DOCKER_HOST, and certificates for a socket.
     """
@@ -167,7 +167,7 @@ def _checked(endpoint: Endpoint) -> Endpoint:
     if endpoint.scheme == "ssh" and parts.path not in {"", "/"}:
         raise EngineChoiceError(
             f"{endpoint.chosen_by} names {endpoint.address!r}: a path after ssh://host is not supported",
-            "leave the path out: docker on that host knows its socket",
+            "leave the path out: docker on that host finds its socket",
         )
     if endpoint.certificates is not None:
         missing = [name for name in CERTIFICATES if not (endpoint.certificates / name).is_file()]
@@ -200,7 +200,7 @@ def _current_context(environ: Mapping[str, str]) -> str:
     except (OSError, ValueError) as problem:
         raise EngineChoiceError(
             f"docker's configuration {file} cannot be read: {problem}",
-            "mend the file, or name the engine by DOCKER_HOST",
+            "fix the file, or name the engine by DOCKER_HOST",
         ) from None
     name = document.get("currentContext") if isinstance(document, dict) else ""
     return str(name or "")
@@ -217,7 +217,7 @@ def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Endpoint:
         address, unverified = str(entry["Host"]), bool(entry.get("SkipTLSVerify"))
     except FileNotFoundError:
         raise EngineChoiceError(
-            f"{chosen_by}: docker knows no such context (no {file})",
+            f"{chosen_by}: docker has no such context (no {file})",
             "`docker context ls` lists them; choose one, or name the engine by DOCKER_HOST",
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as problem:

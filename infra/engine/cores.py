@@ -3,7 +3,7 @@
 from infra import engine
 
 ENGINE_TIMEOUT_SECONDS = 15
-# Where the engine does not say: no order that costs time for nothing.
+# Where the engine does not report it: no order that costs time for nothing.
 MANY = 64
 
 
@@ -15,6 +15,6 @@ def engine_cores() -> int:
     try:
         found = engine.client(ENGINE_TIMEOUT_SECONDS).api.info().get("NCPU")
     except (engine.EngineChoiceError, docker.errors.DockerException, requests.RequestException):
-        # The provider says that in a moment, better than we could.
+        # The provider reports the cause in a moment.
         return MANY
     return int(found) if found else MANY

@@ -1,4 +1,4 @@
-"""The IP addresses of this machine, and what listens on it, as Linux tells them in /proc."""
+"""The IP addresses of this machine, and what listens on it, from /proc."""
 
 import ipaddress
 import socket

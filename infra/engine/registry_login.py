@@ -13,7 +13,7 @@ def config_file() -> Path:
 def logged_in(host: str) -> Path | None:
     """Return the file by which a client of this user logs in to the registry `host[:port]`; None when it cannot.
 
-    Credentials are looked for and not returned: who needs them reads the file.
+    Credentials are found, not returned: the provider reads the file.
     """
     from docker import auth, errors  # noqa: PLC0415  # the program needs it for mirrors only
 
@@ -23,6 +23,6 @@ def logged_in(host: str) -> Path | None:
     try:
         found = auth.load_config(str(file)).resolve_authconfig(host)
     except errors.DockerException:
-        # A helper that is missing, or does not answer: pulling says more, with the registry's own words.
+        # A helper that is missing, or does not answer: the pull reports the registry's own error.
         return None
     return file if found else None

@@ -1,4 +1,4 @@
-"""Finds the images of `dify:images preloaded` in the engine, before anything is created. No registry is asked."""
+"""Finds the images of `dify:images preloaded` in the engine, before anything is created. It contacts no registry."""
 
 from collections.abc import Mapping
 
@@ -41,7 +41,7 @@ def check(settings: Settings, release: Release) -> Mapping[str, str]:
 
 
 def problem(missing: list[str], parts: image_needs.Parts, release: Release) -> str:
-    """Return what is said about missing images."""
+    """Return the message about missing images."""
     listed = "\n".join(f"  - {name}" for name in missing)
     also = "".join(f" --also {role}" for role in sorted(parts.optional))
     options = f"--release {release.version} --vector-store {parts.vector_store}{also}"
@@ -78,7 +78,7 @@ def ids(names: list[str]) -> dict[str, str]:
                 continue
     except (docker.errors.DockerException, requests.RequestException) as silence:
         raise pulumi.RunError(
-            f"dify:images: preloaded, and the Docker engine does not say which images it has: {silence}; see `docker "
+            f"dify:images: preloaded, and the Docker engine does not list its images: {silence}; see `docker "
             "info`"
         ) from None
     return found

@@ -29,7 +29,7 @@ class Publisher:
 
 
 def check(settings: Settings, provider_host: str = "") -> None:
-    """Raise pulumi.RunError when the edge could not publish its ports, or there is no telling which engine is meant.
+    """Raise pulumi.RunError when the edge could not publish its ports, or the choice of the engine is ambiguous.
 
     `provider_host` is the stack's `docker:host`, by which the provider may have an engine of its own.
     """
@@ -79,7 +79,7 @@ def conflict(
     """Say what keeps the container `edge` from publishing a port; None when nothing does.
 
     Returns (the setting that is wrong, empty for the port's own; the reason; what to do about it). What the running
-    edge itself holds is free to it. Addresses of the host are judged where the engine is `local`.
+    edge itself holds is free to it. Addresses of the host are checked where the engine is `local`.
     """
     others = [one for one in found if one.container != edge]
     for one in others:
@@ -110,13 +110,13 @@ def publishers(endpoint: engine.Endpoint, port: int) -> list[Publisher] | None:
     try:
         listed = endpoint.client(ENGINE_TIMEOUT_SECONDS).api.containers()
     except (docker.errors.DockerException, requests.RequestException):
-        # The provider says that in a moment, better than we could.
+        # The provider reports the cause in a moment.
         return None
     return published(listed, port)
 
 
 def published(listed: Sequence[Mapping[str, Any]], port: int) -> list[Publisher]:
-    """Return who publishes a TCP port, of the engine's list of containers."""
+    """Return the containers that publish a TCP port, from the engine's list."""
     found = []
     for entry in listed:
         addresses = [
@@ -167,7 +167,7 @@ def _taken(address: str, port: int, own: set[str]) -> str:
     """Say why the port of an address is not free once the running edge has given up what it holds (`own`)."""
     if not overlap((address,), tuple(own)):
         return bind_problem(address, port)
-    # The edge itself stands in the way of a trial: who else listens is in the kernel's table.
+    # The edge itself prevents a trial: the kernel's table has the other listeners.
     ours = {ipaddress.ip_address(one) for one in own}
     others = {str(one) for one in host_addresses.listeners(port) if one not in ours}
     return os.strerror(errno.EADDRINUSE) if overlap((address,), tuple(others)) else ""

@@ -39,7 +39,7 @@ def existing(stack: str) -> dict[str, Mapping[str, str]]:
         client = engine.client(ENGINE_TIMEOUT_SECONDS)
         found = client.volumes.list(filters={"label": f"{STACK_LABEL}={stack}"})
     except (engine.EngineChoiceError, docker.errors.DockerException):
-        # The provider says that in a moment, better than we could.
+        # The provider reports the cause in a moment.
         return {}
     return {volume.name: volume.attrs.get("Labels") or {} for volume in found}
 

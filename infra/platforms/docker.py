@@ -17,8 +17,8 @@ SERVICE_LABEL = "dify-kit.service"
 JOB_LABEL = "dify-kit.job"
 MINUTE = 60
 # `internal` alone closes the way out, and leaves the host open: the bridge has an address, and everything that listens
-# on 0.0.0.0 there answers. Without that address nothing of the host can be asked, and containers still find each other.
-# An engine may be told to give every network IPv6 (default-network-opts): then the bridge would have one of those.
+# on 0.0.0.0 there answers. Without that address nothing of the host is reachable, and containers still find each other.
+# An engine may give every network IPv6 (default-network-opts): then the bridge would have an IPv6 address.
 CLOSED_TO_THE_HOST = {
     "com.docker.network.bridge.inhibit_ipv4": "true",
     "com.docker.network.enable_ipv6": "false",
@@ -65,7 +65,7 @@ class DockerPlatform:
         return [self.name(logical) for logical in self._networks]
 
     def add_networks(self, networks: Mapping[str, bool]) -> None:
-        """Create the stack's networks; the value says whether a network is internal (no way out)."""
+        """Create the stack's networks; the value says whether a network is internal (no route to the outside)."""
         for logical, internal in networks.items():
             self._networks[logical] = docker.Network(
                 logical,

@@ -45,7 +45,7 @@ def _on_base(digest: str) -> str:
 
 
 def registry_of(repository: str) -> str:
-    """Return the registry host that a repository's name begins with, as Docker tells it; empty for Docker Hub.
+    """Return the registry host that a repository's name begins with, as Docker reads it; empty for Docker Hub.
 
     Only a first part with a dot or a port is a host, and `localhost`: `registry/dify` is a repository of Docker Hub.
     """
@@ -69,7 +69,7 @@ def pulled_name(image: Image, mirror: str, *, pinned: bool = True) -> str:
 def loaded_name(image: Image) -> str:
     """Return the name of an image in mode `preloaded`: repository:tag.
 
-    The engine knows no digest of an image that was loaded, and asks the registry for every reference that has one.
+    The engine has no digest of a loaded image, and sends every reference with a digest to the registry.
     """
     return pulled_name(image, "", pinned=False)
 
@@ -146,8 +146,8 @@ class Images:
     def _logged_in(self) -> docker.Provider | None:
         """Return a provider that uses the operator's `docker login` at the mirror; None where there is none.
 
-        The provider that Pulumi makes by itself pulls without credentials, whatever the engine's client knows. This
-        one is named the file, so that neither the state nor a process list has what is in it.
+        Pulumi's default provider pulls without credentials, whatever `docker login` stored. This
+        one gets the path of the file, so that neither the state nor a process list has what is in it.
         """
         host = registry_of(f"{self._settings.mirror}/")
         file = logged_in(host) if self._mode == "mirror" else None
@@ -177,7 +177,7 @@ class Images:
         return docker.RemoteImage(
             _local_key(role),
             name=local_name(role),
-            # The provider does not look into the context: the digest tells it to build again.
+            # The provider does not read the context: a changed digest makes it build again.
             triggers={"context": build_digest(role)},
             # Relative, so that a checkout at another path shows no change.
             build=docker.RemoteImageBuildArgs(

@@ -1,7 +1,7 @@
 """What LiteLLM's image is built from on machines without an image registry: its Dockerfile, and its packages beside it.
 
 The packages are wheels of requirements.lock, by hash, for the Python of the image's Debian. They are unpacked on this
-machine, since a package index behind a private CA cannot be asked from inside of a build, and kept in the user's
+machine, since a build cannot reach a package index behind a private CA, and kept in the user's
 cache, keyed by what they are made from.
 """
 
@@ -30,7 +30,7 @@ _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64
 
 
 class PackagesError(pulumi.RunError):
-    """The packages of the image cannot be had. The message says what to do."""
+    """The packages of the image cannot be fetched. The message contains the fix."""
 
 
 def prepared_context(digest: str) -> Path:
@@ -96,7 +96,7 @@ def _install(target: Path, uv: str | None, environment: Mapping[str, str]) -> No
 
 
 def _bootstrap() -> ModuleType:
-    """Return tools/bootstrap as a module: it knows where uv is, and which index and certificates to use."""
+    """Return tools/bootstrap as a module: it finds uv, the package index and its certificates."""
     loader = importlib.machinery.SourceFileLoader("dify_kit_bootstrap", str(ROOT / "tools" / "bootstrap"))
     module = ModuleType(loader.name)
     module.__file__ = loader.path

@@ -1,6 +1,6 @@
-"""What the stand-in's images are built from: `standin/`, and the release catalogue with the code that judges by it.
+"""What the stand-in's images are built from: `standin/`, and the release catalogue with the code that validates by it.
 
-The stand-in refuses what Dify refuses, by the same facts and the same code as the kit itself. Docker takes one
+The stand-in refuses what Dify refuses, by the same facts and the same code as the kit. Docker takes one
 directory as a build context, so the parts are put together in one, named by what is in it.
 """
 
@@ -23,7 +23,7 @@ CODE = (
     *(
         f"infra/catalogue/{name}.py"
         for name in (
-            *("container_paths", "health", "images", "networks", "ports", "releases", "selection"),
+            *("checks", "container_paths", "health", "images", "networks", "ports", "releases", "selection"),
             *("service", "services", "variables", "volumes"),
         )
     ),

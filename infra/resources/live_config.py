@@ -29,15 +29,15 @@ ANSWER_SECONDS = 5.0
 _PLACE = re.compile(re.escape(RELEASES_DIRECTORY) + r"/[0-9a-f-]+/(?P<path>[^:\s]+):(?P<line>\d+)")
 
 
-def located(said: str, files: Mapping[str, str], templates: Mapping[str, str]) -> str:
+def located(complaint: str, files: Mapping[str, str], templates: Mapping[str, str]) -> str:
     """Return nginx's complaint with the template, its line and its text in the place of the rendered file.
 
     A rendered line is searched in its template; where it was put together from values, the line of the
     rendered file is named instead. `templates` maps a rendered file to its template's path.
     """
-    found = _PLACE.search(said)
+    found = _PLACE.search(complaint)
     if found is None:
-        return said.strip()
+        return complaint.strip()
     path, number = found["path"], int(found["line"])
     lines = files.get(path, "").splitlines()
     text = lines[number - 1].strip() if 0 < number <= len(lines) else ""
@@ -52,11 +52,11 @@ def located(said: str, files: Mapping[str, str], templates: Mapping[str, str]) -
         ]
         if len(same) == 1:
             place = f"{template}, line {same[0]}"
-    reason = said[: found.start()].strip().removesuffix(" in").strip()
+    reason = complaint[: found.start()].strip().removesuffix(" in").strip()
     return f"{place}: {text!r}: {reason}" if text else f"{place}: {reason}"
 
 
-def _words_of(output: str) -> str:
+def _reason_in(output: str) -> str:
     """Return nginx's own reason from what `nginx -t` printed."""
     lines = [line for line in output.splitlines() if "[emerg]" in line or "[alert]" in line]
     return re.sub(r"^.*?\[(?:emerg|alert)\]\s*(?:\d+#\d+:)?\s*", "", lines[0]) if lines else output.strip()
@@ -148,7 +148,7 @@ class _Change(Change):
             super().take_back()
 
     def _located(self, output: str) -> str:
-        return located(_words_of(output), self._files, self._props["templates"])
+        return located(_reason_in(output), self._files, self._props["templates"])
 
 
 class LiveConfigProvider(ConfigurationProvider):

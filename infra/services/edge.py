@@ -30,7 +30,7 @@ until [ -f {NGINX_CONFIG} ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; do
 done
 """
 # certbot publishes certificates by a link (infra.container_scripts.certificates): another target is another
-# certificate. It is taken as a configuration is: judged, idle connections drained, reloaded.
+# certificate. It goes live as a configuration does: checked, idle connections drained, reloaded.
 _WATCH = f"""
 certificate() {{ readlink {PUBLISHED}/current; }}
 known=$(certificate)

@@ -22,7 +22,7 @@ def gateway_files(
 ) -> dict[str, str]:
     """Return all files but clients.json, by name. They hold keys and passwords. Equal settings give equal texts.
 
-    `seal_key` is what the gateway knows its own entries in Redis by. `app_keys` maps each tenant to the key of its
+    `seal_key` authenticates the entries of the gateway in Redis. `app_keys` maps each tenant to the key of its
     app, `signing_keys` is the document of them (both empty without OAuth), `client_secret` that of the gate's client
     (empty without a gate).
     """

@@ -16,7 +16,7 @@ def redis_password(secret: str) -> str:
 
 
 def seal_key(secret: str) -> str:
-    """Return the key by which the gateway knows what it wrote, in hexadecimal digits."""
+    """Return the key that authenticates what the gateway wrote, in hexadecimal digits."""
     return _derived(secret, SEAL)
 
 

@@ -11,7 +11,7 @@ from infra.settings.stack import Settings
 
 CURRENT = f"{LITELLM_DIRECTORY}/current"
 CONFIG, ROOTS = "config.yaml", "roots.pem"
-# Of the container alone: which release was started, and the roots that it trusts.
+# Of the container alone: the revision that was started, and the roots that it trusts.
 REVISION_FILE, TRUSTED = "/tmp/revision", "/tmp/roots.pem"  # noqa: S108  # the container's own
 # The configuration comes after the container and outlives it on its volume. The link is read once: what runs is what
 # the revision names, also while a newer one is being written. LiteLLM trusts one file of roots.
@@ -20,10 +20,10 @@ trap 'exit 0' TERM INT
 until [ -f {CURRENT}/{CONFIG} ]; do
   sleep 0.2
 done
-release=$(readlink {CURRENT})
-cat /etc/ssl/certs/ca-certificates.crt {LITELLM_DIRECTORY}/$release/{ROOTS} > {TRUSTED} || exit 1
-echo "$release" > {REVISION_FILE}
-exec litellm --config {LITELLM_DIRECTORY}/$release/{CONFIG} --host 0.0.0.0 --port {ports.LITELLM} --telemetry False
+revision=$(readlink {CURRENT})
+cat /etc/ssl/certs/ca-certificates.crt {LITELLM_DIRECTORY}/$revision/{ROOTS} > {TRUSTED} || exit 1
+echo "$revision" > {REVISION_FILE}
+exec litellm --config {LITELLM_DIRECTORY}/$revision/{CONFIG} --host 0.0.0.0 --port {ports.LITELLM} --telemetry False
 """
 
 
@@ -35,9 +35,9 @@ def litellm(_settings: Settings, _release: Release) -> Details:
             "HOME": "/tmp",  # noqa: S108  # the container's own
             # Reads no .env file.
             "LITELLM_MODE": "PRODUCTION",
-            # Tracebacks of failed requests tell what upstreams said, a key among it in the worst case.
+            # Tracebacks of failed requests contain the answers of upstreams, in the worst case with a key.
             "LITELLM_LOG": "CRITICAL",
-            # Neither asks a public host for prices, nor serves pages.
+            # It fetches no prices from a public host, and serves no pages.
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "DISABLE_ADMIN_UI": "True",
             "NO_DOCS": "True",

@@ -15,7 +15,7 @@ TEMPLATE = "litellm/config.yaml.j2"
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """One way to a model, as LiteLLM has it. `name` is what is asked for, `model` what the upstream calls it."""
+    """One way to a model in LiteLLM's terms. `name` is what requests name, `model` the name at the upstream."""
 
     name: str
     model: str
@@ -54,9 +54,9 @@ def files(llm: Llm, own: Litellm, overrides: Path | None) -> pulumi.Output[dict[
     """Return the files of a release by their names. The keys of the upstreams are in them: a secret."""
     values = pulumi.Output.all(master=own.key, **{f"key {one.name}": one.key for one in llm.upstreams})
 
-    def written(told: Mapping[str, str]) -> dict[str, str]:
-        keys = {one.name: told[f"key {one.name}"] for one in llm.upstreams}
-        return texts(llm, keys, told["master"], overrides)
+    def written(secrets: Mapping[str, str]) -> dict[str, str]:
+        keys = {one.name: secrets[f"key {one.name}"] for one in llm.upstreams}
+        return texts(llm, keys, secrets["master"], overrides)
 
     return pulumi.Output.secret(values.apply(written))
 
@@ -77,7 +77,7 @@ def texts(llm: Llm, keys: Mapping[str, str], master_key: str, overrides: Path | 
 
 
 def _names(model: str, targets: Sequence[Target]) -> list[str]:
-    """Return a name of LiteLLM's for each target: the model's own, then some that no caller can ask for."""
+    """Return a name of LiteLLM's for each target: the model's own, then some that no caller can use."""
     return [model, *(f"{model}#{number}" for number in range(2, len(targets) + 1))]
 
 

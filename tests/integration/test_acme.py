@@ -133,7 +133,7 @@ def test_name_that_leads_elsewhere_fails_up_with_the_cas_reason(site: Site) -> N
     failed = site.stack.try_up()
 
     assert failed.code == 1
-    assert "certbot: will not get ready: " in failed.output, failed.output[-4000:]
+    assert "certbot: cannot become ready: " in failed.output, failed.output[-4000:]
     assert "no certificate of https://" in failed.output
     assert "127.0.0.1" in failed.output, "the CA's own words name the address"
     assert "Traceback" not in failed.output

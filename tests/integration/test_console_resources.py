@@ -516,8 +516,8 @@ def test_instance_of_a_stranger_is_a_clear_error(program: ConsoleProgram) -> Non
     failed = program.try_up()
 
     assert failed.code != 0
-    assert "was claimed by somebody else" in failed.output
-    assert "Two ways out: set dify:adminEmail" in failed.output
+    assert "was claimed with another account" in failed.output
+    assert "Two solutions: set dify:adminEmail" in failed.output
     assert program.dify.password not in failed.output
     assert program.dify.login_failures() == 1
     assert program.dify.sql("select count(*) from apps") == "0"

@@ -129,7 +129,7 @@ def test_service_that_never_gets_ready_is_told_at_the_deadline(box: Box) -> None
 
     # How long two seconds take is the machine's affair.
     assert re.sub(r"within \d+ s", "within 2 s", problem) == (
-        "main: not ready within 2 s, and it does nothing any more (no CPU time, no log line); health command exited "
+        "main: not ready within 2 s, and it is idle (no CPU time, no log line); health command exited "
         "with 1: not yet; last log lines:\n"
         "(the container logged nothing)"
     )
@@ -227,7 +227,7 @@ def test_job_that_hangs_is_told_at_the_deadline(box: Box) -> None:
     problem = failure(props(job, job=True, timeout=2))
 
     assert re.sub(r"within \d+ s", "within 2 s", problem) == (
-        "main: did not finish within 2 s, and it does nothing any more (no CPU time, no log line); last log lines:\n"
+        "main: did not finish within 2 s, and it is idle (no CPU time, no log line); last log lines:\n"
         "waiting for a lock"
     )
 

@@ -130,7 +130,7 @@ def test_an_unknown_name_comes_with_the_nearest_known_one() -> None:
         known, {"SWAGER_UI_ENABLED": "false", "HTTPS_PROXY": "http://proxy:3128", "LOG_TZ": "UTC"}
     )
 
-    assert found == {"SWAGER_UI_ENABLED": "no variable of this service: do you mean SWAGGER_UI_ENABLED?"}
+    assert found == {"SWAGER_UI_ENABLED": "no variable of this service: did you mean SWAGGER_UI_ENABLED?"}
 
 
 def test_a_server_that_is_known_in_part_takes_names_that_are_like_none_of_the_known() -> None:

@@ -226,7 +226,7 @@ def test_an_engine_that_does_not_answer_is_no_engine_without_images(monkeypatch:
     engine = _Engine({}, docker.errors.DockerException("no such file"))
     monkeypatch.setattr("infra.engine.client", lambda _timeout: engine)
 
-    with pytest.raises(pulumi.RunError, match="does not say which images it has: no such file"):
+    with pytest.raises(pulumi.RunError, match="does not list its images: no such file"):
         image_guard.ids(["a:1"])
 
 

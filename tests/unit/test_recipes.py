@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from dify_gateway.config import SCOPES
+from dify_gateway.scopes import SCOPES
 from dify_kit.workspace.files import CHECKOUT
 
 CODE = ("infra", "dify_kit", "gateway", "smoke_tests", "templates", "standin", "Pulumi.yaml")
 RECIPES = (
     "A setting",
+    "A route group",
     "A Dify release",
+    "A service",
     "A template",
     "A command",
     "A smoke test",
@@ -24,17 +26,29 @@ RECIPES = (
 )
 # What an example is called in the files of its steps, where that is not its plain name in quotes.
 MARKS: Mapping[str, str] = {
+    "triggers": r'"triggers"|`(?:\w+[.])?triggers`|^ +triggers:|group: triggers\b',
     "addressConnections": r"\baddress_?[cC]onnections\b",
+    "mcp": r"\bmcp\b",
+    "local_sandbox": (
+        r'"local_sandbox\w*"|`local_sandbox\b|\| local_sandbox \||\blocal_sandbox:|LOCAL_SANDBOX|local-sandbox'
+    ),
     "1.14.2": r"\b1\.14\.2\b",
     "starting.conf.j2": r"`[a-z/]*/starting\.conf\.j2`",
+    "agent_backend": r'"agent_backend"|\bAGENT_BACKEND\b|\bagent_backend:|\| agent_backend \||agent-backend',
     "usage": r'"usage"|^## usage$',
     "test_console.py": r"\btest_console\.py\b|\bconsole\b",
     "anthropic": r'"anthropic"|`anthropic`|ANTHROPIC_API_KEY',
 }
 # Code that has an example's name for another reason.
 UNRELATED: Mapping[str, tuple[str, ...]] = {
+    # The zones of an address's concurrent requests.
+    "addressConnections": ("infra/edge/limits.py",),
+    # The stand-in's own blueprint.
+    "triggers": ("standin/",),
     # Advisories of an older release name the release that fixes them.
     "1.14.2": ("infra/catalogue/1.12.1.yaml",),
+    # The releases that share the variables of 1.17.0, or lack the service; reasons of differences.
+    "agent_backend": ("infra/catalogue/1.", "infra/catalogue/differences.yaml", "standin/"),
     # Prices of a vendor, and Dify's own list of model providers.
     "anthropic": ("dify_kit/costs/", "infra/catalogue/1."),
 }

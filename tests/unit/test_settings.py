@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.catalogue.checks import shown
 from infra.catalogue.project import ROOT, declared
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.releases import RELEASES
@@ -17,7 +18,7 @@ from infra.settings.given import SEALED, SECRET_KEYS, Given
 from infra.settings.llm_upstreams import LOOPBACK_PROBLEM
 from infra.settings.origins import origin_problem
 from infra.settings.program import load
-from infra.settings.reader import shown, snake
+from infra.settings.reader import snake
 from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
 from infra.settings.stack import Reading, Settings
 from support.configuration import SECRETS, configure, settings
@@ -89,8 +90,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"trustedProxies": "10.0.0.0/8"}, "trustedProxies", "not a list"),
     ({"trustedProxies": ["10.0.0.1/8"]}, "trustedProxies", "host bits"),
     ({"trustedProxies": ["proxy.internal"]}, "trustedProxies", "no network"),
-    ({"trustedProxies": ["0.0.0.0/0"]}, "trustedProxies", "everybody is in it"),
-    ({"trustedProxies": ["::/0"]}, "trustedProxies", "everybody is in it"),
+    ({"trustedProxies": ["0.0.0.0/0"]}, "trustedProxies", "matches every address"),
+    ({"trustedProxies": ["::/0"]}, "trustedProxies", "matches every address"),
     ({"trustedProxies": ["0.0.0.0/1", "128.0.0.0/1"]}, "trustedProxies", "too much of IPv4"),
     ({"trustedProxies": ["::/1", "8000::/1"]}, "trustedProxies", "too much of IPv6"),
     ({"trustedProxies": ["0.0.0.0/1"]}, "trustedProxies", "too much of IPv4"),
@@ -104,7 +105,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"consoleAllowFrom": ["224.0.0.1"]}, "consoleAllowFrom", "multicast"),
     ({"consoleAllowFrom": ["10.0.0.0/33"]}, "consoleAllowFrom", "no network"),
     ({"consoleAllowFrom": ["10.1.0.0/16; allow all"]}, "consoleAllowFrom", "no network"),
-    ({"consoleAllowFrom": ["0.0.0.0/0"]}, "consoleAllowFrom", "everybody is in it"),
+    ({"consoleAllowFrom": ["0.0.0.0/0"]}, "consoleAllowFrom", "matches every address"),
     ({"vectorStore": "milvus"}, "vectorStore", "pgvector, qdrant, weaviate"),
     ({"vectorStore": "weaviate"}, "vectorStore", "use pgvector"),
     ({"maxUploadMegabytes": 0}, "maxUploadMegabytes", "1 to 10240"),
@@ -128,7 +129,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
         "extraEnv.agent_backend",
         "no such service",
     ),
-    ({"extraEnv": {"api": {"LOG_TS": "UTC"}}}, "extraEnv.api.LOG_TS", "do you mean LOG_TZ?"),
+    ({"extraEnv": {"api": {"LOG_TS": "UTC"}}}, "extraEnv.api.LOG_TS", "did you mean LOG_TZ?"),
     (
         {"extraEnv": {"api": {"SQLALCHEMY_POOL_SIZE": "many"}}},
         "extraEnv.api.SQLALCHEMY_POOL_SIZE",
