@@ -17,14 +17,15 @@ from bench.rig import Measured, Rig, rig
 from bench.rounds import Turn, interleaved, median, percentile
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from infra import edge_llm, proxy_keys
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY, USAGE_DIRECTORY
-from infra.litellm_image import DIRECTORY as LITELLM_DIRECTORY
-from infra.releases import RELEASES
-from infra.settings import Settings
-from tests.certificates import Pair, issue
-from tests.unit.configuration import resolved, settings
+from infra.catalogue.releases import RELEASES
+from infra.edge import llm as edge_llm
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.platforms.litellm_image import DIRECTORY as LITELLM_DIRECTORY
+from infra.settings import proxy_keys
+from infra.settings.stack import Settings
+from support.certificates import Pair, issue
+from support.configuration import resolved, settings
 
 DIRECT, OURS, LITELLM_1, LITELLM_2 = "direct", "dify-kit", "LiteLLM, 1 worker", "LiteLLM, 2 workers"
 UPSTREAM, STREAMS = "llm-upstream", "llm-streams"

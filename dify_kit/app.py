@@ -1,43 +1,50 @@
 """The Typer application, in one place so that several modules can add commands."""
 
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dify_kit.errors import KitError
 from dify_kit.talk import fail
 
-_ORDER = (
-    "init",
-    "up",
-    "preview",
-    "refresh",
-    "down",
-    "output",
-    "password",
-    "env",
-    "client",
-    "keys",
-    "usage",
-    "images",
-    "render",
-    "setup",
-    "doctor",
-    "release",
-    "migrate",
-    "costs",
-    "bench",
+# The commands, each in a module of its name below dify_kit.commands, in the order of use, with what `--help` says.
+# They stand here because Pulumi and Docker's client take seconds to import: `--help` imports neither.
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "init": "Create a stack: write its settings and generate every secret it needs.",
+        "up": "Deploy the stack, or repair it.",
+        "preview": "Show what `up` would change, and change nothing.",
+        "refresh": "Compare the state with what really runs and write the differences into the state.",
+        "down": "Remove containers and networks.",
+        "output": "Print the stack's exports as JSON, or one of them as plain text.",
+        "password": "Print the administrator's password.",
+        "env": "Print shell commands that prepare plain `pulumi`.",
+        "client": "OAuth clients: who may get access tokens.",
+        "keys": "Keys of upstreams, keys issued to callers, and the signing key.",
+        "usage": "Tokens and cost of the LLM proxy.",
+        "images": "The images of a stack: list, save, load, or copy them to a private registry.",
+        "render": "Write every rendered file of the stack, and check nginx's.",
+        "setup": "Install what is missing: Docker engine, Pulumi engine, base image.",
+        "doctor": "Check this machine, the stack's settings and its published address.",
+        "release": "Releases of Dify: what the kit knows, and what it lacks.",
+        "migrate": "Move Python clients of Dify's chat API to an OpenAI-compatible one.",
+        "costs": "Compare what Dify, HolySheep, OpenAI, Anthropic and OneAPI cost a month.",
+        "bench": "Measure latency, time to first token, errors and throughput.",
+    }
 )
 
 
-class Group(TyperGroup):
-    """Lists commands in the order of use, and turns a KitError into message, hint and exit code."""
+def register(command: str) -> None:
+    """Import the module of a command, which adds it to the application."""
+    importlib.import_module(f"dify_kit.commands.{command}")
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  # click's own signature
-        """Return the command names, the known ones first."""
-        names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+
+class Group(TyperGroup):
+    """Turns a KitError into message, hint and exit code."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # click's own signature
         """Run the command."""
@@ -48,8 +55,28 @@ class Group(TyperGroup):
             raise typer.Exit(error.exit_code) from None
 
 
+class Kit(Group):
+    """Lists every command, in the order of use; only the command that runs is imported."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  # Typer's own signature
+        super().__init__(**options)
+        # Plain text: rich takes longer to import than all else that the list of commands needs.
+        self.rich_markup_mode = None
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002  # click's own signature
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401  # click's own signature
+        """Return a command: the registered one, else one that shows its line in `--help` and no more."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in COMMANDS:
+            return TyperCommand(cmd_name, short_help=COMMANDS[cmd_name])
+        return found
+
+
 app = typer.Typer(
-    cls=Group,
+    cls=Kit,
     name="dify-kit",
     help="Deploy a complete self-hosted Dify with Pulumi, guard its edge, and prove that it works.",
     no_args_is_help=True,

@@ -1,15 +1,15 @@
-"""Everything that is said to a person goes to stderr; stdout carries data only.
+"""Messages go to stderr; stdout carries data only.
 
 Colour follows the terminal and ``NO_COLOR`` (rich reads both).
 """
-
-from rich.console import Console
-from rich.text import Text
 
 from dify_kit.errors import KitError
 
 
 def _print(text: str, style: str = "") -> None:
+    from rich.console import Console  # noqa: PLC0415  # `--help` needs neither
+    from rich.text import Text  # noqa: PLC0415
+
     # A console per message: tests and callers may have replaced sys.stderr since the last one.
     Console(stderr=True, soft_wrap=True, highlight=False).print(Text(text, style=style))
 

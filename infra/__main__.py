@@ -2,13 +2,14 @@
 
 import pulumi
 
-from infra import advisories, exports, image_guard, port_guard, volume_guard
-from infra.engine_cores import engine_cores
-from infra.images import Images
-from infra.networks import networks
+from infra import exports
+from infra.catalogue.service import Tier
+from infra.engine.cores import engine_cores
+from infra.guards import checks, volumes
 from infra.platforms.docker import DockerPlatform
-from infra.services import data, dify
-from infra.settings import load
+from infra.platforms.images import Images
+from infra.services.specs import networks, specs, staggered, tier_volumes
+from infra.settings.program import load
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
 from infra.tiers.llm import LlmTier
@@ -16,27 +17,30 @@ from infra.tiers.oauth import OAuthTier
 from infra.tiers.services import ServiceTier
 
 settings = load(pulumi.Config("dify"), pulumi.get_stack())
-volume_guard.check(settings)
-port_guard.check(settings, pulumi.Config("docker").get("host") or "")
 release = settings.dify
-advisories.warn(release)
-images = Images(settings, release, image_guard.check(settings, release))
-labels = volume_guard.labels(settings)
+found = checks.check(settings, release, pulumi.Config("docker").get("host") or "")
+images = Images(settings, release, found)
+labels = volumes.labels(settings)
 platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes, volume_labels=labels)
 platform.add_networks(networks(settings, release))
 
-data_tier = ServiceTier("data", data.services(settings, release), platform, volumes=data.volumes())
+data_tier = ServiceTier(
+    "data",
+    specs(Tier.DATA, settings, release),
+    platform,
+    volumes=tier_volumes(Tier.DATA, settings, release),
+)
 dify_tier = ServiceTier(
     "dify",
-    dify.staggered(dify.services(settings, release), engine_cores()),
+    staggered(specs(Tier.DIFY, settings, release), engine_cores()),
     platform,
-    volumes=dify.volumes(release),
+    volumes=tier_volumes(Tier.DIFY, settings, release),
     before=data_tier.running,
 )
 apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
-oauth_tier = OAuthTier("oauth", settings, platform, apps_tier, before=dify_tier.running)
-llm_tier = LlmTier("llm", settings, platform, before=oauth_tier.running)
-# Nothing is published before the instance is claimed: no stranger can be first.
+oauth_tier = OAuthTier("oauth", settings, release, platform, apps_tier, before=dify_tier.running)
+llm_tier = LlmTier("llm", settings, release, platform, before=oauth_tier.running)
+# Nothing is published before the instance is claimed: otherwise anyone who reaches it could claim it.
 edge_tier = EdgeTier("edge", settings, release, platform, before=llm_tier.running, after=[apps_tier])
 
 exports.publish(settings, release, edge_tier, apps_tier, oauth_tier, networks=platform.network_names)

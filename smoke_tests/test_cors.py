@@ -1,10 +1,11 @@
-"""CORS as browsers see it: one owner of the headers, on every status, for every origin that may try.
+"""CORS headers: exactly one set, on every status, for allowed and refused origins.
 
-A rate limit in between does no harm: its 429 has to carry the same headers.
+An occasional 429 does no harm: it must carry the same headers.
 """
 
 import pytest
 
+from infra.catalogue.route_groups import SERVICE_API
 from smoke_tests.chat import Chat
 from smoke_tests.client import TOO_MANY_REQUESTS, Client
 from smoke_tests.cors import Case, problems, tokens
@@ -35,7 +36,7 @@ def test_preflight(visitor: Client, case: Case) -> None:
 def test_request(visitor: Client, sent_case: Case) -> None:
     answer = visitor.once("GET", sent_case.policy.path, headers={"Origin": sent_case.origin})
 
-    if sent_case.policy.group == "v1":
+    if sent_case.policy.group == SERVICE_API:
         assert answer.status in {401, TOO_MANY_REQUESTS}
     assert answer.status < 500
     assert not problems(answer, sent_case)
@@ -43,7 +44,7 @@ def test_request(visitor: Client, sent_case: Case) -> None:
 
 @pytest.fixture
 def probe(target: Target) -> Case:
-    """Somebody who may call /v1, or, where nobody may, the stack's own pages."""
+    """Return an origin that may call /v1, or the stack's own pages when no other may."""
     return Case(policy=target.v1, kind="probe", origin=target.v1.probe)
 
 
@@ -74,7 +75,7 @@ def test_a_body_over_the_limit_carries_the_headers(target: Target, visitor: Clie
     assert not problems(answer, probe)
 
 
-def test_a_request_without_origin_is_told_nothing(visitor: Client, target: Target) -> None:
+def test_a_request_without_origin_gets_no_cors_headers(visitor: Client, target: Target) -> None:
     answer = visitor.once("GET", target.v1.path)
 
     assert answer.status in {401, TOO_MANY_REQUESTS}

@@ -73,10 +73,9 @@ def _write_compose(path: Path, known: Mapping[str, Any]) -> None:
             written["volumes"] = service["volumes"]
         if service["env_file"]:
             written["env_file"] = [{"path": one, "required": False} for one in service["env_file"]]
+        from_files = _from_files(service, known)
         own: dict[str, Any] = {
-            key: _escaped(text)
-            for key, text in service["variables"].items()
-            if key not in _from_files(service, known)
+            key: _escaped(text) for key, text in service["variables"].items() if key not in from_files
         }
         if shared and name in SHARED:
             own = {"<<": shared, **{key: text for key, text in own.items() if key not in shared}}

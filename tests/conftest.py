@@ -13,9 +13,9 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from dify_kit.__main__ import register
-from tests.integration import stacks
-from tests.integration.stacks import Stack
+from dify_kit.app import COMMANDS, register
+from support import stacks
+from support.stacks import Stack
 
 HERE = Path(__file__).parent
 DEPLOYING = (HERE / "contract", HERE / "integration")
@@ -49,7 +49,8 @@ LONGEST = (
 )
 
 # `dify-kit` imports the module of the command it runs; tests run them all.
-register()
+for command in COMMANDS:
+    register(command)
 
 
 def pytest_configure() -> None:
@@ -121,7 +122,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     request.config.stash[STACK] = stack
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         stack.first = stack.up()
         yield stack
     finally:

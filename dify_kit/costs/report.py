@@ -8,17 +8,15 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from dify_kit.costs.claims import Finding, percent
 from dify_kit.costs.prices import Price
 from dify_kit.costs.scenario import Scenario
-from dify_kit.costs.sums import Cost, money
+from dify_kit.costs.sums import Cost, money, percent
 
 PARTS = ("tokens", "hosting", "engineering")
-_VERDICTS = {True: ("holds", "green"), False: ("does not hold", "red"), None: ("taken for granted", "yellow")}
 
 
-def show(scenario: Scenario, costs: Sequence[Cost], findings: Sequence[Finding]) -> None:
-    """Print the table, the arithmetic under it, the prices with their sources, and the findings."""
+def show(scenario: Scenario, costs: Sequence[Cost]) -> None:
+    """Print the table, the arithmetic under it, and the prices with their sources."""
     console = Console(soft_wrap=True, highlight=False)
     wide = Console(highlight=False)
     first = costs[0]
@@ -47,15 +45,9 @@ def show(scenario: Scenario, costs: Sequence[Cost], findings: Sequence[Finding])
         console.print(Text(f"  {price.provider} {price.model}: {_amount(price)}, {price.mark}"))
         note = f" ({price.note})" if price.note else ""
         console.print(Text(f"    {price.source}, read on {price.date}{note}"))
-    if findings:
-        console.print(Text("\nClaims, computed again", style="bold"))
-    for finding in findings:
-        word, style = _VERDICTS[finding.holds]
-        console.print(Text(f"  {word}: {finding.claim}", style=style))
-        console.print(Text(f"    {finding.computed}"))
 
 
-def as_json(scenario: Scenario, costs: Sequence[Cost], findings: Sequence[Finding]) -> dict[str, Any]:
+def as_json(scenario: Scenario, costs: Sequence[Cost]) -> dict[str, Any]:
     """Return the same as plain data. Amounts are exact decimals, as strings."""
     return {
         "scenario": scenario.name,
@@ -86,10 +78,6 @@ def as_json(scenario: Scenario, costs: Sequence[Cost], findings: Sequence[Findin
                 "note": price.note,
             }
             for price in used(costs)
-        ],
-        "claims": [
-            {"claim": finding.claim, "computed": finding.computed, "holds": finding.holds}
-            for finding in findings
         ],
     }
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from dify_kit.costs import reading
 from dify_kit.costs.prices import DIRECT
 from dify_kit.errors import UsageError
 
-SCENARIOS = Path(__file__).with_name("scenarios")
-# Option -> how people call it, and where its tokens are bought when nobody says so.
+# Option -> its title, and where its tokens are bought by default.
 OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
         "dify": ("Dify self-hosted + provider", DIRECT),
@@ -22,10 +20,10 @@ OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "oneapi": ("OneAPI self-hosted + provider", DIRECT),
     }
 )
-# These pass requests on to whom one likes.
+# Options whose provider can be chosen.
 GATEWAYS = ("dify", "oneapi")
 ZERO = Decimal(0)
-_KEYS = ("name", "prefer", "rate", "input_share", "setup_months", "tokens", "options", "claims")
+_KEYS = ("name", "prefer", "rate", "input_share", "setup_months", "tokens", "options")
 _OPTION_KEYS = ("provider", "hosting", "hours", "setup_hours")
 
 
@@ -63,16 +61,14 @@ class Scenario:
     setup_months: Decimal = Decimal(12)
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)
-    claims: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load(name: str) -> Scenario:
-    """Return a scenario of the kit by its name, or that of a file. Raises UsageError."""
-    kit = SCENARIOS / f"{name}.yaml"
-    known = sorted(path.stem for path in SCENARIOS.glob("*.yaml"))
-    path = kit if name in known else Path(name)
+def load(path: Path) -> Scenario:
+    """Return the scenario of a YAML file. Raises UsageError."""
     if not path.exists():
-        raise UsageError(f"--scenario {name}: no such file", f"name a YAML file, or {', '.join(known)}")
+        raise UsageError(
+            f"--scenario {path}: no such file", "name a YAML file, such as docs/examples/article-costs.yaml"
+        )
     given = reading.load(path)
     reading.only(path.name, given, _KEYS)
     options = reading.mapping("options", given.get("options", dict.fromkeys(OPTIONS)))
@@ -89,7 +85,6 @@ def load(name: str) -> Scenario:
             for model, value in reading.mapping("tokens", given.get("tokens", {})).items()
         },
         options={known_option("options", name): _option(name, value) for name, value in options.items()},
-        claims=reading.mapping("claims", given.get("claims", {})),
     )
 
 

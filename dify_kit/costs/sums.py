@@ -137,3 +137,9 @@ def plain(value: Decimal) -> str:
     """Return a number without trailing zeros and with thousands apart."""
     with localcontext(EXACT):
         return f"{value.normalize():,f}"
+
+
+def percent(part: Decimal, whole: Decimal) -> Decimal:
+    """Return the percentage that `part` is of `whole`, with three decimals; 0 of nothing."""
+    with localcontext(EXACT):
+        return round(part / whole * 100, 3) if whole else ZERO

@@ -1,6 +1,6 @@
 """Copies images from registry to registry as they are: every platform, the same digests.
 
-A tool that does this well is called, with the operator's own credentials: `skopeo login`, `docker login` and so on
+It calls a tool made for this, with the operator's own credentials: `skopeo login`, `docker login` and so on
 wrote them. No credential passes through here. `docker push` makes another manifest, and so another digest; it is
 the way only when asked for.
 """
@@ -168,9 +168,9 @@ def _run(command: list[str], seconds: int, what: str) -> bytes:
             f"{what}: {command[0]} did not end within {seconds} s", "is the registry slow?"
         ) from None
     if done.returncode != 0:
-        told = (done.stderr or done.stdout).decode(errors="replace").strip()[-600:]
+        output = (done.stderr or done.stdout).decode(errors="replace").strip()[-600:]
         raise KitError(
-            f"{what}: {told}",
+            f"{what}: {output}",
             f"credentials and certificates are {command[0]}'s own: log in with it, and see its documentation for a "
             "private CA",
         )

@@ -20,8 +20,14 @@ _CLIENTS = {
 def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     """Yield a node and everything below it."""
     yield node
-    for child in node.children:
+    for child in _children(node):
         yield from walk(child)
+
+
+@lru_cache(maxsize=1 << 16)
+def _children(node: cst.CSTNode) -> tuple[cst.CSTNode, ...]:
+    """Return a node's children; libcst makes a visitor to find them, and nodes never change."""
+    return tuple(node.children)
 
 
 def text(node: cst.CSTNode) -> str | None:
@@ -43,7 +49,7 @@ def ending(node: cst.CSTNode) -> str:
 
 
 def scope(node: cst.CSTNode, parents: Parents) -> cst.CSTNode:
-    """Return the function, lambda, class or module that a node lies in."""
+    """Return the function, lambda, class or module that contains a node."""
     while not isinstance(node, cst.Module):
         node = parents[node]
         if isinstance(node, cst.FunctionDef | cst.Lambda | cst.ClassDef):
@@ -154,10 +160,10 @@ def bindings(name: str, within: cst.CSTNode, parents: Parents) -> list[cst.Name]
 
 
 def named(name: str, within: cst.CSTNode, parents: Parents) -> Iterator[cst.Name]:
-    """Yield where a name stands in a scope, without inner functions that have a name of their own like it."""
+    """Yield the uses of a name in a scope, without inner functions that define the same name."""
     if isinstance(within, cst.Name) and within.value == name:
         yield within
-    for child in within.children:
+    for child in _children(within):
         if isinstance(child, cst.FunctionDef | cst.Lambda) and _is_local(name, child, parents):
             outside = _defaults(child)
             if isinstance(child, cst.FunctionDef):

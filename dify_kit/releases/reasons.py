@@ -1,4 +1,4 @@
-"""Why the kit differs on purpose from the official compose folder: infra/catalogue/differences.yaml."""
+"""Why the kit intentionally differs from the official compose folder: infra/catalogue/differences.yaml."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from dify_kit.releases.compare import KINDS, Change, Difference
-from infra.releases import CATALOGUE, VERSION, version_number
+from infra.catalogue.releases import CATALOGUE, VERSION, version_number
 
 FILE = CATALOGUE / "differences.yaml"
 _LISTS = ("services", "names")
@@ -67,7 +67,8 @@ def matches(pattern: str | None, text: str | None) -> bool:
 def load(path: Path = FILE) -> tuple[Reason, ...]:
     """Return the reasons in the order of the file. Raises ReasonsError."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  # a safe loader
     except (OSError, yaml.YAMLError) as problem:
         raise ReasonsError(f"{path}: {problem}") from None
     entries = document.get("reasons") if isinstance(document, dict) else None

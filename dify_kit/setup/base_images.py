@@ -7,14 +7,16 @@ from pathlib import Path
 import requests
 from docker.errors import DockerException, ImageNotFound
 
-from dify_kit.docker_host import DockerEngine
+from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, as_root, cache_directory, done, run_step
 from dify_kit.talk import say
 from infra import engine
+from infra.catalogue import images
 
-BASE = "debian:trixie-slim"
-SUITE = "trixie"
+# By its name alone: the digest of the catalogue is that of a registry.
+BASE = f"{images.BASE.repository}:{images.BASE.tag}"
+SUITE = images.BASE.tag.removesuffix("-slim")
 PROBE_SECONDS = 12
 PULL_SECONDS = 600
 BUILD_SECONDS = 900
@@ -32,7 +34,7 @@ def has_base_image() -> bool:
         return False
     except (DockerException, requests.RequestException, OSError) as problem:
         raise KitError(
-            f"the Docker engine does not say which images it has: {problem}", "see `docker info`"
+            f"the Docker engine does not list its images: {problem}", "see `docker info`"
         ) from None
     return True
 
@@ -56,12 +58,14 @@ def _pull() -> bool:
     # A question first: it is answered within seconds, where a pull may hang for minutes before it fails.
     problem = DockerEngine().can_reach_registry(BASE, PROBE_SECONDS)
     if problem:
-        say(f"  not there ({problem.strip().splitlines()[0][:120]}): it is made from Debian packages instead")
+        say(
+            f"  not there ({problem.strip().splitlines()[0][:120]}): the kit makes it from Debian packages instead"
+        )
         return False
     try:
         run_step(f"pulling {BASE}", ["docker", "pull", "--quiet", BASE], hint="", seconds=PULL_SECONDS)
     except KitError as failed:
-        say(f"  {failed.message.splitlines()[-1].strip()}: it is made from Debian packages instead")
+        say(f"  {failed.message.splitlines()[-1].strip()}: the kit makes it from Debian packages instead")
         return False
     return True
 

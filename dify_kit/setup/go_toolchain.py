@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import cache_directory, run_step
-from dify_kit.stack_files import CHECKOUT
+from dify_kit.workspace.files import CHECKOUT
 
 OLDEST_GO = (1, 25, 11)
 REQUIREMENTS = CHECKOUT / "tools" / "engine" / "go-toolchain.txt"
@@ -31,7 +31,7 @@ class Toolchain:
         own.pop("GOROOT", None)
         flags = "-mod=readonly"
         if self.scratch and not (Path.home() / "go" / "pkg" / "mod").is_dir():
-            # Someone who has no Go has no use for gigabytes of modules either.
+            # On a machine without Go, gigabytes of cached modules are of no use either.
             own |= {"GOMODCACHE": str(self.scratch / "modules"), "GOCACHE": str(self.scratch / "objects")}
             flags += " -modcacherw"
         return own | {

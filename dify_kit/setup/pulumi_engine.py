@@ -16,8 +16,8 @@ from pathlib import Path
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import cache_directory, done, run_step
 from dify_kit.setup.engine_build import VERSION, build_engine, built_engine, is_complete
-from dify_kit.stack_files import CHECKOUT
 from dify_kit.talk import say
+from dify_kit.workspace.files import CHECKOUT
 
 DOCKER_PLUGIN = "5.2.0"
 INSTALLER = "https://get.pulumi.com/install.sh"
@@ -117,7 +117,7 @@ def ensure_pulumi() -> None:
 
 @lru_cache(maxsize=1)
 def reachable() -> bool:
-    """Tell whether Pulumi's installer can be reached; asked once per run, and given up after 5 seconds."""
+    """Tell whether Pulumi's installer can be reached; one request per run, with a timeout of 5 seconds."""
     say("→ asking whether Pulumi's installer can be reached ...")
     problem: list[str] = [f"no answer within {PROBE_SECONDS} s"]
 

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_docker as docker
 
-from infra.images import Images
+from infra.catalogue.service import HealthCheck, Keep
+from infra.platforms.images import Images
 from infra.resources.pids_limit import PidsLimit
 from infra.resources.ready import Ready
-from infra.service import File, HealthCheck, ServiceSpec
+from infra.services.spec import File, ServiceSpec
 
 STACK_LABEL = "dify-kit.stack"
 SERVICE_LABEL = "dify-kit.service"
 JOB_LABEL = "dify-kit.job"
 MINUTE = 60
 # `internal` alone closes the way out, and leaves the host open: the bridge has an address, and everything that listens
-# on 0.0.0.0 there answers. Without that address nothing of the host can be asked, and containers still find each other.
-# An engine may be told to give every network IPv6 (default-network-opts): then the bridge would have one of those.
+# on 0.0.0.0 there answers. Without that address nothing of the host is reachable, and containers still find each other.
+# An engine may give every network IPv6 (default-network-opts): then the bridge would have an IPv6 address.
 CLOSED_TO_THE_HOST = {
     "com.docker.network.bridge.inhibit_ipv4": "true",
     "com.docker.network.enable_ipv6": "false",
@@ -64,7 +65,7 @@ class DockerPlatform:
         return [self.name(logical) for logical in self._networks]
 
     def add_networks(self, networks: Mapping[str, bool]) -> None:
-        """Create the stack's networks; the value says whether a network is internal (no way out)."""
+        """Create the stack's networks; the value says whether a network is internal (no route to the outside)."""
         for logical, internal in networks.items():
             self._networks[logical] = docker.Network(
                 logical,
@@ -75,12 +76,13 @@ class DockerPlatform:
                 opts=pulumi.ResourceOptions(delete_before_replace=True),
             )
 
-    def add_volumes(self, volumes: Sequence[str], parent: pulumi.Resource, *, keep: bool = True) -> None:
-        """Create or adopt the stack's volumes.
+    def add_volumes(self, volumes: Mapping[str, Keep], parent: pulumi.Resource) -> None:
+        """Create or adopt volumes of the stack.
 
-        They outlive `pulumi destroy`, unless `dify:keepVolumes` is false, or not `keep`: no data in them.
+        They outlive `pulumi destroy`, except those of `Keep.EPHEMERAL`, and all with `dify:keepVolumes: false`.
         """
-        for logical in volumes:
+        for logical, how_long in volumes.items():
+            keep = how_long is not Keep.EPHEMERAL
             self._volumes[logical] = docker.Volume(
                 f"volume-{logical}",
                 name=self.name(logical),

@@ -37,12 +37,12 @@ PAGE = 100
 DATASET_KEYS = "/datasets/api-keys"
 # How long a call waits for an api that is starting.
 PATIENCE_SECONDS = 60
-# A DSL newer than Dify knows has to be confirmed; Dify then imports what it understands.
+# An import of a newer DSL version must be confirmed; Dify then imports what it supports.
 PENDING, COMPLETED, WITH_WARNINGS = "pending", "completed", "completed-with-warnings"
 # Dify imports over apps of these modes only, and only these have a draft to publish.
 WORKFLOW_MODES = frozenset({"advanced-chat", "workflow"})
-# On the storage volume, so that a recreated api container still knows what its predecessor noted. A directory:
-# `.dify-kit` beside it is the file by which init_permissions knows the volume (infra.services.data).
+# On the storage volume, so that a recreated api container still has the notes of the one before. A directory:
+# `.dify-kit` beside it is the marker file of init_permissions (infra.services.data).
 NOTES = "/app/api/storage/.dify-kit-keys"
 
 _SECRET_FIELDS = ("password", "new_password", "repeat_new_password")
@@ -63,11 +63,11 @@ class NotFoundError(ConsoleError):
 
 
 class NotClaimedError(ConsoleError):
-    """Nobody has claimed the instance: it has no account, no app and no key."""
+    """The instance is not claimed: it has no account, no app and no key."""
 
 
 class UnavailableError(ConsoleError):
-    """Dify did not judge the request: its api or what it needs is away."""
+    """Dify did not process the request: its api or a service behind it is down."""
 
 
 class _TryAgainError(Exception):
@@ -91,13 +91,13 @@ class Console:
     sessions: Sessions = SESSIONS
 
     def setup_finished(self) -> bool:
-        """Tell whether somebody has claimed the instance."""
+        """Tell whether the instance is claimed."""
         return bool(self._open("GET", "/setup").json().get("step") == "finished")
 
     def claim(self, name: str, init_password: str) -> None:
         """Pass the gate and make the admin. Raises ConsoleError when Dify refuses.
 
-        When somebody else was faster this returns too: signing in shows whose the instance is.
+        It returns also when the instance was claimed in the meantime: the sign-in shows by whom.
         """
         if self.setup_finished():
             return
@@ -153,12 +153,12 @@ class Console:
         body: dict[str, Any] = {"mode": "yaml-content", "yaml_content": dsl}
         if app_id:
             body["app_id"] = app_id
-        told = self._signed("POST", "/apps/imports", body).json()
-        if told.get("status") == PENDING:
-            told = self._signed("POST", f"/apps/imports/{told.get('id')}/confirm", {}).json()
-        if told.get("status") not in {COMPLETED, WITH_WARNINGS} or not told.get("app_id"):
-            raise ConsoleError(f"Dify did not import the app: {told.get('error') or told.get('status')}")
-        imported = str(told["app_id"])
+        result = self._signed("POST", "/apps/imports", body).json()
+        if result.get("status") == PENDING:
+            result = self._signed("POST", f"/apps/imports/{result.get('id')}/confirm", {}).json()
+        if result.get("status") not in {COMPLETED, WITH_WARNINGS} or not result.get("app_id"):
+            raise ConsoleError(f"Dify did not import the app: {result.get('error') or result.get('status')}")
+        imported = str(result["app_id"])
         if mode in WORKFLOW_MODES:
             self._signed("POST", f"/apps/{imported}/workflows/publish", {})
         return imported
@@ -212,9 +212,9 @@ class Console:
     def _apps(self) -> Iterator[dict[str, Any]]:
         page = 1
         while True:
-            told = self._signed("GET", f"/apps?page={page}&limit={PAGE}").json()
-            yield from told.get("data", [])
-            if not told.get("has_more"):
+            result = self._signed("GET", f"/apps?page={page}&limit={PAGE}").json()
+            yield from result.get("data", [])
+            if not result.get("has_more"):
                 return
             page += 1
 
@@ -230,7 +230,7 @@ class Console:
     def _login(self) -> Session:
         # Asked first, as an instance without accounts would count the attempt as a failure.
         if not self.setup_finished():
-            raise NotClaimedError(f"nobody has claimed the instance at {self.url}")
+            raise NotClaimedError(f"the instance at {self.url} is not claimed")
         body = {"email": self.email, "password": _encoded(self.password), "remember_me": True}
         answer = self._send(self._request("POST", "/login", body=body))
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -243,21 +243,21 @@ class Console:
     def _login_error(self, answer: Answer) -> LoginError:
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             return LoginError(
-                f"Dify has locked the account {self.email} after wrong passwords; the lock ends by itself "
+                f"Dify has locked the account {self.email} after wrong passwords; the lock ends on its own "
                 "(dify:login.lockoutSeconds, 24 h by default)"
             )
         if answer.status == HTTPStatus.FORBIDDEN:
             return LoginError(
-                "Dify does not let anybody sign in with e-mail and password, and the kit signs in so: "
+                "Dify allows no sign-in with e-mail and password, which the kit needs: "
                 "set dify:login.emailPassword to true"
             )
         if answer.status == HTTPStatus.OK:
             return LoginError(f"the account {self.email} has no workspace in this instance")
         return LoginRefusedError(
             f"Dify refused the admin {self.email} ({answer.status} {_code(answer)}): the instance was "
-            "claimed by somebody else, or the password was changed in the console. Two ways out: set "
+            "claimed with another account, or the password was changed in the console. Two solutions: set "
             "dify:adminEmail and dify:adminPassword to the account that owns the instance; or, when its data "
-            "is worth nothing, remove the stack with its volumes and deploy it again. (Dify locks an account "
+            "is not needed, remove the stack with its volumes and deploy it again. (Dify locks an account "
             "for a day after six wrong passwords; each run tries once.)"
         )
 
@@ -313,7 +313,7 @@ class Console:
         if answer.status == HTTPStatus.NOT_FOUND:
             raise NotFoundError(text)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise UnavailableError(f"{text}; the api's log says why")
+            raise UnavailableError(f"{text}; the reason is in the api's log")
         raise ConsoleError(f"{text}{_HINTS.get(_code(answer), '')}")
 
     def _send(self, request: Request) -> Answer:
@@ -352,16 +352,16 @@ def _encoded(password: str) -> str:
 
 
 def _code(answer: Answer) -> str:
-    told = answer.json()
-    return str(told.get("code") or told.get("custom") or "")
+    result = answer.json()
+    return str(result.get("code") or result.get("custom") or "")
 
 
 def _message(answer: Answer) -> str:
-    """Return what Dify says was wrong, in any of the shapes in which it says so."""
-    told = answer.json()
-    error = told.get("error")
+    """Return Dify's error message, in any of the shapes that it has."""
+    result = answer.json()
+    error = result.get("error")
     nested = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(told.get("message") or nested or "").split())
+    return " ".join(str(result.get("message") or nested or "").split())
 
 
 def _without_secrets(text: str, password: str, request: Request) -> str:

@@ -11,7 +11,7 @@ class LoginError(Exception):
 
 
 class LoginRefusedError(LoginError):
-    """Dify says that e-mail or password is wrong."""
+    """Dify refuses the e-mail or the password."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +38,16 @@ def session_key(identity: str, email: str, password: str) -> str:
 
 
 class Sessions:
-    """The sessions of this process, and the refusals: whoever asks again gets the first answer."""
+    """The sessions of this process, and the refusals: a second attempt gets the first result."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, Session | LoginError] = {}
 
     def get(self, key: str, sign_in: Callable[[], Session]) -> Session:
-        """Return the session, signing in when nobody has. Raises LoginError, the first one again and again.
+        """Return the session, after a first sign-in. Raises LoginError, the first one each time.
 
-        Any other exception of `sign_in` (the api is away) is not remembered.
+        Any other exception of `sign_in` (the api is down) is not stored.
         """
         with self._lock:
             if key not in self._known:

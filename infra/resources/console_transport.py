@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from infra import ports
+from infra.catalogue import ports
 from infra.resources.execution import run
 
 API = f"http://127.0.0.1:{ports.API}"
@@ -18,9 +18,9 @@ REQUEST_SECONDS = 60
 # The engine's own answers (inspect, create an exec) come within this time, or not at all.
 ENGINE_SECONDS = 15
 
-# Runs in the api container, which has Python: one JSON line in, one JSON line out. It ends by itself when the
-# time is up, and goes on to its end when this side is killed: with `note`, the id of what Dify made is then
-# written down before anybody is told, so that the next run knows it.
+# Runs in the api container, which has Python: one JSON line in, one JSON line out. It ends when the
+# time is up, and also runs to its end when this side is killed: with `note`, the id of what Dify made is then
+# written down before the answer is printed, so that the next run finds it.
 SCRIPT = """
 import json, os, signal, sys, urllib.error, urllib.request
 
@@ -28,9 +28,9 @@ class Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args):
         return None
 
-def ask(asked):
-    body = asked["body"]
-    request = urllib.request.Request(asked["url"], method=asked["method"], headers=asked["headers"],
+def send(request):
+    body = request["body"]
+    request = urllib.request.Request(request["url"], method=request["method"], headers=request["headers"],
                                      data=None if body is None else body.encode())
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Stay)
     try:
@@ -53,23 +53,23 @@ def read(path):
     except OSError:
         return ""
 
-asked = json.loads(sys.stdin.readline())
-signal.alarm(asked["seconds"])
-note = asked["note"]
+request = json.loads(sys.stdin.readline())
+signal.alarm(request["seconds"])
+note = request["note"]
 try:
-    if asked["url"]:
-        told = ask(asked)
-        if note and 200 <= told["status"] < 300:
+    if request["url"]:
+        reply = send(request)
+        if note and 200 <= reply["status"] < 300:
             try:
-                write(note, str(json.loads(told["body"])["id"]))
+                write(note, str(json.loads(reply["body"])["id"]))
             except OSError as problem:
-                told["unnoted"] = str(problem)
+                reply["unnoted"] = str(problem)
     else:
-        told = {"note": read(note)}
+        reply = {"note": read(note)}
 except Exception as problem:
     reason = getattr(problem, "reason", problem)
-    told = {"problem": str(reason), "refused": isinstance(reason, ConnectionRefusedError)}
-print(json.dumps(told))
+    reply = {"problem": str(reason), "refused": isinstance(reason, ConnectionRefusedError)}
+print(json.dumps(reply))
 """
 # Isolated: neither PYTHON* variables nor modules in the working directory of the container change the script.
 COMMAND = ["python3", "-I", "-c", SCRIPT]
@@ -99,10 +99,10 @@ class Answer:
     def json(self) -> dict[str, Any]:
         """Return the parsed body; an empty mapping for a body that is no JSON object."""
         try:
-            told = json.loads(self.body)
+            reply = json.loads(self.body)
         except ValueError:
             return {}
-        return told if isinstance(told, dict) else {}
+        return reply if isinstance(reply, dict) else {}
 
     def cookies(self) -> dict[str, str]:
         """Return the cookies that the answer sets, `__Host-` ones too; not those that it takes back."""
@@ -170,12 +170,12 @@ class ContainerTransport:
 
     def send(self, request: Request) -> Answer:
         """Carry out `request` inside the container. Raises TransportError, also when it takes too long."""
-        told = self._exec(request.line(), request.seconds, f"{request.method} {request.path}")
+        reply = self._exec(request.line(), request.seconds, f"{request.method} {request.path}")
         return Answer(
-            status=told["status"],
-            headers=tuple((name, value) for name, value in told["headers"]),
-            body=told["body"],
-            unnoted=told.get("unnoted", ""),
+            status=reply["status"],
+            headers=tuple((name, value) for name, value in reply["headers"]),
+            body=reply["body"],
+            unnoted=reply.get("unnoted", ""),
         )
 
     def read_note(self, path: str) -> str:
@@ -196,27 +196,27 @@ class ContainerTransport:
             raise
         except (docker.errors.DockerException, requests.RequestException, SocketError, OSError) as problem:
             raise TransportError(f"{what} in {self.container}: {problem}") from None
-        told = _parse(ran.stdout)
-        if not told:
+        reply = _parse(ran.stdout)
+        if not reply:
             said = ran.stderr.decode(errors="replace").strip().splitlines()
             silence = f"no answer within {seconds} s" if ran.late or not said else said[-1]
             raise TransportError(f"{what} in {self.container}: {silence}")
-        if "problem" in told:
-            kind = NotReachedError if told["refused"] else TransportError
-            raise kind(f"{what} in {self.container}: {told['problem']}")
-        return told
+        if "problem" in reply:
+            kind = NotReachedError if reply["refused"] else TransportError
+            raise kind(f"{what} in {self.container}: {reply['problem']}")
+        return reply
 
 
-def _line(**asked: Any) -> bytes:  # noqa: ANN401  # what the script reads
-    return json.dumps(asked).encode() + b"\n"
+def _line(**request: Any) -> bytes:  # noqa: ANN401  # what the script reads
+    return json.dumps(request).encode() + b"\n"
 
 
 def _parse(stdout: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(stdout)
+        reply = json.loads(stdout)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return reply if isinstance(reply, dict) else {}
 
 
 @contextmanager

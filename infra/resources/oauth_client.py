@@ -25,7 +25,7 @@ class OAuthClientProvider(dynamic.ResourceProvider):
 
 
 class OAuthClient(dynamic.Resource):
-    """A client's id, its `secret` (a Pulumi secret) and the `hash` that tells nothing of it.
+    """A client's id, its `secret` (a Pulumi secret) and the `hash` that the gateway compares with.
 
     Replacing it (`pulumi state taint`) makes a new secret.
     """

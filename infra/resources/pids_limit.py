@@ -66,7 +66,7 @@ def _set(props: dict[str, Any]) -> None:
 
     api: Any = engine.client(ENGINE_TIMEOUT_SECONDS).api
     limit = int(props["limit"])
-    # docker's SDK knows this property of an update only when a container is made.
+    # docker's SDK has this property for new containers alone, not for updates.
     answer = api.post(
         f"{api.base_url}/v{api.api_version}/containers/{props['container']}/update",
         json={"PidsLimit": limit},

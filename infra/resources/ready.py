@@ -1,12 +1,12 @@
 """Readiness as a resource: a service exists for its dependents only once it does its work.
 
-How long a start takes depends on what else the machine does, so the clock alone does not judge it. After its deadline
-a service goes on being waited for as long as its container works (uses CPU, or logs) by itself, up to
+The duration of a start depends on the load of the machine, so the clock alone does not decide. After its deadline the
+wait goes on as long as the container works by itself (uses CPU, or logs), up to
 `MOST_FACTOR` times the deadline.
 
 The Docker provider remembers a container that never started, or never got healthy, as a good one. `Ready` is
-the cure: it is created only when the service's own health command succeeded (or the job exited with 0), so a
-sick service stays absent from the state and is judged again by every later `pulumi up`.
+the remedy: it is created only when the service's own health command succeeded (or the job exited with 0), so a
+failed service stays absent from the state, and every later `pulumi up` waits for it again.
 """
 
 import time
@@ -20,7 +20,7 @@ from pulumi import dynamic
 from infra.resources.execution import run
 
 POLL_SECONDS = 0.4
-# A start that takes long is asked about less often: each question costs the CPU that it needs.
+# A long start is checked less often: each check costs CPU that the start needs.
 SLOW_POLL_SECONDS = 2.0
 SLOW_AFTER_SECONDS = 20.0
 # After its deadline, what works gets this many deadlines in all.
@@ -29,16 +29,16 @@ MOST_FACTOR = 4
 # that only waits uses a tenth of that.
 WORK_SECONDS = 60.0
 WORK_SHARE = 0.01
-# The engine's verdict comes after several tries of its own: then a shorter look is enough.
+# The engine has checked several times before it reports `unhealthy`: then a shorter observation is enough.
 DOUBT_SECONDS = 10.0
 # The engine's health command may make the service log a line, too: twice or three times in that minute.
 WORK_LINES = 4
 LOG_LINES = 20
-TALK_EVERY_SECONDS = 10.0
+REPORT_EVERY_SECONDS = 10.0
 # A job that failed longer ago than this was left by an earlier `pulumi up`: it gets another run.
 STALE_JOB_SECONDS = 15.0
 ENGINE_TIMEOUT_SECONDS = 15
-# A health command exits with it when waiting is of no use: somebody has to mend something first.
+# The exit code of a health command when waiting is useless: an operator must fix the cause first.
 HOPELESS = 3
 # A health command that takes longer hangs.
 CHECK_SECONDS = 30.0
@@ -95,7 +95,7 @@ class ContainerProbe:
         return int(code), f"health command exited with {code}: {last}"
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the container has used, 0 where the engine does not say."""
+        """Return the CPU time that the container has used, 0 where the engine does not report it."""
         import docker  # noqa: PLC0415
         import requests  # noqa: PLC0415
 
@@ -147,7 +147,7 @@ class Patience:
     def __init__(self, probe: ContainerProbe, timeout: float) -> None:
         self._probe = probe
         self._timeout = timeout
-        self._started = self._talked = time.monotonic()
+        self._started = self._reported = time.monotonic()
         # The pauses of the last minute: when each ended, its length and the CPU time in it, in seconds; whether a line
         # was logged.
         self._pauses: list[tuple[float, float, float, bool]] = []
@@ -164,7 +164,7 @@ class Patience:
         return self._timeout * MOST_FACTOR
 
     def over(self, *, doubted: bool = False) -> bool:
-        """Whether to give up. `doubted`: the engine has given up already, so the deadline does not protect it."""
+        """Whether to give up. `doubted`: the engine reports it unhealthy, so the deadline no longer applies."""
         if self.waited >= self.most:
             return True
         if self.waited < self._timeout and not doubted:
@@ -183,7 +183,7 @@ class Patience:
         return lines >= WORK_LINES or (watched > 0 and used / watched >= WORK_SHARE)
 
     def pause(self) -> None:
-        """Let time pass; once a verdict may be near, see what the container does meanwhile."""
+        """Wait until the next check; near the deadline, measure what the container does in that time."""
         seconds = POLL_SECONDS if self.waited < SLOW_AFTER_SECONDS else max(POLL_SECONDS, SLOW_POLL_SECONDS)
         if self._watching is None and self.waited < self._timeout - WORK_SECONDS:
             time.sleep(seconds)
@@ -198,20 +198,20 @@ class Patience:
         self._pauses = [pause for pause in self._pauses if pause[0] > ended - WORK_SECONDS]
 
     def account(self) -> str:
-        """Say how long was waited, and why no longer."""
+        """Describe the length of the wait, and why it ended."""
         if self.waited >= self.most:
-            return f"{self.waited:.0f} s, the most that is waited for it"
-        return f"{self.waited:.0f} s, and it does nothing any more (no CPU time, no log line)"
+            return f"{self.waited:.0f} s, the longest possible wait"
+        return f"{self.waited:.0f} s, and it is idle (no CPU time, no log line)"
 
-    def time_to_talk(self) -> bool:
-        """Whether to say something about the wait again."""
-        if time.monotonic() - self._talked <= TALK_EVERY_SECONDS:
+    def report_due(self) -> bool:
+        """Whether to report the state of the wait again."""
+        if time.monotonic() - self._reported <= REPORT_EVERY_SECONDS:
             return False
-        self._talked = time.monotonic()
+        self._reported = time.monotonic()
         return True
 
     def state(self) -> str:
-        """Say how the wait stands."""
+        """Describe the state of the wait."""
         late = f", {self._timeout:.0f} s were expected: it still works" if self.waited > self._timeout else ""
         return f"not ready after {self.waited:.0f} s{late}"
 
@@ -242,7 +242,7 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float, say: Callable
                 raise _fail(name, f"exited with code {state['ExitCode']}", probe)
             probe.start()
         first_look = False
-        if patience.time_to_talk():
+        if patience.report_due():
             say(f"{name}: {patience.state()}")
         patience.pause()
     raise _fail(name, f"did not finish within {patience.account()}", probe)
@@ -261,7 +261,7 @@ def wait_for_service(
 ) -> None:
     """Wait until the health command succeeds (or, without one, the container keeps running).
 
-    Raises NotReadyError as soon as the container exits, restarts or calls itself hopeless, and when `Patience` of
+    Raises NotReadyError as soon as the container exits, restarts or exits with HOPELESS, and when `Patience` of
     `timeout` seconds ends, with what was seen last. Of a container that the engine calls unhealthy it ends as soon as
     the container does no work.
     """
@@ -282,11 +282,11 @@ def wait_for_service(
             if code == 0:
                 return
             if code == HOPELESS:
-                raise _fail(name, f"will not get ready: {seen}", probe)
+                raise _fail(name, f"cannot become ready: {seen}", probe)
             doubted = _unhealthy(state)
         else:
             seen = f"container is {state['Status']}"
-        if patience.time_to_talk():
+        if patience.report_due():
             say(f"{name}: {patience.state()}; {seen}")
         patience.pause()
     if doubted and patience.waited < patience.most:
@@ -295,7 +295,7 @@ def wait_for_service(
 
 
 class ReadyProvider(dynamic.ResourceProvider):
-    """Judges one container. Pickled by reference: this module must keep its name."""
+    """Waits for one container. Pickled by reference: this module must keep its name."""
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
         """Wait; raise with the reason when the service does not get ready."""
@@ -309,22 +309,22 @@ class ReadyProvider(dynamic.ResourceProvider):
         return dynamic.CreateResult(props["container"][:12], props)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Judge again when the container is another one; a new command or deadline alone changes nothing."""
+        """Wait again when the container is another one; a new command or deadline alone changes nothing."""
         changed = _olds.get("container") != _news.get("container")
         return dynamic.DiffResult(
             changes=changed, replaces=["container"] if changed else [], delete_before_replace=True
         )
 
     def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Forget the service when it is gone, stopped or unhealthy, so that `up` judges it again."""
+        """Forget the service when it is gone, stopped or unhealthy, so that `up` waits for it again."""
         state = ContainerProbe(props["container"]).state()
         gone = dynamic.ReadResult("", {})
         if state is None:
             return gone
         if props["job"]:
             return dynamic.ReadResult(id_, props) if state["ExitCode"] == 0 else gone
-        well = state["Status"] == "running" and state.get("Health", {}).get("Status") != "unhealthy"
-        return dynamic.ReadResult(id_, props) if well else gone
+        healthy = state["Status"] == "running" and state.get("Health", {}).get("Status") != "unhealthy"
+        return dynamic.ReadResult(id_, props) if healthy else gone
 
 
 class Ready(dynamic.Resource):

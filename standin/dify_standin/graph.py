@@ -19,7 +19,8 @@ class Graph:
 
     def path(self, first: str | None) -> list[dict[str, Any]]:
         """Return the nodes that run one after the other from this one on, up to one that branches, or an end."""
-        current, path = first, []
+        current = first
+        path: list[dict[str, Any]] = []
         while current is not None and len(path) <= len(self._nodes):
             path.append(self._nodes[current])
             current = self.following(current, "source")

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import ValidationError
 
 from dify_standin.dialect import dialect
-from infra.variables import Variable
+from infra.catalogue.variables import Variable
 
 Refused = Mapping[str, tuple[Variable, str]]
 

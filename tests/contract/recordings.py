@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import yaml
 
-from infra.apps import app_file
+from infra.settings.apps import app_file
 from tests.contract.instance import FILE_UPLOAD, Instance, of_small_dify
 from tests.integration.small_dify import SmallDify
 

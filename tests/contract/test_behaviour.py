@@ -10,10 +10,10 @@ import docker
 import httpx
 import pytest
 
-from infra.images import local_name
+from infra.platforms.images import local_name
+from support.stacks import wait_until
 from tests.contract.instance import StackInstance
 from tests.integration.containers import printed
-from tests.integration.stacks import wait_until
 
 # What each container of the stand-in refuses to start without, and what it says.
 MISSING = [

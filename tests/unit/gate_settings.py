@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from infra.settings import Settings
-from tests.unit.configuration import settings
+from infra.settings.stack import Settings
+from support.configuration import settings
 
 SECRET = {"oidcGateClientSecret": "the-secret-of-the-client"}
 GATE: Mapping[str, Any] = {"enabled": True, "issuer": "https://id.example.com/realms/a", "clientId": "dify"}

@@ -13,7 +13,7 @@ from unittest import mock
 import pulumi
 from pulumi.runtime import mocks
 
-from tests.unit.configuration import configure
+from support.configuration import configure
 
 PROGRAM = Path(__file__).resolve().parents[2] / "infra" / "__main__.py"
 CONTAINER = "docker:index/container:Container"
@@ -106,11 +106,11 @@ def _run(plain: str, stack: str, secrets: str) -> Recorder:
 
         # No engine in unit tests: no volumes are there yet, and no port is taken.
         with (
-            mock.patch("infra.volume_guard.existing", return_value={}),
-            mock.patch("infra.port_guard.publishers", return_value=None),
+            mock.patch("infra.guards.volumes.existing", return_value={}),
+            mock.patch("infra.guards.ports.publishers", return_value=None),
             # And every image is loaded.
             mock.patch(
-                "infra.image_guard.ids", side_effect=lambda names: {one: f"sha256:{one}" for one in names}
+                "infra.guards.images.ids", side_effect=lambda names: {one: f"sha256:{one}" for one in names}
             ),
         ):
             loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))

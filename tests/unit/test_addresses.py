@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import addresses
-from infra.addresses import SPECIAL_PURPOSE
+from infra.catalogue import addresses
+from infra.catalogue.addresses import SPECIAL_PURPOSE
 
 # IANA's special-purpose registries of IPv4 and IPv6 as of 2025-10, multicast, site-local, and what is not listed there
 # because it is no address of a host. `Globally Reachable` is no criterion: some embed an address, some are services.

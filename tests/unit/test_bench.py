@@ -18,7 +18,7 @@ from bench.image import sse_client, sse_server
 from bench.rig import Measured
 from bench.rounds import Turn, interleaved, median, percentile
 from dify_kit.errors import KitError
-from infra.edge_paths import EDGE_DIRECTORY
+from infra.edge.paths import EDGE_DIRECTORY
 from tests.unit.test_render import parsed, walk
 
 # Real output of wrk 4.1.0, Debian.

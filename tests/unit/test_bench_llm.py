@@ -15,9 +15,10 @@ from bench.image import sse_client, sse_server
 from bench.load import Load
 from bench.rig import Measured
 from bench.rounds import Turn
-from infra import edge_llm, proxy_keys
-from infra.edge_paths import EDGE_DIRECTORY, USAGE_DIRECTORY
-from tests.certificates import issue
+from infra.edge import llm as edge_llm
+from infra.edge.paths import EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.settings import proxy_keys
+from support.certificates import issue
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "sk-upstream-0123456789-0123456789"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dify_kit import catalogue_facts
-from infra import releases
-from infra.releases import RELEASES, CatalogueError, load
-from infra.variables import Variable, problems, read
+from dify_kit.releases import facts as catalogue_facts
+from infra.catalogue import releases
+from infra.catalogue.releases import RELEASES, CatalogueError, load
+from infra.catalogue.variables import Variable, problems, read
 
 FACTS = Path(__file__).parents[1] / "facts"
 SOURCES = {"1.12.1": "1.12.1", "1.14.2": "1.14.2", "1.17.0": "1.17-pre"}
@@ -72,13 +72,14 @@ def test_worker_migration_and_websocket_read_what_api_reads() -> None:
 
 
 def test_every_release_has_the_images_that_its_services_run() -> None:
-    from infra.services import data, dify  # noqa: PLC0415  # they import Pulumi
-    from tests.unit.configuration import settings  # noqa: PLC0415
+    from infra.catalogue.service import Tier  # noqa: PLC0415
+    from infra.services.specs import specs  # noqa: PLC0415  # imports Pulumi
+    from support.configuration import settings  # noqa: PLC0415
 
     for version, release in RELEASES.items():
         for store in ("weaviate", "qdrant", "pgvector"):
             found = settings({"release": version, "vectorStore": store, "images": "registry"})
-            for spec in (*data.services(found, release), *dify.services(found, release)):
+            for spec in (*specs(Tier.DATA, found, release), *specs(Tier.DIFY, found, release)):
                 assert spec.image in release.images, (version, spec.name)
 
 
@@ -129,7 +130,7 @@ def test_an_unknown_name_comes_with_the_nearest_known_one() -> None:
         known, {"SWAGER_UI_ENABLED": "false", "HTTPS_PROXY": "http://proxy:3128", "LOG_TZ": "UTC"}
     )
 
-    assert found == {"SWAGER_UI_ENABLED": "no variable of this service: do you mean SWAGGER_UI_ENABLED?"}
+    assert found == {"SWAGER_UI_ENABLED": "no variable of this service: did you mean SWAGGER_UI_ENABLED?"}
 
 
 def test_a_server_that_is_known_in_part_takes_names_that_are_like_none_of_the_known() -> None:

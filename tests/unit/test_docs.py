@@ -16,15 +16,18 @@ import yaml
 
 from dify_kit.__main__ import app
 from dify_kit.app import Group
-from infra.dify_env import environment
-from infra.project import ROOT, declared
-from infra.releases import JOBS, RELEASES, VECTOR_STORES
-from infra.settings import CORS_GROUPS, URL_PARTS
-from tests.unit.configuration import settings
+from infra.catalogue.project import ROOT, declared
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.route_groups import cors_groups
+from infra.catalogue.selection import jobs, vector_stores, without_variables
+from infra.services.environment import environment
+from infra.settings.urls import URL_PARTS
+from support.configuration import settings
 
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "templates/README.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+        ROOT / "templates" / "README.md",
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
@@ -33,7 +36,7 @@ TROUBLESHOOTING = ROOT / "docs" / "guides" / "troubleshooting.md"
 
 # Parts of objects whose default is empty. <service> stands for any service's name.
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "cors": CORS_GROUPS,
+    "cors": cors_groups(),
     "urls": URL_PARTS,
     "resources": ("<service>.memory", "<service>.cpus", "<service>.pids"),
 }
@@ -165,9 +168,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
                 waiting += sorted(target.glob("*.md")) if target.is_dir() else []
                 waiting += [target] if target.suffix == ".md" else []
 
-    assert [name_of(page) for page in PAGES if page not in reached and page.name != "CHANGELOG.md"] == [
-        "CONTRIBUTING.md"
-    ]
+    assert [name_of(page) for page in PAGES if page not in reached and page.name != "CHANGELOG.md"] == []
 
 
 def test_every_setting_is_documented_once_and_no_other() -> None:
@@ -188,11 +189,11 @@ def made_variables() -> set[str]:
     """Return the variables that the settings can make for any service of any release."""
     found: set[str] = set()
     for release, mail, storage, vector in product(
-        RELEASES.values(), ("smtp", "resend", "sendgrid"), ({}, S3), sorted(VECTOR_STORES)
+        RELEASES.values(), ("smtp", "resend", "sendgrid"), ({}, S3), sorted(vector_stores())
     ):
         plain = {**FULL, "release": release.version, "storage": storage, "vectorStore": vector}
         full = settings(plain | {"mail": {**FULL["mail"], "type": mail}}, FULL_SECRETS)
-        services = (release.services | JOBS) - {"nginx", "ssrf_proxy", "agent_ssrf_proxy", "init_permissions"}
+        services = (release.services | jobs()) - without_variables()
         for service in services | ({vector} - {"pgvector"}):
             found |= set(environment(service, full, release))
     return found

@@ -9,28 +9,34 @@ import pulumi
 import pytest
 import yaml
 
-from dify_kit import rendering
-from infra import edge_llm, litellm_config, litellm_image, nginx_check
-from infra.edge_context import edge_context
-from infra.images import pulled_name
-from infra.litellm_image import PackagesError
-from infra.networks import networks
-from infra.releases import LITELLM_IMAGE, RELEASES
-from infra.render import edge_configuration, edge_files
+from dify_kit.stack import rendering
+from infra.catalogue.container_paths import LITELLM_UID
+from infra.catalogue.images import LITELLM_IMAGE
+from infra.catalogue.releases import RELEASES
+from infra.edge import check as nginx_check
+from infra.edge import llm as edge_llm
+from infra.edge.context import edge_context
+from infra.edge.render import edge_configuration, edge_files
+from infra.platforms import litellm_image
+from infra.platforms.images import pulled_name
+from infra.platforms.litellm_image import PackagesError
 from infra.resources import litellm_config as resource
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.litellm_config import (
     LitellmConfigProvider,
-    LitellmRefusalError,
     go_live,
     masked,
     revision_of,
 )
-from infra.resources.release_container import ContainerError, Ran
+from infra.resources.revision_container import ContainerError, Ran
 from infra.services import litellm
-from infra.settings import Settings, load
-from infra.settings_llm import Llm
-from tests.certificates import issue
-from tests.unit.configuration import configure, resolved, settings
+from infra.services import litellm_files as litellm_config
+from infra.services.specs import networks, spec
+from infra.settings.llm import Llm
+from infra.settings.program import load
+from infra.settings.stack import Settings
+from support.certificates import issue
+from support.configuration import configure, resolved, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
 from tests.unit.test_render import written
 
@@ -120,7 +126,8 @@ def test_what_cannot_work_is_told(llm: dict[str, Any], master: str | None, said:
 def test_its_memory_is_enough_to_start(memory: int, fits: bool) -> None:
     plain = {"llm": LLM, "resources": {"litellm": {"memory": memory}}}
     if fits:
-        assert litellm.service(settings(plain, SECRETS)).limits.memory == memory
+        found = settings(plain, SECRETS)
+        assert spec("litellm", found, found.dify).limits.memory == memory
         return
     with pytest.raises(pulumi.RunError, match=r"dify:resources\.litellm\.memory: '511'"):
         settings(plain, SECRETS)
@@ -268,7 +275,7 @@ def test_the_container_is_reached_by_nginx_alone() -> None:
 def test_the_container_has_the_least_rights() -> None:
     one = run_program(**RUN).of(CONTAINER)["litellm"]
 
-    assert one["user"] == str(litellm.UID)
+    assert one["user"] == str(LITELLM_UID)
     assert one["readOnly"]
     assert one["capabilities"] == {"drops": ["ALL"], "adds": []}
     assert one["securityOpts"] == ["no-new-privileges:true"]
@@ -282,7 +289,7 @@ def test_keys_go_into_private_files_and_nowhere_else() -> None:
 
     told = yaml.safe_load(dynamic["litellm-config"]["files"][litellm.CONFIG])
     assert told["general_settings"]["master_key"] == MASTER
-    assert dynamic["litellm-config"]["owner"] == litellm.UID
+    assert dynamic["litellm-config"]["owner"] == LITELLM_UID
     assert json.loads(dynamic["nginx-config"]["private_files"][edge_llm.SECRETS_FILE])["keys"] == {
         "litellm": MASTER
     }
@@ -324,7 +331,7 @@ def test_packages_that_cannot_be_had_are_told(tmp_path: Path, monkeypatch: pytes
     uv.chmod(0o755)
     with pytest.raises(PackagesError, match=r"no route to the index"):
         litellm_image._install(tmp_path, str(uv), {})
-    monkeypatch.setattr("infra.litellm_image.platform.machine", lambda: "riscv64")
+    monkeypatch.setattr("infra.platforms.litellm_image.platform.machine", lambda: "riscv64")
     with pytest.raises(PackagesError, match=r"riscv64; use dify:images registry"):
         litellm_image._install(tmp_path, str(uv), {})
 
@@ -373,7 +380,7 @@ class PaperContainer:
 
     def write(self, revision: str, files: Mapping[str, str], private: Mapping[str, str], owner: int) -> None:
         assert not files, "nothing here is for everybody"
-        assert (owner, set(private)) == (litellm.UID, {litellm.CONFIG, litellm.ROOTS})
+        assert (owner, set(private)) == (LITELLM_UID, {litellm.CONFIG, litellm.ROOTS})
         self.written.add(revision)
 
     def accepts(self, revision: str) -> Ran:
@@ -409,7 +416,7 @@ class PaperContainer:
 
 
 def props(files: Mapping[str, str]) -> dict[str, Any]:
-    return {"container": "c" * 64, "files": dict(files), "owner": float(litellm.UID)}
+    return {"container": "c" * 64, "files": dict(files), "owner": float(LITELLM_UID)}
 
 
 @pytest.fixture(autouse=True)
@@ -450,7 +457,7 @@ def test_the_same_configuration_changes_nothing() -> None:
 def test_what_it_cannot_read_never_goes_live() -> None:
     one = PaperContainer(revision_of(FILES), reads=False)
 
-    with pytest.raises(LitellmRefusalError, match=r"the old one stays: TypeError") as refused:
+    with pytest.raises(ConfigurationRejectedError, match=r"the old one stays: TypeError") as refused:
         live(one, OTHER)
 
     assert MASTER not in str(refused.value)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.edge_paths import RELEASES_DIRECTORY
+from infra.edge.paths import RELEASES_DIRECTORY
 from infra.resources.live_config import LiveConfigProvider, located
-from infra.resources.release_container import archive
+from infra.resources.revision_container import archive
 
 
 def complaint(path: str, line: int) -> str:

@@ -11,9 +11,12 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra import engine, host_addresses, port_guard
-from infra.port_guard import Publisher, published
-from tests.unit.configuration import settings
+from infra import engine
+from infra.engine import host_addresses
+from infra.guards import ports as port_guard
+from infra.guards.ports import Publisher, published
+from infra.settings.network import addresses_of
+from support.configuration import settings
 
 EDGE = "dify-unit-nginx"
 # Documentation addresses (RFC 5737, RFC 3849), of which no machine has one.
@@ -104,7 +107,7 @@ def test_wider_address_is_refused_where_another_process_has_a_part_of_it(
 
 
 def test_both_families_are_published_and_both_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert port_guard.addresses_of("*") == ("0.0.0.0", "::")  # noqa: S104
+    assert addresses_of("*") == ("0.0.0.0", "::")  # noqa: S104
     if not socket.has_ipv6 or port_guard.address_problem("::1"):
         return
     with socket.socket(socket.AF_INET6) as other:
@@ -153,7 +156,7 @@ def test_engine_of_a_context_is_refused_where_the_provider_would_take_another(
         port_guard.check(settings())
 
     assert "tcp://127.0.0.1:1 (docker's current context far)" in str(problem.value)
-    assert 'eval "$(.venv/bin/dify-kit env)"' in str(problem.value)
+    assert 'eval "$(dify-kit env)"' in str(problem.value)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     port_guard.check(settings())
 

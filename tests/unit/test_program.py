@@ -7,22 +7,17 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra.images import LOCAL_BUILDS, OWN, ROOT, pulled_name
+from dify_kit.stack.create import default
+from infra.catalogue.images import local_builds, own_roles
+from infra.catalogue.project import ROOT
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.selection import Selection, jobs, of_part
+from infra.catalogue.service import Part, Tier
 from infra.platforms.docker import go_duration
-from infra.releases import RELEASES
-from tests.unit.configuration import configure
+from infra.platforms.images import pulled_name
+from support.configuration import configure
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, PROGRAM, VOLUME, Recorder, run_program
 
-CLASSIC = {"api", "worker", "worker_beat", "web", "sandbox", "plugin_daemon", "ssrf_proxy", "nginx"}
-DATA = {"db_postgres", "redis"}
-JOBS = {"init_permissions", "migration"}
-AGENT = {"agent_backend", "local_sandbox", "agent_ssrf_proxy"}
-SERVICES = {
-    "1.17.1": CLASSIC | DATA | JOBS | AGENT | {"api_websocket"},
-    "1.17.0": CLASSIC | DATA | JOBS | AGENT | {"api_websocket"},
-    "1.14.2": CLASSIC | DATA | JOBS | {"api_websocket"},
-    "1.12.1": CLASSIC | DATA | JOBS,
-}
 REGISTRY: dict[str, Any] = {"images": "registry", "vectorStore": "weaviate"}
 
 
@@ -39,17 +34,19 @@ def networks_of(container: dict[str, Any]) -> set[str]:
 def test_exactly_the_services_of_the_release_are_declared(release: str, store: str) -> None:
     found = containers({"release": release, "images": "registry", "vectorStore": store})
 
-    assert set(found) == SERVICES[release] | {store}
+    assert set(found) == {*RELEASES[release].services, *of_part(Part.STACK), store}
 
 
 def test_a_local_stack_is_complete_and_nothing_else_is_declared() -> None:
     recorder = run_program()
+    chosen = Selection(release=RELEASES[str(default("release"))].services, vector_store="pgvector")
+    builds = {local_builds()[one.image] for one in chosen.services().values()}
 
     assert {kind: len(recorder.of(kind)) for kind in (CONTAINER, NETWORK, VOLUME, IMAGE)} == {
-        CONTAINER: 17,
-        NETWORK: 5,
-        VOLUME: 10,
-        IMAGE: 10,
+        CONTAINER: len(chosen.services()),
+        NETWORK: len(chosen.networks()),
+        VOLUME: sum(len(chosen.volumes(tier)) for tier in Tier),
+        IMAGE: len(builds),
     }
     ready = {name for name in recorder.of(DYNAMIC) if name.endswith("-ready")}
     assert ready == {f"{name}-ready" for name in recorder.of(CONTAINER)}
@@ -115,8 +112,8 @@ def test_capabilities_are_dropped_wherever_the_service_works_without() -> None:
 
 def test_everything_that_runs_on_has_a_health_check_and_jobs_have_none() -> None:
     for name, one in containers().items():
-        assert ("healthcheck" in one) is (name not in JOBS), name
-        assert one["mustRun"] is (name not in JOBS), name
+        assert ("healthcheck" in one) is (name not in jobs()), name
+        assert one["mustRun"] is (name not in jobs()), name
 
 
 def test_api_is_healthy_only_with_its_database() -> None:
@@ -261,18 +258,18 @@ def test_local_images_are_built_here_and_nothing_is_pulled() -> None:
 def test_every_role_has_an_image_in_every_mode() -> None:
     for release in RELEASES.values():
         roles = (
-            set(LOCAL_BUILDS)
+            set(local_builds())
             if release.has("agent_backend")
-            else set(LOCAL_BUILDS) - {"agent_backend", "local_sandbox"}
+            else set(local_builds()) - {"agent_backend", "local_sandbox"}
         )
-        assert roles - OWN <= set(release.images)
-    for directory, target in LOCAL_BUILDS.values():
+        assert roles - own_roles() <= set(release.images)
+    for directory, target in local_builds().values():
         dockerfile = (ROOT / directory / "Dockerfile").read_text(encoding="utf-8")
         assert target is None or f" AS {target}\n" in dockerfile
 
 
 def test_images_build_with_the_classic_builder_and_with_buildkit() -> None:
-    files = [ROOT / directory / "Dockerfile" for directory, _ in LOCAL_BUILDS.values()]
+    files = [ROOT / directory / "Dockerfile" for directory, _ in local_builds().values()]
 
     for file in files:
         text = file.read_text(encoding="utf-8")

@@ -2,9 +2,9 @@
 
 import json
 
-from infra import ports
-from infra.edge_llm import SECRETS_FILE
-from infra.edge_paths import USAGE_DIRECTORY
+from infra.catalogue import ports
+from infra.edge.llm import SECRETS_FILE
+from infra.edge.paths import USAGE_DIRECTORY
 from tests.unit.recording import CONTAINER, DYNAMIC, VOLUME, run_program
 
 KEY = "hs-0123456789-0123456789-wxyz"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit import doctor, published
-from dify_kit.docker_host import Container
+from dify_kit.checks import published, stack
+from dify_kit.checks.result import Status
+from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
-from dify_kit.stack_files import DataDir, StackFiles
+from dify_kit.workspace.files import DataDir, StackFiles
 
 EDGE = Container(
     id="e" * 64, name="dify-dev-nginx", service="nginx", job=False, state="running", health="healthy"
@@ -110,7 +111,7 @@ def test_a_dead_port_is_published_again(
 
     assert engine.restarted == [EDGE.id]
     told = capsys.readouterr().err
-    assert "does not answer, although dify-dev-nginx is well inside (status 502" in told
+    assert "does not answer, although dify-dev-nginx is healthy inside (status 502" in told
     assert "answers again" in told
 
 
@@ -144,16 +145,16 @@ def test_doctor_tells_and_repairs_when_asked(
     tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Paper()
-    monkeypatch.setattr(doctor, "DockerEngine", lambda: engine)
+    monkeypatch.setattr(stack, "DockerEngine", lambda: engine)
     monkeypatch.setattr(published, "PATIENCE_SECONDS", 0)
     files = files_of(tmp_path, served.port)
 
-    (well,) = doctor.check_published(files)
+    (well,) = stack.check_published(files)
     served.status = 502
-    (dead,) = doctor.check_published(files)
+    (dead,) = stack.check_published(files)
 
-    assert (well.status, dead.status) == (doctor.Status.OK, doctor.Status.FAILED)
+    assert (well.status, dead.status) == (Status.OK, Status.FAILED)
     assert "--repair" in dead.hint
     assert engine.restarted == []
     engine.edge = None
-    assert doctor.check_published(files) == []
+    assert stack.check_published(files) == []

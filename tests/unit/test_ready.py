@@ -62,7 +62,7 @@ def test_hopeless_service_is_not_waited_for() -> None:
     probe = Probe(1, HOPELESS, 0)
 
     with pytest.raises(
-        NotReadyError, match=r"certbot: will not get ready: .*its words; last log lines:\nthe last"
+        NotReadyError, match=r"certbot: cannot become ready: .*its words; last log lines:\nthe last"
     ):
         wait(probe)
 
@@ -72,7 +72,7 @@ def test_hopeless_service_is_not_waited_for() -> None:
 def test_time_runs_out_with_what_was_seen_last() -> None:
     with pytest.raises(
         NotReadyError,
-        match=r"not ready within 0 s, and it does nothing any more \(.*\); health command exited with 1: its words",
+        match=r"not ready within 0 s, and it is idle \(.*\); health command exited with 1: its words",
     ):
         wait(Probe(1), timeout=0.05)
 
@@ -96,14 +96,14 @@ def test_what_works_is_waited_for_beyond_its_deadline(how: str) -> None:
 def test_what_works_is_not_waited_for_without_end(how: str) -> None:
     began = time.monotonic()
 
-    with pytest.raises(NotReadyError, match="the most that is waited for it; health command exited with 1"):
+    with pytest.raises(NotReadyError, match="the longest possible wait; health command exited with 1"):
         wait(Probe(1, **WORKS[how]), timeout=0.1)
 
     assert time.monotonic() - began >= 0.4
 
 
 def test_a_share_of_cpu_that_waiting_takes_is_no_work() -> None:
-    with pytest.raises(NotReadyError, match="it does nothing any more"):
+    with pytest.raises(NotReadyError, match="it is idle"):
         wait(Probe(1, share=0.002), timeout=0.1)
 
 
@@ -114,14 +114,14 @@ def test_unhealthy_service_is_given_up_before_its_deadline_unless_it_works(
 
     with pytest.raises(NotReadyError, match="certbot: is unhealthy: health command exited with 1"):
         wait(Probe(1, health="unhealthy"), timeout=60)
-    with pytest.raises(NotReadyError, match="the most that is waited for it"):
+    with pytest.raises(NotReadyError, match="the longest possible wait"):
         wait(Probe(1, health="unhealthy", share=0.05), timeout=0.1)
 
 
 def test_job_that_works_is_waited_for_and_not_without_end() -> None:
     said: list[str] = []
 
-    with pytest.raises(NotReadyError, match="did not finish within 0 s, the most that is waited for it"):
+    with pytest.raises(NotReadyError, match="did not finish within 0 s, the longest possible wait"):
         wait_for_job("migration", Probe(share=0.05), 0.1, said.append)
-    with pytest.raises(NotReadyError, match="did not finish within 0 s, and it does nothing any more"):
+    with pytest.raises(NotReadyError, match="did not finish within 0 s, and it is idle"):
         wait_for_job("migration", Probe(), 0.1, said.append)

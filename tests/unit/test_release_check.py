@@ -10,15 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from dify_kit.__main__ import register
-from dify_kit.app import app
+from dify_kit.app import app, register
 from dify_kit.releases import compose, kit, reasons
 from dify_kit.releases.compare import GENERATED, PUBLISHED, Change, Difference, alike, differences
 from dify_kit.releases.reasons import Reason, ReasonsError
 from dify_kit.releases.topology import Topology
-from infra.published_defaults import PUBLISHED_DEFAULTS
-from infra.releases import RELEASES
-from infra.variables import Variable
+from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.variables import Variable
 from tests.compose_folder import lay_out
 
 # Release of the catalogue -> facts of an official folder.
@@ -218,7 +217,7 @@ def test_the_table_counts_the_reasons_and_the_exit_code_says_that_all_have_one(
     result = run("check", str(folders["1.14.2"]))
 
     assert result.exit_code == 0, result.stderr
-    assert "Differences on purpose" in result.stdout
+    assert "Intended differences" in result.stdout
     assert re.search(r"^0 differences without a reason, \d{3,} with one$", result.stderr, re.MULTILINE)
 
 

@@ -8,11 +8,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from dify_kit.__main__ import register
-from dify_kit.app import app
-from infra import release_file, releases
-from infra.published_defaults import PUBLISHED_DEFAULTS
-from infra.releases import RELEASES
+from dify_kit.app import app, register
+from infra.catalogue import release_file, releases
+from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
+from infra.catalogue.releases import RELEASES
 from tests.compose_folder import FACTS, facts, lay_out
 
 # Of a catalogue file, what no folder knows.

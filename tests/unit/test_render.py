@@ -2,37 +2,30 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import crossplane
 import pytest
 
-from infra import host_addresses, nginx_check
-from infra import render as render_module
-from infra.addresses import SPECIAL_PURPOSE
-from infra.edge_context import EdgeContext, edge_context, escape_regex
-from infra.edge_paths import EDGE_DIRECTORY
-from infra.edge_routes import LOGIN_PATHS
-from infra.releases import RELEASES, Route
-from infra.render import (
-    SQUID_CONFIG,
-    TEMPLATES,
-    RedisContext,
-    RenderError,
-    render,
-    squid_files,
-)
-from tests.unit.configuration import settings
+from infra.catalogue.addresses import SPECIAL_PURPOSE
+from infra.catalogue.container_paths import SQUID_CONFIG
+from infra.catalogue.releases import RELEASES, Route
+from infra.catalogue.route_groups import TABLE, cors_groups, release_groups
+from infra.edge import check as nginx_check
+from infra.edge import render as render_module
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY
+from infra.engine import host_addresses
+from infra.jinja import TEMPLATES, RenderError, escape_regex, render
+from infra.services.files import RedisContext, squid_files
+from support.configuration import settings
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "origins on every group": {
-        "cors": {
-            group: ["https://app.example.com"]
-            for group in ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
-        }
+        "cors": {group: ["https://app.example.com"] for group in cors_groups() if group in release_groups()}
     },
     "everyone on v1": {"cors": {"v1": ["*"]}},
     "public name": {"publicUrl": "https://dify.example.com", "serverNames": ["old.example.com"]},
@@ -201,6 +194,44 @@ def looked_up(entries: list[tuple[str, str]], key: str) -> str:
     return dict(entries).get("default", "")
 
 
+def evaluated(files: Mapping[str, str], tmp_path: Path) -> Callable[..., str]:
+    """Return a function of a variable and of what a request has (`{"$uri": ...}`): the value that nginx's maps give."""
+    known = {
+        one["args"][1]: (
+            one["args"][0],
+            [(entry["directive"], (entry["args"] or [""])[0]) for entry in one["block"]],
+        )
+        for _, one in everything(files, tmp_path)
+        if one["directive"] == "map"
+    }
+
+    def value(variable: str, given: Mapping[str, str]) -> str:
+        if variable in given or variable not in known:
+            return given.get(variable, "")
+        source, entries = known[variable]
+        key = re.sub(r"[$][a-z0-9_]+", lambda found: value(found[0], given), source)
+        # Strings first, in any case of letters, then patterns in their order.
+        for pattern, found in entries:
+            if (
+                not pattern.startswith("~")
+                and pattern not in {"default", "volatile"}
+                and pattern.lower() == key.lower()
+            ):
+                return value(found, given) if found.startswith("$") else found
+        for pattern, found in entries:
+            case = re.IGNORECASE if pattern.startswith("~*") else re.NOFLAG
+            if (
+                pattern.startswith("~")
+                and key
+                and re.search(pattern.lstrip("~").removeprefix("*"), key, case)
+            ):
+                return value(found, given) if found.startswith("$") else found
+        found = dict(entries).get("default", "")
+        return value(found, given) if found.startswith("$") else found
+
+    return value
+
+
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [
@@ -230,12 +261,70 @@ def test_origin_is_allowed_to_the_letter(origin: str, allowed: bool, tmp_path: P
 def test_credentials_go_with_console_and_api_and_a_named_origin_only(tmp_path: Path) -> None:
     files = edge_files(context_of({"cors": {"v1": ["*"], "console": ["https://a.example"]}}))
 
-    entries = maps(files, tmp_path)["$cors_credentials"]
+    value = evaluated(files, tmp_path)
 
-    assert looked_up(entries, "console https://a.example") == "true"
-    assert looked_up(entries, "api https://a.example") == "true"
-    for key in ("v1 *", "v1 https://a.example", "console ", "files https://a.example"):
-        assert looked_up(entries, key) == ""
+    def told(group: str, origin: str) -> str:
+        return value("$cors_credentials", {"$edge_group": group, "$cors_origin": origin})
+
+    assert told("console", "https://a.example") == "true"
+    assert told("api", "https://a.example") == "true"
+    for group, origin in (
+        ("v1", "*"),
+        ("console", "*"),
+        ("v1", "https://a.example"),
+        ("console", ""),
+        ("files", "https://a.example"),
+    ):
+        assert told(group, origin) == ""
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_what_is_plain_is_refused_by_no_rule_and_the_rest_by_its_own(opened: bool, tmp_path: Path) -> None:
+    value = evaluated(edge_files(context_of({"apiSchema": opened})), tmp_path)
+    host = "localhost:8080"
+
+    def told(sent: str, seen: str = "", host: str = host, origin: str = "https://evil.example") -> str:
+        path = seen or sent.split("?", maxsplit=1)[0]
+        given = {"$http_host": host, "$request_uri": sent, "$uri": path, "$http_origin": origin}
+        return value("$edge_refused", given)
+
+    for plain in (
+        "/",
+        "/v1/chat-messages",
+        "/v1/x?a=/../b&c=%2e%2e/",
+        "/docs",
+        "/v1/docs-of-mine",
+        "/console/api/apps",
+    ):
+        assert (told(plain), told(plain, host="LOCALHOST")) == ("", "")
+    for strange in (
+        "",
+        "evil.example",
+        "localhost:8080@evil.example",
+        "localhost /v1/x",
+        "localhost:80808080",
+        "xlocalhost",
+    ):
+        assert told("/v1/x", host=strange) == "421"
+        assert told("/_edge_error", host=strange) == ""
+    for crooked in ("/v1/../x", "/v1/.", "/v1/%2e%2E/x", "/v1%2f../x"):
+        assert told(crooked, "/x") == "404"
+    for schema in (
+        "/v1/swagger.json",
+        "/V1/Docs",
+        "/console/api/redoc/x",
+        "/openapi/v1/_catalog",
+        "/swaggerui",
+    ):
+        assert (told(schema), told(f"{schema}?a=b"), told("/%76", schema)) == (
+            ("", "", "") if opened else ("404",) * 3
+        )
+    assert told("/socket.io/") == "403"
+    assert told("/%73ocket.io/", "/socket.io/") == "403"
+    assert told("/socket.io/", origin="http://localhost:8080") == ""
+    # Dots and other characters are judged one by one, and pass.
+    for unusual in ("/v1/a.b", "/v1/~x", "/v1/ä", "/a.b/c..d"):
+        assert told(unusual) == ""
 
 
 @pytest.mark.parametrize(
@@ -275,9 +364,7 @@ def test_exactly_the_routes_of_the_release_are_served(release: str, tmp_path: Pa
 
     wanted = {}
     logins = [
-        Route(prefix=path, group=group, service="api")
-        for group, paths in LOGIN_PATHS.items()
-        for path in paths
+        Route(prefix=path, group=group.name, service="api") for group in TABLE for path in group.sign_in
     ]
     for route in (*RELEASES[release].routes, *logins):
         if route.prefix.endswith("/"):

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from infra import edge_llm, nginx_check, proxy_keys
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY
-from infra.releases import RELEASES
-from infra.render import edge_configuration
-from infra.settings import Settings
+from infra.catalogue.releases import RELEASES
+from infra.edge import check as nginx_check
+from infra.edge import llm as edge_llm
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY
+from infra.edge.render import edge_configuration
+from infra.settings import proxy_keys
+from infra.settings.stack import Settings
+from support.configuration import resolved, settings
 from tests.integration.edge.llm import settings_of_oauth
-from tests.unit.configuration import resolved, settings
-from tests.unit.test_render import Directive, edge_files, locations, parsed, walk, written
+from tests.unit.test_render import Directive, edge_files, evaluated, locations, parsed, walk, written
 
 KEYS = {"holysheep": "hs-" + "k" * 40, "backup": "sk-" + "b" * 40}
 LLM: dict[str, Any] = {
@@ -256,17 +258,12 @@ def test_another_key_or_caller_is_another_configuration() -> None:
 
 
 def test_only_preflights_of_the_proxy_allow_the_headers_of_openais_clients(tmp_path: Path) -> None:
-    files = parsed(edge_files(context_of(stack())), tmp_path)
-    (allowed,) = [
-        one["block"]
-        for _, one in walk(files["http/cors.conf"])
-        if one["directive"] == "map" and one["args"][1] == "$cors_headers"
-    ]
-    # As nginx does: the first pattern that fits.
-    patterns = [(one["directive"].removeprefix("~"), one["args"][0]) for one in allowed if one["args"][0]]
+    value = evaluated(edge_files(context_of(stack())), tmp_path)
 
     def told(key: str) -> str:
-        return next((value for pattern, value in patterns if re.search(pattern, key)), "").lower()
+        preflight, group, origin = re.fullmatch("([01])([a-z0-9]*) (.*)", key).groups()  # type: ignore[union-attr]
+        given = {"$cors_preflight": preflight, "$edge_group": group, "$cors_origin": origin}
+        return value("$cors_headers", given).lower()
 
     for name in ("x-stainless-lang", "x-stainless-async", "x-stainless-retry-count", "openai-project"):
         assert name in told("1llm https://app.example.com")

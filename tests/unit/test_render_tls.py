@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from infra import nginx_check
-from infra.edge_context import edge_context
-from infra.edge_paths import CERTIFICATE_FILE, KEY_FILE
-from infra.edge_tls import private_files, public_files
-from infra.releases import RELEASES
-from infra.render import edge_configuration
-from infra.settings import Settings
-from tests.certificates import Pair, issue
-from tests.unit.configuration import settings
+from infra.catalogue.releases import RELEASES
+from infra.edge import check as nginx_check
+from infra.edge.context import edge_context
+from infra.edge.paths import CERTIFICATE_FILE, KEY_FILE
+from infra.edge.render import edge_configuration
+from infra.edge.tls import private_files, public_files
+from infra.settings.stack import Settings
+from support.certificates import Pair, issue
+from support.configuration import settings
 from tests.unit.test_render import Directive, edge_files, parsed, walk, written
 
 HOST = "dify.example.com"

@@ -9,7 +9,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.selfsigned import EPOCH, PERIOD, SelfSigned, issue
+from infra.settings.selfsigned import EPOCH, PERIOD, SelfSigned, issue
 
 SEED = "0123456789abcdef" * 4
 NOW = datetime(2026, 11, 25, 7, 0, tzinfo=UTC)

@@ -9,14 +9,14 @@ import pulumi
 import pytest
 
 from dify_gateway import client_secrets, keys
-from infra.oauth_clients import CANARY_TENANT, clients_path
-from infra.project import ROOT
-from infra.rate_limits import Bucket, GroupLimits
-from infra.secret_shapes import signing_keys
-from infra.settings import load
-from infra.settings_oauth import OAuth, documents
-from tests.certificates import issue
-from tests.unit.configuration import SECRETS, configure, resolved, settings
+from infra.catalogue.project import ROOT
+from infra.settings.oauth import OAuth, documents
+from infra.settings.oauth_clients import CANARY_TENANT, clients_path
+from infra.settings.program import load
+from infra.settings.rate_limits import Bucket, GroupLimits
+from infra.settings.secrets import signing_keys
+from support.certificates import issue
+from support.configuration import SECRETS, configure, resolved, settings
 
 ACME: Mapping[str, Any] = {"acme": {"app": "echo-chat"}}
 EXTERNAL: Mapping[str, Any] = {"issuer": "https://id.example.com", "audience": "dify", "tenant": "acme"}
@@ -225,10 +225,10 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"limits": {"failures": {"client": 60}}}, "limits.failures.address", "less than one client may fail"),
     ({"tenants": ["acme"]}, "tenants", "not an object"),
     ({"tenants": {"acme": "echo-chat"}}, "tenants.acme", "use {app: <name>}"),
-    ({"tenants": {"Acme": {"app": "echo-chat"}}}, "tenants.Acme", "small letters"),
+    ({"tenants": {"Acme": {"app": "echo-chat"}}}, "tenants.Acme", "lower-case letters"),
     ({"tenants": {"a" * 33: {"app": "echo-chat"}}}, f"tenants.{'a' * 33}", "1 to 32"),
     ({"tenants": {"-acme": {"app": "echo-chat"}}}, "tenants.-acme", "not a hyphen"),
-    ({"tenants": {"a;b": {"app": "echo-chat"}}}, "tenants.a;b", "small letters"),
+    ({"tenants": {"a;b": {"app": "echo-chat"}}}, "tenants.a;b", "lower-case letters"),
     ({"tenants": {"canary": {"app": "echo-chat"}}}, "tenants.canary", "choose another name"),
     ({"tenants": {"acme": {}}}, "tenants.acme.app", "use any of: echo-chat"),
     ({"tenants": {"acme": {"app": "no-such-app"}}}, "tenants.acme.app", "use any of: echo-chat"),
@@ -273,10 +273,10 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"issuers": [{**EXTERNAL, "audience": ""}]}, "issuers[0].audience", "must be"),
     ({"issuers": [{**EXTERNAL, "tenant": "nobody"}]}, "issuers", "dify:oauth.tenants lacks"),
     ({"issuers": [{**EXTERNAL, "tenant_claim": "org"}]}, "issuers[0].tenant", "exactly one of them"),
-    ({"issuers": [{**EXTERNAL, "algorithms": ["none"]}]}, "issuers[0].algorithms", "may hold only"),
-    ({"issuers": [{**EXTERNAL, "algorithms": ["HS256"]}]}, "issuers[0].algorithms", "may hold only"),
+    ({"issuers": [{**EXTERNAL, "algorithms": ["none"]}]}, "issuers[0].algorithms", "may contain only"),
+    ({"issuers": [{**EXTERNAL, "algorithms": ["HS256"]}]}, "issuers[0].algorithms", "may contain only"),
     ({"issuers": [{**EXTERNAL, "skew": 5}]}, "issuers[0].skew", "not a known key"),
-    ({"issuers": [EXTERNAL, EXTERNAL]}, "issuers[1].issuer", "stands twice"),
+    ({"issuers": [EXTERNAL, EXTERNAL]}, "issuers[1].issuer", "occurs twice"),
     ({"issuers": [{**EXTERNAL, "ca_file": "root.pem"}]}, "issuers[0].ca_file", "absolute path"),
     (
         {"issuers": [{**EXTERNAL, "ca_file": str(Path(__file__))}]},
@@ -309,10 +309,10 @@ BAD_FILES: list[tuple[object, str]] = [
     ('{"clients": []}', "has no object of clients"),
     ('{"clients": {"bot": "secret"}}', "has no object of clients"),
     ('{"clients": {}, "more": 1}', "more is not a known key"),
-    ('{"clients": {"a": {}, "a": {}}}', "stands twice"),
+    ('{"clients": {"a": {}, "a": {}}}', "occurs twice"),
     ({"bot": {**CLIENT, "tenant": "nobody"}}, "dify:oauth.tenants lacks"),
     ({"bot": {**CLIENT, "scopes": []}}, "clients.bot.scopes must be a list"),
-    ({"bot": {**CLIENT, "scopes": ["admin"]}}, "clients.bot.scopes may hold only"),
+    ({"bot": {**CLIENT, "scopes": ["admin"]}}, "clients.bot.scopes may contain only"),
     ({"bot": {**CLIENT, "secrets": ["dks_in-plain-text"]}}, "clients.bot.secrets"),
     ({"bot": {**CLIENT, "secrets": [HASH] * 3}}, "1 to 2 hashes"),
     ({"bot": {**CLIENT, "scope": "chat"}}, "clients.bot.scope is not a known key"),

@@ -24,7 +24,7 @@ from dify_kit.setup.engine_build import (
     is_complete,
 )
 from dify_kit.setup.pulumi_engine import engine_env, ensure_pulumi, official_engine, parse_version, usable
-from dify_kit.stack_files import CHECKOUT
+from dify_kit.workspace.files import CHECKOUT
 
 # It understands `env GOVERSION`, `list -m` and `build ... -o FILE PACKAGE`; what it builds says its version.
 FAKE_GO = """#!/bin/sh

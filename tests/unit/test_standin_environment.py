@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from dify_standin import config, facts
 
-from infra.dify_env import environment
-from infra.releases import RELEASES
-from infra.variables import Variable
-from tests.unit.configuration import resolved, settings
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.variables import Variable
+from infra.services.environment import environment
+from support.configuration import resolved, settings
 
 ROLES = {service: role for role, service in facts.SERVICES.items()} | dict.fromkeys(
     ("api_websocket", "worker", "worker_beat", "migration"), "api"

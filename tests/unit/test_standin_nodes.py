@@ -14,8 +14,8 @@ import yaml
 from dify_standin import nodes
 from dify_standin.graph import Graph
 
-from infra import ports
-from infra.apps import CANARIES, CANARY_NODES, app_file, known_apps
+from infra.catalogue import ports
+from infra.settings.apps import CANARIES, CANARY_NODES, app_file, known_apps
 from smoke_tests.test_parts import INSIDE
 
 HTTP = {"method": "get", "url": "http://api:5001/{{#start.path#}}", "params": "", "headers": "a: b"}

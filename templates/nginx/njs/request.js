@@ -1,7 +1,7 @@
 // What a request asks for, read out of the bytes that go up. Whatever an upstream's parser may read in another way is
 // refused: a member twice, in another case, with an escape in its name, or in JSON that only some parsers take.
 //
-// nginx's own patterns ($llm_read, $llm_strings: infra/llm_request.py) read most bodies; what is here reads the others, and
+// nginx's own patterns ($llm_read, $llm_strings: infra/edge/llm_request.py) read most bodies; what is here reads the others, and
 // says what is wrong. A body in a file is read in pieces, so that it takes no memory.
 
 import fs from 'fs';

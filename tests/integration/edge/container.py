@@ -2,7 +2,6 @@
 
 import secrets
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,26 +12,24 @@ from typing import Any
 import docker
 import httpx
 
-from infra import ports
-from infra.edge_context import EdgeContext, edge_context
-from infra.edge_paths import EDGE_DIRECTORY, RUN_DIRECTORY
-from infra.images import LOCAL_BUILDS, build_directory, local_name
-from infra.releases import RELEASES
-from infra.render import edge_files
-from infra.settings_gate import Gate
-from infra.settings_oauth import OAuth
+from infra.catalogue import ports
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.route_groups import cors_groups
+from infra.edge.context import EdgeContext, edge_context
+from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY, RUN_MEGABYTES
+from infra.edge.render import edge_files
+from infra.settings.gate import Gate
+from infra.settings.oauth import OAuth
+from support.configuration import settings
 from tests.integration.edge import upstream
-from tests.unit.configuration import settings
+from tests.integration.images import image_of
 
+# The route groups with CORS settings, each with its prefix.
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
-        "v1": "/v1",
-        "api": "/api",
-        "console": "/console/api",
-        "openapi": "/openapi",
-        "files": "/files",
-        "mcp": "/mcp",
-        "triggers": "/triggers",
+        route.group: route.prefix
+        for route in next(iter(RELEASES.values())).routes
+        if route.group in cors_groups()
     }
 )
 ALLOWED = "https://app.example.com"
@@ -75,20 +72,6 @@ class Raw:
         return httpx.Response(self.status, headers=pairs, content=body)
 
 
-def image_of(role: str) -> str:
-    """Return a local image, built when it is not there yet."""
-    name = local_name(role)
-    client = docker.from_env()
-    try:
-        client.images.get(name)
-    except docker.errors.ImageNotFound:
-        _, target = LOCAL_BUILDS[role]
-        command = ["docker", "build", "--quiet", "--tag", name]
-        command += ["--target", target] if target else []
-        subprocess.run([*command, str(build_directory(role))], check=True, capture_output=True, timeout=900)
-    return name
-
-
 class Edge:
     """An edge for tests. `plain` are settings, `change` may alter what the templates read.
 
@@ -98,6 +81,7 @@ class Edge:
     """
 
     program = Path(upstream.__file__)
+    run_megabytes = RUN_MEGABYTES
 
     def __init__(
         self,
@@ -171,7 +155,7 @@ class Edge:
             user="101",
             cap_drop=["ALL"],
             read_only=True,
-            tmpfs={RUN_DIRECTORY: "uid=101,mode=0700", "/tmp": ""},  # noqa: S108  # the container's own
+            tmpfs={RUN_DIRECTORY: f"size={self.run_megabytes}m,uid=101,mode=0700", "/tmp": ""},  # noqa: S108  # the container's own
             volumes=self.volumes(),
             ports={f"{port}/tcp": ("127.0.0.1", None) for port in published},
             network=self.name,

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from infra import ports
+from infra.catalogue import ports
 from tests.integration.edge.container import Edge
 
 # More than the workers of one nginx took before it had a limit: 2 of 4096 each.

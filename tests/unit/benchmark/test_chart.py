@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from typer.testing import CliRunner
 
-import dify_kit.bench_command  # noqa: F401  # registers the command
+import dify_kit.commands.bench  # noqa: F401  # registers the command
 from dify_kit.app import app
 from dify_kit.benchmark.load import Run
 from dify_kit.benchmark.report import PLOT_HEIGHT, chart, result_of

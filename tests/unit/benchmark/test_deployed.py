@@ -10,10 +10,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-import dify_kit.bench_command  # noqa: F401  # registers the command
+import dify_kit.commands.bench  # noqa: F401  # registers the command
 from dify_kit.app import app
 from dify_kit.benchmark import deployed
-from dify_kit.stack_files import StackFiles
+from dify_kit.workspace.files import StackFiles
 from tests.unit.benchmark.server import KEY, Server
 
 CLIENT_SECRET = "dks_not-to-be-shown"

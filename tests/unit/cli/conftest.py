@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from dify_kit import deploy, docker_host, env, stack_files
-from dify_kit.docker_host import Container, Engine, Network
-from dify_kit.pulumi_cli import Pulumi
-from dify_kit.stack_files import StackFiles
-from infra.port_guard import Publisher
+from dify_kit.commands import down, init, up
+from dify_kit.containers import docker_host
+from dify_kit.containers.docker_host import Container, Engine, Network
+from dify_kit.engine.cli import Pulumi
+from dify_kit.workspace import files as stack_files
+from dify_kit.workspace.files import StackFiles
+from infra.guards.ports import Publisher
+from infra.settings.secrets import SHAPES
 
 FAKE = Path(__file__).with_name("fake_pulumi.py")
 
@@ -111,10 +114,13 @@ class Machine:
         (self.fake / "scenes.json").write_text(json.dumps(scenes))
 
     def configure(self, stack: str = "dev", **settings: object) -> Path:
-        """Write a stack's configuration as ``init`` would have."""
+        """Write a stack's configuration as ``init`` would have. None leaves a setting out."""
         files = self.files(stack)
-        config: dict[str, object] = {"dify:images": "local", "dify:secretKey": {"secure": "v1:x"}}
+        config: dict[str, object] = {"dify:images": "local", "dify:vectorStore": "pgvector"}
+        config["dify:adminEmail"] = "admin@example.com"
+        config |= {f"dify:{key}": {"secure": "v1:x"} for key, shape in SHAPES.items() if shape.generate}
         config |= {f"dify:{key}": value for key, value in settings.items()}
+        config = {key: value for key, value in config.items() if value is not None}
         files.data.ensure_passphrase()
         files.stored.write_text(yaml.safe_dump({"encryptionsalt": "v1:salt", "config": config}))
         files.link()
@@ -164,6 +170,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setitem(sys.modules, "dify_kit.setup", setup)
 
     engine = FakeEngine()
-    for module in (deploy, env, docker_host):
+    for module in (up, down, init, docker_host):
         monkeypatch.setattr(module, "DockerEngine", lambda: engine)
     return Machine(home=home, checkout=checkout, fake=fake, engine=engine)

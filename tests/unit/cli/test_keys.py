@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dify_kit import deploy, keys, usage
-from dify_kit import llm_upstreams as upstreams
 from dify_kit.__main__ import app
+from dify_kit.commands import keys, up, usage
 from dify_kit.errors import KitError
-from infra import proxy_keys
-from infra.llm_presets import PRESETS
+from infra.catalogue.llm_presets import PRESETS
+from infra.settings import llm_upstreams, proxy_keys
 from tests.unit.cli.conftest import Machine
 
 KEY = "hs-0123456789-0123456789-wxyz"
@@ -101,7 +100,7 @@ def test_an_unknown_upstream_is_told(machine: Machine) -> None:
 
 
 def test_show_masks(machine: Machine) -> None:
-    machine.configure(llm={"upstreams": {"holysheep": {}, "openai": {}, "own": {"preset": "custom"}}})
+    machine.configure(llm={"upstreams": {"holysheep": {}, "openai": {}, "own": {"baseUrl": "http://llm/v1"}}})
     have(machine, {"holysheep": KEY, "own": "short-one"})
 
     done = run("keys", "show")
@@ -140,7 +139,7 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(upstreams, "is_loopback", lambda _: False)
+    monkeypatch.setattr(llm_upstreams, "is_loopback", lambda _: False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Models)
     asked = Asked(url=f"http://127.0.0.1:{server.server_port}/v1")
     threading.Thread(target=server.serve_forever).start()
@@ -183,7 +182,7 @@ def test_check_of_nobody_ends(machine: Machine) -> None:
     machine.configure(
         llm={
             "upstreams": {
-                "own": {"baseUrl": "http://127.1.1.9.invalid:9/v1"},
+                "own": {"baseUrl": "https://127.1.1.9.invalid:9/v1"},
                 "none": {"baseUrl": "http://x"},
             }
         }
@@ -203,7 +202,7 @@ def test_rotate_tries_the_key_first(
     machine.configure(llm={"upstreams": {"own": {"baseUrl": upstream.url}}})
     have(machine, {"own": "the-old-key-0123456789"})
     deployed: list[str] = []
-    monkeypatch.setattr(deploy, "up", lambda **options: deployed.append(options["stack"]))
+    monkeypatch.setattr(up, "up", lambda **options: deployed.append(options["stack"]))
     left = [2, 1, 0]
     monkeypatch.setattr(keys, "_old_workers", lambda _: left.pop(0))
 
@@ -224,7 +223,7 @@ def test_rotate_says_when_the_old_key_is_still_used(
 ) -> None:
     machine.configure(llm={"upstreams": {"own": {"baseUrl": upstream.url}}})
     have(machine, {})
-    monkeypatch.setattr(deploy, "up", lambda **_: None)
+    monkeypatch.setattr(up, "up", lambda **_: None)
     monkeypatch.setattr(keys, "_old_workers", lambda _: 1)
 
     done = run("keys", "rotate", "own", "--stdin", "--wait", "0", stdin=KEY)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit.progress import Progress, clean, describe, is_noise
-from dify_kit.pulumi_cli import error_text, explain
+from dify_kit.engine.cli import error_text, explain
+from dify_kit.engine.progress import Progress, clean, describe, is_noise
 
 RECORDED = Path(__file__).with_name("data")
 TRACEBACK = "Traceback (most recent call last):\n"

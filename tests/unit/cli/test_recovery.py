@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from dify_kit.docker_host import Container, Network
+from dify_kit.containers.docker_host import Container, Network
+from dify_kit.engine.processes import VARIABLE, Run
+from dify_kit.engine.recovery import end_earlier_run, examine, recover, release_stale_lock
+from dify_kit.engine.state import StackState
 from dify_kit.errors import KitError
-from dify_kit.processes import VARIABLE, Run
-from dify_kit.recovery import end_earlier_run, examine, recover, release_stale_lock
-from dify_kit.state import StackState
 from tests.unit.cli.conftest import Machine
 
 STACK_URN = "urn:pulumi:dev::dify::pulumi:pulumi:Stack::dify-dev"
@@ -66,7 +66,7 @@ def pending(name: str, kind: str = "creating") -> dict[str, Any]:
         (container("migration", job=True, state="created"), "is created"),
     ],
 )
-def test_verdict_on_a_container(seen: Container, wrong: str) -> None:
+def test_state_of_a_container(seen: Container, wrong: str) -> None:
     assert seen.sick() == wrong
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dify_kit.docker_host import Container
+from dify_kit.containers.docker_host import Container
+from dify_kit.containers.stopping import rounds, stop
 from dify_kit.errors import KitError
-from dify_kit.stopping import rounds, stop
 from tests.unit.cli.conftest import FakeEngine
 
 

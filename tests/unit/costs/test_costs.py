@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dify_kit.__main__ import app, register
-from dify_kit.costs import claims, prices, scenario, sums
-from dify_kit.costs.claims import Finding
+from dify_kit.app import app, register
+from dify_kit.costs import prices, scenario, sums
 from dify_kit.costs.scenario import Option, Scenario, Tokens
-from infra.llm_presets import PRICES
+from infra.catalogue.llm_presets import PRICES
+from infra.catalogue.project import ROOT
 
 register("costs")
 KIT = prices.load()
+ARTICLE = str(ROOT / "docs" / "examples" / "article-costs.yaml")
 COUNTS = st.integers(0, 10**13).map(Decimal)
 DOLLARS = st.decimals(0, 10**6, places=4)
 HOURS = st.decimals(0, 10**4, places=2)
@@ -109,7 +110,7 @@ def asked_for(*arguments: str) -> dict[str, Any]:
 
 
 def test_the_table_of_the_article_comes_out_of_its_inputs() -> None:
-    dify, holysheep = asked_for("--scenario", "article")["options"]
+    dify, holysheep = asked_for("--scenario", ARTICLE)["options"]
 
     assert [dify[part] for part in ("hosting", "tokens", "engineering", "total")] == [
         "200.00",
@@ -125,65 +126,21 @@ def test_the_table_of_the_article_comes_out_of_its_inputs() -> None:
     ]
 
 
-def article(**changes: Any) -> list[Finding]:
-    asked = scenario.load("article")
-    asked = Scenario(**{**vars(asked), **changes})
-    return claims.audit(asked, KIT, sums.costs(asked, KIT))
+def test_the_saving_of_the_article_comes_out_of_hosting_and_engineering() -> None:
+    shown = run("--scenario", ARTICLE).stdout
 
-
-@pytest.mark.parametrize(
-    ("claim", "computed", "holds"),
-    [
-        ("Dify self-hosted + provider, total: $1,880.00", "= $1,880.00", True),
-        ("HolySheep, total: $280.00", "= $280.00", True),
-        ("the table's saving: 85 %", "85.106 %", True),
-        ("cheaper tokens are a part of that saving", "tokens save $0.00", False),
-        ("the prose's reduction: 51 %", "51.358 %", True),
-        ("total of Dify self-hosted + provider: $847.00", "$1,880.00, and $280.00 without", False),
-        ("total of HolySheep: $412.00", "$280.00, and $80.00 without", False),
-        ("$847.00 less $200.00 of hosting", "$64.70 per M; these tokens cost $80.00", False),
-        ("$412.00 less $0.00 of hosting", "$41.20 per M; these tokens cost $80.00", False),
-        ("the exchange rate saves 85 % or more", "86.301 %", True),
-        ("50,000,000 tokens a month save $12,000.00 a year", "$20.00 saved per M", False),
-        ("all 16 hours", "$413.33 and not $1,880.00", None),
-        ("gpt-4.1 has one price", "cost $20.00 to $80.00", None),
-    ],
-)
-def test_claims_of_the_article(claim: str, computed: str, holds: bool | None) -> None:
-    [found] = [finding for finding in article() if claim in finding.claim]
-
-    assert computed in found.computed
-    assert found.holds is holds
-
-
-def test_verdicts_follow_the_numbers() -> None:
-    """What does not hold for the article holds where the inputs give it, and the other way round."""
-    stated = {
-        "saving": {"from": "dify", "to": "holysheep", "percent": 80},
-        "spend": {"from": "dify", "to": "holysheep", "usd_from": 280, "usd_to": 80, "percent": 71},
-        "exchange": {"market": 6, "own": 1, "percent": 85},
-        "yearly": {"tokens": "50M", "usd": 600},
-        "table": {"dify": {"total": 1881}},
-    }
-
-    found = {finding.claim: finding.holds for finding in article(claims=stated)}
-
-    assert found["the table's saving: 80 %"] is False
-    assert found["the prose's total of Dify self-hosted + provider: $280.00"] is True
-    assert found["$80.00 less $0.00 of hosting was spent on tokens"] is True
-    assert found["the exchange rate saves 85 % or more"] is False
-    assert found["50,000,000 tokens a month save $600.00 a year"] is True
-    assert found["Dify self-hosted + provider, total: $1,881.00"] is False
+    assert "85.106 %" in shown
+    dify, holysheep = asked_for("--scenario", ARTICLE)["options"]
+    assert dify["tokens"] == holysheep["tokens"]
 
 
 def test_people_see_every_step_and_who_says_the_price() -> None:
-    shown = run("--scenario", "article").stdout
+    shown = run("--scenario", ARTICLE).stdout
 
     assert "10,000,000 gpt-4.1 tokens / 1,000,000 * $8.00 (openai) = $80.00" in shown
     assert "16 hours a month * $100.00 = $1,600.00" in shown
     assert "$80.00 + $200.00 + $1,600.00 = $1,880.00" in shown
     assert "openai gpt-4.1: $8.00, claimed by the article" in shown
-    assert "does not hold: 50,000,000 tokens a month" in shown
 
 
 def test_options_make_a_scenario_and_win_over_a_file(tmp_path: Path) -> None:
@@ -232,7 +189,7 @@ def test_the_examples_of_the_guide_work(tmp_path: Path) -> None:
 
     assert dify["total"] == "631.833333"
     assert oneapi["tokens"] == holysheep["tokens"] == "72.50"
-    for command in re.findall(r"^\.venv/bin/dify-kit costs (.+)", page, re.MULTILINE):
+    for command in re.findall(r"^dify-kit costs (.+)", page, re.MULTILINE):
         assert asked_for(*command.replace("--json", "").split())["options"]
 
 
@@ -338,12 +295,7 @@ def test_errors_name_key_value_and_fix(arguments: tuple[str, ...], message: str,
         ("options: {azure: {}}", "options: azure: no such option"),
         ("rate: [", "not YAML"),
         ("- 1", "is not a mapping"),
-        ("tokens: {gpt-4.1: {input: 1}}\nclaims: {luck: 1}", "claims.luck: 1: no such key"),
-        ("tokens: {gpt-4.1: {input: 1}}\nclaims: {exchange: {own: 1}}", "claims.exchange.market: missing"),
-        (
-            "tokens: {gpt-4.1: {input: 1}}\noptions: {dify: }\nclaims: {table: {oneapi: {total: 1}}}",
-            "claims.table.oneapi: oneapi has no total",
-        ),
+        ("claims: {table: {}}", "mine.yaml.claims: {'table': {}}: no such key"),
     ],
 )
 def test_errors_of_a_scenario_file(tmp_path: Path, text: str, message: str) -> None:
@@ -357,8 +309,8 @@ def test_errors_of_a_scenario_file(tmp_path: Path, text: str, message: str) -> N
     ("old", "new", "message"),
     [
         ("price: 3.5", "price: free", "prices[0].price: free is not a number"),
-        ("price: 3.5", "input: 3.5", "a price is missing or told twice"),
-        ("price: 3.5", "price: 3.5, output: 3.5", "a price is missing or told twice"),
+        ("price: 3.5", "input: 3.5", "a price is missing or given twice"),
+        ("price: 3.5", "price: 3.5, output: 3.5", "a price is missing or given twice"),
         ("published: true", "published: perhaps", "prices[0].published: perhaps is neither"),
         ("date: 2026-11-01", "date: lately", "prices[0].date: lately is not a day"),
         ("source: contract", "source: ", "prices[0].source: None is not a text"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dify_kit.__main__ import app, register
+from dify_kit.app import app, register
 from dify_kit.migration.report import Result, Target
 from dify_kit.migration.rewriting import migrate
 

@@ -1,0 +1,101 @@
+"""`dify-kit down`: remove containers and networks, and the data only on request."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
+from dify_kit.commands.selected import Minutes, locked, make_suffix, require_configured
+from dify_kit.containers.docker_host import DockerEngine, Engine
+from dify_kit.containers.stopping import stop
+from dify_kit.engine.cli import Pulumi, require_success
+from dify_kit.engine.recovery import recover
+from dify_kit.errors import KitError, UsageError
+from dify_kit.talk import say, step, warn
+from dify_kit.workspace.files import StackFiles
+from infra.catalogue.selection import volume_names
+from infra.catalogue.service import Keep
+
+
+@app.command()
+def down(
+    stack: Stack = DEFAULT_STACK,
+    verbose: Verbose = False,
+    timeout: Minutes = 30,
+    delete_data: Annotated[
+        bool, typer.Option("--delete-data", help="Also delete the stack's volumes, after you typed its name.")
+    ] = False,
+    yes_delete_data_of: Annotated[
+        str,
+        typer.Option(
+            "--yes-delete-data-of", metavar="NAME", help="Delete the volumes of this stack without asking."
+        ),
+    ] = "",
+) -> None:
+    """Remove containers and networks. The data stays in its volumes, unless you say otherwise."""
+    if yes_delete_data_of and yes_delete_data_of != stack:
+        raise UsageError(
+            f"--yes-delete-data-of {yes_delete_data_of} does not name the stack that is taken down ({stack})",
+            "name the same stack twice, or leave the option out",
+        )
+    deleting = delete_data or bool(yes_delete_data_of)
+    with locked(stack) as files:
+        engine = DockerEngine()
+        if deleting and not yes_delete_data_of:
+            _ask_for_name(stack, engine)
+        if files.configured():
+            _destroy(files, engine, deadline=timeout * 60, verbose=verbose)
+        elif not deleting:
+            require_configured(files)
+        volumes = engine.volumes(
+            [f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA, Keep.RECORDS)]
+        )
+        if deleting:
+            for volume in volumes:
+                engine.remove_volume(volume)
+                say(f"  - volume {volume:<35} deleted with its data")
+            say("no data of this stack is left" if volumes else "there was no data to delete")
+        elif volumes:
+            say(f"the data stays in {len(volumes)} volume(s): {', '.join(volumes)}")
+            say(f"`make up{make_suffix(stack)}` finds it again; to delete it for good:")
+            say(f"    dify-kit down --stack {stack} --delete-data")
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask_for_name(stack: str, engine: Engine) -> None:
+    if not _at_a_terminal():
+        raise UsageError(
+            "--delete-data needs the stack's name typed at a terminal, and standard input is no terminal",
+            f"name the stack on the command line: --yes-delete-data-of {stack}",
+        )
+    volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA, Keep.RECORDS)])
+    warn(f"this deletes all data of stack {stack} for good: {', '.join(volumes) or '(no volumes)'}")
+    if (
+        typer.prompt(f"Type the stack's name ({stack}) to continue", default="", show_default=False, err=True)
+        != stack
+    ):
+        raise KitError("the names differ; nothing was deleted")
+
+
+def _destroy(files: StackFiles, engine: Engine, *, deadline: float, verbose: bool) -> None:
+    pulumi = Pulumi(files=files)
+    if not pulumi.created():
+        say(f"stack {files.stack} is not deployed")
+        return
+    state = recover(pulumi, engine, deploying=False)
+    if state.urns:
+        step(f"taking stack {files.stack} down")
+        stop(engine, engine.containers(files.stack), say)
+        outcome = pulumi.stream(
+            "destroy", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose
+        )
+        require_success(outcome, f"taking stack {files.stack} down", files.stack)
+    left = [container.name for container in engine.containers(files.stack)]
+    left += [network.name for network in engine.networks(files.stack)]
+    if left:
+        raise KitError(f"still there: {', '.join(left)}", "run the same command again; see `docker ps -a`")
+    say(f"stack {files.stack} is down: no container and no network of it is left")

@@ -1,0 +1,1 @@
+"""Running Pulumi: its command line, its events, its processes, its state."""

@@ -1,0 +1,165 @@
+"""Reading Pulumi's state without starting Pulumi.
+
+A Pulumi command costs 0.3-3 s before it does anything. The file backend is a tree of JSON files, so what the
+command line must know before an ``up`` is read from there; any other backend is asked by ``stack export``.
+Below ``.pulumi``: ``stacks/<project>/<stack>.json[.gz]``, ``locks/organization/<project>/<stack>/*.json``.
+"""
+
+import gzip
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from dify_kit.errors import KitError
+from dify_kit.workspace.files import PROJECT
+
+_STACK_TYPE = "pulumi:pulumi:Stack"
+# Pulumi marks every special value, secrets among them, with this key.
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackState:
+    """The resources in Pulumi's state.
+
+    ``ids`` are provider ids (full container and network ids among them); ``pending_creates`` are URNs of
+    creations that were under way when Pulumi was killed; ``outputs`` are the stack's plain exports.
+    """
+
+    ids: frozenset[str] = frozenset()
+    urns: frozenset[str] = frozenset()
+    pending_creates: tuple[str, ...] = ()
+    pending_others: tuple[str, ...] = ()
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, snapshot: Mapping[str, Any] | None) -> "StackState":
+        """Read a snapshot: ``checkpoint.latest`` of the file backend, ``deployment`` of an export."""
+        snapshot = snapshot or {}
+        resources = [entry for entry in snapshot.get("resources") or [] if isinstance(entry, dict)]
+        pending = [entry for entry in snapshot.get("pending_operations") or [] if isinstance(entry, dict)]
+        outputs: dict[str, Any] = {}
+        for resource in resources:
+            if resource.get("type") == _STACK_TYPE:
+                outputs = {k: v for k, v in (resource.get("outputs") or {}).items() if not _special(v)}
+        return cls(
+            ids=frozenset(str(r["id"]) for r in resources if r.get("id")),
+            urns=frozenset(str(r["urn"]) for r in resources if r.get("type") != _STACK_TYPE),
+            pending_creates=tuple(_urn(p) for p in pending if p.get("type") == "creating"),
+            pending_others=tuple(_urn(p) for p in pending if p.get("type") != "creating"),
+            outputs=outputs,
+        )
+
+
+def _special(value: object) -> bool:
+    if isinstance(value, dict):
+        return _SIGNATURE in value or any(_special(entry) for entry in value.values())
+    return isinstance(value, list) and any(_special(entry) for entry in value)
+
+
+def _urn(operation: Mapping[str, Any]) -> str:
+    return str((operation.get("resource") or {}).get("urn", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """A lock file of the file backend: who holds the stack."""
+
+    path: Path
+    pid: int
+    holder: str
+    host: str
+    since: str
+
+    def held(self) -> bool | None:
+        """Whether its process lives; None when it ran on another host, where that is unknown."""
+        if self.host and self.host != socket.gethostname():
+            return None
+        return pulumi_alive(self.pid)
+
+
+def pulumi_alive(pid: int) -> bool:
+    """Whether process ``pid`` is a running Pulumi. Numbers are reused, so its command line is looked at."""
+    command = Path(f"/proc/{pid}/cmdline")
+    if command.exists():
+        try:
+            return b"pulumi" in command.read_bytes()
+        except OSError:
+            return False
+    if Path("/proc/self").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileBackend:
+    """The files of one stack below a ``file://`` backend."""
+
+    root: Path
+    stack: str
+    project: str = PROJECT
+
+    @classmethod
+    def from_url(cls, url: str, stack: str) -> "FileBackend | None":
+        """Return the backend at ``url``, or None when it is not on this machine."""
+        if not url.startswith("file://"):
+            return None
+        path = unquote(url.removeprefix("file://").partition("?")[0])
+        return cls(root=Path(path).expanduser().absolute(), stack=stack)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.root / ".pulumi" / "stacks" / self.project / f"{self.stack}.json"
+
+    def exists(self) -> bool:
+        """Whether the stack was created in this backend."""
+        return self._checkpoint.exists() or self._checkpoint.with_suffix(".json.gz").exists()
+
+    def read(self) -> StackState:
+        """Read the stack's snapshot; a stack that does not exist has an empty one."""
+        plain, packed = self._checkpoint, self._checkpoint.with_suffix(".json.gz")
+        try:
+            if plain.exists():
+                document = json.loads(plain.read_bytes())
+            elif packed.exists():
+                document = json.loads(gzip.decompress(packed.read_bytes()))
+            else:
+                return StackState()
+        except (OSError, ValueError) as problem:
+            raise KitError(
+                f"the state of stack {self.stack} cannot be read: {plain}: {problem}",
+                f"restore the newest file of {self.root}/.pulumi/backups/{self.project}/{self.stack}/",
+            ) from None
+        checkpoint = document.get("checkpoint") or {}
+        return StackState.parse(checkpoint.get("latest"))
+
+    def locks(self) -> list[Lock]:
+        """Return the locks on the stack, normally at most one."""
+        directory = self.root / ".pulumi" / "locks" / "organization" / self.project / self.stack
+        found = []
+        for path in sorted(directory.glob("*.json")):
+            try:
+                content = json.loads(path.read_bytes())
+            except (OSError, ValueError):
+                content = {}
+            found.append(
+                Lock(
+                    path=path,
+                    pid=int(content.get("pid") or 0),
+                    holder=str(content.get("username") or "unknown"),
+                    host=str(content.get("hostname") or ""),
+                    since=str(content.get("timestamp") or "an unknown time"),
+                )
+            )
+        return found

@@ -1,0 +1,1 @@
+"""The facts: Dify releases, route groups, services, ports, special addresses, presets."""

@@ -1,0 +1,1 @@
+"""What is refused or reported before anything is created."""

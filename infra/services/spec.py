@@ -1,0 +1,81 @@
+"""The description of a service that a platform runs: its row of the catalogue, and what the settings add.
+
+`infra.services.specs` makes the descriptions; a platform (``infra.platforms``) turns them into containers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+
+from infra.catalogue.releases import Release
+from infra.catalogue.service import HealthCheck, Limits, Mount
+from infra.settings.stack import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file placed in the container before it starts.
+
+    ``owner`` is a uid, root when None. Only for services without ``user``: with both, the engine looks the
+    uid up among the users of its host, where it need not exist.
+    """
+
+    path: str
+    content: pulumi.Input[str]
+    mode: str = "0444"
+    owner: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """A container port published on one address of the host."""
+
+    internal: int
+    external: int
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What the settings add to a service's row of the catalogue. `environment` comes on top of its variables."""
+
+    command: tuple[str, ...] | None = None
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
+Detail = Callable[[Settings, Release], Details]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """One service of the stack. The fields without an explanation here are those of `infra.catalogue.service.Service`.
+
+    ``networks`` are the logical names of networks that the stack has (none: no network at all); the service answers
+    there to ``name``. ``after`` names the services of the stack that must be ready first.
+    """
+
+    name: str
+    image: str
+    networks: tuple[str, ...]
+    limits: Limits
+    after: tuple[str, ...] = ()
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    files: tuple[File, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    ports: tuple[Port, ...] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    health: HealthCheck | None = None
+    user: str | None = None
+    capabilities: tuple[str, ...] | None = ()
+    dns_options: tuple[str, ...] = ()
+    init: bool = False
+    read_only: bool = False
+    job: bool = False
+    stop_grace: int = 20
+    stop_signal: str | None = None
+    ready_timeout: int = 240

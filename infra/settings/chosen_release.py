@@ -1,0 +1,71 @@
+"""The Dify release of a stack, the catalogue it is in, and its vector store."""
+
+from pathlib import Path
+
+from infra.catalogue import release_file, releases, selection
+from infra.catalogue.images import can_build
+from infra.catalogue.releases import RELEASES, CatalogueError, Release
+from infra.settings.reader import Section
+
+
+def read_catalogue(top: Section) -> Path | None:
+    """Read `dify:catalogue`; None without one."""
+    given = top.text("catalogue")
+    if not given:
+        return None
+    path = Path(given).expanduser()
+    if not path.is_absolute() or not path.is_dir():
+        top.problems.add("catalogue", given, "no directory", "use the absolute path of a directory")
+        return None
+    try:
+        releases.catalogue(path)
+    except CatalogueError as problem:
+        top.problems.add("catalogue", given, str(problem), "`dify-kit release check FILE` checks a file")
+        return None
+    return path
+
+
+def read_release(top: Section, catalogue: Path | None) -> tuple[str, Release]:
+    """Return version and entry of the release; a file of the operator's own is checked down to each value first."""
+    known = releases.catalogue(catalogue)
+    # The kit's own come first: what takes the place of a wrong choice can be read.
+    version = top.choice("release", tuple(dict.fromkeys([*RELEASES, *known])))
+    file = catalogue / f"{version}.yaml" if catalogue else None
+    if file and file.is_file():
+        wrong = release_file.problems(file)
+        for line in wrong:
+            top.problems.add(
+                "release", version, line, f"correct {file.name}; `dify-kit release check {file}`"
+            )
+        if wrong:
+            return version, RELEASES[next(iter(RELEASES))]
+    return version, known[version]
+
+
+def read_vector_store(top: Section, images: str) -> str:
+    """Read `dify:vectorStore`."""
+    stores = tuple(sorted(selection.vector_stores()))
+    store = top.choice("vectorStore", stores)
+    if images == "local" and not can_build(store):
+        usable = ", ".join(one for one in stores if can_build(one))
+        top.problems.add(
+            "vectorStore", store, "cannot be built on this machine (dify:images local)", f"use {usable}"
+        )
+    return store
+
+
+def read_weaviate_version(top: Section, release: Release) -> str:
+    """Return the rung of the ladder that the vector store stands on; empty for the release's own version."""
+    version = top.text("weaviateVersion")
+    if not version:
+        return ""
+    known = (*RELEASES.values(), release)
+    rungs = dict.fromkeys(tag for one in known for tag in one.weaviate_ladder)
+    rungs[release.images["weaviate"].tag] = None
+    if version not in rungs:
+        top.problems.add(
+            "weaviateVersion", version, "no rung of the ladder", f"use one of {', '.join(rungs)}"
+        )
+    elif top.raw("vectorStore") != "weaviate":
+        top.problems.add("weaviateVersion", version, "another vector store is chosen", "remove it")
+    return version

@@ -1,0 +1,362 @@
+"""The settings of a stack: reading and checking all of them.
+
+`read` takes what is given and checks everything before any resource exists. A `Settings` without problems can work;
+secrets in it are Pulumi secrets and stay out of logs and plain state.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.catalogue import addresses, checks, ports, releases
+from infra.catalogue.checks import shown
+from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
+from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import SERVICE_API
+from infra.catalogue.selection import known
+from infra.settings import origins, proxy_keys
+from infra.settings.apps import app_file, known_apps
+from infra.settings.chosen_release import (
+    read_catalogue,
+    read_release,
+    read_vector_store,
+    read_weaviate_version,
+)
+from infra.settings.dify import (
+    AppLimits,
+    Login,
+    Mail,
+    OpenApi,
+    Plugins,
+    Storage,
+    Telemetry,
+    read_app_limits,
+    read_login,
+    read_mail,
+    read_openapi,
+    read_plugins,
+    read_storage,
+    read_telemetry,
+)
+from infra.settings.gate import Gate, GateReader
+from infra.settings.given import NAMESPACE, Given
+from infra.settings.image_source import read_images, read_mirror
+from infra.settings.llm import Llm, LlmReader
+from infra.settings.network import (
+    LOOPBACK_NAMES,
+    read_bind_address,
+    read_networks,
+    read_request_headers,
+    read_ssrf_allow_private,
+    read_ssrf_deny,
+)
+from infra.settings.oauth import Around, OAuth, OAuthReader
+from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
+from infra.settings.reader import Problems, Section
+from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
+from infra.settings.stack_secrets import SecretReader, Secrets, withhold
+from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
+from infra.settings.urls import Cors, Urls, read_cors, read_hosts, read_origin, read_public_url, read_urls
+
+if TYPE_CHECKING:
+    import pulumi
+
+ACCESS_LOGS = ("all", "errors", "off")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One stack, fully checked. Field names are the keys of `Pulumi.yaml` in snake case."""
+
+    stack: str
+    release: str
+    catalogue: Path | None
+    images: str
+    mirror: str
+    image_pins: bool
+    public_url: str
+    http_port: int
+    https_port: int
+    bind_address: str
+    server_names: tuple[str, ...]
+    urls: Urls
+    tls: Tls
+    cors: Cors
+    rate_limits: RateLimits
+    llm: Llm | None
+    oauth: OAuth | None
+    oidc_gate: Gate | None
+    trusted_proxies: tuple[str, ...]
+    console_allow_from: tuple[str, ...]
+    access_log: str
+    api_schema: bool
+    address_connections: int
+    request_headers: tuple[str, ...]
+    vector_store: str
+    weaviate_version: str
+    max_upload_megabytes: int
+    apps: tuple[str, ...]
+    canary: bool
+    canary_knowledge: bool
+    admin_email: str
+    admin_name: str
+    keep_volumes: bool
+    templates_dir: Path | None
+    extra_env: Mapping[str, Mapping[str, str]]
+    resources: Mapping[str, ServiceLimits]
+    api_workers: int
+    api_worker_connections: int
+    celery_workers: int
+    postgres_max_connections: int
+    log_level: str
+    mail: Mail
+    storage: Storage
+    login: Login
+    openapi: OpenApi
+    limits: AppLimits
+    plugins: Plugins
+    sandbox_network: bool
+    ssrf_allow_private: tuple[str, ...]
+    ssrf_deny: tuple[str, ...]
+    telemetry: Telemetry
+    check_updates: bool
+    secrets: Secrets
+
+    @property
+    def dify(self) -> Release:
+        """The release's entry of the catalogue, with the version of Weaviate that is set."""
+        return releases.catalogue(self.catalogue)[self.release].with_weaviate(self.weaviate_version)
+
+    @property
+    def gateway(self) -> bool:
+        """Whether the OAuth gateway runs: for tokens, for the gate, or for both."""
+        return self.oauth is not None or self.oidc_gate is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What reading found. `settings` can work only without `problems`: harmless values take the place of wrong ones."""
+
+    settings: Settings
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """All problems, one a line."""
+        listed = "\n".join(f"  - {line}" for line in self.problems)
+        return f"the settings of stack {self.settings.stack} cannot work:\n{listed}"
+
+    def sound(self, *keys: str) -> bool:
+        """Whether no problem is about one of these settings of `Pulumi.yaml`."""
+        wrong = tuple(f"{NAMESPACE}:{key}{end}" for key in keys for end in (":", ".", "["))
+        return not any(line.startswith(wrong) for line in self.problems)
+
+
+def read(
+    given: Given,
+    stack: str,
+    *,
+    settings_file: Path | None = None,
+    conceal: Callable[[str], "pulumi.Output[str]"] = withhold,
+) -> Reading:
+    """Read and check the settings of `stack`.
+
+    `settings_file` is the stack's file, beside which its clients and issued keys are (default: where Pulumi looks for
+    it). `conceal` makes Pulumi's secret of a text; by default secrets are checked and left out of the settings.
+    """
+    problems = Problems()
+    top = given.top(problems)
+    top.refuse_unknown()
+    secrets = SecretReader(top, stack, given.encrypted, conceal)
+    # Pulumi reads this file; `dify-kit` makes it a link to where the settings are.
+    file = settings_file or ROOT / f"Pulumi.{stack}.yaml"
+    settings = _read(top, secrets, stack, file)
+    return Reading(settings=settings, problems=tuple(problems.lines), warnings=tuple(problems.warnings))
+
+
+def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settings:
+    """Return the settings; only to be used when no problem was reported."""
+    problems = top.problems
+    if not STACK_NAME.fullmatch(stack):
+        problems.lines.append(f"stack name {shown(stack)}: cannot name containers; use {STACK_NAME_RULE}")
+    catalogue = read_catalogue(top)
+    version, release = read_release(top, catalogue)
+    images = read_images(top, stack)
+    port = top.integer("httpPort", 1, origins.MAX_PORT)
+    tls = top.part("tls")
+    tls_mode = mode_of(tls)
+    https_port = top.integer("httpsPort", 1, origins.MAX_PORT)
+    public_url = (
+        read_public_url(top, "http", port) if tls_mode == "off" else read_public_url(top, "https", https_port)
+    )
+    urls = read_urls(top, public_url)
+    bind_address, hosts = read_bind_address(top), read_hosts(top, urls)
+    # Who is on the machine itself may write its name in three ways.
+    local = LOOPBACK_NAMES if any(host in LOOPBACK_NAMES for host in hosts) else ()
+    server_names = tuple(dict.fromkeys([*hosts, *local]))
+    mail, storage, login = read_mail(top), read_storage(top), read_login(top)
+    limits = read_app_limits(top)
+    rate_limits = read_rate_limits(top.part("rateLimits"), active_requests=limits.active_requests)
+    canary = top.boolean("canary")
+    tls_settings = TlsReader(
+        tls,
+        problems,
+        secrets,
+        Surroundings(
+            stack=stack,
+            bind_address=bind_address,
+            http_port=port,
+            https_port=https_port,
+            public_url=public_url,
+            hosts=hosts,
+            names=server_names,
+        ),
+    ).read(tls_mode)
+    oauth = OAuthReader(
+        top.part("oauth"),
+        problems,
+        origin=partial(read_origin, top),
+        secrets=secrets,
+        around=Around(
+            stack=stack,
+            settings_file=file,
+            public_url=public_url,
+            apps=known_apps(),
+            canary=canary,
+            v1=rate_limits.groups[SERVICE_API],
+            active_requests=limits.active_requests,
+        ),
+    ).read()
+    gate = GateReader(
+        top.part("oidcGate"), problems, secrets=secrets, console=urls.console, app=urls.app
+    ).read()
+    return Settings(
+        stack=stack,
+        release=version,
+        catalogue=catalogue,
+        images=images,
+        mirror=read_mirror(top, images),
+        image_pins=top.boolean("imagePins"),
+        public_url=public_url,
+        http_port=port,
+        https_port=https_port,
+        bind_address=bind_address,
+        server_names=server_names,
+        urls=urls,
+        tls=tls_settings,
+        cors=read_cors(top, urls),
+        rate_limits=rate_limits,
+        llm=_llm(
+            top,
+            secrets,
+            file,
+            stack=stack,
+            names=server_names,
+            own_ports=(port, https_port, *map(origins.port_of, urls.every)),
+        ),
+        oauth=oauth,
+        oidc_gate=gate,
+        trusted_proxies=read_networks(top, "trustedProxies"),
+        console_allow_from=read_networks(top, "consoleAllowFrom"),
+        access_log=top.choice("accessLog", ACCESS_LOGS),
+        api_schema=top.boolean("apiSchema"),
+        address_connections=top.integer("addressConnections", 0, MAX_CONCURRENT),
+        request_headers=read_request_headers(top),
+        vector_store=read_vector_store(top, images),
+        weaviate_version=read_weaviate_version(top, release),
+        max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
+        apps=_apps(top),
+        canary=canary,
+        canary_knowledge=top.boolean("canaryKnowledge"),
+        admin_email=_admin_email(top),
+        admin_name=_admin_name(top),
+        keep_volumes=top.boolean("keepVolumes"),
+        templates_dir=_templates_dir(top),
+        extra_env=read_extra_env(top, release),
+        resources=read_resources(top, release),
+        api_workers=top.integer("apiWorkers", 1, 64),
+        api_worker_connections=top.integer("apiWorkerConnections", 1, 10000),
+        celery_workers=top.integer("celeryWorkers", 1, 64),
+        postgres_max_connections=top.integer("postgresMaxConnections", 20, 10000),
+        log_level=top.choice("logLevel", LOG_LEVELS),
+        mail=mail,
+        storage=storage,
+        login=login,
+        openapi=read_openapi(top, release),
+        limits=limits,
+        plugins=read_plugins(top),
+        sandbox_network=top.boolean("sandboxNetwork"),
+        ssrf_allow_private=read_ssrf_allow_private(top, known(release.services)),
+        ssrf_deny=read_ssrf_deny(top),
+        telemetry=read_telemetry(top),
+        check_updates=top.boolean("checkUpdates"),
+        secrets=secrets.read(mail, storage, login, gateway=oauth is not None or gate is not None),
+    )
+
+
+def _llm(
+    top: Section,
+    secrets: SecretReader,
+    file: Path,
+    *,
+    stack: str,
+    names: tuple[str, ...],
+    own_ports: tuple[int, ...],
+) -> Llm | None:
+    llm = LlmReader(
+        top.part("llm"),
+        secrets=secrets,
+        issued=lambda: proxy_keys.read(proxy_keys.file_of(file, stack)),
+    ).read()
+    own_hosts = {f"dify-{stack}-nginx", "nginx"}
+    own = {(name, port) for name in names for port in own_ports}
+    # 127.0.0.1 is nginx's own container to it, where the proxy listens too.
+    own |= {(name, port) for name in LOOPBACK_NAMES for port in (*own_ports, *ports.EDGE)}
+    for upstream in llm.upstreams if llm else ():
+        problem = addresses.destination_problem(upstream.host)
+        if upstream.host in own_hosts or (upstream.host, upstream.port) in own:
+            problem = "the proxy itself, which would ask itself"
+        if problem:
+            top.problems.add(
+                f"llm.upstreams.{upstream.name}.baseUrl",
+                upstream.base_url,
+                problem,
+                "use the URL below which another server's /chat/completions lies",
+            )
+    return llm
+
+
+def _apps(top: Section) -> tuple[str, ...]:
+    apps = top.texts("apps")
+    for app in apps:
+        if app not in known_apps() or not app_file(app).is_file():
+            top.problems.add("apps", app, "no such file in apps/", f"use any of: {', '.join(known_apps())}")
+    return apps
+
+
+def _admin_email(top: Section) -> str:
+    email = top.text("adminEmail")
+    if not checks.EMAIL.fullmatch(email):
+        top.problems.add("adminEmail", email, "no e-mail address", "use an address such as you@example.com")
+    return email
+
+
+def _templates_dir(top: Section) -> Path | None:
+    given = top.text("templatesDir")
+    if not given:
+        return None
+    path = Path(given).expanduser()
+    if not path.is_absolute() or not path.is_dir():
+        top.problems.add("templatesDir", given, "no directory", "use the absolute path of a directory")
+    return path
+
+
+def _admin_name(top: Section) -> str:
+    name = top.text("adminName")
+    if not name.strip():
+        top.problems.add("adminName", name, "is empty", "name the admin")
+    return name

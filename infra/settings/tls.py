@@ -1,0 +1,194 @@
+"""The settings of TLS, with the certificates they name or ask for. `infra.settings` reads with it."""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from infra.catalogue import checks
+from infra.settings import certificates, selfsigned
+from infra.settings.ca import read_ca
+from infra.settings.certificates import Certificate
+from infra.settings.reader import Problems, Section
+from infra.settings.stack_secrets import SecretReader
+
+if TYPE_CHECKING:
+    import pulumi
+
+MODES = ("off", "selfsigned", "files", "acme")
+# Two years: what browsers' preload lists ask for at most.
+MAX_HSTS = 63072000
+EXPIRY_WARNING_DAYS = 14
+_DIRECTORY = re.compile(r"https://[^\s\"'\\]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acme:
+    """Where certificates are asked for. `ca` is the PEM that the directory's own TLS is judged by, or empty."""
+
+    email: str
+    directory: str
+    ca: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How the edge speaks TLS. `hosts` are the names that people use, without those of loopback.
+
+    `certificate` and `key` (PEM) are known for selfsigned and files; acme gets its own later. `ca` is the PEM
+    to trust for selfsigned, else empty.
+    """
+
+    mode: str
+    redirect: bool
+    hsts_seconds: int
+    hosts: tuple[str, ...]
+    certificate: Certificate | None = None
+    key: "pulumi.Output[str] | None" = None
+    ca: str = ""
+    acme: Acme | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether the edge speaks TLS itself."""
+        return self.mode != "off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the rest of the settings says: `names` are all the edge answers to, `hosts` those people use."""
+
+    stack: str
+    bind_address: str
+    http_port: int
+    https_port: int
+    public_url: str
+    hosts: Sequence[str]
+    names: Sequence[str]
+
+
+def mode_of(section: Section) -> str:
+    """Return the mode. YAML reads an unquoted `off` as false, and means this."""
+    return "off" if section.raw("mode") is False else section.choice("mode", MODES)
+
+
+class TlsReader:
+    """Reads `dify:tls` and what belongs to it. Every method reports to the same list of problems."""
+
+    def __init__(
+        self, section: Section, problems: Problems, secrets: SecretReader, around: Surroundings
+    ) -> None:
+        self._section = section
+        self._problems = problems
+        self._secrets = secrets
+        self._around = around
+
+    def read(self, mode: str) -> Tls:
+        """Return the settings of `mode`; only to be used when no problem was reported."""
+        section = self._section
+        common: dict[str, Any] = {
+            "mode": mode,
+            "redirect": section.boolean("redirect"),
+            "hsts_seconds": section.integer("hstsSeconds", 0, MAX_HSTS),
+            "hosts": tuple(self._around.hosts),
+        }
+        acme = section.section("acme", section.defaults["acme"])
+        if mode == "off":
+            if common["hsts_seconds"]:
+                self._problems.add(
+                    "tls.hstsSeconds",
+                    common["hsts_seconds"],
+                    "the edge speaks no TLS (dify:tls.mode off)",
+                    "set it to 0, or turn TLS on",
+                )
+            return Tls(**common)
+        self._check_surroundings()
+        if mode == "selfsigned":
+            return self._selfsigned(common)
+        if mode == "files":
+            return self._files(common)
+        return Tls(**common, acme=self._acme(acme))
+
+    def _check_surroundings(self) -> None:
+        around = self._around
+        if around.https_port == around.http_port:
+            self._problems.add(
+                "httpsPort", around.https_port, "is dify:httpPort already", "give TLS a port of its own"
+            )
+        if not around.public_url.startswith("https://"):
+            self._problems.add(
+                "publicUrl", around.public_url, "is http while TLS is on", "start it with https://"
+            )
+
+    def _selfsigned(self, common: dict[str, Any]) -> Tls:
+        seed = self._secrets.text("tlsSeed", required=True)
+        issued = selfsigned.issue(seed, self._around.stack, self._around.names, certificates.now_utc())
+        return Tls(
+            **common, certificate=issued.certificate, key=self._secrets.conceal(issued.key), ca=issued.ca
+        )
+
+    def _files(self, common: dict[str, Any]) -> Tls:
+        texts = {}
+        for key in (certificates.CERTIFICATE, certificates.KEY):
+            texts[key] = self._secrets.text(key, required=True)
+        if not all(texts.values()):
+            return Tls(**common)
+        chain, key = texts[certificates.CERTIFICATE], texts[certificates.KEY]
+        now = certificates.now_utc()
+        found = certificates.problems(chain, key, self._around.hosts, now)
+        for problem in found:
+            self._problems.add_secret(problem.setting, problem.why, problem.fix)
+        if found:
+            return Tls(**common)
+        certificate = certificates.describe(chain)
+        if (days := (certificate.not_after - now).days) < EXPIRY_WARNING_DAYS:
+            self._problems.warnings.append(
+                f"dify:tlsCertificate: expires in {days} days, on {certificate.not_after:%Y-%m-%d}; set a "
+                "renewed one"
+            )
+        return Tls(**common, certificate=certificate, key=self._secrets.conceal(key))
+
+    def _acme(self, section: Section) -> Acme:
+        email, directory = section.text("email"), section.text("directory")
+        if not checks.EMAIL.fullmatch(email):
+            self._problems.add(
+                section.key("email"), email, "no e-mail address", "name whom the CA may write to"
+            )
+        if not _DIRECTORY.fullmatch(directory):
+            self._problems.add(
+                section.key("directory"), directory, "no https URL", "use the directory URL of your CA"
+            )
+        if not section.boolean("agreeTerms"):
+            self._problems.add(
+                section.key("agreeTerms"),
+                "false",
+                "the CA gives certificates only to those who accept its terms",
+                "read them, then set it to true",
+            )
+        self._check_reachable(private_ca=directory != section.defaults["directory"])
+        return Acme(email=email, directory=directory, ca=read_ca(section))
+
+    def _check_reachable(self, *, private_ca: bool) -> None:
+        """Report what keeps the CA from reaching this edge by its names, on port 80."""
+        address = certificates.address_of(self._around.bind_address)
+        if address and (address.is_loopback or (_inside(address) and not private_ca)):
+            self._problems.add(
+                "bindAddress",
+                self._around.bind_address,
+                "the CA could not reach it to check the names (dify:tls.mode acme)",
+                "use 0.0.0.0 or a public address, or `selfsigned` for trying out",
+            )
+        for host in self._around.hosts:
+            if host == "localhost" or host.endswith(".localhost") or certificates.address_of(host):
+                self._problems.add(
+                    "publicUrl",
+                    host,
+                    "no CA gives a certificate for it (dify:tls.mode acme)",
+                    "use host names that lead here, in publicUrl, urls and serverNames",
+                )
+
+
+def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Tell whether an address is one of an inner network; 0.0.0.0 and :: stand for every interface."""
+    return address.is_private and not address.is_unspecified
