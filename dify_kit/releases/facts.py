@@ -92,7 +92,7 @@ def variables(
                     if _own(name, service, set_there, shared, found["api"])
                 }
             )
-    return {service: dict(sorted(entries.items())) for service, entries in found.items()}
+    return {service: dict(sorted(entries.items())) for service, entries in found.items() if entries}
 
 
 def _own(name: str, service: str, set_there: Facts, shared: set[str], api: Facts) -> bool:
