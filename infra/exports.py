@@ -1,12 +1,13 @@
-"""What the stack says about itself. Smoke tests and the command line read this and nothing else."""
+"""The exports of a stack. Smoke tests and the command line read them and nothing else."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 
-from infra.catalogue import ports
+from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import LLM, SIGN_IN_LIMIT
 from infra.platforms.docker import Running
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
@@ -15,8 +16,6 @@ from infra.settings.stack import Settings
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
 from infra.tiers.oauth import OAuthTier
-
-CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
 
 
 def publish(
@@ -28,9 +27,9 @@ def publish(
     *,
     networks: list[str],
 ) -> None:
-    """Export the facts of the stack. Keys and the canary's OAuth client are secret; nothing else here is.
+    """Export the facts of the stack. Keys and the canary's OAuth client are secrets; no other export is one.
 
-    Keys of tenants are not exported at all.
+    Keys of tenants are not exported.
     """
     for name, value in facts(settings, release, edge.running, networks).items():
         pulumi.export(name, value)
@@ -54,7 +53,7 @@ def publish(
 def facts(
     settings: Settings, release: Release, running: Mapping[str, Running], networks: list[str]
 ) -> dict[str, Any]:
-    """Return the exports that are known without the apps."""
+    """Return the exports that do not depend on the apps."""
     jobs = {name: one.container.name for name, one in running.items() if one.spec.job}
     containers = {name: one.container.name for name, one in running.items() if not one.spec.job}
     callback = f"{settings.urls.console}/console/api/oauth/authorize"
@@ -62,7 +61,7 @@ def facts(
         "stack": settings.stack,
         "release": release.version,
         "images": settings.images,
-        # Dify's own services are not Dify then, and whoever reads the outputs should know.
+        # The stand-in takes the place of Dify's own services.
         "standIn": settings.images == "local",
         "publicUrl": settings.public_url,
         "serviceApiUrl": f"{settings.urls.service}/v1",
@@ -74,7 +73,7 @@ def facts(
         "jobs": jobs,
         "edge": "nginx",
         "networks": networks,
-        "corsOrigins": {group: list(settings.cors.origins(group)) for group in CORS_GROUPS},
+        "routeGroups": group_facts(settings, release),
         "maxUploadMegabytes": settings.max_upload_megabytes,
         "rateLimits": limit_facts(settings.rate_limits, release),
         "oauth": oauth_facts(settings.oauth),
@@ -89,7 +88,7 @@ def facts(
 
 
 def llm_facts(settings: Settings) -> dict[str, Any] | None:
-    """Return where the LLM proxy answers and what it serves; None when it is off."""
+    """Return the LLM proxy's URLs and its models; None when it is off."""
     llm = settings.llm
     if llm is None:
         return None
@@ -99,15 +98,15 @@ def llm_facts(settings: Settings) -> dict[str, Any] | None:
         "engine": llm.engine,
         "models": sorted(llm.models),
         "embeddings": sorted(llm.embeddings),
-        "corsOrigins": list(settings.cors.origins("llm")),
+        "corsOrigins": list(settings.cors.origins(LLM)),
     }
 
 
 def tls_facts(settings: Settings) -> dict[str, Any]:
-    """Return how the edge speaks TLS.
+    """Return the TLS settings of the edge.
 
-    Certificates that certbot gets are not known here. `ca` is in PEM: what a client of a self-signed stack has
-    to trust, empty otherwise.
+    Certificates that certbot obtains are unknown here. `ca` is the certificate, in PEM, that a client of a self-signed
+    stack has to trust; empty otherwise.
     """
     tls = settings.tls
     certificate = tls.certificate
@@ -123,7 +122,7 @@ def tls_facts(settings: Settings) -> dict[str, Any]:
 
 
 def oauth_facts(oauth: OAuth | None) -> dict[str, Any] | None:
-    """Return where tokens are and for whom, None when OAuth is off. Clients are not told, only how many they are."""
+    """Return the OAuth endpoints and the tenants, None when OAuth is off. Of the clients, only their number."""
     if oauth is None:
         return None
     return {
@@ -142,7 +141,7 @@ def oauth_facts(oauth: OAuth | None) -> dict[str, Any] | None:
 
 
 def gate_facts(gate: Gate | None) -> dict[str, Any] | None:
-    """Return what to register at the gate's provider, and what is behind the gate; None when it is off."""
+    """Return what to register at the gate's provider, and what the gate protects; None when it is off."""
     if gate is None:
         return None
     return {
@@ -156,11 +155,11 @@ def gate_facts(gate: Gate | None) -> dict[str, Any] | None:
 
 
 def limit_facts(limits: RateLimits, release: Release) -> dict[str, Any]:
-    """Return the limits as they hold: by group, with the seconds that a 429 for the rate names. 0: no limit.
+    """Return the limits by group, 0 for none, with the seconds in Retry-After of a 429 for the rate.
 
-    Groups that the release does not have are left out; signing in is one in every release.
+    Groups that the release does not have are left out.
     """
-    groups = {route.group for route in release.routes} | {"login"}
+    groups = {route.group for route in release.routes} | {SIGN_IN_LIMIT}
     return {
         "dryRun": limits.dry_run,
         "groups": {
@@ -175,6 +174,25 @@ def limit_facts(limits: RateLimits, release: Release) -> dict[str, Any]:
             if group in groups
         },
     }
+
+
+def group_facts(settings: Settings, release: Release) -> dict[str, Any]:
+    """Return the release's route groups that a client can probe.
+
+    `url` is the origin to reach a group at, `probe` the path of a harmless request, `origins` those that may call it,
+    `credentials` whether their pages send cookies, `schema` the path below which Dify describes its API, if it does.
+    """
+    found = {}
+    for name, probe in route_groups.probes(release.routes).items():
+        part = route_groups.group(name).url
+        found[name] = {
+            "url": getattr(settings.urls, part) if part else settings.public_url,
+            "probe": probe.path,
+            "origins": list(settings.cors.origins(name)),
+            "credentials": route_groups.with_credentials(name),
+            "schema": probe.schema,
+        }
+    return found
 
 
 def _bucket_facts(bucket: Bucket | None, *names: str) -> dict[str, int]:

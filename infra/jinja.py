@@ -15,7 +15,7 @@ from infra.catalogue.project import ROOT
 
 TEMPLATES = ROOT / "templates"
 SUFFIX = ".j2"
-# Files of nginx that are no templates: scripts go as they are, and what is rendered is data beside them.
+# Files of nginx that are no templates: scripts go as they are, and what is rendered is data next to them.
 SCRIPT_SUFFIX = ".js"
 SNIPPETS = "snippets"
 
@@ -30,12 +30,12 @@ def escape_regex(text: str) -> str:
     Only letters, digits and the punctuation of paths and origins may come here; settings let nothing else in.
     """
     if not re.fullmatch(r"[A-Za-z0-9._:/\[\]-]+", text):
-        raise ValueError(f"{text!r} cannot stand in an nginx pattern")
+        raise ValueError(f"{text!r} is not possible in an nginx pattern")
     return re.sub(r"([.\[\]])", r"\\\1", text)
 
 
 class _Compiled(jinja2.BytecodeCache):
-    """Compiled templates of this process, by their source: a template that changes is compiled anew."""
+    """Compiled templates of this process, by their source: a template that changes is compiled again."""
 
     def __init__(self) -> None:
         self._code: dict[tuple[str, str], CodeType] = {}

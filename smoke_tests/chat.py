@@ -18,7 +18,7 @@ LEFT_BEHIND_SECONDS = 3600
 OK = 200
 REMOVED = (200, 204)
 LEAST_SPREAD_SECONDS = 0.002
-# A busy machine may read a whole answer at once; a proxy that buffers does so every time.
+# A busy machine may read a whole answer in one piece; a proxy that buffers does so every time.
 STREAM_ATTEMPTS = 8
 
 

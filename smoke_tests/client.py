@@ -64,7 +64,7 @@ class Answer:
             raise VisitError(f"header {name} occurs {len(values)} times, once expected: {self!r}")
         return values[0] if values else None
 
-    def json(self) -> Any:  # noqa: ANN401  # whatever JSON holds
+    def json(self) -> Any:  # noqa: ANN401  # any JSON value
         """Return the body as JSON. Raises VisitError when it is not JSON."""
         try:
             return json.loads(self.text)

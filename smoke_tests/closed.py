@@ -1,18 +1,11 @@
 """What must not be served: Dify's API schemas to anyone, and the console's sockets to other origins."""
 
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 from smoke_tests.client import Answer
 
-# Dify's api serves a schema and its viewer beside each of these route groups.
-_BLUEPRINTS = {
-    "v1": "/v1",
-    "console": "/console/api",
-    "api": "/api",
-    "files": "/files",
-    "mcp": "/mcp",
-    "openapi": "/openapi/v1",
-}
+# Dify serves a schema of its routes, and a viewer of it.
 _NAMES = ("swagger.json", "swagger-ui.html")
 # Non-normalised paths, which the edge and Dify could interpret differently.
 _SPELLINGS = (
@@ -39,10 +32,12 @@ WEBSOCKET = {
 }
 
 
-def schema_paths(groups: set[str]) -> tuple[str, ...]:
-    """Return the paths of schemas in a release with these route groups, normalised and not."""
-    plain = [f"{_BLUEPRINTS[group]}/{name}" for group in _BLUEPRINTS if group in groups for name in _NAMES]
-    spelled = [one for one in _SPELLINGS if "openapi" in groups or not one.startswith("/openapi")]
+def schema_paths(places: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of schemas in a release whose schemas are below `places`, normalised and not."""
+    places = tuple(places)
+    plain = [f"{place}/{name}" for place in places for name in _NAMES]
+    has_openapi = any(place.startswith("/openapi") for place in places)
+    spelled = [one for one in _SPELLINGS if has_openapi or not one.startswith("/openapi")]
     return (*plain, *spelled)
 
 

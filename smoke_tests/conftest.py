@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from dify_kit.chromium import Browser, BrowserError, find_browser
+from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.services import GATEWAY
 from smoke_tests import tls
 from smoke_tests.chat import Chat, cleaning_up
@@ -163,7 +164,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "sent_case": [
             case
             for case in every_case
-            if case.policy.group == "v1" or case.kind in {"allowed-1", "unrelated", "null"}
+            if case.policy.group == SERVICE_API or case.kind in {"allowed-1", "unrelated", "null"}
         ],
     }
     for name, found in values.items():

@@ -5,39 +5,34 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from infra.catalogue import route_groups
+from infra.catalogue.releases import RELEASES
 from smoke_tests.client import Answer
 
-# Dify's cookies are used on these groups, so their answers name an origin and allow credentials; others never do.
-CREDENTIALED_GROUPS = frozenset({"console", "api"})
-# One harmless address of each group. Dify answers most with 404, which must carry the headers too.
-PATHS = {
-    "v1": "/v1/parameters",
-    "console": "/console/api/setup",
-    "api": "/api/smoke-test",
-    "openapi": "/openapi/smoke-test",
-    "files": "/files/smoke-test",
-    "mcp": "/mcp/smoke-test",
-    "triggers": "/triggers/smoke-test",
-}
 UNRELATED = "https://unrelated.example"
 MAX_PORT = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Which origins may call a route group, as configured. `own` is where look-alikes start without one."""
+    """Which origins may call a route group, as configured. `own` is where look-alikes start without one.
+
+    `probe_path` is harmless to request. `credentials`: pages of allowed origins send cookies.
+    """
 
     group: str
     url: str
+    probe_path: str
     allowed: tuple[str, ...]
     own: str
+    credentials: bool = False
     # Without the stack's exports, the origins that console and web app allow are unknown.
     complete: bool = True
 
     @property
     def path(self) -> str:
         """The URL that is requested."""
-        return self.url + PATHS[self.group]
+        return self.url + self.probe_path
 
     @property
     def probe(self) -> str:
@@ -54,7 +49,20 @@ class Policy:
     def credentials_for(self, origin: str) -> str | None:
         """Return the Access-Control-Allow-Credentials expected for this origin."""
         named = self.answer_to(origin) not in {None, "*"}
-        return "true" if named and self.group in CREDENTIALED_GROUPS else None
+        return "true" if named and self.credentials else None
+
+
+def policy_of(group: str, *, url: str, allowed: tuple[str, ...], own: str, complete: bool = True) -> Policy:
+    """Return the policy of a route group of the newest release, for an address without exports."""
+    return Policy(
+        group=group,
+        url=url,
+        probe_path=route_groups.probes(next(iter(RELEASES.values())).routes)[group].path,
+        allowed=allowed,
+        own=own,
+        credentials=route_groups.with_credentials(group),
+        complete=complete,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

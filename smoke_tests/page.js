@@ -6,7 +6,7 @@ const decoded = (answer) => answer.body.pipeThrough(new TextDecoderStream()).get
 async function call({ url, init, seconds }, take) {
   const started = performance.now();
   const now = () => (performance.now() - started) / 1000;
-  // The longest time that the page was suspended: pieces that arrive meanwhile seem to arrive at once.
+  // The longest time that the page was suspended: pieces that arrive meanwhile seem to arrive together.
   let ticked = 0;
   let stalled = 0;
   const tick = () => {

@@ -50,7 +50,7 @@ FLAGS = (
 def allowed_origin(policy: Policy) -> str:
     """Return an origin that may call this API from another one; empty when there is none.
 
-    Whatever CORS allows, a page loaded over https may not call plain http, except on this machine: an origin
+    Regardless of CORS, a page loaded over https may not call plain http, except on this machine: an origin
     with the API's own scheme is preferred.
     """
     scheme = urlsplit(policy.url).scheme

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from infra.catalogue import route_groups
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.route_groups import CONSOLE, SERVICE_API, WEB_APP_API
 from infra.catalogue.selection import port_of
 from infra.settings.origins import DEFAULT_PORTS, host_of
-from smoke_tests.cors import PATHS, Policy
+from smoke_tests.cors import Policy, policy_of
 from smoke_tests.exports import TargetError, read_exports
 from smoke_tests.gate import Gate
 from smoke_tests.llm import Llm
@@ -89,6 +91,8 @@ class Target:
     console_url: str
     key: Secret | None
     policies: tuple[Policy, ...]
+    # The paths below which Dify would describe its API.
+    schemas: tuple[str, ...] = ()
     deployment: Deployment | None = None
     # True when the key is the canary's, whose answers are known; an app of another key may answer anything.
     asks_canary: bool = False
@@ -107,11 +111,6 @@ class Target:
     has_sockets: bool | None = None
 
     @property
-    def groups(self) -> set[str]:
-        """The route groups of the target; all groups of the catalogue when unknown."""
-        return {policy.group for policy in self.policies} if self.deployment else set(PATHS)
-
-    @property
     def probe(self) -> tuple[str, int]:
         """An address outside the gate that Dify answers with use of its database, and the expected status."""
         if self.gate:
@@ -121,7 +120,7 @@ class Target:
     @property
     def v1(self) -> Policy:
         """The CORS policy of the service API."""
-        return next(policy for policy in self.policies if policy.group == "v1")
+        return next(policy for policy in self.policies if policy.group == SERVICE_API)
 
     @property
     def https_origins(self) -> tuple[str, ...]:
@@ -192,12 +191,15 @@ def from_outside(options: Options) -> Target:
         dataset_key=options.dataset_key,
         api_schema=options.api_schema,
         policies=(
-            Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
+            policy_of(SERVICE_API, url=url, allowed=options.allowed_origins, own=url),
             # The origins that console and web app allow are unknown; unrelated ones must be refused.
             *(
-                Policy(group=group, url=url, allowed=(), own=url, complete=False)
-                for group in ("console", "api")
+                policy_of(group, url=url, allowed=(), own=url, complete=False)
+                for group in (CONSOLE, WEB_APP_API)
             ),
+        ),
+        schemas=_schemas(
+            probe.schema for probe in route_groups.probes(next(iter(RELEASES.values())).routes).values()
         ),
     )
 
@@ -209,8 +211,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
     console_url = _get(exports, "consoleUrl", str)
     release = _get(exports, "release", str)
     key = _get(exports, "canaryKey", str) if exports.get("canary") else None
-    bases = {"v1": service_url, "console": console_url}
-    origins = _get(exports, "corsOrigins", dict)
+    groups = _get(exports, "routeGroups", dict)
     tls = _get(exports, "tls", dict)
     return Target(
         url=url,
@@ -229,10 +230,17 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         api_schema=bool(exports.get("apiSchema")),
         has_sockets=SOCKETS in _get(exports, "containers", dict),
         policies=tuple(
-            Policy(group=group, url=bases.get(group, url), allowed=tuple(origins.get(group, ())), own=url)
-            for group in PATHS
-            if group in _groups_of(release)
+            Policy(
+                group=group,
+                url=_get(facts, "url", str),
+                probe_path=_get(facts, "probe", str),
+                allowed=tuple(_get(facts, "origins", list)),
+                own=url,
+                credentials=_get(facts, "credentials", bool),
+            )
+            for group, facts in groups.items()
         ),
+        schemas=_schemas(facts.get("schema") for facts in groups.values()),
         deployment=Deployment(
             stack=_get(exports, "stack", str),
             release=release,
@@ -370,7 +378,5 @@ def _get(exports: Mapping[str, Any], name: str, kind: Any) -> Any:  # noqa: ANN4
     return value
 
 
-def _groups_of(release: str) -> set[str]:
-    """Return the route groups of a release; all groups for a release that is not in the catalogue."""
-    known = RELEASES.get(release)
-    return {route.group for route in known.routes} if known else set(PATHS)
+def _schemas(places: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(place for place in places if place is not None)

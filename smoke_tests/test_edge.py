@@ -74,7 +74,7 @@ def test_the_server_hides_its_version(target: Target, visitor: Client) -> None:
 
 @pytest.mark.needs_closed_schema
 def test_no_schema_of_the_api_is_served(target: Target, visitor: Client) -> None:
-    paths = schema_paths(target.groups)
+    paths = schema_paths(target.schemas)
     found = [schema_problem(visitor.ask("GET", f"{target.url}{path}"), path) for path in paths]
 
     assert not [problem for problem in found if problem]

@@ -6,6 +6,7 @@ import time
 import pytest
 import testinfra
 
+from infra.catalogue.route_groups import SERVICE_API
 from infra.edge.paths import CURRENT
 from smoke_tests.client import Answer, Client
 from smoke_tests.target import Deployment, RateLimits, Target
@@ -13,7 +14,7 @@ from smoke_tests.target import Deployment, RateLimits, Target
 # The most requests that are sent to reach a limit: more would load a busy stack.
 MOST = 30
 UNAUTHORIZED = 401
-# As many requests as a page sends at once.
+# As many concurrent requests as a page sends.
 AT_ONCE = 10
 # Seconds of network time that a comparison of clocks allows for.
 ON_THE_WAY = 5
@@ -27,13 +28,13 @@ def tries(target: Target, visitor: Client, count: int) -> list[Answer]:
 
 def can_be_reached(limits: RateLimits) -> bool:
     """Return whether MOST requests are enough to reach the rate limit of a credential on /v1."""
-    return not limits.dry_run and 0 < limits.groups["v1"]["burst"] <= MOST
+    return not limits.dry_run and 0 < limits.groups[SERVICE_API]["burst"] <= MOST
 
 
 @pytest.mark.needs_stack
 def test_usual_traffic_is_not_limited(target: Target, deployment: Deployment, visitor: Client) -> None:
     limits = deployment.rate_limits
-    count = min(AT_ONCE, limits.groups["v1"]["burst"]) if can_be_reached(limits) else AT_ONCE
+    count = min(AT_ONCE, limits.groups[SERVICE_API]["burst"]) if can_be_reached(limits) else AT_ONCE
 
     assert {answer.status for answer in tries(target, visitor, count)} == {UNAUTHORIZED}
 
@@ -51,7 +52,7 @@ def test_a_429_carries_retry_after(target: Target, deployment: Deployment, visit
         }
         assert limits.dry_run == ("limit_req_dry_run on;" in configuration)
         return
-    mine = limits.groups["v1"]
+    mine = limits.groups[SERVICE_API]
     headers = {"Authorization": f"Bearer app-smoke{secrets.token_urlsafe(18)}"}
     url = f"{target.service_url}/v1/info"
 

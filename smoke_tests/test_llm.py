@@ -4,6 +4,7 @@ import secrets
 
 import pytest
 
+from dify_gateway import scopes
 from smoke_tests.client import Answer, Client
 from smoke_tests.cors import UNRELATED
 from smoke_tests.llm import Llm, error_problems, events, leaks
@@ -15,7 +16,6 @@ pytestmark = pytest.mark.needs_llm
 
 PROBE = "smoke-test"
 CHAT = "/chat/completions"
-SCOPE = "llm"
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_token_needs_the_llm_scope(visitor: Client, llm: Llm, token_client: To
         token = token_client.token(scope=scope)
         answer = visitor.ask("GET", f"{llm.url}/models", headers=bearer(token))
 
-        if scope == SCOPE:
+        if scope == scopes.LLM:
             assert answer.status == 200, answer
             assert sorted(one["id"] for one in answer.json()["data"]) == sorted(llm.models)
         else:

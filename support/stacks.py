@@ -78,7 +78,7 @@ class Stack:
         return f"http://localhost:{self.port}"
 
     def kit(self, *arguments: str, timeout: int = UP_SECONDS, stdin: str = "") -> Done:
-        """Run `dify-kit` and return its result, whatever its exit code."""
+        """Run `dify-kit` and return its result, also with another exit code than 0."""
         return self._run([str(KIT), *arguments], timeout=timeout, stdin=stdin)
 
     def init(self, **flags: str | Sequence[str]) -> Done:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, done
 from dify_kit.talk import fail
+from tests import vale
 from tests.keycloak_install import VERSION, keycloak_directory
 
 # Program -> Debian's package. The clients in docs/guides/clients.md call these; their JavaScript runs in
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
                 seconds=INSTALL_SECONDS,
             )
         done("test programs", ", ".join(wanted))
+        done(f"prose linter Vale {vale.VERSION}", str(vale.vale()))
         if "integration" in arguments:
             done(f"Keycloak {VERSION}", str(keycloak_directory()))
     except KitError as problem:

@@ -1,4 +1,4 @@
-"""All checks of this machine and of a stack's settings, together. Changes nothing unless told to repair.
+"""All checks of this machine and of a stack's settings, together. Changes nothing without `repair`.
 
 A failed check means that `make up` would fail or that data is at risk.
 """

@@ -99,7 +99,7 @@ def moment(text: str) -> dt.datetime | None:
 
 
 def check_docker(facts: EngineFacts) -> Check:
-    """Judge the engine's version."""
+    """Check the engine's version."""
     found = f"{facts.version} at {facts.address} ({facts.chosen_by})"
     if version_numbers(facts.version) < OLDEST_DOCKER:
         oldest = ".".join(map(str, OLDEST_DOCKER))
@@ -128,7 +128,7 @@ def check_memory(facts: EngineFacts, images: str | None) -> Check:
 
 
 def check_disk(name: str, path: Path, free: int) -> Check:
-    """Judge the ``free`` bytes at ``path``."""
+    """Check the ``free`` bytes at ``path``."""
     found = f"{free / GIB:.1f} GiB free at {path}"
     if free < DISK_NEEDED:
         hint = f"{DISK_NEEDED // GIB} GiB are needed: `docker system df` shows what can go"
@@ -153,7 +153,7 @@ def existing(path: Path) -> Path:
 
 
 def check_clock(now: dt.datetime, engine: dt.datetime | None) -> Check:
-    """Judge this machine's clock, by itself and against the engine's: tokens and TLS depend on both."""
+    """Check this machine's clock, alone and against the engine's: tokens and TLS depend on both."""
     found = now.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if now < _EARLIEST:
         return Check(

@@ -1,4 +1,4 @@
-"""The stack's published address, asked as a client asks it, and mended when it is dead while the edge is well.
+"""Checks the stack's published address from outside, and repairs it when it fails while the edge is healthy.
 
 What Docker puts between a port of the host and a container can end by itself: thousands of half-open connections end
 the userland proxy, and the port stays dead. Inside the container nothing shows, so its health says nothing about it. A
@@ -92,7 +92,7 @@ def problem(published: Published, seconds: float = ANSWER_SECONDS) -> str:
 
 
 def edge_of(stack: str, engine: Engine) -> Container | None:
-    """Return the stack's running edge, which believes itself well; None otherwise, which others tell about."""
+    """Return the stack's running edge when it is healthy inside; None otherwise, which other checks report."""
     return next(
         (one for one in engine.containers(stack) if one.service == EDGE and not one.job and not one.sick()),
         None,
@@ -114,7 +114,7 @@ def ensure(
     found = _wait(published, ask, patience)
     if not found:
         return
-    warn(f"{published} does not answer, although {edge.name} is well inside ({found}): restarting it")
+    warn(f"{published} does not answer, although {edge.name} is healthy inside ({found}): restarting it")
     engine.restart_container(edge.id)
     found = _wait(published, ask, after_restart)
     if found:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dify_gateway.config import SCOPES
+from dify_gateway.scopes import SCOPES
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.stack import clients as store
 from dify_kit.talk import say

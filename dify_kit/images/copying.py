@@ -1,6 +1,6 @@
 """Copies images from registry to registry as they are: every platform, the same digests.
 
-A tool that does this well is called, with the operator's own credentials: `skopeo login`, `docker login` and so on
+It calls a tool made for this, with the operator's own credentials: `skopeo login`, `docker login` and so on
 wrote them. No credential passes through here. `docker push` makes another manifest, and so another digest; it is
 the way only when asked for.
 """

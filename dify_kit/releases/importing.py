@@ -18,8 +18,8 @@ from dify_kit.releases.topology import Service, Topology
 from infra.catalogue import selection
 from infra.catalogue import services as service_table
 from infra.catalogue.images import ROLES, Image
-from infra.catalogue.release_file import GROUPS
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import release_groups
 from infra.catalogue.variables import Variable
 
 Entry = dict[str, Any]
@@ -195,7 +195,7 @@ class _Import:
                 # Closed until the catalogue names the group whose limits and origins apply.
                 self._unknown.append(
                     f"routes.{route.location}: leads to {route.service}; left out until you name its group"
-                    f" ({', '.join(sorted(GROUPS))})"
+                    f" ({', '.join(sorted(release_groups()))})"
                 )
             else:
                 found.append(

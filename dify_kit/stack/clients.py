@@ -1,6 +1,7 @@
 """The OAuth clients of a stack: reading and changing their file. What a client may have, the gateway's code decides.
 
-A change is one move of a complete file, while the stack is locked: nobody reads half of it, and no change is lost.
+A change replaces the complete file, while the stack is locked: a reader gets one version or the other, and no change
+is lost.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_gateway import client_secrets, config, keys
+from dify_gateway.scopes import SCOPES
 from dify_kit.errors import KitError
 from dify_kit.stack import settings
 from dify_kit.workspace.files import StackFiles, write_private
@@ -142,11 +144,11 @@ def _require_secrets(entry: Mapping[str, Any], client: str) -> None:
 def _scopes(given: Sequence[str]) -> list[str]:
     """Return scopes, each once, in the order of the table."""
     asked = [scope for each in given for scope in each.replace(",", " ").split()]
-    if unknown := [scope for scope in asked if scope not in config.SCOPES]:
-        raise KitError(f"there is no scope {unknown[0]!r}", f"use some of {', '.join(config.SCOPES)}")
+    if unknown := [scope for scope in asked if scope not in SCOPES]:
+        raise KitError(f"there is no scope {unknown[0]!r}", f"use some of {', '.join(SCOPES)}")
     if not asked:
-        raise KitError("a client without a scope can do nothing", f"use some of {', '.join(config.SCOPES)}")
-    return [scope for scope in config.SCOPES if scope in asked]
+        raise KitError("a client without a scope can do nothing", f"use some of {', '.join(SCOPES)}")
+    return [scope for scope in SCOPES if scope in asked]
 
 
 def _public_keys(path: Path) -> dict[str, Any]:

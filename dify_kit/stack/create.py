@@ -1,6 +1,6 @@
-"""Create a stack: its settings, and every secret it needs, generated once and encrypted at once.
+"""Create a stack: its settings, and every secret it needs, generated once and stored encrypted.
 
-Secrets reach Pulumi in its environment, which only this user can read; never as arguments, which everybody on
+Secrets reach Pulumi in its environment, which only this user can read; never as arguments, which every user of
 the machine sees in the process list, and never in a file. The stack's file appears in one move, complete.
 """
 
@@ -21,6 +21,7 @@ from dify_kit.talk import say
 from dify_kit.workspace.files import PROJECT, write_private
 from infra.catalogue.project import declared
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.selection import volume_names
 from infra.catalogue.service import Keep
 from infra.settings.secrets import SHAPES
@@ -145,7 +146,7 @@ def settings_of(choices: Choices, images: ImageSource) -> dict[str, Any]:
         "httpPort": choices.http_port,
         "bindAddress": choices.bind_address,
         "publicUrl": choices.public_url,
-        "cors": {"v1": list(choices.cors_origins)} if choices.cors_origins else None,
+        "cors": {SERVICE_API: list(choices.cors_origins)} if choices.cors_origins else None,
     }
     settings.update({key: value for key, value in optional.items() if value})
     return settings | dict(choices.extra)

@@ -53,10 +53,10 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         engine = {}
         if settings.llm and settings.llm.litellm:
             engine = litellm_config.hidden_files(settings.llm, overrides)
-        # The certificate, but not its key: that one is nobody's to read.
+        # The certificate without its key, which stays secret.
         edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in public_files(settings).items()}
     except RenderError as problem:
-        raise KitError(f"rendering failed: {problem}", "mend the template; nothing was deployed") from None
+        raise KitError(f"rendering failed: {problem}", "fix the template; nothing was deployed") from None
     return [
         Rendered(service="nginx", files=edge),
         *proxies,
@@ -107,7 +107,7 @@ def check(settings: Settings, out: Path) -> None:
             listed = "\n".join(f"  {one.severity} {one.plugin}: {one.summary}" for one in findings)
             raise KitError(
                 f"gixy finds\n{listed}",
-                "mend it, or add an exception with its reason to infra/edge/check.py",
+                "fix it, or add an exception with its reason to infra/edge/check.py",
             )
         say("✓ gixy finds nothing")
         image = _image(settings)

@@ -48,7 +48,7 @@ def rotate(pulumi: Pulumi, *, overlap: bool = True) -> KeyDocument:
             told = f": {problem}" if isinstance(problem, keys.KeyDocumentError) else ""
             raise KitError(
                 f"{SETTING} is no document of signing keys{told}",
-                f"restore it from a backup, or start anew: pulumi config rm {SETTING}, then this command again",
+                f"restore it from a backup, or remove it: pulumi config rm {SETTING}, then this command again",
             ) from None
     _store(pulumi, document)
     return document

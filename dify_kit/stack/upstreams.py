@@ -26,7 +26,7 @@ from infra.settings.llm_upstreams import BRIDGE_FIX, LOOPBACK_PROBLEM, UpstreamA
 
 SETTING = f"{PROJECT}:{KEYS}"
 CHECK_SECONDS = 15.0
-# Shorter ones would be half told.
+# Of a shorter key this would show half.
 SHOWN_FROM = 20
 LONGEST_ANSWER = 4 * 1024 * 1024
 _UNAUTHORIZED = (401, 403)

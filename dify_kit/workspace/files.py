@@ -226,7 +226,7 @@ class StackFiles:
 
     def document(self) -> dict[str, object]:
         """Return the stack's file; empty when there is none. Raises KitError that names it and the way back."""
-        back = f"mend the file, or restore it from your backup of {self.data.root}"
+        back = f"fix the file, or restore it from your backup of {self.data.root}"
         try:
             raw = self.config_file.read_bytes()
         except FileNotFoundError:
@@ -257,7 +257,7 @@ class StackFiles:
         if values is not None and not isinstance(values, dict):
             raise KitError(
                 f"{self.config_file}: `config` holds no `key: value`",
-                f"mend the file, or restore it from your backup of {self.data.root}",
+                f"fix the file, or restore it from your backup of {self.data.root}",
             )
         return {str(key): value for key, value in (values or {}).items()}
 
@@ -267,7 +267,7 @@ class StackFiles:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep every other dify-kit away from this stack. Raises KitError at once when one is at work."""
+        """Keep every other dify-kit away from this stack. Raises KitError immediately when one runs."""
         path = self.data.runs / f"{self.stack}.lock"
         with path.open("a+", encoding="utf-8") as stream:
             try:

@@ -1,7 +1,7 @@
 """Client secrets: generation, hashes and comparison. Imports nothing of the service, so the kit uses it too.
 
 A secret is 256 generated random bits, never a chosen word, and `hash_secret` accepts no other. Guessing 256 bits is
-infeasible whatever a single guess costs. A slow password hash (argon2, scrypt) would add no security,
+infeasible at any cost of a single guess. A slow password hash (argon2, scrypt) would add no security,
 but would let wrong secrets occupy the token endpoint at 50 ms of CPU each. So the hash is one
 salted SHA-256, a few microseconds, under a name that a later format can replace.
 """

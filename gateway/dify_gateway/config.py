@@ -13,10 +13,9 @@ from joserfc.jwk import ECKey, RSAKey, import_key
 from dify_gateway import client_secrets, entries, jose, keys
 from dify_gateway.gate_config import GateSettings, read_gate
 from dify_gateway.reading import Entry, FileError, read
+from dify_gateway.scopes import SCOPES
 
 FILES = ("config.json", "tenants.json", "clients.json", "keys.json")
-# The scopes of tokens. nginx maps routes to scopes.
-SCOPES = ("chat", "workflows", "files", "conversations", "llm")
 SECRET_BASIC, SECRET_POST, PRIVATE_KEY = "client_secret_basic", "client_secret_post", "private_key_jwt"
 AUTH_METHODS: Final = {
     # A client with a secret may send it in the header or in the form, as libraries do by default.

@@ -13,7 +13,7 @@ CA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.pem", re.ASCII)
 
 def url(entry: Entry, key: str, *, bare: bool = False) -> str:
     """Return a URL. A `bare` one has no path: RFC 8414 puts the metadata under the host. Raises FileError."""
-    value = entry.text(key, ANY_TEXT, "a URL")
+    value = entry.text(key, ANY_TEXT, "an http(s) URL")
     problem = url_problem(value)
     if problem:
         entry.fail(key, problem)

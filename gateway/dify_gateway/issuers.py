@@ -15,7 +15,8 @@ from typing import Any, Final
 import httpx
 
 from dify_gateway import jose, log
-from dify_gateway.config import SCOPES, Issuer, public_key
+from dify_gateway.config import Issuer, public_key
+from dify_gateway.scopes import SCOPES
 from dify_gateway.state import UnavailableError
 
 # A request that waits longer than one second for a fetch is a 503 at nginx; the next one finds the keys.
@@ -261,7 +262,7 @@ def _scopes(issuer: Issuer, claims: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in given)
 
 
-def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # whatever JSON holds
+def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # any JSON value
     """Return the member at a path of names, None when there is none."""
     value: Any = claims
     for name in path:

@@ -13,7 +13,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _lock = threading.Lock()
 
 
-def write(event: str, *, level: str = "info", **fields: Any) -> None:  # noqa: ANN401  # whatever JSON holds
+def write(event: str, *, level: str = "info", **fields: Any) -> None:  # noqa: ANN401  # any JSON value
     """Write an event with its time (UTC) and level. Empty fields are omitted."""
     now = time.time()
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"

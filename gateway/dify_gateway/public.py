@@ -14,7 +14,8 @@ from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from dify_gateway import gate, jose, keys, log
-from dify_gateway.config import CLIENT_ID, SCOPES
+from dify_gateway.config import CLIENT_ID
+from dify_gateway.scopes import SCOPES
 from dify_gateway.server import METHODS, Server, create_server, unauthenticated
 from dify_gateway.service import Service
 from dify_gateway.state import TooManyFailuresError, UnavailableError

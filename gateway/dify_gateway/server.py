@@ -26,7 +26,8 @@ from flask import request as flask_request
 
 from dify_gateway import client_secrets, jose, tokens
 from dify_gateway.assertions import PrivateKeyJwt
-from dify_gateway.config import PRIVATE_KEY, SCOPES, SECRET_BASIC, SECRET_POST, Client, Configuration
+from dify_gateway.config import PRIVATE_KEY, SECRET_BASIC, SECRET_POST, Client, Configuration
+from dify_gateway.scopes import SCOPES
 from dify_gateway.service import Loaded
 
 GRANT_TYPE: str = ClientCredentialsGrant.GRANT_TYPE

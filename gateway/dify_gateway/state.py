@@ -178,7 +178,7 @@ class State:
             )
         return self._limiter
 
-    def _memory_since(self, stored: Any) -> int:  # noqa: ANN401  # whatever Redis holds
+    def _memory_since(self, stored: Any) -> int:  # noqa: ANN401  # any value of Redis
         key = self._key("memory-since")
         since = self._opened(key, stored)
         if since is not None:
@@ -192,7 +192,7 @@ class State:
     def _sealed(self, key: str, value: str) -> str:
         return sealed(self._seal_key, key, value)
 
-    def _opened(self, key: str, stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds
+    def _opened(self, key: str, stored: Any) -> str | None:  # noqa: ANN401  # any value of Redis
         text = _text(stored) or ""
         _, dot, value = text.partition(".")
         ours = dot and hmac.compare_digest(text.encode(), self._sealed(key, value).encode())
@@ -225,7 +225,7 @@ def sealed(seal_key: str, key: str, value: str) -> str:
     return f"{seal.hexdigest()}.{value}"
 
 
-def _text(stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds
+def _text(stored: Any) -> str | None:  # noqa: ANN401  # any value of Redis
     return stored.decode("utf-8", errors="replace") if isinstance(stored, bytes) else None
 
 

@@ -9,17 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.catalogue import releases, selection
+from infra.catalogue import checks, releases, selection
 from infra.catalogue.releases import CATALOGUE, CatalogueError, Release
+from infra.catalogue.route_groups import release_groups
 
-# Groups of routes that the edge has a policy for.
-GROUPS = frozenset(
-    {"console", "api", "v1", "files", "mcp", "triggers", "openapi", "socket", "endpoints", "explore", "web"}
-)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._/:-]*[a-z0-9]")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = checks.VARIABLE
+_PREFIX = re.compile(r"/[\w./-]*")
 
 
 def problems(file: Path) -> list[str]:
@@ -79,7 +77,7 @@ def _images(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
             value = image.get(part)
             if part == "digest" and value is None:
                 continue
-            if not isinstance(value, str) or not pattern.fullmatch(value):
+            if not checks.matches(value, pattern):
                 yield f"images.{role}.{part} is {value!r}: it is text such as {example}"
         if image.get("tag") == "latest":
             yield f"images.{role}.tag is 'latest': name a version; the next pull could bring another one"
@@ -90,16 +88,17 @@ def _images(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
 
 def _routes(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
     seen: set[str] = set()
+    groups = release_groups()
     for at, route in enumerate(document["routes"]):
         where = f"routes[{at}]"
         prefix = route.get("prefix")
-        if not isinstance(prefix, str) or not re.fullmatch(r"/[\w./-]*", prefix):
+        if not checks.matches(prefix, _PREFIX):
             yield f"{where}.prefix is {prefix!r}: it is a path such as /v1"
         elif prefix in seen:
             yield f"{where}.prefix is {prefix!r}: listed twice"
         seen.add(str(prefix))
-        if str(route.get("group")) not in GROUPS:
-            yield f"{where}.group is {route.get('group')!r}: it is one of {', '.join(sorted(GROUPS))}"
+        if str(route.get("group")) not in groups:
+            yield f"{where}.group is {route.get('group')!r}: it is one of {', '.join(sorted(groups))}"
         if str(route.get("service")) not in release.services:
             yield f"{where}.service is {route.get('service')!r}: not one of this release's services"
     if "/" not in seen:
@@ -109,7 +108,7 @@ def _routes(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
 def _renamed(document: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in (document.get("renamed") or {}).items():
         other = entry.get("name")
-        if not isinstance(other, str) or not _NAME.fullmatch(other):
+        if not checks.matches(other, _NAME):
             yield f"renamed.{name}.name is {other!r}: it is the variable's name in this release"
         if not isinstance(entry.get("values", {}), dict):
             yield f"renamed.{name}.values is {entry['values']!r}: it maps the kit's values to this release's"
@@ -133,7 +132,7 @@ def _variables(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
             hint = f"they are those of {other}" if other != service else "no such service"
             yield f"variables.{service}: {hint}; known are {', '.join(sorted(known))}"
         for name in entries:
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
+            if not checks.matches(name, _NAME):
                 yield f"variables.{service}.{name}: not a variable's name"
     for service in selection.readers():
         if service in release.services and not section.get(service):

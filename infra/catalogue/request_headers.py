@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from itertools import product
 from types import MappingProxyType
 
+from infra.catalogue.route_groups import Headers
+
 # What is negotiated about bodies and caches (RFC 9110, 9111), what browsers tell about a page's request, what Dify's
 # api reads (constants, libs/token.py, core/helper/trace_id_helper.py), tracing, and the protocol of MCP. Each costs a
 # look at every request, so the busiest routes have no more than they need.
@@ -36,11 +38,10 @@ _PAGES = (
     *("RSC", "X-Nextjs-Data"),
 )
 _SOCKETS = tuple(f"Sec-WebSocket-{name}" for name in ("Extensions", "Key", "Protocol", "Version"))
-# Route groups with lists of their own: the templates parts/passed_<kind>.conf.j2.
-KINDS: Mapping[str, str] = MappingProxyType(
-    {"web": "pages", "explore": "pages", "socket": "sockets", "endpoints": "open", "triggers": "open"}
+# The headers besides, by the column `headers` of a route group: the templates parts/passed_<value>.conf.j2.
+MORE: Mapping[Headers, tuple[str, ...]] = MappingProxyType(
+    {Headers.PAGES: _PAGES, Headers.SOCKETS: _SOCKETS, Headers.OPEN: ()}
 )
-MORE: Mapping[str, tuple[str, ...]] = MappingProxyType({"pages": _PAGES, "sockets": _SOCKETS, "open": ()})
 # What the edge writes: nobody's claim about these passes.
 WRITTEN = (
     *(

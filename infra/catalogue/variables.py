@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
-from urllib.parse import urlsplit
+
+from infra.catalogue import checks
 
 # Pydantic's spellings and, within them, those of Go's strconv.ParseBool.
 BOOLEANS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n"})
@@ -115,13 +115,7 @@ class Variable:
 
 
 def _url(value: str) -> str | None:
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme in {"http", "https"} and parts.hostname:
-        return None
-    return "no address that starts with http:// or https://"
+    return None if checks.http_url(value) else "not an address that starts with http:// or https://"
 
 
 def _object(value: str) -> str | None:
@@ -143,8 +137,7 @@ def is_process_variable(name: str) -> bool:
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that is most like a wrong one, if any is."""
-    found = get_close_matches(name.upper(), list(known), n=1, cutoff=cutoff)
-    return found[0] if found else None
+    return checks.closest(name.upper(), known, cutoff)
 
 
 def problems(

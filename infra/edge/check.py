@@ -20,25 +20,25 @@ from infra.settings import certificates, selfsigned
 NGINX_SECONDS = 60
 GIXY_SECONDS = 60
 
-# What gixy finds and we mean, each with the reason. Anything else is a failure.
+# Findings of gixy that are intended, each with the reason. Any other finding is a failure.
 GIXY_EXCEPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "host_spoofing": (
-            "Dify builds links from the Host header, port included, which $host would lose; other hosts than "
-            "server_name never get here, they end in the default server with 444"
+            "Dify builds links from the Host header with its port, which $host lacks; requests for other hosts than "
+            "server_name reach the default server, which closes them with 444"
         ),
         "hsts_header": (
-            "HSTS is sent only when dify:tls.hstsSeconds asks for it: browsers remember it for that long, and "
-            "would not come back to a stack that gives TLS up"
+            "HSTS is sent only when dify:tls.hstsSeconds is set: browsers keep it for that long, and could not reach "
+            "the stack after TLS is turned off"
         ),
     }
 )
 
-# And what it may find in exactly these directives, as it prints them; in another one it is a failure.
+# Findings that are intended in exactly these directives, as gixy prints them. In any other one they are failures.
 GIXY_DIRECTIVES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        # The key comes from a table of our own, by an exact look-up, and settings let only printable ASCII in.
-        # The end of the header is the beginning of a body there, made by njs/llm.js of our own tables, and its length.
+        # The key is looked up in a table of the kit, and settings allow only printable ASCII in it. $llm_start ends the
+        # headers and starts the body; njs/llm.js builds it and its length from tables of the kit.
         "http_splitting": frozenset(
             {
                 "proxy_set_header Authorization Bearer $llm_key;",
@@ -46,22 +46,22 @@ GIXY_DIRECTIVES: Mapping[str, frozenset[str]] = MappingProxyType(
                 "proxy_set_header Content-Length $llm_length;",
             }
         ),
-        # That api starts is no secret from those who may not reach its console.
+        # That api is starting is public, also to clients that may not reach the console.
         "return_bypasses_allow_deny": frozenset({"return 503;"}),
     }
 )
 
-# Patterns that PCRE knows and gixy's parser does not. Nothing but njs reads what they find.
+# Patterns that PCRE supports and gixy's parser does not. Only njs reads their results.
 GIXY_BLIND = "http/llm_body.conf"
 
 
 class NginxError(Exception):
-    """The rendered configuration is not fit to run. The message names file and line."""
+    """The rendered configuration is invalid. The message names the file and the line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something gixy found: its name, how bad it is, and where."""
+    """A finding of gixy: the check's name, its severity and a summary."""
 
     plugin: str
     severity: str
@@ -70,7 +70,7 @@ class Finding:
 
 def parse(directory: Path) -> list[dict[str, object]]:
     """Parse the configuration below `directory` with crossplane; return its files. Raises NginxError."""
-    # crossplane's tables know neither every stream directive nor njs, so contexts are not checked by it.
+    # crossplane does not know every directive of stream and njs, so it does not check contexts.
     payload = crossplane.parse(
         str(directory / "nginx.conf"), check_ctx=False, check_args=False, comments=False, combine=False
     )
@@ -87,7 +87,7 @@ def parse(directory: Path) -> list[dict[str, object]]:
 
 
 def lint(directory: Path) -> list[Finding]:
-    """Return what gixy finds and no exception covers. Raises NginxError when gixy itself fails."""
+    """Return the findings of gixy that no exception covers. Raises NginxError when gixy itself fails."""
     gixy = Path(sys.executable).with_name("gixy")
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "nginx"
@@ -112,16 +112,16 @@ def lint(directory: Path) -> list[Finding]:
 
 
 def _meant(issue: Mapping[str, str]) -> bool:
-    """Whether a finding is about nothing but directives that are excepted."""
+    """Tell whether a finding concerns excepted directives only."""
     lines = {line.strip() for line in issue["config"].splitlines()}
     found = {line for line in lines if line.startswith(("proxy_", "add_header", "return", "rewrite"))}
     return bool(found) and found <= GIXY_DIRECTIVES.get(issue["plugin"], frozenset())
 
 
 def accept(directory: Path, image: str, destination: str, *, tls: bool = False) -> None:
-    """Run `nginx -t` on the files in the image that will run them. Raises NginxError with its words.
+    """Run `nginx -t` on the files in the image that will run them. Raises NginxError with its message.
 
-    `tls`: they name a certificate and its key. Others take their place, so that no key has to be written.
+    `tls`: the files refer to a certificate and its key. A temporary pair replaces them, so no key is written.
     """
     with tempfile.TemporaryDirectory() as scratch:
         extra = _stand_in_certificates(Path(scratch), destination) if tls else []
@@ -132,7 +132,7 @@ def _stand_in_certificates(scratch: Path, destination: str) -> list[str]:
     made = selfsigned.issue(secrets.token_hex(32), "check", ["localhost"], certificates.now_utc())
     (scratch / "fullchain.pem").write_text(made.certificate.chain, encoding="utf-8")
     (scratch / "key.pem").write_text(made.key, encoding="utf-8")
-    # nginx runs as another user; the pair is good for nothing but this check.
+    # Readable, because nginx runs as another user. The pair is used for this check alone.
     scratch.chmod(0o755)
     places = (f"{destination}/{posixpath.dirname(KEY_FILE)}", f"{PUBLISHED}/current")
     return [part for place in places for part in ("--volume", f"{scratch}:{place}:ro")]

@@ -1,46 +1,45 @@
-"""What the nginx templates may know: policies and routes of the edge, and no secret."""
+"""The context of the nginx templates: policies and routes of the edge. It holds no secret."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from infra.catalogue import ports
+from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import Release
-from infra.catalogue.request_headers import IDENTITY, KINDS, MORE, PASSED
+from infra.catalogue.request_headers import IDENTITY, MORE, PASSED
+from infra.catalogue.route_groups import SERVICE_API, Body, CorsKind, ErrorShape, Headers, RouteGroup
 from infra.catalogue.selection import port_of
+from infra.catalogue.services import GATEWAY
 from infra.edge import errors as edge_errors
-from infra.edge.gate import EdgeGate, edge_gate, gate_limits, gate_routes
+from infra.edge.gate import EdgeGate, edge_gate, gate_limits
 from infra.edge.limits import EdgeLimits, edge_limits
 from infra.edge.llm import EdgeLlm, edge_llm
-from infra.edge.oauth import GATEWAY, EdgeOAuth, edge_oauth, oauth_limits, oauth_routes, oauth_services
+from infra.edge.oauth import EdgeOAuth, edge_oauth, oauth_limits, oauth_services
 from infra.edge.paths import DRAIN_MARK, RUN_DIRECTORY
-from infra.edge.routes import SOCKET_GROUP, EdgeLocation, EdgeRoute, locations
+from infra.edge.routes import EdgeLocation, EdgeRoute, locations, own_routes
 from infra.edge.schema import schema_patterns
 from infra.edge.tls import EdgeTls, edge_tls
 from infra.settings.origins import DEFAULT_PORTS
 from infra.settings.stack import Settings
-from infra.settings.urls import CORS_GROUPS, CREDENTIALED_GROUPS
 
-# Docker's own name server, the same address in every container.
+# The DNS server of Docker, at the same address in every container.
 DOCKER_RESOLVER = "127.0.0.11"
-# Multipart borders and fields come on top of a file.
+# Multipart boundaries and fields add to the size of a file.
 BODY_OVERHEAD_MEGABYTES = 1
-# Dify takes webhooks of up to 10 MB, whatever the limit for uploads is.
+# Dify accepts webhooks of up to 10 MB, whatever the limit of uploads is.
 WEBHOOK_MEGABYTES = 10
 READ_TIMEOUT_SECONDS = 3600
-# Whose route is looked for first.
-BUSIEST_GROUP = "v1"
-# The service that nginx reaches without a hop.
+# The service whose address is in the live configuration: requests to it skip the proxy of stream/upstreams.conf.
 DIRECT = "api"
-# They listen before Dify is imported, so that requests wait for that.
+# They listen before Dify is imported: until then, requests would wait.
 LISTENS_EARLY = frozenset({"api", "api_websocket"})
 RETRY_SECONDS = 5
-# In the official image njs waits to be loaded; Debian's package loads it by itself.
+# The official image does not load njs by default; Debian's package does.
 OFFICIAL_JS_MODULE = "modules/ngx_http_js_module.so"
-# Chromium keeps a preflight's answer for two hours at most.
+# Chromium caches a preflight for two hours at most.
 PREFLIGHT_SECONDS = 7200
 
-# What Dify's own frontends and clients send, and what they read (Dify's api/extensions/ext_blueprints.py).
+# Request and response headers of Dify's frontends and clients (Dify's api/extensions/ext_blueprints.py).
 ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -49,7 +48,7 @@ ALLOWED_HEADERS = (
     "X-CSRF-Token",
     "X-Requested-With",
 )
-# What OpenAI's own clients send besides, in browsers too (the JavaScript client's src/internal/detect-platform.ts).
+# The headers that OpenAI's clients send, in browsers too (the JavaScript client's src/internal/detect-platform.ts).
 LLM_ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -72,8 +71,8 @@ EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-Af
 class EdgeService:
     """A service behind the edge, by its name and port in the stack's network.
 
-    `direct`: the address is known to the live configuration, which saves a hop on the busiest routes.
-    `host` is the service's own name, where nginx knows one of its ports by another; empty for the same.
+    `direct`: the live configuration holds its address, which saves a proxy on the busiest routes. `host` is the name in
+    the network where `name` differs from it, empty otherwise.
     """
 
     name: str
@@ -83,15 +82,15 @@ class EdgeService:
 
     @property
     def address(self) -> str:
-        """Where it is, for nginx to look up."""
+        """Its address, with a name for nginx to resolve."""
         return f"{self.host or self.name}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeContext:
-    """Everything the nginx templates read, as `edge`. `cors` maps a group to its allowed origins.
+    """Everything the nginx templates read, as `edge`. `cors` maps a route group to its allowed origins.
 
-    `js_module` is the module to load for njs, empty where the image does so by itself.
+    `groups` is the table of route groups by name. `js_module` is the module of njs, empty where the image loads it.
     """
 
     server_names: tuple[str, ...]
@@ -113,28 +112,26 @@ class EdgeContext:
     gate: EdgeGate | None = None
     revision: str = ""
     workers: str = "2"
-    credentialed_groups: tuple[str, ...] = (*CREDENTIALED_GROUPS, SOCKET_GROUP)
-    socket_group: str = SOCKET_GROUP
+    groups: Mapping[str, RouteGroup] = field(default_factory=route_groups.groups)
     allowed_headers: tuple[str, ...] = ALLOWED_HEADERS
     llm_allowed_headers: tuple[str, ...] = LLM_ALLOWED_HEADERS
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
     passed_headers: tuple[str, ...] = PASSED
     identity_headers: tuple[str, ...] = tuple(sorted(IDENTITY))
-    more_headers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MORE)
-    header_kinds: Mapping[str, str] = field(default_factory=lambda: KINDS)
+    more_headers: Mapping[Headers, tuple[str, ...]] = field(default_factory=lambda: MORE)
     error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
-    error_shapes: Mapping[str, str] = field(default_factory=lambda: edge_errors.GROUP_SHAPES)
+    error_shapes: Mapping[str, str] = field(default_factory=edge_errors.group_shapes)
     default_error_shape: str = edge_errors.DEFAULT_SHAPE
-    challenges: Mapping[str, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
+    challenges: Mapping[ErrorShape, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
     resolver: str = DOCKER_RESOLVER
     run_dir: str = RUN_DIRECTORY
     drain_mark: str = DRAIN_MARK
     http_port: int = ports.EDGE_HTTP
     status_port: int = ports.EDGE_STATUS
-    # Between the port that clients connect to and http: stream/clients.conf.
+    # The sockets of the http servers; clients connect to the ports of stream/clients.conf.
     http_socket: str = f"{RUN_DIRECTORY}/http.sock"
     https_socket: str = f"{RUN_DIRECTORY}/https.sock"
-    # How many connections an address may hold; 0: any number.
+    # The most open connections of one address; 0: no limit.
     address_connections: int = 0
     read_timeout_seconds: int = READ_TIMEOUT_SECONDS
     retry_seconds: int = RETRY_SECONDS
@@ -142,24 +139,24 @@ class EdgeContext:
 
     @property
     def grouped_routes(self) -> tuple[EdgeRoute, ...]:
-        """Every route but that of all other paths, the busiest first. No prefix is the beginning of another one's."""
+        """Every route except that of /, the busiest group first. No prefix starts with another one."""
         found = (route for route in self.routes if route.prefix != "/")
-        return tuple(sorted(found, key=lambda route: route.group != BUSIEST_GROUP))
+        return tuple(sorted(found, key=lambda route: route.group != SERVICE_API))
 
     @property
     def not_hidden(self) -> str:
-        """A pattern's condition that none of `schema_patterns` fits what follows."""
+        """The negative lookahead that excludes paths of `schema_patterns`, for the start of a pattern."""
         hidden = "|".join(pattern.removeprefix("^") for pattern in self.schema_patterns)
         return f"(?!(?i:{hidden}))" if hidden else ""
 
     @property
     def client_sockets(self) -> Mapping[int, str]:
-        """The sockets behind the ports that clients connect to."""
+        """The sockets of the http servers by the port that clients connect to."""
         return {self.http_port: self.http_socket, **({self.tls.port: self.https_socket} if self.tls else {})}
 
     @property
     def starting(self) -> tuple[EdgeService, ...]:
-        """The services that listen before they can answer."""
+        """The services that listen before they are ready."""
         return tuple(service for service in self.services if service.name in LISTENS_EARLY)
 
     @property
@@ -168,8 +165,13 @@ class EdgeContext:
         return frozenset(service.name for service in self.starting)
 
     @property
+    def credentialed_groups(self) -> tuple[str, ...]:
+        """The route groups to which pages of allowed origins send cookies."""
+        return tuple(name for name in self.cors if route_groups.with_credentials(name))
+
+    @property
     def locations(self) -> tuple[EdgeLocation, ...]:
-        """The locations of nginx that the routes become."""
+        """The nginx locations of all routes."""
         found = locations(
             self.routes,
             guarded=bool(self.console_allow_from) or self.gate is not None,
@@ -185,24 +187,25 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
     """Derive the edge's policies from the settings and the routes from the release."""
     upload = settings.max_upload_megabytes + BODY_OVERHEAD_MEGABYTES
     package = settings.plugins.max_package_megabytes + BODY_OVERHEAD_MEGABYTES
+    # None: the server's own size, that of an upload.
     bodies = {
-        "console": max(upload, package),
-        "triggers": max(upload, WEBHOOK_MEGABYTES + BODY_OVERHEAD_MEGABYTES),
-        "endpoints": max(upload, WEBHOOK_MEGABYTES + BODY_OVERHEAD_MEGABYTES),
+        Body.UPLOAD: None,
+        Body.PACKAGE: max(upload, package),
+        Body.WEBHOOK: max(upload, WEBHOOK_MEGABYTES + BODY_OVERHEAD_MEGABYTES),
     }
+    groups = route_groups.groups()
     origin = urlsplit(settings.public_url)
     names = dict.fromkeys(route.service for route in release.routes)
     return EdgeContext(
         server_names=settings.server_names,
         routes=(
-            *oauth_routes(settings.oauth),
-            *gate_routes(settings.oidc_gate),
+            *(route for group in groups.values() if _on(group, settings) for route in own_routes(group)),
             *(
                 EdgeRoute(
                     prefix=route.prefix,
                     group=route.group,
                     service=route.service,
-                    max_body_megabytes=bodies.get(route.group),
+                    max_body_megabytes=bodies[groups[route.group].body],
                 )
                 for route in release.routes
             ),
@@ -215,9 +218,9 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
             ),
         ),
         cors={
-            **{group: settings.cors.origins(group) for group in CORS_GROUPS},
-            # A part of the console, with its cookies.
-            SOCKET_GROUP: settings.cors.origins("console"),
+            group: settings.cors.origins(one.cors_as or group)
+            for group, one in groups.items()
+            if one.cors is not CorsKind.NONE or one.cors_as
         },
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
@@ -238,3 +241,8 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         gate=edge_gate(settings.oidc_gate),
         error_bodies={**edge_errors.bodies(), **(edge_errors.token_bodies() if settings.oauth else {})},
     )
+
+
+def _on(group: RouteGroup, settings: Settings) -> bool:
+    """Tell whether the kit serves a group itself, and the settings turn its feature on."""
+    return group.own is not None and getattr(settings, group.own.feature) is not None

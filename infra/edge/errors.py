@@ -1,7 +1,4 @@
-"""Errors that the edge makes itself, in the shape that clients of a route group parse.
-
-A new route group needs one line in `GROUP_SHAPES`, when Dify's shape is not its own.
-"""
+"""Errors of the edge itself, in the JSON shape that clients of each route group parse."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,12 +6,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-DEFAULT_SHAPE = "dify"
-GROUP_SHAPES: Mapping[str, str] = MappingProxyType({"v1": "service", "oauth": "oauth", "llm": "openai"})
-# The variable with the seconds to wait after a 429, and what stands for it until the JSON is made.
+from infra.catalogue import route_groups
+from infra.catalogue.route_groups import ErrorShape
+
+DEFAULT_SHAPE = ErrorShape.DIFY
+# The variable with the seconds to wait after a 429, and its placeholder while the JSON is serialised.
 RETRY_VARIABLE = "$edge_retry_number"
 _RETRY = "@retry@"
-# Calls with a token of OAuth: one shape more, whose 403 names the scope that was missing.
+# The shape for requests with an OAuth token: its 403 names the missing scope.
 TOKEN_SHAPE = "token"  # noqa: S105  # a name
 _SCOPE, SCOPE_VARIABLE = "@scope@", "$oauth_scope"
 _NEEDED, NEEDED_VARIABLE = "@needed@", "$oauth_needed"
@@ -23,7 +22,7 @@ UNAUTHORIZED, FORBIDDEN, TOO_MANY, SERVER_ERROR, UNAVAILABLE = 401, 403, 429, 50
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeError:
-    """An error by its status; texts hold nothing that JSON or nginx would have to escape."""
+    """An error by its status. `code` and `message` hold no character that JSON or nginx would have to escape."""
 
     status: int
     code: str
@@ -58,7 +57,7 @@ def _dify(error: EdgeError) -> dict[str, Any]:
 
 
 def _service(error: EdgeError) -> dict[str, Any]:
-    """Dify's, but for what the OAuth gateway promises."""
+    """Return Dify's shape, except for the two statuses that the OAuth gateway documents."""
     if error.status == UNAUTHORIZED:
         return {
             "error": "invalid_token",
@@ -70,9 +69,9 @@ def _service(error: EdgeError) -> dict[str, Any]:
 
 
 def _oauth(error: EdgeError) -> dict[str, Any]:
-    """RFC 6749, section 5.2, with the two codes of 4.1.2.1 for what the server is to blame for.
+    """Return the shape of RFC 6749, section 5.2, with the two codes of 4.1.2.1 for errors of the server.
 
-    A limit is told as the gateway tells its own: it is the same endpoint.
+    A 429 has the shape of the gateway's own: it is the same endpoint.
     """
     if error.status == TOO_MANY:
         return {"error": "rate_limit_exceeded", "retry_after": _RETRY}
@@ -94,29 +93,39 @@ def _openai(error: EdgeError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
 
 
-SHAPES: Mapping[str, Callable[[EdgeError], dict[str, Any]]] = MappingProxyType(
-    {"dify": _dify, "service": _service, "oauth": _oauth, "openai": _openai}
-)
-# How a client has to authenticate, with every 401 of the edge's own.
-CHALLENGES: Mapping[str, str] = MappingProxyType(
+SHAPES: Mapping[ErrorShape, Callable[[EdgeError], dict[str, Any]]] = MappingProxyType(
     {
-        "dify": 'Bearer realm="edge"',
-        "service": 'Bearer error="invalid_token"',
-        "oauth": 'Basic realm="oauth"',
-        "openai": 'Bearer realm="edge"',
+        ErrorShape.DIFY: _dify,
+        ErrorShape.SERVICE: _service,
+        ErrorShape.OAUTH: _oauth,
+        ErrorShape.OPENAI: _openai,
+    }
+)
+# WWW-Authenticate of every 401 of the edge itself.
+CHALLENGES: Mapping[ErrorShape, str] = MappingProxyType(
+    {
+        ErrorShape.DIFY: 'Bearer realm="edge"',
+        ErrorShape.SERVICE: 'Bearer error="invalid_token"',
+        ErrorShape.OAUTH: 'Basic realm="oauth"',
+        ErrorShape.OPENAI: 'Bearer realm="edge"',
     }
 )
 
 
+def group_shapes() -> dict[str, ErrorShape]:
+    """Return the shape of each route group whose errors do not have `DEFAULT_SHAPE`."""
+    return {one.name: one.errors for one in route_groups.TABLE if one.errors is not DEFAULT_SHAPE}
+
+
 def _token(error: EdgeError) -> dict[str, Any]:
-    """Return the service's, with RFC 6750's word for a scope that is missing."""
+    """Return the shape of the service API, with the 403 of RFC 6750 for a missing scope."""
     if error.status == FORBIDDEN:
         return {"error": "insufficient_scope", "error_description": _NEEDED, "scope": _SCOPE}
     return _service(error)
 
 
 def scope_body(scope: str) -> str:
-    """Return the LLM proxy's 403 for a token without `scope`, in OpenAI's shape with RFC 6750's word as the code."""
+    """Return the LLM proxy's 403 for a token without `scope`: OpenAI's shape, with the code of RFC 6750."""
     shown = _openai(
         _error(FORBIDDEN, "insufficient_scope", f"insufficient_scope: the token lacks the scope {scope}.")
     )
@@ -124,17 +133,17 @@ def scope_body(scope: str) -> str:
 
 
 def scope_challenge(scope: str) -> str:
-    """Return the challenge that goes with it (RFC 6750, section 3)."""
+    """Return the WWW-Authenticate header of that 403 (RFC 6750, section 3)."""
     return f'Bearer error="insufficient_scope", scope="{scope}"'
 
 
 def bodies() -> dict[str, str]:
-    """Return every body by `<shape> <status>`, as an nginx string between single quotes may hold it."""
+    """Return every body by `<shape> <status>`, fit for an nginx string in single quotes."""
     return {key: text for shape, make in SHAPES.items() for key, text in _bodies(shape, make).items()}
 
 
 def token_bodies() -> dict[str, str]:
-    """Return the bodies for calls with a token of OAuth; they need the variables of http/oauth.conf."""
+    """Return the bodies for requests with an OAuth token; they use variables of http/oauth.conf."""
     return _bodies(TOKEN_SHAPE, _token)
 
 
@@ -143,7 +152,9 @@ def _bodies(shape: str, make: Callable[[EdgeError], dict[str, Any]]) -> dict[str
     for error in ERRORS:
         text = json.dumps(make(error), separators=(",", ":"))
         if "'" in text or "$" in text or "\\" in text:
-            raise ValueError(f"{text}: nginx would read this in another way")
+            raise ValueError(
+                f"{text}: holds a quote, a dollar sign or a backslash, which nginx would interpret"
+            )
         text = text.replace(_SCOPE, SCOPE_VARIABLE).replace(_NEEDED, NEEDED_VARIABLE)
         found[f"{shape} {error.status}"] = text.replace(f'"{_RETRY}"', RETRY_VARIABLE)
     return found

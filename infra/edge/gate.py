@@ -1,7 +1,7 @@
 """The gate at the edge: which locations are behind it, and what else the templates read.
 
-nginx asks the gateway about each request (`/gate`, a port of its own) and decides alone what an answer means: a page
-leads to the sign-in, a call hears 401 in the shape of its route group.
+nginx sends a subrequest to the gateway for each request (`/gate`, on a port of its own) and acts on its result: without
+a session, a page is redirected to the sign-in, and any other request gets a 401 in the shape of its route group.
 """
 
 from collections.abc import Mapping
@@ -9,35 +9,34 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from dify_gateway.gate_config import PREFIX
-from infra.edge.limits import ADDRESS_KEY, Counted
-from infra.edge.oauth import GATEWAY, GATEWAY_INTERNAL, MAX_BODY_KILOBYTES
-from infra.edge.routes import EdgeRoute
+from infra.catalogue import route_groups
+from infra.catalogue.services import GATEWAY
+from infra.edge.limits import ADDRESS_KEY, ExtraLimits
+from infra.edge.oauth import GATEWAY_INTERNAL
 from infra.settings.gate import Gate
 from infra.settings.rate_limits import Bucket, GroupLimits
 
-# The route group of the sign-in's pages.
-GROUP = "gate"
-# Route groups of published web apps: their pages, and the API that these call.
-WEB_APP_GROUPS = ("api", "web")
-# A sign-in waits for the provider up to three times: its documents, the code, what it tells besides.
-SIGN_IN_SECONDS = 20
-# Each begun sign-in is kept for ten minutes. An office behind one address begins its day at the same time.
+# A sign-in that has begun is stored for ten minutes. All users of an office may share one address, and sign in at the
+# same time.
 SIGN_IN_LIMITS = GroupLimits(rate=Bucket(requests=10, seconds=1, burst=200), concurrent=50)
-# Sessions that nginx asks about, by address: a page of the console loads a hundred files at once.
-ASKED = "gate_asked"
-ASKED_LIMITS = GroupLimits(rate=Bucket(requests=1000, seconds=1, burst=2000))
+# Checks of sessions, by address: a page of the console loads a hundred files at the same time.
+SESSIONS = "gate_sessions"
+SESSION_LIMITS = GroupLimits(rate=Bucket(requests=1000, seconds=1, burst=2000))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeGate:
-    """The gate as the templates read it, as `edge.gate`. `cookie` is the name of the session's cookie."""
+    """The gate as the templates read it, as `edge.gate`.
+
+    `cookie` is the name of the session's cookie, `groups` are the route groups behind the gate besides the console's.
+    """
 
     cookie: str
     groups: tuple[str, ...]
     prefix: str = PREFIX
     gateway: str = GATEWAY
     internal: str = GATEWAY_INTERNAL
-    asked: str = ASKED
+    sessions: str = SESSIONS
     seconds: int = 2
 
     def guards(self, *, group: str, console: bool) -> bool:
@@ -50,33 +49,17 @@ def edge_gate(gate: Gate | None) -> EdgeGate | None:
     if gate is None:
         return None
     return EdgeGate(
-        # The gateway names it in the same way.
+        # The gateway derives the same name.
         cookie=f"{'__Host-' if gate.secure else ''}dify_gate",
-        groups=WEB_APP_GROUPS if gate.web_app else (),
+        groups=tuple(one.name for one in route_groups.TABLE if one.web_app) if gate.web_app else (),
     )
 
 
-def gate_routes(gate: Gate | None) -> tuple[EdgeRoute, ...]:
-    """Return the routes of the sign-in's pages, none without a gate."""
-    if gate is None:
-        return ()
-    return (
-        EdgeRoute(
-            prefix=f"{PREFIX}/",
-            group=GROUP,
-            service=GATEWAY,
-            max_body_megabytes=None,
-            max_body_kilobytes=MAX_BODY_KILOBYTES,
-            read_timeout_seconds=SIGN_IN_SECONDS,
-        ),
-    )
-
-
-def gate_limits(gate: Gate | None) -> Mapping[str, Counted]:
-    """Return what is counted because of the gate, by the name under which it applies; nothing without one."""
+def gate_limits(gate: Gate | None) -> Mapping[str, ExtraLimits]:
+    """Return the limits of the gate by their names, empty without one."""
     if gate is None:
         return MappingProxyType({})
-    by_address = {GROUP: SIGN_IN_LIMITS, ASKED: ASKED_LIMITS}
+    by_address = {route_groups.GATE: SIGN_IN_LIMITS, SESSIONS: SESSION_LIMITS}
     return MappingProxyType(
-        {name: Counted(key=ADDRESS_KEY, limits=limits) for name, limits in by_address.items()}
+        {name: ExtraLimits(key=ADDRESS_KEY, limits=limits) for name, limits in by_address.items()}
     )

@@ -1,81 +1,78 @@
-"""From limits to nginx's zones: what is counted under which key, and where it applies."""
+"""The zones of nginx that implement the limits: each has a key to count by, and applies to some locations."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from infra.catalogue.route_groups import SIGN_IN_LIMIT, LimitKey, limit_keys
 from infra.settings.rate_limits import Bucket, GroupLimits, RateLimits
 
 # Variables of http/limits.conf. An empty key is not counted at all.
 ADDRESS_KEY = "$limit_address"
 # The address, except for requests that only read.
 ATTEMPT_KEY = "$limit_attempt"
-KEYS: Mapping[str, str] = MappingProxyType(
+KEYS: Mapping[LimitKey, str] = MappingProxyType(
     {
-        "v1": "$limit_token",
-        "openapi": "$limit_token",
-        "api": "$limit_passport",
-        "console": "$limit_session",
-        "files": ADDRESS_KEY,
-        "mcp": ADDRESS_KEY,
-        "triggers": ADDRESS_KEY,
-        "login": ATTEMPT_KEY,
+        LimitKey.TOKEN: "$limit_token",
+        LimitKey.PASSPORT: "$limit_passport",
+        LimitKey.SESSION: "$limit_session",
+        LimitKey.ADDRESS: ADDRESS_KEY,
     }
 )
-# Sign-in by a provider comes as GET.
-READS = "login reads"
-# About 32 000 keys of at most 48 bytes; the oldest makes room for a new one.
-RATE_ZONE = "4m"
-# Only requests under way are in it: more than the workers have connections.
-BUSY_ZONE = "4m"
-# How long until one of many requests is done cannot be known.
-BUSY_RETRY_SECONDS = 2
+# The limit on attempts to sign in where GET requests count too: the steps of a sign-in by a provider are GET requests.
+SIGN_IN_BY_GET = f"{SIGN_IN_LIMIT} by GET"
+# About 32 000 keys of at most 48 bytes; the oldest is dropped for a new one.
+RATE_ZONE_SIZE = "4m"
+# It holds requests under way only: room for more of them than the workers have connections.
+CONNECTION_ZONE_SIZE = "4m"
+# The wait after a refusal for concurrency: when one of the requests under way ends is unknown.
+CONNECTION_RETRY_SECONDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateZone:
-    """A zone of limit_req. `burst` is nginx's: what may come on top of one request."""
+    """A zone of limit_req. `burst` is nginx's: how many requests besides the first are let through without delay."""
 
     name: str
     key: str
     rate: str
     burst: int
-    size: str = RATE_ZONE
+    size: str = RATE_ZONE_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)
-class BusyZone:
-    """A zone of limit_conn, and how many requests of one key it lets in at the same time."""
+class ConnectionZone:
+    """A zone of limit_conn, and `most`: how many requests of one key may be under way."""
 
     name: str
     key: str
     most: int
-    size: str = BUSY_ZONE
+    size: str = CONNECTION_ZONE_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
-    """Limits besides those of the route groups, with nginx's variable of who is counted and the zones' size."""
+class ExtraLimits:
+    """Limits besides those of `dify:rateLimits`. `key` is the nginx variable to count by, `size` that of each zone."""
 
     key: str
     limits: GroupLimits
-    size: str = RATE_ZONE
+    size: str = RATE_ZONE_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeLimits:
-    """Zones by what they apply to: a limit group, or `READS`.
+    """Zones by the limit they implement: a limit's name, or `SIGN_IN_BY_GET`.
 
-    Addresses come first in each: who is over the limit of the address leaves no trace of the made-up credential.
-    `retry_seconds` are the waits after which the rates of one let a request through.
+    The zone of the address comes first: a request above the address's limit adds no entry for a made-up credential.
+    `retry_seconds` are the waits after which the rates of a limit let a request through.
     """
 
     rates: Mapping[str, tuple[RateZone, ...]]
-    busy: Mapping[str, tuple[BusyZone, ...]]
+    connections: Mapping[str, tuple[ConnectionZone, ...]]
     retry_seconds: Mapping[str, int]
     dry_run: bool = False
-    busy_retry_seconds: int = BUSY_RETRY_SECONDS
+    connection_retry_seconds: int = CONNECTION_RETRY_SECONDS
 
     @property
     def rate_zones(self) -> tuple[RateZone, ...]:
@@ -83,76 +80,80 @@ class EdgeLimits:
         return tuple(zone for zones in self.rates.values() for zone in zones)
 
     @property
-    def busy_zones(self) -> tuple[BusyZone, ...]:
+    def connection_zones(self) -> tuple[ConnectionZone, ...]:
         """Every zone of limit_conn."""
-        return tuple(zone for zones in self.busy.values() for zone in zones)
+        return tuple(zone for zones in self.connections.values() for zone in zones)
 
     def rates_at(self, names: Iterable[str], *, verified: bool = False) -> tuple[RateZone, ...]:
         """Return the zones of limit_req where all of `names` apply.
 
-        `verified`: without those of the address, which are there because credentials can be made up.
+        `verified` leaves out those of the address: they exist because an unverified credential can be made up.
         """
         found = (zone for name in names for zone in self.rates[name])
         return tuple(zone for zone in found if not (verified and zone.key == ADDRESS_KEY))
 
-    def busy_at(self, names: Iterable[str], *, verified: bool = False) -> tuple[BusyZone, ...]:
+    def connections_at(self, names: Iterable[str], *, verified: bool = False) -> tuple[ConnectionZone, ...]:
         """Return the zones of limit_conn where all of `names` apply; `verified` as in `rates_at`."""
-        found = (zone for name in names for zone in self.busy[name])
+        found = (zone for name in names for zone in self.connections[name])
         return tuple(zone for zone in found if not (verified and zone.key == ADDRESS_KEY))
 
     def two_steps(self, names: Iterable[str], *, verified: bool = False) -> bool:
-        """Tell whether both kinds of limits apply where all of `names` do; `verified` as in `rates_at`."""
+        """Tell whether `names` limit both rate and concurrency; `verified` as in `rates_at`."""
         names = tuple(names)
-        return bool(self.rates_at(names, verified=verified) and self.busy_at(names, verified=verified))
+        return bool(self.rates_at(names, verified=verified) and self.connections_at(names, verified=verified))
 
     def retry_at(self, names: Iterable[str]) -> int:
         """Return the wait, in seconds, after which every rate of `names` lets a request through."""
         return max(self.retry_seconds[name] for name in names)
 
 
-def edge_limits(limits: RateLimits, more: Mapping[str, Counted] = MappingProxyType({})) -> EdgeLimits:
-    """Return the zones of all limits that are on; `more` are limits besides those of the route groups, by name."""
+def edge_limits(limits: RateLimits, extra: Mapping[str, ExtraLimits] = MappingProxyType({})) -> EdgeLimits:
+    """Return the zones of all limits that are on; `extra` are limits besides those of `dify:rateLimits`, by name."""
     rates: dict[str, tuple[RateZone, ...]] = {}
-    busy: dict[str, tuple[BusyZone, ...]] = {}
+    connections: dict[str, tuple[ConnectionZone, ...]] = {}
     retry: dict[str, int] = {}
-    for group, limit in limits.groups.items():
-        for place, key in _places(group):
+    for name, limit in limits.groups.items():
+        for place, key in _places(name):
             buckets = (("address_rate", ADDRESS_KEY, limit.address_rate), ("rate", key, limit.rate))
             counts = (
-                ("address_busy", ADDRESS_KEY, limit.address_concurrent),
-                ("busy", key, limit.concurrent),
+                ("address_connections", ADDRESS_KEY, limit.address_concurrent),
+                ("connections", key, limit.concurrent),
             )
             rates[place] = tuple(
-                _rate_zone(f"{kind}_{group}", under, bucket) for kind, under, bucket in buckets if bucket
+                _rate_zone(f"{kind}_{name}", counted_by, bucket)
+                for kind, counted_by, bucket in buckets
+                if bucket
             )
-            busy[place] = tuple(
-                BusyZone(name=_name(f"{kind}_{group}", under), key=under, most=most)
-                for kind, under, most in counts
+            connections[place] = tuple(
+                ConnectionZone(name=_name(f"{kind}_{name}", counted_by), key=counted_by, most=most)
+                for kind, counted_by, most in counts
                 if most
             )
             retry[place] = limit.retry_seconds
-    for name, counted in more.items():
-        rate, most = counted.limits.rate, counted.limits.concurrent
-        rates[name] = (_rate_zone(f"rate_{name}", counted.key, rate, counted.size),) if rate else ()
-        busy_name = _name(f"busy_{name}", counted.key)
-        busy[name] = (
-            (BusyZone(name=busy_name, key=counted.key, most=most, size=counted.size),) if most else ()
+    for name, one in extra.items():
+        rate, most = one.limits.rate, one.limits.concurrent
+        rates[name] = (_rate_zone(f"rate_{name}", one.key, rate, one.size),) if rate else ()
+        zone = _name(f"connections_{name}", one.key)
+        connections[name] = (
+            (ConnectionZone(name=zone, key=one.key, most=most, size=one.size),) if most else ()
         )
-        retry[name] = counted.limits.retry_seconds
-    return EdgeLimits(rates=rates, busy=busy, retry_seconds=retry, dry_run=limits.dry_run)
+        retry[name] = one.limits.retry_seconds
+    return EdgeLimits(rates=rates, connections=connections, retry_seconds=retry, dry_run=limits.dry_run)
 
 
-def _places(group: str) -> Iterator[tuple[str, str]]:
-    """Yield what a group's limits apply to, each with its key."""
-    yield group, KEYS[group]
-    if group == "login":
-        yield READS, ADDRESS_KEY
+def _places(name: str) -> Iterator[tuple[str, str]]:
+    """Yield where a limit applies, each with the key to count by."""
+    if name == SIGN_IN_LIMIT:
+        yield name, ATTEMPT_KEY
+        yield SIGN_IN_BY_GET, ADDRESS_KEY
+    else:
+        yield name, KEYS[limit_keys()[name]]
 
 
-def _rate_zone(name: str, key: str, bucket: Bucket, size: str = RATE_ZONE) -> RateZone:
+def _rate_zone(name: str, key: str, bucket: Bucket, size: str = RATE_ZONE_SIZE) -> RateZone:
     return RateZone(name=_name(name, key), key=key, rate=bucket.rate, burst=bucket.burst - 1, size=size)
 
 
 def _name(name: str, key: str) -> str:
-    """Name a zone after its key too: a reload does not take a known zone with another key."""
+    """Return a zone's name with a digest of its key: nginx refuses to reload a zone whose key changed."""
     return f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"

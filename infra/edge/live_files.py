@@ -1,30 +1,30 @@
-"""The files of the edge that only the engine can complete: where a service is, and the name of all files with it."""
+"""The files of the edge that hold an address known to the engine alone, and the revision with that address."""
 
 import hashlib
 from collections.abc import Mapping
 
 LIVE_DIRECTORY = "live"
-# How long a service that did not answer at its address is reached through the hop alone.
+# How long nginx uses the backup alone after the address of a service failed.
 DIRECT_AGAIN_SECONDS = 60
 
 
 def completed(
     revision: str, files: Mapping[str, str], *, service: str, address: str, port: int
 ) -> tuple[str, dict[str, str]]:
-    """Return revision and files with the address of a service in them.
+    """Return the revision and the files with the address of a service in them.
 
-    nginx reaches the service there, and through the hop, which asks the name server for each connection, when
-    nobody answers there. Another address is another configuration, so the revision names it too.
+    nginx connects to that address. While it fails, the backup is the proxy of stream/upstreams.conf, which resolves the
+    service's name for each connection. The revision depends on the address, because the configuration does.
     """
     name = f"{revision}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
-    upstream, told = f"{LIVE_DIRECTORY}/{service}.conf", f"{LIVE_DIRECTORY}/revision.conf"
-    hop = files[upstream].strip()
+    address_file, revision_file = f"{LIVE_DIRECTORY}/{service}.conf", f"{LIVE_DIRECTORY}/revision.conf"
+    proxy = files[address_file].strip()
     return name, {
         **files,
-        upstream: (
+        address_file: (
             f"server {address}:{port} max_fails=1 fail_timeout={DIRECT_AGAIN_SECONDS}s;\n"
-            # Never given up: it is what finds the service again.
-            f"{hop.removesuffix(';')} max_fails=0 backup;\n"
+            # It never counts as failed, so it finds the service at a new address.
+            f"{proxy.removesuffix(';')} max_fails=0 backup;\n"
         ),
-        told: files[told].replace(revision, name),
+        revision_file: files[revision_file].replace(revision, name),
     }

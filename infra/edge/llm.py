@@ -1,4 +1,4 @@
-"""What the nginx templates may know about the LLM proxy, and the file with its keys, which they may not."""
+"""The LLM proxy for the nginx templates, and the private file with its keys, which no template reads."""
 
 import hashlib
 import json
@@ -9,40 +9,39 @@ from typing import Any
 
 import pulumi
 
+from dify_gateway import scopes
 from infra.catalogue import ports
 from infra.catalogue.llm_presets import LONGEST_ANSWER
 from infra.edge import errors as edge_errors
 from infra.edge import llm_request
-from infra.edge.limits import BusyZone, RateZone
+from infra.edge.limits import ConnectionZone, RateZone
 from infra.edge.paths import BODIES_DIRECTORY, USAGE_DIRECTORY
 from infra.settings.llm import LITELLM, NGINX, Llm, Target, Upstream
 from infra.settings.origins import DEFAULT_PORTS
 from infra.settings.proxy_keys import ProxyKey
 from infra.settings.rate_limits import MINUTE, Bucket, GroupLimits
 
-# Relative to nginx.conf. njs has it from the master process, which alone could read it (mode 0400).
+# Relative to nginx.conf. The master process reads it (mode 0400) and passes it to njs.
 SECRETS_FILE = "llm/secrets.json"
-# The roots of the image; an upstream with a CA of its own has a file of its own.
+# The root certificates of the image; an upstream with its own CA has its own file.
 PUBLIC_CAS = "/etc/ssl/certs/ca-certificates.crt"
-# LiteLLM answers last of all, so that its own word about a time-out arrives.
+# Longer than LiteLLM's own time-outs, so its error arrives.
 LITELLM_GRACE_SECONDS = 15
-# How much of what was counted a killed container may lose.
+# Usage of this many seconds is lost when the container is killed.
 SAVE_SECONDS = 2
-# Caller, model and five numbers are about 1 kB: room for 4000 pairs a month.
+# Caller, model and five numbers take about 1 kB: room for 4000 pairs a month.
 COUNTERS_SIZE = "4m"
-# How long another upstream is asked first, after one has answered a model with nothing or with an error as an answer.
+# How long other upstreams of a model come first after one returned an empty response, or an error with status 200.
 DOWN_SECONDS = 30
-# What pages may read of an answer's headers besides those of other routes: OpenAI's clients obey them.
+# Response headers that pages may read besides those of other routes: OpenAI's clients act on them.
 EXPOSED_HEADERS = ("retry-after-ms", "x-should-retry")
-# The scope that opens the proxy to a token of OAuth.
-SCOPE = "llm"
 MASTER = "litellm-master"
 UPSTREAM_KEY = "$llm_key"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeUpstream:
-    """An upstream as nginx has it. `authority` is its Host, `ca` the file with its roots."""
+    """An upstream as nginx reads it. `authority` is its Host header, `ca` the file with its root certificates."""
 
     name: str
     scheme: str
@@ -54,18 +53,18 @@ class EdgeUpstream:
 
     @property
     def authority(self) -> str:
-        """The host, with its port when that is not the scheme's."""
+        """The host, with the port unless it is the scheme's default."""
         return self.host if self.port == DEFAULT_PORTS[self.scheme] else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallerClass:
-    """Callers with the same limits. `key` is nginx's variable under which each of them is counted."""
+    """Callers with the same limits. `key` is the nginx variable to count each of them by."""
 
     number: int
     key: str
     rate: RateZone | None
-    busy: BusyZone | None
+    busy: ConnectionZone | None
     retry_seconds: int
 
 
@@ -73,7 +72,7 @@ class CallerClass:
 class EdgeLlm:
     """The LLM proxy as the templates read it, as `edge.llm`.
 
-    `tables` is JSON without secrets; `hidden` are nginx's variables with the keys that never come back.
+    `tables` is JSON without secrets; `hidden` are the nginx variables with the keys to mask in responses.
     """
 
     upstreams: tuple[EdgeUpstream, ...]
@@ -89,13 +88,13 @@ class EdgeLlm:
     down_seconds: int = DOWN_SECONDS
     bodies_directory: str = BODIES_DIRECTORY
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
-    # How nginx itself reads a body, and what njs gets of it: the decided members, in the order of njs/request.js.
+    # The patterns by which nginx reads a body, and the values that njs gets, in the order of njs/request.js.
     body_pattern: str = llm_request.pattern()
     body_values: str = "|".join(f"$llm_j_{name}" for name in llm_request.DECIDED)
     strings_pattern: str = llm_request.strings()
-    # What a token without the scope hears.
-    scope_body: str = edge_errors.scope_body(SCOPE)
-    scope_challenge: str = edge_errors.scope_challenge(SCOPE)
+    # The 403 for a token without the scope.
+    scope_body: str = edge_errors.scope_body(scopes.LLM)
+    scope_challenge: str = edge_errors.scope_challenge(scopes.LLM)
 
 
 def edge_llm(llm: Llm | None) -> EdgeLlm | None:
@@ -113,7 +112,7 @@ def edge_llm(llm: Llm | None) -> EdgeLlm | None:
 
 
 def public_files(llm: Llm | None) -> Mapping[str, str]:
-    """Return the roots of upstreams with a CA of their own, by their path relative to nginx.conf."""
+    """Return the root certificates of upstreams with their own CA, by their path relative to nginx.conf."""
     if llm is None or llm.litellm:
         return MappingProxyType({})
     return MappingProxyType({_ca_file(one): one.ca for one in llm.upstreams if one.ca})
@@ -125,7 +124,7 @@ def private_files(llm: Llm | None) -> Mapping[str, pulumi.Output[str]]:
         return MappingProxyType({})
     callers, litellm = _callers(llm), llm.litellm is not None
     own = {one.name: one.key for one in llm.upstreams}
-    # No upstream can be called so: "-" is in none of their names.
+    # No upstream has this name: their names hold no "-".
     keys = pulumi.Output.all(**own, **({MASTER: llm.litellm.key} if llm.litellm else {}))
     return MappingProxyType(
         {SECRETS_FILE: keys.apply(lambda found: secrets_text(found, callers, litellm=litellm))}
@@ -133,7 +132,7 @@ def private_files(llm: Llm | None) -> Mapping[str, pulumi.Output[str]]:
 
 
 def hidden_files(llm: Llm | None) -> Mapping[str, str]:
-    """Return the same file for reading: without keys, and without what is kept of callers' keys."""
+    """Return the same file for display: without keys, and without the hashes of callers' keys."""
     if llm is None:
         return MappingProxyType({})
     keys = {one.name: f"<dify:llmKeys.{one.name}>" for one in llm.upstreams}
@@ -145,10 +144,10 @@ def hidden_files(llm: Llm | None) -> Mapping[str, str]:
 def secrets_text(keys: Mapping[str, str], callers: Mapping[str, Any], *, litellm: bool = False) -> str:
     """Return the text of the private file.
 
-    `keys` are those of the upstreams by name, and LiteLLM's own as `MASTER`. The file has what nginx sends, and
-    `hidden`, what never comes back besides what was sent: LiteLLM's answers may tell what an upstream said, so they
-    are searched for every key. Words, as an array that njs preloads has none of its methods. Callers are by the hash
-    of their key.
+    `keys` are those of the upstreams by name, and LiteLLM's own as `MASTER`. The file holds the keys that nginx sends,
+    and in `hidden` those that it masks besides: a response of LiteLLM may quote an upstream's, so every key is masked
+    in it. They are words in one string, because an array that njs preloads has no methods. Callers are by the hash of
+    their key.
     """
     sent = {LITELLM: keys[MASTER]} if litellm else dict(keys)
     hidden = " ".join(keys.values()) if litellm else ""
@@ -173,7 +172,7 @@ def _upstream(one: Upstream) -> EdgeUpstream:
 
 
 def _litellm(llm: Llm) -> EdgeUpstream:
-    """Return LiteLLM as nginx has it: the one upstream of every model."""
+    """Return LiteLLM as nginx reads it: the only upstream of every model."""
     seconds = {one.name: one.timeout_seconds for one in llm.upstreams}
     served = [*llm.models.values(), *llm.embeddings.values()]
     longest = max(sum(seconds[one.upstream] for one in targets) for targets in served)
@@ -214,7 +213,7 @@ def _class(number: int, limits: GroupLimits) -> CallerClass:
         rate=RateZone(name=f"llm_rate_{number}", key=key, rate=bucket.rate, burst=bucket.burst - 1)
         if bucket
         else None,
-        busy=BusyZone(name=f"llm_busy_{number}", key=key, most=most) if most else None,
+        busy=ConnectionZone(name=f"llm_busy_{number}", key=key, most=most) if most else None,
         retry_seconds=limits.retry_seconds,
     )
 
@@ -223,12 +222,12 @@ def _callers(llm: Llm) -> dict[str, Any]:
     classes = list(_limits(llm))
     return {
         key.sha256: {
-            # Callers of another kind, such as OAuth clients, may have the same name.
+            # The prefix keeps the name apart from callers of other kinds, such as OAuth clients.
             "name": f"key:{key.name}",
             "expires": key.expiry,
             "class": classes.index(_limits_of(key, llm)),
             "budget": llm.monthly_budget if key.budget is None else key.budget,
-            # Words, as an array that njs preloads has none of its methods.
+            # Words in one string: an array that njs preloads has no methods.
             "models": " ".join(key.models),
             "internal": key.internal,
         }
@@ -247,24 +246,24 @@ def _tables(llm: Llm) -> dict[str, Any]:
             for model, price in llm.prices.items()
             if model in served
         },
-        # Tokens of the longest answer that a model gives.
+        # The most tokens in a response of each model.
         "longest": {
             model: llm.prices[model].longest if model in llm.prices else LONGEST_ANSWER
             for model in llm.models
         },
         "decided": dict(llm_request.DECIDED),
-        # Words, as an array that njs preloads has none of its methods.
+        # Words in one string: an array that njs preloads has no methods.
         "refused": " ".join(llm_request.REFUSED),
         "alike": llm_request.alike(),
         "option": llm_request.OPTION,
-        # What callers get that have no key of ours.
+        # For callers without a proxy key.
         "class": 0,
         "budget": llm.monthly_budget,
-        "scope": SCOPE,
+        "scope": scopes.LLM,
         "internal_port": str(ports.EDGE_LLM),
         "state": USAGE_DIRECTORY,
         "save_seconds": SAVE_SECONDS,
-        # Other keys or callers are another configuration; this names them without telling anything.
+        # Changed keys or callers are a changed configuration: their digest stands for them.
         "digest": _digest(
             [one.key_digest for one in (*llm.upstreams, *((llm.litellm,) if llm.litellm else ()))],
             _callers(llm),
@@ -274,7 +273,7 @@ def _tables(llm: Llm) -> dict[str, Any]:
 
 def _targets(llm: Llm, models: Mapping[str, Sequence[Target]]) -> dict[str, Any]:
     if llm.litellm:
-        # It chooses among the upstreams itself, by the name that callers use.
+        # LiteLLM chooses among the upstreams, by the model's name that callers use.
         return {model: [asdict(Target(upstream=LITELLM, model=model))] for model in models}
     return {model: [asdict(target) for target in targets] for model, targets in models.items()}
 

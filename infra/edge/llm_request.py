@@ -1,15 +1,15 @@
-"""What the LLM proxy decides on in the body of a request: the names, and the pattern by which nginx reads them.
+"""The members of a request body that the LLM proxy decides on, and the pattern by which nginx reads them.
 
-A request is decided on by some members of its outermost object. An upstream reads the same bytes with a parser of its
-own, so each of those members has to be there once and in one spelling: parsers differ in which of two they take, in
-whether they tell upper from lower case, and in what they do with an escape. njs/request.js refuses whatever may be read
-in two ways; the pattern here matches most bodies as a whole, at a nanosecond a byte, and leaves the rest to it.
+The proxy decides by some members of the outermost object. An upstream parses the same bytes with another parser, so
+each of those members has to occur once and in one spelling: parsers differ in which of two duplicates they use, in
+whether they ignore case, and in how they treat escapes. njs/request.js refuses ambiguous bodies. The pattern here
+matches most bodies as a whole, in a nanosecond per byte, and leaves the others to njs/request.js.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-# Members that the proxy decides on, by the sort of their value.
+# The members that the proxy decides by, with the type of their value.
 DECIDED: Mapping[str, str] = MappingProxyType(
     {
         "model": "model",
@@ -21,7 +21,7 @@ DECIDED: Mapping[str, str] = MappingProxyType(
         "best_of": "count",
     }
 )
-# Members by which some upstream (OpenRouter, LiteLLM, Azure) takes another model than `model`, or asks elsewhere.
+# Members by which some upstream (OpenRouter, LiteLLM, Azure) uses another model than `model`, or another server.
 REFUSED = (
     "models",
     "fallbacks",
@@ -37,11 +37,11 @@ REFUSED = (
     "base_url",
     "custom_llm_provider",
 )
-# The only one in `stream_options` that the proxy decides on.
+# The only member of `stream_options` that the proxy decides by.
 OPTION = "include_usage"
-# Of nesting, below the outermost object, that the pattern knows; njs/request.js knows any.
+# Levels of nesting below the outermost object that the pattern supports; njs/request.js supports any number.
 LEVELS = 16
-# What is longer is no count of tokens or answers.
+# A longer number is not a count of tokens or responses.
 COUNT_DIGITS = 9
 
 _SPACE = r"[\x09\x0a\x0d\x20]*+"
@@ -49,7 +49,7 @@ _UTF8 = (
     r"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
     r"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
-# No quote and no backslash is written as such: nginx's configuration has its own idea of them.
+# Quotes and backslashes are written as escapes, because nginx's configuration interprets them.
 _STRING = (
     r"\x22(?:[\x20\x21\x23-\x5b\x5d-\x7f]++|\x5c(?:[\x22\x5c/bfnrt]|u[0-9a-fA-F]{4})|" + _UTF8 + r")*+\x22"
 )
@@ -58,19 +58,19 @@ _COUNT = f"(?:0|[1-9][0-9]{{0,{COUNT_DIGITS - 1}}})(?![0-9.eE])"
 
 
 def pattern() -> str:
-    """Return the pattern of a body that can be read in one way only; PCRE, for bytes.
+    """Return the pattern of an unambiguous body; PCRE, for bytes.
 
-    Its named groups are the values of the decided members (`llm_j_<name>`), and what follows two of them
-    (`llm_j_after_model`, `llm_j_after_stream_options`), which tells where they stand.
+    Its named groups are the values of the members in `DECIDED` (`llm_j_<name>`), and the text after two of them
+    (`llm_j_after_model`, `llm_j_after_stream_options`), whose length gives their position.
     """
     space = _SPACE
     colon = f"{space}:{space}"
     define = f"(?(DEFINE)({_STRING})((?1)|{_NUMBER}|true|false|null)({space})({colon}){_levels(5)})"
     members = [_member(name, sort, colon) for name, sort in DECIDED.items()]
-    # Whatever may be taken for one of them, and every name of other characters, is left to njs/request.js.
+    # A name that resembles one of them, or has other characters, is left to njs/request.js.
     members.append(rf"\x22(?!(?i:{alike()})\x22)[A-Za-z0-9]++(?:_[A-Za-z0-9]++)*+\x22{colon}(?5)")
     member = f"(?:{'|'.join(members)})"
-    # Each member is followed by a comma and another one, or by the end. A group can have its name only once.
+    # A comma and another member, or the end, follows each member. A name can belong to one group only.
     return rf"^{define}{space}\{{{space}(?:{member}{space}(?:,{space}(?=\x22)|(?=\}})))++\}}{space}\z"
 
 
@@ -80,15 +80,15 @@ def strings() -> str:
 
 
 def alike() -> str:
-    """Return the pattern of names that can be taken for one that the proxy decides on, upper and lower case alike."""
+    """Return the pattern of names that resemble one that the proxy decides by; to be matched without case."""
     return "|".join(name.replace("_", "_*") for name in (*DECIDED, *REFUSED))
 
 
 def _levels(first: int) -> str:
-    """Return a group for each level of nesting, the outermost one numbered `first`, of values that hold the next one.
+    """Return one group for each level of nesting, whose values contain the next level; the outermost is number `first`.
 
-    A pattern that calls itself would use up the stack of PCRE's compiled code at some depth, and nginx logs the whole
-    subject then. Groups 1 to 4 are a string, a scalar, white space and a colon.
+    A recursive pattern would exhaust the stack of PCRE's compiled code at some depth, and nginx would log the whole
+    body. Groups 1 to 4 are a string, a scalar, white space and a colon.
     """
     groups = []
     for number in range(first, first + LEVELS):

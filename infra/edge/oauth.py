@@ -1,7 +1,8 @@
-"""OAuth at the edge: which calls a scope opens, which tenants share limits, and what else the templates read.
+"""OAuth at the edge: which requests a scope allows, which tenants share limits, and what else the templates read.
 
-nginx alone decides here. The gateway says whose a token is (`/verify`); whether that opens the route is looked up in
-tables made of `infra.edge.scopes`, and tenants are counted in zones that this module names.
+nginx decides about access. The gateway introspects a token (`/verify`) and returns its tenant and scopes; whether a
+scope allows the route is looked up in maps rendered from `infra.edge.scopes`, and requests are counted by tenant in
+zones that this module names.
 """
 
 import hashlib
@@ -10,38 +11,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from infra.catalogue import ports
+from infra.catalogue import ports, route_groups
+from infra.catalogue.services import GATEWAY
 from infra.edge import errors as edge_errors
-from infra.edge.limits import ADDRESS_KEY, Counted
-from infra.edge.paths import VERDICT_KEYS, VERDICTS
-from infra.edge.routes import EdgeRoute
+from infra.edge.limits import ADDRESS_KEY, ExtraLimits
+from infra.edge.paths import INTROSPECTION_CACHE, INTROSPECTION_KEYS
 from infra.edge.scopes import ROUTES, SCOPES, ScopedRoute
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import GroupLimits
 
-# The service, and the name by which nginx reaches the port that is its own.
-GATEWAY = "gateway"
+# The upstream of the gateway's internal port, which only nginx reaches.
 GATEWAY_INTERNAL = "gateway_internal"
-# The route group of the service's public endpoints.
-GROUP = "oauth"
-PUBLIC_PREFIXES = ("/oauth/", "/.well-known/oauth-authorization-server")
-# What the gateway itself takes.
-MAX_BODY_KILOBYTES = 16
-# Long enough for a busy gateway with a slow Redis. Later than that it is away: 503, as when it cannot be reached.
-PUBLIC_SECONDS = 5
-# Route groups in which a token of OAuth is a credential, and the shape of their errors for such calls.
-CALLS: Mapping[str, str] = MappingProxyType({"v1": edge_errors.TOKEN_SHAPE})
 
 TENANT_KEY = "$oauth_tenant"
-# Answers to tokens that are not valid, by address. Clients behind one address may all meet an expired token.
+# Requests with an invalid token, by address. Several clients behind one address may have an expired token.
 REFUSED = "oauth_refused"
-# Tokens that nginx asks the gateway about, by address.
-ASKED = "oauth_asked"
+# Introspections by the gateway, by address.
+INTROSPECTIONS = "oauth_introspections"
 
-# Statuses that nothing else here ends with.
-TURN = 418
+# The first of the statuses by which a location hands a request over to another one. No response has them.
+HANDOVER_STATUS = 418
 
-# No dot: such a segment can be no step in a path. No percent sign: what is matched is what Dify reads.
+# No dot, so a segment cannot be a dot segment. No percent sign, so the matched path is the path that Dify reads.
 SEGMENT = "[A-Za-z0-9_-]{1,128}"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9_-]+|\{\}))+")
@@ -49,7 +40,7 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9_-]+|\{\}))+")
 
 @dataclass(frozen=True, kw_only=True)
 class TenantClass:
-    """Tenants with equal limits: they share zones, in which each of them is counted by itself."""
+    """Tenants with equal limits. They share zones, with an entry for each tenant."""
 
     name: str
     limits: GroupLimits
@@ -60,75 +51,59 @@ class TenantClass:
 class EdgeOAuth:
     """OAuth as the templates read it, as `edge.oauth`.
 
-    `calls` maps a route group to the shape of errors, `scopes` a scope to the pattern of `METHOD path` it opens.
+    `calls` maps each route group that accepts OAuth tokens to the shape of its errors for such requests, `scopes` a
+    scope to the pattern of `METHOD path` that it allows.
     """
 
     classes: tuple[TenantClass, ...]
     scopes: Mapping[str, str]
     calls: Mapping[str, str]
-    verdicts: str = VERDICTS
-    verdict_keys: str = VERDICT_KEYS
+    introspection_cache: str = INTROSPECTION_CACHE
+    introspection_keys: str = INTROSPECTION_KEYS
     gateway: str = GATEWAY
     internal: str = GATEWAY_INTERNAL
     refused: str = REFUSED
-    asked: str = ASKED
+    introspections: str = INTROSPECTIONS
     seconds: int = 2
 
-    def turn(self, group: str) -> int:
-        """Return the status by which a location of the group sends a call on its way. No client ever sees it."""
-        return TURN + list(self.calls).index(group)
+    def handover_status(self, group: str) -> int:
+        """Return the status by which a location of the group hands a request over. No client receives it."""
+        return HANDOVER_STATUS + list(self.calls).index(group)
 
     @property
-    def turn_to_llm(self) -> int:
-        """The same for the LLM proxy's locations."""
-        return TURN + len(self.calls)
+    def handover_status_of_llm(self) -> int:
+        """The same status for the locations of the LLM proxy."""
+        return HANDOVER_STATUS + len(self.calls)
 
 
 def edge_oauth(oauth: OAuth | None) -> EdgeOAuth | None:
-    """Return what the edge needs for OAuth, None without it. Raises ValueError for what nginx could not hold."""
+    """Return what the edge needs for OAuth, None without it. Raises ValueError for a name that nginx cannot hold."""
     if oauth is None:
         return None
-    return EdgeOAuth(classes=tenant_classes(oauth.tenants), scopes=scope_patterns(), calls=CALLS)
-
-
-def oauth_routes(oauth: OAuth | None) -> tuple[EdgeRoute, ...]:
-    """Return the routes of the gateway's public endpoints, none without OAuth."""
-    if oauth is None:
-        return ()
-    return tuple(
-        EdgeRoute(
-            prefix=prefix,
-            group=GROUP,
-            service=GATEWAY,
-            max_body_megabytes=None,
-            max_body_kilobytes=MAX_BODY_KILOBYTES,
-            read_timeout_seconds=PUBLIC_SECONDS,
-            repeatable=True,
-        )
-        for prefix in PUBLIC_PREFIXES
-    )
+    calls = {one.name: edge_errors.TOKEN_SHAPE for one in route_groups.TABLE if one.oauth_tokens}
+    return EdgeOAuth(classes=tenant_classes(oauth.tenants), scopes=scope_patterns(), calls=calls)
 
 
 def oauth_services(*, on: bool) -> tuple[tuple[str, int], ...]:
-    """Return the gateway's two ports, by the name of nginx's upstream, none where it does not run."""
+    """Return the gateway's two ports by the name of their upstream, none where it does not run."""
     return ((GATEWAY, ports.GATEWAY), (GATEWAY_INTERNAL, ports.GATEWAY_INTERNAL)) if on else ()
 
 
-def oauth_limits(oauth: OAuth | None) -> Mapping[str, Counted]:
-    """Return what is counted because of OAuth, by the name under which it applies; nothing without OAuth."""
+def oauth_limits(oauth: OAuth | None) -> Mapping[str, ExtraLimits]:
+    """Return the limits of OAuth by their names, empty without OAuth."""
     if oauth is None:
         return MappingProxyType({})
     limits = oauth.limits
     by_address = {
-        GROUP: limits.address,
+        route_groups.OAUTH: limits.address,
         REFUSED: GroupLimits(rate=limits.refused),
-        ASKED: GroupLimits(rate=limits.unknown),
+        INTROSPECTIONS: GroupLimits(rate=limits.unknown),
     }
     return MappingProxyType(
         {
-            **{name: Counted(key=ADDRESS_KEY, limits=limits) for name, limits in by_address.items()},
+            **{name: ExtraLimits(key=ADDRESS_KEY, limits=limits) for name, limits in by_address.items()},
             **{
-                one.name: Counted(key=TENANT_KEY, limits=one.limits, size="1m")
+                one.name: ExtraLimits(key=TENANT_KEY, limits=one.limits, size="1m")
                 for one in tenant_classes(oauth.tenants)
             },
         }
@@ -136,17 +111,17 @@ def oauth_limits(oauth: OAuth | None) -> Mapping[str, Counted]:
 
 
 def tenant_classes(tenants: Iterable[Tenant]) -> tuple[TenantClass, ...]:
-    """Return tenants by equal limits, in a stable order.
+    """Return the tenants grouped by equal limits, in a stable order.
 
-    A class is named after its limits: a tenant that moves to another one leaves the counts of the rest alone.
+    A class is named after its limits, so a tenant that changes its class does not reset the counts of the others.
     """
     members: dict[GroupLimits, list[str]] = {}
     for tenant in tenants:
         if not _NAME.fullmatch(tenant.name):
             raise ValueError(
-                f"tenant {tenant.name!r}: nginx's tables take a-z, 0-9 and '-', at most 63 of them"
+                f"tenant {tenant.name!r}: must be 1 to 63 of a-z, 0-9 and '-', the first not '-'"
             )
-        # Who is verified is counted as a tenant. An address may be many tenants'.
+        # A verified request is counted by tenant: several tenants may share an address.
         limits = replace(tenant.limits, address_rate=None, address_concurrent=0)
         members.setdefault(limits, []).append(tenant.name)
     found = (
@@ -161,15 +136,17 @@ def _class_name(limits: GroupLimits) -> str:
 
 
 def scope_patterns(routes: Iterable[ScopedRoute] = ROUTES) -> Mapping[str, str]:
-    """Return by scope a pattern of `METHOD raw-path`, for nginx's map. Raises ValueError for a route it cannot hold.
+    """Return by scope a pattern of `METHOD raw-path`, for nginx's map. Raises ValueError for an unsupported route.
 
-    The raw path has to be in its plain form, in which it is the one that nginx chose the location by and that Dify
-    will read: with encoded letters, empty segments or dots it is no route at all.
+    A raw path matches in its normalised form only, in which nginx chooses the location by it and Dify reads it: with
+    encoded letters, empty segments or dot segments it matches no route.
     """
     paths: dict[str, dict[str, list[str]]] = {}
     for route in routes:
         if route.scope not in SCOPES or not _PATH.fullmatch(route.path):
-            raise ValueError(f"{route}: no known scope, or a path that is not made of plain segments")
+            raise ValueError(
+                f"{route}: its scope must be one of {', '.join(SCOPES)}, its path of plain segments"
+            )
         for method in route.methods:
             paths.setdefault(route.scope, {}).setdefault(method, []).append(route.path.replace("{}", SEGMENT))
     return MappingProxyType(

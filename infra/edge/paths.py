@@ -1,4 +1,4 @@
-"""Where things lie in the edge's container, and how a reload goes there.
+"""Paths in the edge's container, and the times of a reload.
 
 The configuration is on a volume of its own:
 
@@ -8,7 +8,7 @@ The configuration is on a volume of its own:
     <EDGE_DIRECTORY>/releases/<revision>/tls/                               certificate and key that the kit knows
     <EDGE_DIRECTORY>/current -> releases/<revision>                         what nginx runs
 
-A recreated or restarted container therefore comes back with the configuration that ran last.
+A recreated or restarted container therefore starts with the configuration that ran last.
 """
 
 from infra.catalogue.container_paths import (
@@ -29,18 +29,17 @@ CURRENT = f"{EDGE_DIRECTORY}/current"
 NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 # Sockets, the process id and the mark of a drain, on a tmpfs.
 RUN_DIRECTORY = EDGE_RUN_DIRECTORY
-# What the OAuth gateway said about tokens: app keys among it, so never on a disk.
-VERDICTS = f"{RUN_DIRECTORY}/verdicts"
-# nginx's zone of keys for them: about 2 000, 128 bytes each. A verdict's file holds its token and the answer, at most
-# `VERDICT_BYTES`, so that all of them fit into the tmpfs.
-VERDICT_KEYS = "256k"
-VERDICT_BYTES = 24 * 1024
+# Cached introspection results. They hold app keys, so they are never on a disk.
+INTROSPECTION_CACHE = f"{RUN_DIRECTORY}/introspection"
+# The zone of its keys: about 2 000 keys of 128 bytes. The file of a result holds the token and the response, at most
+# `INTROSPECTION_BYTES`, so all of them fit into the tmpfs.
+INTROSPECTION_KEYS = "256k"
+INTROSPECTION_BYTES = 24 * 1024
 RUN_MEGABYTES = EDGE_RUN_MEGABYTES
-# While this file exists, answers close their connections: a reload then meets no idle ones.
+# While this file exists, each response closes its connection, so few idle ones are left at a reload.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
-# Idle connections of clients are closed by a reload; a client that used one in that moment would lose its
-# request. While draining, each answer says `Connection: close`, so that few idle ones are left. The mark is seen
-# within a second (open_file_cache_valid).
+# A reload closes idle connections; a client that sends a request on one at that moment would lose it. The file takes
+# effect within a second (open_file_cache_valid).
 DRAIN_SECONDS = 2.5
 AFTER_RELOAD_SECONDS = 0.5
 # Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.

@@ -1,4 +1,4 @@
-"""nginx's files, rendered from the edge's context, and the revision that names them."""
+"""The files of nginx, rendered from the edge's context, and their revision."""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ def edge_sources(overrides: Path | None = None) -> list[str]:
 
 
 def template_of(path: str, overrides: Path | None = None) -> str:
-    """Return the file that a rendered file of the edge comes from, by its path below the configuration."""
+    """Return the template of a rendered file, by the file's path below the configuration."""
     names = (f"nginx/{path}", f"nginx/{path}{SUFFIX}")
     return str(next(found for name in names if (found := source(name, overrides)) is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeConfiguration:
-    """nginx's files by their path below the configuration's directory, and the name of them all."""
+    """The files of nginx by their path below the configuration's directory, and their revision."""
 
     revision: str
     files: Mapping[str, str]
@@ -43,7 +43,7 @@ class EdgeConfiguration:
 def edge_configuration(context: EdgeContext, *, overrides: Path | None = None) -> EdgeConfiguration:
     """Render nginx's files.
 
-    The revision that nginx reports is the digest of everything else: equal configurations have one name.
+    The revision that nginx reports is the digest of all files without it: equal configurations have equal revisions.
     """
     draft = _edge_files(replace(context, revision=""), overrides)
     text = "\0".join(f"{path}\0{text}" for path, text in sorted(draft.items()))
@@ -54,7 +54,7 @@ def edge_configuration(context: EdgeContext, *, overrides: Path | None = None) -
 
 
 def edge_files(context: EdgeContext, *, overrides: Path | None = None) -> dict[str, str]:
-    """Render nginx's files as they lie in a directory of their own: absolute path -> text."""
+    """Render the files of nginx by their absolute path in its container."""
     configuration = edge_configuration(context, overrides=overrides)
     return {f"{EDGE_DIRECTORY}/{path}": text for path, text in configuration.files.items()}
 

@@ -1,60 +1,22 @@
-"""Where requests go: the release's routes, and the locations of nginx that they become.
+"""Routes of the edge, and the nginx locations that implement them.
 
-What a location limits and whom it lets in is decided here, by nginx's own matching of the normalised path.
+A location's limits and access rules are decided here; nginx chooses the location by the normalised path.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
-from infra.edge.limits import READS
-
-# Where somebody claims an identity, by the route group they are in: password guesses, codes by e-mail, first-run
-# pages. Dify asks for the state of the first run on each page, so what only reads is not counted there.
-LOGIN_PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "console": (
-            "/console/api/login",
-            "/console/api/email-code-login",
-            "/console/api/email-register",
-            "/console/api/forgot-password",
-            "/console/api/reset-password",
-            "/console/api/activate",
-            "/console/api/setup",
-            "/console/api/init",
-            "/console/api/oauth",
-        ),
-        "api": ("/api/login", "/api/email-code-login", "/api/forgot-password"),
-    }
-)
-# Sign-in by a provider: its steps are GETs.
-READS_COUNT = ("/console/api/oauth",)
-# What belongs to the console besides its API: rooms where editors meet, and pages that nobody else needs. The pages
-# hold no data, all of it comes through /console/api; scripts and styles are shared with published web apps.
-SOCKET_GROUP = "socket"
-CONSOLE_GROUPS = ("console", SOCKET_GROUP, "explore")
-CONSOLE_PAGES = (
-    "/install",
-    "/init",
-    "/signin",
-    "/signup",
-    "/activate",
-    "/forgot-password",
-    "/reset-password",
-    "/apps",
-    "/app",
-    "/datasets",
-    "/tools",
-    "/plugins",
-    "/account",
-)
+from infra.catalogue import route_groups
+from infra.catalogue.route_groups import SIGN_IN_LIMIT, RouteGroup
+from infra.edge.limits import SIGN_IN_BY_GET
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeRoute:
-    """One route: how nginx matches it, whose policy applies, who answers.
+    """One route: the paths that it covers, the group whose policy applies, and the service that answers.
 
-    `repeatable`: what is asked for there may be asked again, so that no answer in time is a 503 with Retry-After.
+    None for a size or a time means the server's own. `repeatable`: a request may be repeated, so a missing answer is a
+    503 with Retry-After.
     """
 
     prefix: str
@@ -67,7 +29,7 @@ class EdgeRoute:
 
     @property
     def matches(self) -> tuple[str, ...]:
-        """The location matches: a prefix ends at a slash, so that /v1 does not catch /v10."""
+        """The location matches: a prefix ends at a slash, so that /v1 does not match /v10."""
         if self.prefix.endswith("/"):
             return (self.prefix,)
         return (f"= {self.prefix}", f"{self.prefix}/")
@@ -75,9 +37,9 @@ class EdgeRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeLocation:
-    """A location of nginx. `limits` name what of `EdgeLimits` applies; `repeatable` is the route's.
+    """A location of nginx. `limits` name the limits of `EdgeLimits` that apply; `repeatable` is the route's.
 
-    Who is `gated` has to sign in at the gate.
+    `console`: `dify:consoleAllowFrom` applies. `gated`: a session of the gate is required.
     """
 
     match: str
@@ -93,7 +55,7 @@ class EdgeLocation:
 
     @property
     def path(self) -> str:
-        """The path, or how it begins."""
+        """The path, or its prefix."""
         return self.match.removeprefix("= ")
 
     @property
@@ -102,26 +64,46 @@ class EdgeLocation:
         return self.match.startswith("= ")
 
 
+def own_routes(group: RouteGroup) -> tuple[EdgeRoute, ...]:
+    """Return the routes of a group that a service of the kit answers, none where a template does."""
+    own = group.own
+    if own is None or not own.service:
+        return ()
+    return tuple(
+        EdgeRoute(
+            prefix=prefix,
+            group=group.name,
+            service=own.service,
+            max_body_megabytes=None,
+            max_body_kilobytes=own.body_kilobytes,
+            read_timeout_seconds=own.read_timeout_seconds,
+            repeatable=own.repeatable,
+        )
+        for prefix in own.prefixes
+    )
+
+
 def locations(
     routes: tuple[EdgeRoute, ...], *, guarded: bool, limited: Container[str]
 ) -> tuple[EdgeLocation, ...]:
-    """Return the locations of all routes, the more particular ones first.
+    """Return the locations of all routes, the more specific ones first.
 
-    `guarded`: the console is not open to everyone, so that its pages need locations of their own. `limited` are the
-    groups that have limits.
+    `guarded`: access to the console is restricted, so its pages need locations of their own. `limited` are the groups
+    that have limits.
     """
     return tuple(location for route in routes for location in _of(route, guarded=guarded, limited=limited))
 
 
 def _of(route: EdgeRoute, *, guarded: bool, limited: Container[str]) -> Iterator[EdgeLocation]:
+    group = route_groups.group(route.group)
     own = (route.group,) if route.group in limited else ()
-    for path in LOGIN_PATHS.get(route.group, ()):
-        login = READS if path in READS_COUNT else "login"
-        yield from _matching(replace(route, prefix=path), (*own, login), console=route.group == "console")
-    if guarded and route.prefix == "/":
-        for path in CONSOLE_PAGES:
+    for path in group.sign_in:
+        sign_in = SIGN_IN_BY_GET if path in group.sign_in_by_get else SIGN_IN_LIMIT
+        yield from _matching(replace(route, prefix=path), (*own, sign_in), console=group.console)
+    if guarded:
+        for path in group.console_pages:
             yield from _matching(replace(route, prefix=path), own, console=True)
-    yield from _matching(route, own, console=route.group in CONSOLE_GROUPS)
+    yield from _matching(route, own, console=group.console)
 
 
 def _matching(route: EdgeRoute, limits: tuple[str, ...], *, console: bool) -> Iterator[EdgeLocation]:

@@ -1,29 +1,29 @@
-"""Where Dify describes its own API, so that the edge can keep that to itself.
+"""The paths of the schemas of Dify's own API, which the edge hides unless `dify:apiSchema` is true.
 
-Dify's api serves a schema and a page to look at it beside the routes of each of its blueprints, to anybody, when
-`SWAGGER_UI_ENABLED` is true, which is the default in its code; newer releases have a catalogue below `/openapi/v1`
-that no variable turns off. nginx compares the path in its normal form (decoded once, slashes merged, as Dify reads
-it) and in any case of letters. Nothing else of Dify has a name of these in that place.
+Dify's api serves a schema and a page that shows it below the prefix of each of its blueprints, without authentication,
+when `SWAGGER_UI_ENABLED` is true, which is the default in its code. Newer releases have a catalogue below `/openapi/v1`
+that no variable turns off. nginx compares the normalised path (decoded once, slashes merged, as Dify reads it) and
+ignores case. No other path of Dify matches.
 """
 
 from collections.abc import Iterable
 
 from infra.catalogue.releases import Route
 
-# Who serves schemas.
+# The service with the schemas.
 API_SERVICE = "api"
-# A blueprint is at its route's prefix, or below it at a version: /openapi/v1.
+# The path of a blueprint is its route's prefix, with or without a version: /openapi/v1.
 _VERSION = "(?:/v[0-9]+)?"
-# swagger.json and swagger-ui.html of today's releases, docs of older ones, _catalog of newer ones; the other names are
-# those that the same libraries use elsewhere.
+# swagger.json and swagger-ui.html of current releases, docs of older ones, _catalog of newer ones. The other names are
+# defaults of the same libraries.
 _NAMES = "(?:swagger[^/]*|openapi[.](?:json|ya?ml)|docs|redoc|_catalog)"
 _END = "(?:/|$)"
-# What the page loads is beside no blueprint. The web frontend answers there today.
+# The files that the page loads are at the root, where the web frontend answers in current releases.
 AT_THE_ROOT = f"^/swagger(?:[.]json|ui|-ui[^/]*){_END}"
 
 
 def schema_patterns(routes: Iterable[Route], *, opened: bool) -> tuple[str, ...]:
-    """Return regular expressions, to be matched in any case, of the paths of schemas; none when they are `opened`."""
+    """Return regular expressions, to match without case, for the paths of schemas; none when they are `opened`."""
     if opened:
         return ()
     prefixes = dict.fromkeys(

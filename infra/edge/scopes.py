@@ -1,18 +1,19 @@
-"""Which scope opens which route of the service API: the one table, for the edge and for the documentation.
+"""Which scope allows which route of the service API: one table, for the edge and for the documentation.
 
-A route that no scope lists is denied to OAuth. Paths and methods are Dify's (its service API of 1.17.1 and before).
+A request with an OAuth token is refused on a route that no scope lists. Paths and methods are those of Dify's service
+API in 1.17.1 and earlier. The names of the scopes are the gateway's.
 """
 
 from dataclasses import dataclass
 
-from dify_gateway.config import SCOPES
+from dify_gateway.scopes import SCOPES
 
 __all__ = ["ROUTES", "SCOPES", "ScopedRoute"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScopedRoute:
-    """Requests that a scope opens: `methods`, and a `path` whose `{}` stands for one segment."""
+    """Requests that a scope allows: `methods`, and a `path` whose `{}` stands for one segment."""
 
     scope: str
     methods: tuple[str, ...]

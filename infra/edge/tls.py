@@ -1,4 +1,4 @@
-"""What the nginx templates may know about TLS: where certificate and key lie, and whom the edge answers."""
+"""TLS for the nginx templates: the files of certificate and key, redirects, and unknown host names."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,9 +30,9 @@ CURVES = ("X25519", "prime256v1", "secp384r1")
 class EdgeTls:
     """TLS as the templates read it, as `edge.tls`.
 
-    `digest` names the chain in the text, so that a renewed certificate is a new configuration; empty for
-    acme, whose certificates come and go without the kit. `public_port` is how a redirect names the port, empty
-    for 443; `plain_port` is the host's for http. `challenges` is the directory of ACME's answers, empty without acme.
+    `digest` is that of the chain, so a renewed certificate is a new configuration; empty for acme, whose certificates
+    change without the kit. `public_port` is the port in redirects, empty for 443; `plain_port` is the host's port for
+    HTTP. `challenges` is the directory of ACME's challenges, empty without acme.
     """
 
     certificate: str
@@ -64,19 +64,19 @@ def edge_tls(settings: Settings) -> EdgeTls | None:
         hsts_seconds=tls.hsts_seconds,
         public_port="" if port in {None, DEFAULT_PORTS["https"]} else f":{port}",
         plain_port=settings.http_port,
-        # A client that asks for an address sends no name, and cannot be told from one without a right one.
+        # A client that connects to an IP address sends no server name: it looks the same as one with no valid name.
         refuse_unknown_names=not any(address_of(name) for name in settings.server_names),
         challenges=CHALLENGES if acme else "",
     )
 
 
 def public_files(settings: Settings) -> Mapping[str, str]:
-    """Return the files of TLS that are no secret, by their path relative to nginx.conf."""
+    """Return the public files of TLS, by their path relative to nginx.conf."""
     certificate = settings.tls.certificate
     return MappingProxyType({CERTIFICATE_FILE: certificate.chain} if certificate else {})
 
 
 def private_files(settings: Settings) -> Mapping[str, pulumi.Output[str]]:
-    """Return the files of TLS that only nginx may read, by their path relative to nginx.conf."""
+    """Return the private files of TLS, which only nginx may read, by their path relative to nginx.conf."""
     key = settings.tls.key
     return MappingProxyType({} if key is None else {KEY_FILE: key})

@@ -200,7 +200,7 @@ def _current_context(environ: Mapping[str, str]) -> str:
     except (OSError, ValueError) as problem:
         raise EngineChoiceError(
             f"docker's configuration {file} cannot be read: {problem}",
-            "correct the file, or name the engine by DOCKER_HOST",
+            "fix the file, or name the engine by DOCKER_HOST",
         ) from None
     name = document.get("currentContext") if isinstance(document, dict) else ""
     return str(name or "")

@@ -23,7 +23,7 @@ CODE = (
     *(
         f"infra/catalogue/{name}.py"
         for name in (
-            *("container_paths", "health", "images", "networks", "ports", "releases", "selection"),
+            *("checks", "container_paths", "health", "images", "networks", "ports", "releases", "selection"),
             *("service", "services", "variables", "volumes"),
         )
     ),

@@ -1,15 +1,13 @@
 """Settings of Dify itself: mail, storage, sign-in, limits of apps, plugins, telemetry."""
 
-import re
 from dataclasses import dataclass
 
+from infra.catalogue import checks
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import OPENAPI
 from infra.settings import origins
 from infra.settings.reader import Section
 from infra.settings.urls import read_origin
-
-EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
-_URL = re.compile(r"https?://[^\s\"']+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +103,7 @@ def read_mail(top: Section) -> Mail:
     )
     if mail.type == "smtp" and not mail.server:
         top.problems.add("mail.server", mail.server, "is empty", "name the SMTP server, or clear mail.type")
-    if mail.type and not EMAIL.search(mail.sender):
+    if mail.type and not checks.EMAIL.search(mail.sender):
         top.problems.add("mail.from", mail.sender, "no e-mail address", "name the sender")
     if mail.opportunistic_tls and not mail.tls:
         top.problems.add("mail.opportunisticTls", "true", "needs mail.tls", "set mail.tls to true")
@@ -169,7 +167,7 @@ def read_openapi(top: Section, release: Release) -> OpenApi:
         oauth_bearer=section.boolean("oauthBearer"),
         rate_per_minute=section.integer("ratePerMinute", 1, 100000),
     )
-    if openapi.enabled and not any(route.group == "openapi" for route in release.routes):
+    if openapi.enabled and not any(route.group == OPENAPI for route in release.routes):
         top.problems.add(
             "openapi.enabled", "true", f"Dify {release.version} has no /openapi", "set it to false"
         )
@@ -191,7 +189,7 @@ def read_plugins(top: Section) -> Plugins:
     """Read `dify:plugins`."""
     section = top.part("plugins")
     mirror = section.text("pipMirrorUrl")
-    if mirror and not _URL.fullmatch(mirror):
+    if mirror and not checks.http_url(mirror, plain=True):
         top.problems.add("plugins.pipMirrorUrl", mirror, "no URL", "use http:// or https:// and a host")
     return Plugins(
         verify_signature=section.boolean("verifySignature"),
@@ -206,6 +204,6 @@ def read_telemetry(top: Section) -> Telemetry:
     """Read `dify:telemetry`."""
     section = top.part("telemetry")
     endpoint = section.text("otlpEndpoint")
-    if endpoint and not _URL.fullmatch(endpoint):
+    if endpoint and not checks.http_url(endpoint, plain=True):
         top.problems.add("telemetry.otlpEndpoint", endpoint, "no URL", "use http:// or https:// and a host")
     return Telemetry(otlp_endpoint=endpoint, sampling_rate=section.number("samplingRate", 0.0, 1.0))

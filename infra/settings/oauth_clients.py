@@ -22,8 +22,6 @@ MAX_CLIENTS = 10_000
 # The smoke tests' own tenant and client: made by the program, on the app of the same name.
 CANARY_TENANT = CANARY_CLIENT = CANARY
 CANARY_SCOPES = ("chat", "conversations")
-# It has this one too where there is an LLM proxy.
-LLM_SCOPE = "llm"
 # The setting with the gateway's document of signing keys.
 SIGNING_KEYS = "oauthSigningKeys"
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH

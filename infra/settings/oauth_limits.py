@@ -37,7 +37,7 @@ class OAuthLimits:
     """Limits by address; None means that there is none.
 
     `address` holds for the public endpoints under `/oauth/`, `refused` for answers to tokens that are not valid,
-    `unknown` for tokens that nginx has no verdict of yet. `failures` are wrong secrets at the endpoints.
+    `unknown` for tokens that nginx has no introspection result of yet. `failures` are wrong secrets at the endpoints.
     """
 
     address: GroupLimits

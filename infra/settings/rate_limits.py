@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from infra.catalogue import route_groups
 from infra.settings.reader import Section
 
 MAX_REQUESTS = 1_000_000
@@ -16,14 +17,6 @@ MAX_SECONDS = 3600
 MAX_CONCURRENT = 65_535
 MINUTE = 60
 THOUSANDTHS = 1000
-
-# Who is counted: the credential, with a higher limit on its address beside it, or the address alone. A credential
-# that Dify does not read on these routes would be a fresh bucket for everyone who makes one up.
-CREDENTIAL_GROUPS = ("v1", "api", "console", "openapi")
-ADDRESS_GROUPS = ("files", "mcp", "triggers", "login")
-LIMIT_GROUPS = (*CREDENTIAL_GROUPS, *ADDRESS_GROUPS)
-# Groups behind which Dify counts an app's active requests and answers 400 to one too many.
-APP_GROUPS = ("v1", "api")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +90,11 @@ def read_rate_limits(section: Section, *, active_requests: int) -> RateLimits:
     Retry-After, so that the edge lets no credential get there by itself.
     """
     groups = {}
-    for group in LIMIT_GROUPS:
-        given = section.section(group, section.defaults[group])
-        groups[group] = read_group(given, active_requests if group in APP_GROUPS else 0)
+    table = route_groups.groups()
+    for name in route_groups.limited_groups():
+        given = section.section(name, section.defaults[name])
+        counted_by_dify = name in table and table[name].app_limit
+        groups[name] = read_group(given, active_requests if counted_by_dify else 0)
     return RateLimits(dry_run=section.boolean("dryRun"), groups=MappingProxyType(groups))
 
 

@@ -4,34 +4,18 @@ A `Section` reads one mapping: the stack's top-level settings, or one object amo
 it cannot read goes to `Problems`, and a harmless value takes its place so that reading goes on.
 """
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_SHOWN = 60
-# Python also reads digits of other scripts, `1_000` and ` 1 `, which whoever looks at the file reads otherwise.
-_INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-
-
-def shown(value: object) -> str:
-    """Return a value as it may stand in an error message."""
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+from infra.catalogue import checks
+from infra.catalogue.checks import shown
 
 
 def snake(key: str) -> str:
     """Return a key of `Pulumi.yaml` as a Python name."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower()
-
-
-def _is_number(value: object, pattern: re.Pattern[str]) -> bool:
-    """Tell whether a value is a number, or text that spells one in plain digits."""
-    if isinstance(value, str):
-        return pattern.fullmatch(value) is not None
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass
@@ -71,11 +55,9 @@ class Section:
     def refuse_unknown(self) -> None:
         """Report the keys that no setting has."""
         for name in sorted(set(self.values) - set(self.defaults)):
-            close = difflib.get_close_matches(name, list(self.defaults), n=1)
+            close = checks.closest(name, self.defaults)
             fix = (
-                f"did you mean {self.key(close[0])}?"
-                if close
-                else f"known: {', '.join(sorted(self.defaults))}"
+                f"did you mean {self.key(close)}?" if close else f"known: {', '.join(sorted(self.defaults))}"
             )
             self.problems.add(self.key(name), self.values[name], "no such setting", fix)
 
@@ -110,45 +92,35 @@ class Section:
     def integer(self, name: str, low: int, high: int) -> int:
         """Read a whole number from `low` to `high`."""
         value = self.raw(name)
-        try:
-            number = int(value) if not isinstance(value, float) and _is_number(value, _INTEGER) else None
-        except ValueError:
-            number = None
-        if number is None or not low <= number <= high:
+        number = checks.whole_number(value, low, high)
+        if number is None:
             self.problems.add(
                 self.key(name), value, "not a whole number in range", f"use a number from {low} to {high}"
             )
-            return low
-        return number
+        return low if number is None else number
 
     def number(self, name: str, low: float, high: float) -> float:
         """Read a number from `low` to `high`."""
         value = self.raw(name)
-        try:
-            number = float(value) if _is_number(value, _NUMBER) else None
-        except (TypeError, ValueError):
-            number = None
-        if number is None or not low <= number <= high:
+        number = checks.decimal_number(value, low, high)
+        if number is None:
             self.problems.add(
                 self.key(name), value, "not a number in range", f"use a number from {low} to {high}"
             )
-            return low
-        return number
+        return low if number is None else number
 
     def boolean(self, name: str) -> bool:
         """Read true or false."""
         value = self.raw(name)
-        if value in {"true", "false"}:
-            return bool(value == "true")
-        if not isinstance(value, bool):
+        found = checks.boolean(value)
+        if found is None:
             self.problems.add(self.key(name), value, "neither true nor false", "use true or false")
-            return False
-        return value
+        return bool(found)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Read a list of texts without duplicates."""
         value = self.raw(name)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        if (found := checks.texts(value)) is None:
             self.problems.add(
                 self.key(name),
                 value,
@@ -156,9 +128,9 @@ class Section:
                 f"use `pulumi config set --path 'dify:{self.key(name)}[0]' <value>`",
             )
             return ()
-        for item in sorted({item for item in value if value.count(item) > 1}):
+        for item in sorted({item for item in found if found.count(item) > 1}):
             self.problems.add(self.key(name), item, "listed twice", "list it once")
-        return tuple(dict.fromkeys(value))
+        return tuple(dict.fromkeys(found))
 
     def mapping(self, name: str) -> dict[str, Any]:
         """Read an object."""

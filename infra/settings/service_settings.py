@@ -1,10 +1,9 @@
 """What is set for single services: variables (`dify:extraEnv`) and limits (`dify:resources`)."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.catalogue import selection
+from infra.catalogue import checks, selection
 from infra.catalogue import services as catalogue
 from infra.catalogue.releases import Release
 from infra.catalogue.variables import problems
@@ -16,7 +15,6 @@ MAX_CPUS = 256.0
 MIN_PIDS, MAX_PIDS = 64, 1_000_000
 # The stand-in's own variables; nothing else reads them.
 STAND_IN_PREFIX = "DIFY_STANDIN_"
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ def read_extra_env(top: Section, release: Release) -> dict[str, dict[str, str]]:
         if not isinstance(variables, dict):
             top.problems.add(f"extraEnv.{service}", variables, "not an object", "use {NAME: value}")
         for name in section.values:
-            if not _VARIABLE.fullmatch(name):
+            if not checks.VARIABLE.fullmatch(name):
                 top.problems.add(section.key(name), name, "no variable name", "use letters, digits and _")
             if setting := SECRET_VARIABLES.get(name):
                 top.problems.add_secret(
@@ -119,7 +117,7 @@ def _check_variables(top: Section, release: Release, service: str, given: Mappin
         key, version = f"extraEnv.{service}.{name}", release.version
         if name in known:
             top.problems.add(key, given[name], words, f"use a value that Dify {version} takes")
-        elif _VARIABLE.fullmatch(name):
+        elif checks.VARIABLE.fullmatch(name):
             top.problems.add(
                 key, name, words, f"Dify {version} reads none of that name: correct or remove it"
             )

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.catalogue import addresses, ports, releases
+from infra.catalogue import addresses, checks, ports, releases
+from infra.catalogue.checks import shown
 from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
 from infra.settings.apps import app_file, known_apps
@@ -23,7 +25,6 @@ from infra.settings.chosen_release import (
     read_weaviate_version,
 )
 from infra.settings.dify import (
-    EMAIL,
     AppLimits,
     Login,
     Mail,
@@ -53,7 +54,7 @@ from infra.settings.network import (
 )
 from infra.settings.oauth import Around, OAuth, OAuthReader
 from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
-from infra.settings.reader import Problems, Section, shown
+from infra.settings.reader import Problems, Section
 from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
 from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
@@ -226,7 +227,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
             public_url=public_url,
             apps=known_apps(),
             canary=canary,
-            v1=rate_limits.groups["v1"],
+            v1=rate_limits.groups[SERVICE_API],
             active_requests=limits.active_requests,
         ),
     ).read()
@@ -339,7 +340,7 @@ def _apps(top: Section) -> tuple[str, ...]:
 
 def _admin_email(top: Section) -> str:
     email = top.text("adminEmail")
-    if not EMAIL.fullmatch(email):
+    if not checks.EMAIL.fullmatch(email):
         top.problems.add("adminEmail", email, "no e-mail address", "use an address such as you@example.com")
     return email
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infra.catalogue import checks
 from infra.settings import certificates, selfsigned
 from infra.settings.ca import read_ca
 from infra.settings.certificates import Certificate
-from infra.settings.dify import EMAIL
 from infra.settings.reader import Problems, Section
 from infra.settings.stack_secrets import SecretReader
 
@@ -151,7 +151,7 @@ class TlsReader:
 
     def _acme(self, section: Section) -> Acme:
         email, directory = section.text("email"), section.text("directory")
-        if not EMAIL.fullmatch(email):
+        if not checks.EMAIL.fullmatch(email):
             self._problems.add(
                 section.key("email"), email, "no e-mail address", "name whom the CA may write to"
             )

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from infra.catalogue import route_groups
+from infra.catalogue.route_groups import RouteGroup
 from infra.settings import origins
 from infra.settings.reader import Section
 
-CORS_GROUPS = ("v1", "api", "console", "openapi", "files", "mcp", "triggers", "llm")
-# Their answers carry cookies: an origin has to be named, `*` would open them to every page.
-CREDENTIALED_GROUPS = ("api", "console")
 URL_PARTS = ("console", "app", "service", "files", "trigger", "endpoint")
 
 
@@ -87,17 +86,22 @@ def read_hosts(top: Section, urls: Urls) -> tuple[str, ...]:
 
 def read_cors(top: Section, urls: Urls) -> Cors:
     """Read `dify:cors`."""
-    section = top.section("cors", {group: [] for group in CORS_GROUPS})
-    groups = {group: _cors_group(section, group) for group in CORS_GROUPS}
-    groups["console"] = tuple(dict.fromkeys((urls.console, *groups["console"])))
-    groups["api"] = tuple(dict.fromkeys((urls.app, *groups["api"])))
-    return Cors(groups=groups)
+    names = route_groups.cors_groups()
+    section = top.section("cors", {name: [] for name in names})
+    return Cors(groups={name: _allowed(section, route_groups.group(name), urls) for name in names})
 
 
-def _cors_group(section: Section, group: str) -> tuple[str, ...]:
+def _allowed(section: Section, group: RouteGroup, urls: Urls) -> tuple[str, ...]:
+    """Return the origins that may call a group: those of its own frontend and those of its setting."""
+    given = _given(section, group.name)
+    return tuple(dict.fromkeys((getattr(urls, group.frontend), *given))) if group.frontend else given
+
+
+def _given(section: Section, group: str) -> tuple[str, ...]:
     listed = section.texts(group)
     if "*" in listed:
-        if group in CREDENTIALED_GROUPS:
+        # Their responses carry cookies: `*` would open them to every page.
+        if route_groups.with_credentials(group):
             section.problems.add(
                 section.key(group), "*", "these routes carry cookies", "list the origins one by one"
             )

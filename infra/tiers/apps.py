@@ -1,4 +1,4 @@
-"""The apps tier: the instance claimed, apps imported, keys made, before anything is published."""
+"""The apps tier: claims the instance, imports apps and creates keys, before any port is published."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from infra.settings.stack import Settings
 class AppsTier(pulumi.ComponentResource):
     """Claims Dify for the admin, imports the apps of `dify:apps` and, unless turned off, those of the smoke tests.
 
-    `facts` maps an app's name to its id and mode, `keys` to its API key; what the smoke tests use is apart: an app
+    `facts` maps an app's name to its id and mode, `keys` to its API key. The smoke tests have apps of their own: one
     that answers (`canary`), one whose nodes run in other services (`canary_nodes`), and a key of the knowledge API.
-    `tenant_keys` maps a tenant of `dify:oauth` to a key of its own, which nobody but the gateway is told.
+    `tenant_keys` maps a tenant of `dify:oauth` to its key, which only the gateway gets.
     """
 
     facts: dict[str, Any]
@@ -60,13 +60,13 @@ class AppsTier(pulumi.ComponentResource):
 
     @staticmethod
     def _imports(settings: Settings) -> tuple[str, ...]:
-        """Return every app that something here needs, once."""
+        """Return every app to import, without duplicates."""
         tenants = settings.oauth.tenants if settings.oauth else ()
         canary = (CANARY, CANARY_NODES) if settings.canary else ()
         return tuple(dict.fromkeys((*settings.apps, *canary, *(tenant.app for tenant in tenants))))
 
     def _console(self) -> dict[str, Any]:
-        """Return what every console resource needs to reach and enter the console."""
+        """Return the arguments by which every console resource reaches the console and signs in."""
         return {
             "container": self._container,
             "console_url": self._settings.urls.console,

@@ -1,4 +1,4 @@
-"""The edge tier: nginx, and the configuration that goes live in it without a restart."""
+"""The edge tier: nginx, and the configuration that it reloads without a restart."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ from infra.settings.stack import Settings
 
 
 class EdgeTier(pulumi.ComponentResource):
-    """Runs nginx. `running` holds, by service name, what this tier and the tiers before it brought up."""
+    """Runs nginx. `running` holds the containers of this tier and the tiers before it, by service."""
 
     def __init__(
         self,

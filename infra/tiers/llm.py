@@ -1,4 +1,4 @@
-"""The LLM tier: LiteLLM's proxy, where that is the engine, and its configuration. Else nginx does it all."""
+"""The LLM tier: LiteLLM's proxy and its configuration, where it is the engine. Without it, nginx is the proxy."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ from infra.settings.stack import Settings
 class LlmTier(pulumi.ComponentResource):
     """Runs LiteLLM, unless nginx is the engine or the proxy is off.
 
-    `running` holds, by service name, what this tier and the tiers before it brought up.
+    `running` holds the containers of this tier and the tiers before it, by service.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The OAuth tier: the gateway, the tenants' keys, and the configuration that goes live in it without a restart."""
+"""The OAuth tier: the gateway, the tenants' keys, and the configuration that it loads without a restart."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
+from dify_gateway import scopes
 from infra.catalogue.container_paths import GATEWAY_DIRECTORY, GATEWAY_UID
 from infra.catalogue.releases import Release
 from infra.catalogue.service import Tier
@@ -17,7 +18,7 @@ from infra.services import gateway, gateway_secrets
 from infra.services.environment import redis_url
 from infra.services.gateway_files import gateway_files
 from infra.services.specs import specs, tier_volumes
-from infra.settings.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT, LLM_SCOPE
+from infra.settings.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT
 from infra.settings.stack import Settings
 from infra.tiers.apps import AppsTier
 
@@ -25,8 +26,8 @@ from infra.tiers.apps import AppsTier
 class OAuthTier(pulumi.ComponentResource):
     """Runs the gateway, unless OAuth and the gate are off.
 
-    `running` holds, by service name, what this tier and the tiers before it brought up. `canary` is the client of
-    the smoke tests, None without one; its secret is a Pulumi secret.
+    `running` holds the containers of this tier and the tiers before it, by service. `canary` is the client of the smoke
+    tests, None without one; its secret is a Pulumi secret.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class OAuthTier(pulumi.ComponentResource):
 
 
 def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
-    """Return the files of the gateway's release, all but the clients. They hold keys and a password: a secret."""
+    """Return the files of the gateway's configuration except the clients. They hold keys and a password: a secret."""
     oauth, gate = settings.oauth, settings.oidc_gate
 
     def written(values: dict[str, Any]) -> dict[str, str]:
@@ -100,5 +101,5 @@ def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
 
 
 def _entry(canary: OAuthClient, *, llm: bool) -> pulumi.Output[dict[str, Any]]:
-    scopes = [*CANARY_SCOPES, *([LLM_SCOPE] if llm else [])]
-    return canary.hash.apply(lambda stored: {"tenant": CANARY_TENANT, "scopes": scopes, "secrets": [stored]})
+    granted = [*CANARY_SCOPES, *([scopes.LLM] if llm else [])]
+    return canary.hash.apply(lambda stored: {"tenant": CANARY_TENANT, "scopes": granted, "secrets": [stored]})

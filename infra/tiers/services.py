@@ -12,7 +12,7 @@ from infra.services.spec import ServiceSpec
 class ServiceTier(pulumi.ComponentResource):
     """Runs the given services and their volumes.
 
-    `running` holds, by service name, what this tier and the tiers before it brought up.
+    `running` holds the containers of this tier and the tiers before it, by service.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ def create_app() -> Flask:
         app.register_blueprint(group)
     if dialect().openapi and flag("OPENAPI_ENABLED"):
         app.register_blueprint(_openapi())
-    # On by default: Dify's code has this default, whatever its compose file sets.
+    # On by default, as in Dify's code. Its compose file turns it off.
     if flag("SWAGGER_UI_ENABLED", default=True):
         schema.publish(app, described)
 

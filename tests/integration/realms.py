@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dify_gateway.scopes import SCOPES
+
 # What a token says besides Keycloak's own: for whom it is, and whose it is.
 AUDIENCE = "dify"
 TENANT_CLAIM = "organisation"
-SCOPES = ("chat", "workflows", "files", "conversations", "llm")
 GATE = "gate"
 PERSON = "alice"
 

@@ -37,7 +37,7 @@ ASKED: Any = [{"role": "user", "content": "Hello"}]
 TEXT = "The quick brown 狐 jumps"
 COUNT_SECONDS = 15.0
 
-# What a verdict of nginx and the gateway's poll allow.
+# What nginx's cached introspection result and the gateway's poll allow.
 REFUSED_SECONDS = 5.0
 RECOVERY_SECONDS = 10.0
 INVALID_TOKEN = {
@@ -511,7 +511,7 @@ def test_revoked_token_is_refused_within_five_seconds_and_stays_so(stack: Stack,
     for service in ("gateway_redis", "gateway"):
         stack.container(service).restart(timeout=10)
         wait_until(
-            # The gateway's own answer: a verdict may be remembered from before.
+            # The gateway's own answer: nginx may hold an introspection result from before.
             lambda: bot.ask_token().status_code == bot.chat(other).status_code == 200,
             seconds=RECOVERY_SECONDS,
             what=f"tokens that are issued and work after the restart of {service}",
@@ -543,7 +543,7 @@ def test_gateway_away_is_a_503_and_api_keys_still_work(stack: Stack, bot: Caller
 
 
 def bot_token_never_seen(token: str) -> str:
-    """Return a token that no verdict is remembered of."""
+    """Return a token that nginx holds no introspection result for."""
     head, claims, signature = token.split(".")
     return f"{head}.{claims}.{signature[::-1]}"
 

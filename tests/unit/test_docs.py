@@ -18,9 +18,10 @@ from dify_kit.__main__ import app
 from dify_kit.app import Group
 from infra.catalogue.project import ROOT, declared
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.route_groups import cors_groups
 from infra.catalogue.selection import jobs, vector_stores, without_variables
 from infra.services.environment import environment
-from infra.settings.urls import CORS_GROUPS, URL_PARTS
+from infra.settings.urls import URL_PARTS
 from support.configuration import settings
 
 PAGES = sorted(
@@ -35,7 +36,7 @@ TROUBLESHOOTING = ROOT / "docs" / "guides" / "troubleshooting.md"
 
 # Parts of objects whose default is empty. <service> stands for any service's name.
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "cors": CORS_GROUPS,
+    "cors": cors_groups(),
     "urls": URL_PARTS,
     "resources": ("<service>.memory", "<service>.cpus", "<service>.pids"),
 }

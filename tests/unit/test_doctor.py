@@ -514,7 +514,7 @@ def test_the_provider_of_a_gate_is_asked(files: StackFiles) -> None:
     assert (well.status, well.found) == (Status.OK, f"people sign in at {provider.url}/authorize")
     assert [one.status for one in (broken, foreign, away)] == [Status.WARNING] * 3
     assert "has no usable token_endpoint" in broken.found
-    assert "is of another issuer" in foreign.found
+    assert "has another issuer" in foreign.found
     assert "ConnectError" in away.found
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.route_groups import CONSOLE, TABLE, group, limited_groups
 from infra.edge import check as nginx_check
 from infra.edge.context import EdgeContext
-from infra.edge.errors import ERRORS, GROUP_SHAPES, SHAPES
-from infra.edge.routes import CONSOLE_PAGES, LOGIN_PATHS, EdgeRoute
+from infra.edge.errors import ERRORS, SHAPES, group_shapes
+from infra.edge.routes import EdgeRoute
 from tests.unit.test_render import (
     Directive,
     context_of,
@@ -39,12 +40,7 @@ FEATURES: dict[str, list[dict[str, Any]]] = {
     "limits": [
         {},
         {"rateLimits": {"dryRun": True, "v1": {"requests": 5, "seconds": 60, "concurrent": 5}}},
-        {
-            "rateLimits": {
-                group: {"requests": 0, "concurrent": 0}
-                for group in ("v1", "api", "console", "openapi", "files", "mcp", "triggers", "login")
-            }
-        },
+        {"rateLimits": {group: {"requests": 0, "concurrent": 0} for group in limited_groups()}},
     ],
     "proxies": [{}, {"trustedProxies": ["172.16.0.0/12", "2001:db8::7"]}],
     "console": [{}, {"consoleAllowFrom": ALLOWED}],
@@ -103,8 +99,8 @@ def test_five_in_a_minute_as_nginx_reads_it(tmp_path: Path) -> None:
 
     # Those of requests under way first, in a location before that of the rate: what they refuse uses no rate up.
     assert found == [
-        ("limit_conn", ["address_busy_v1", "400"]),
-        ("limit_conn", ["busy_v1", "5"]),
+        ("limit_conn", ["address_connections_v1", "400"]),
+        ("limit_conn", ["connections_v1", "5"]),
         ("limit_req", ["zone=rate_v1", "burst=4", "nodelay"]),
     ]
     zones = [one["args"] for _, one in everything(files, tmp_path) if one["directive"] == "limit_req_zone"]
@@ -130,12 +126,12 @@ def test_every_group_has_its_limits_and_logins_have_more(release: str, tmp_path:
         if route.group in {"socket", "endpoints", "explore", "web"}:
             assert kinds == set()
         else:
-            assert {f"rate_{route.group}", f"busy_{route.group}"} <= kinds
-    for group, paths in LOGIN_PATHS.items():
-        for path in paths:
-            for match in (f"= {path}", f"{path}/"):
-                kinds = {args[0].removeprefix("zone=") for _, args in limits_of(found[match])}
-                assert {"rate_login", "busy_login", f"rate_{group}", f"address_rate_{group}"} <= kinds
+            assert {f"rate_{route.group}", f"connections_{route.group}"} <= kinds
+    for one in TABLE:
+        for match in (match for path in one.sign_in for match in (f"= {path}", f"{path}/")):
+            kinds = {args[0].removeprefix("zone=") for _, args in limits_of(found[match])}
+            usual = {f"rate_{one.name}", f"address_rate_{one.name}"}
+            assert {"rate_login", "connections_login", *usual} <= kinds
 
 
 def test_dry_run_is_said_once_and_only_when_asked(tmp_path: Path) -> None:
@@ -324,7 +320,7 @@ def test_every_shape_says_every_error_in_json(tmp_path: Path) -> None:
     found = maps(edge_files(with_later_groups()), tmp_path)
 
     texts = dict(found["$edge_error_body"])
-    assert set(GROUP_SHAPES.values()) <= set(SHAPES)
+    assert set(group_shapes().values()) <= set(SHAPES)
     for shape, error in product(SHAPES, ERRORS):
         assert json.loads(texts[f"{shape} {error.status}"].replace("$edge_retry_number", "1"))
     assert json.loads(texts["default"].replace("$status", "418"))["status"] == 418
@@ -365,9 +361,9 @@ def test_console_is_open_to_the_named_networks_only(release: str, tmp_path: Path
     guarded = {match for match, block in found.items() if access(block)}
 
     assert all(access(found[match]) == wanted for match in guarded)
-    pages = {f"{page}/" for page in CONSOLE_PAGES} | {f"= {page}" for page in CONSOLE_PAGES}
+    pages = {match for page in group("web").console_pages for match in (f"= {page}", f"{page}/")}
     assert {"/console/api/", "= /console/api", "/explore/", *pages} <= guarded
-    assert {f"{path}/" for path in LOGIN_PATHS["console"]} <= guarded
+    assert {f"{path}/" for path in group(CONSOLE).sign_in} <= guarded
     assert ("/socket.io/" in guarded) == ("/socket.io/" in found)
     assert not guarded & {"/v1/", "/api/", "/api/login/", "/files/", "/mcp/", "/triggers/", "/e/", "/"}
 
@@ -397,7 +393,7 @@ def test_named_proxies_are_believed(tmp_path: Path) -> None:
     assert schemes == {"default": "https", "trusted https": "https", "trusted http": "http"}
     ports = maps(files, tmp_path)["$edge_port"]
     assert captured(ports, "trusted 8443") == "8443"
-    assert captured(ports, "stranger 8443") == "443"
+    assert captured(ports, "untrusted 8443") == "443"
     assert captured(ports, "trusted 8443, 1") == "443"
 
 

@@ -111,7 +111,7 @@ def test_a_dead_port_is_published_again(
 
     assert engine.restarted == [EDGE.id]
     told = capsys.readouterr().err
-    assert "does not answer, although dify-dev-nginx is well inside (status 502" in told
+    assert "does not answer, although dify-dev-nginx is healthy inside (status 502" in told
     assert "answers again" in told
 
 

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.edge.limits import ADDRESS_KEY, READS, BusyZone, RateZone, edge_limits
-from infra.settings.rate_limits import ADDRESS_GROUPS, CREDENTIAL_GROUPS, LIMIT_GROUPS, Bucket
+from infra.catalogue.route_groups import SIGN_IN_LIMIT, TABLE, LimitKey, limited_groups
+from infra.edge.limits import ADDRESS_KEY, SIGN_IN_BY_GET, ConnectionZone, RateZone, edge_limits
+from infra.settings.rate_limits import Bucket
 from support.configuration import settings
 from tests.unit.test_settings import told
 
+CREDENTIAL_GROUPS = [one.name for one in TABLE if one.limit_key not in {None, LimitKey.ADDRESS}]
+ADDRESS_GROUPS = [one.name for one in TABLE if one.limit_key is LimitKey.ADDRESS] + [SIGN_IN_LIMIT]
 CREDENTIAL = {"addressRequests": 0, "addressConcurrent": 0}
 
 
@@ -67,14 +70,14 @@ def test_five_in_a_minute_and_five_at_once_can_be_said() -> None:
     assert limits.groups["v1"].concurrent == 5
     zones = edge_limits(limits)
     assert [(zone.rate, zone.burst) for zone in zones.rates["v1"]] == [("400r/s", 799), ("5r/m", 4)]
-    assert [zone.most for zone in zones.busy["v1"]] == [400, 5]
+    assert [zone.most for zone in zones.connections["v1"]] == [400, 5]
 
 
 def test_a_new_stack_limits_every_group() -> None:
     limits = settings().rate_limits
 
     assert not limits.dry_run
-    assert set(limits.groups) == set(LIMIT_GROUPS)
+    assert set(limits.groups) == set(limited_groups())
     assert all(group.rate and group.concurrent for group in limits.groups.values())
     assert all(limits.groups[name].address_rate for name in CREDENTIAL_GROUPS)
     assert not any(limits.groups[name].address_rate for name in ADDRESS_GROUPS)
@@ -89,12 +92,12 @@ def test_a_new_stack_limits_every_group() -> None:
 def test_zero_turns_limits_off() -> None:
     off = {"requests": 0, "concurrent": 0}
     given_groups = {
-        name: {**off, **(CREDENTIAL if name in CREDENTIAL_GROUPS else {})} for name in LIMIT_GROUPS
+        name: {**off, **(CREDENTIAL if name in CREDENTIAL_GROUPS else {})} for name in limited_groups()
     }
 
     zones = edge_limits(settings({"rateLimits": given_groups}).rate_limits)
 
-    assert (zones.rate_zones, zones.busy_zones) == ((), ())
+    assert (zones.rate_zones, zones.connection_zones) == ((), ())
 
 
 @pytest.mark.parametrize(("active", "given_count", "found"), [(0, 7, 7), (5, 7, 5), (5, 3, 3), (5, 0, 5)])
@@ -111,7 +114,7 @@ def test_the_edge_says_429_before_dify_says_400(active: int, given_count: int, f
 
 def test_zones_are_named_after_group_and_key() -> None:
     zones = edge_limits(settings().rate_limits)
-    every: list[RateZone | BusyZone] = [*zones.rate_zones, *zones.busy_zones]
+    every: list[RateZone | ConnectionZone] = [*zones.rate_zones, *zones.connection_zones]
 
     assert len({zone.name for zone in every}) == len(every)
     keys: dict[str, set[str]] = {}
@@ -125,7 +128,7 @@ def test_addresses_are_asked_before_credentials() -> None:
 
     for group in CREDENTIAL_GROUPS:
         assert [zone.key == ADDRESS_KEY for zone in zones.rates[group]] == [True, False]
-        assert [zone.key == ADDRESS_KEY for zone in zones.busy[group]] == [True, False]
+        assert [zone.key == ADDRESS_KEY for zone in zones.connections[group]] == [True, False]
 
 
 def test_the_longest_wait_of_all_that_applies_is_told() -> None:
@@ -140,7 +143,7 @@ def test_the_longest_wait_of_all_that_applies_is_told() -> None:
 
     assert zones.retry_at(("login",)) == 2
     assert zones.retry_at(("console", "login")) == 13
-    assert zones.retry_at(("console", READS)) == 13
+    assert zones.retry_at(("console", SIGN_IN_BY_GET)) == 13
 
 
 MALFORMED: list[tuple[dict[str, Any], str, str]] = [

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dify_gateway.config import SCOPES
+from dify_gateway.scopes import SCOPES
 from dify_kit.workspace.files import CHECKOUT
 
 CODE = ("infra", "dify_kit", "gateway", "smoke_tests", "templates", "standin", "Pulumi.yaml")
 RECIPES = (
     "A setting",
+    "A route group",
     "A Dify release",
     "A service",
     "A template",
@@ -25,7 +26,12 @@ RECIPES = (
 )
 # What an example is called in the files of its steps, where that is not its plain name in quotes.
 MARKS: Mapping[str, str] = {
+    "triggers": r'"triggers"|`(?:\w+[.])?triggers`|^ +triggers:|group: triggers\b',
     "addressConnections": r"\baddress_?[cC]onnections\b",
+    "mcp": r"\bmcp\b",
+    "local_sandbox": (
+        r'"local_sandbox\w*"|`local_sandbox\b|\| local_sandbox \||\blocal_sandbox:|LOCAL_SANDBOX|local-sandbox'
+    ),
     "1.14.2": r"\b1\.14\.2\b",
     "starting.conf.j2": r"`[a-z/]*/starting\.conf\.j2`",
     "agent_backend": r'"agent_backend"|\bAGENT_BACKEND\b|\bagent_backend:|\| agent_backend \||agent-backend',
@@ -35,6 +41,10 @@ MARKS: Mapping[str, str] = {
 }
 # Code that has an example's name for another reason.
 UNRELATED: Mapping[str, tuple[str, ...]] = {
+    # The zones of an address's concurrent requests.
+    "addressConnections": ("infra/edge/limits.py",),
+    # The stand-in's own blueprint.
+    "triggers": ("standin/",),
     # Advisories of an older release name the release that fixes them.
     "1.14.2": ("infra/catalogue/1.12.1.yaml",),
     # The releases that share the variables of 1.17.0, or lack the service; reasons of differences.

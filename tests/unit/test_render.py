@@ -12,11 +12,11 @@ import pytest
 from infra.catalogue.addresses import SPECIAL_PURPOSE
 from infra.catalogue.container_paths import SQUID_CONFIG
 from infra.catalogue.releases import RELEASES, Route
+from infra.catalogue.route_groups import TABLE, cors_groups, release_groups
 from infra.edge import check as nginx_check
 from infra.edge import render as render_module
 from infra.edge.context import EdgeContext, edge_context
 from infra.edge.paths import EDGE_DIRECTORY
-from infra.edge.routes import LOGIN_PATHS
 from infra.engine import host_addresses
 from infra.jinja import TEMPLATES, RenderError, escape_regex, render
 from infra.services.files import RedisContext, squid_files
@@ -25,10 +25,7 @@ from support.configuration import settings
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "origins on every group": {
-        "cors": {
-            group: ["https://app.example.com"]
-            for group in ("v1", "api", "console", "openapi", "files", "mcp", "triggers")
-        }
+        "cors": {group: ["https://app.example.com"] for group in cors_groups() if group in release_groups()}
     },
     "everyone on v1": {"cors": {"v1": ["*"]}},
     "public name": {"publicUrl": "https://dify.example.com", "serverNames": ["old.example.com"]},
@@ -367,9 +364,7 @@ def test_exactly_the_routes_of_the_release_are_served(release: str, tmp_path: Pa
 
     wanted = {}
     logins = [
-        Route(prefix=path, group=group, service="api")
-        for group, paths in LOGIN_PATHS.items()
-        for path in paths
+        Route(prefix=path, group=group.name, service="api") for group in TABLE for path in group.sign_in
     ]
     for route in (*RELEASES[release].routes, *logins):
         if route.prefix.endswith("/"):

@@ -10,9 +10,9 @@ import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.request_headers import MORE, PASSED
+from infra.catalogue.route_groups import group
 from infra.edge import check as nginx_check
 from infra.edge.context import EdgeContext, edge_context
-from infra.edge.routes import CONSOLE_PAGES
 from infra.settings.oauth import OAuth
 from tests.unit.gate_settings import gated
 from tests.unit.test_edge_policies import captured
@@ -108,7 +108,7 @@ def test_the_web_app_can_stay_outside(tmp_path: Path) -> None:
 
     assert not inside & {"/", "/api/", "= /api", "/api/login/", *OUTSIDE}
     assert {"/console/api/", "/explore/", "/socket.io/"} <= inside
-    for page in CONSOLE_PAGES:
+    for page in group("web").console_pages:
         assert {f"= {page}", f"{page}/"} <= inside
 
 
@@ -222,7 +222,7 @@ def test_nobody_outside_says_who_somebody_is(tmp_path: Path) -> None:
     ] == [["off"]]
 
 
-def test_the_verdict_is_asked_for_by_nginx_alone_and_never_kept(tmp_path: Path) -> None:
+def test_only_nginx_requests_introspection_and_its_result_is_never_kept(tmp_path: Path) -> None:
     (location,) = [
         one
         for one in parsed(edge_files(context_of()), tmp_path)["gate/locations.conf"]

@@ -11,8 +11,8 @@ import pytest
 from infra.catalogue.releases import RELEASES
 from infra.edge import check as nginx_check
 from infra.edge.context import EdgeContext, edge_context
-from infra.edge.oauth import ASKED, REFUSED, scope_patterns, tenant_classes
-from infra.edge.paths import RUN_MEGABYTES, VERDICT_BYTES
+from infra.edge.oauth import INTROSPECTIONS, REFUSED, scope_patterns, tenant_classes
+from infra.edge.paths import INTROSPECTION_BYTES, RUN_MEGABYTES
 from infra.edge.scopes import ROUTES, ScopedRoute
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
@@ -198,7 +198,7 @@ def class_location(tenant: str, tmp_path: Path) -> list[Directive]:
 def test_a_verified_call_is_counted_as_its_tenant_and_by_no_address(tmp_path: Path) -> None:
     kinds = [args[0].removeprefix("zone=") for _, args in limits_of(class_location("acme", tmp_path))]
 
-    assert [kind for kind in kinds if "tenant" not in kind] == ["busy_v1", "rate_v1"]
+    assert [kind for kind in kinds if "tenant" not in kind] == ["connections_v1", "rate_v1"]
     assert sum("tenant" in kind for kind in kinds) == 2
     zones = [
         one["args"]
@@ -209,7 +209,7 @@ def test_a_verified_call_is_counted_as_its_tenant_and_by_no_address(tmp_path: Pa
     assert {args[2] for args in zones if len(args) > 2} == {"rate=5r/m"}
 
 
-def test_no_limit_before_the_verdict(tmp_path: Path) -> None:
+def test_no_limit_before_introspection(tmp_path: Path) -> None:
     on_the_way, found = ways(tmp_path), locations(edge_files(context_of()), tmp_path)
 
     # nginx looks at limits once a request: one here, and the tenant's would never be.
@@ -245,7 +245,9 @@ def test_every_way_of_a_call_checks_the_scope_and_tells_errors_in_json(tmp_path:
     assert leading == {f"{match}_counted": match for match in classes}
 
 
-def test_the_verdict_is_asked_without_the_request_and_kept_only_as_long_as_it_says(tmp_path: Path) -> None:
+def test_introspection_carries_no_body_and_its_result_is_kept_only_as_long_as_it_states(
+    tmp_path: Path,
+) -> None:
     block = ways(tmp_path)["= /_oauth_verify"]
     said = {one["directive"]: one["args"] for one in block if one["directive"] != "proxy_set_header"}
     sent = {one["args"][0]: one["args"][1] for one in block if one["directive"] == "proxy_set_header"}
@@ -268,11 +270,11 @@ def test_the_gateways_own_port_is_behind_the_hop_only(tmp_path: Path) -> None:
     }
 
     assert [name for name, targets in passing.items() if "http://gateway_internal" in targets] == [
-        "servers/oauth_gate.conf"
+        "servers/introspection.conf"
     ]
-    gate = files["servers/oauth_gate.conf"]
+    gate = files["servers/introspection.conf"]
     assert [one["args"][0] for _, one in walk(gate) if one["directive"] == "listen"] == [
-        "unix:/run/edge/oauth_gate.sock"
+        "unix:/run/edge/introspection.sock"
     ]
 
 
@@ -283,7 +285,7 @@ def test_the_public_endpoints(tmp_path: Path) -> None:
         said = {one["directive"]: one["args"] for one in found[match]}
         assert said["proxy_pass"] == ["http://gateway"]
         assert said["client_max_body_size"] == ["16k"]
-        assert [kind for _, (kind, *_) in limits_of(found[match])] == ["busy_oauth", "zone=rate_oauth"]
+        assert [kind for _, (kind, *_) in limits_of(found[match])] == ["connections_oauth", "zone=rate_oauth"]
     assert looked_up(maps(edge_files(context_of()), tmp_path)["$edge_group"], "/oauth/token") == "oauth"
 
 
@@ -321,19 +323,19 @@ def test_errors_of_calls_with_a_token(tmp_path: Path) -> None:
     assert {"401", "403"} <= dict(maps(files, tmp_path)["$edge_challenge"]).keys()
     challenges = dict(maps(files, tmp_path)["$edge_challenge_of"])
     assert challenges["token 403 "] == "$oauth_challenge"
-    # nginx passes the verdict's own challenge on.
+    # nginx passes the introspection result's own challenge on.
     assert "token 401 " not in challenges
 
 
 def test_who_is_limited_before_and_after_the_gateway(tmp_path: Path) -> None:
     context = context_of()
 
-    assert [zone.key for zone in context.limits.rates_at((REFUSED, ASKED))] == ["$limit_address"] * 2
+    assert [zone.key for zone in context.limits.rates_at((REFUSED, INTROSPECTIONS))] == ["$limit_address"] * 2
     # A thousand new tokens at once are served.
-    assert context.limits.rates_at((ASKED,))[0].burst > 1000
-    gate = parsed(edge_files(context), tmp_path)["servers/oauth_gate.conf"]
+    assert context.limits.rates_at((INTROSPECTIONS,))[0].burst > 1000
+    gate = parsed(edge_files(context), tmp_path)["servers/introspection.conf"]
     assert [one["args"][0] for _, one in walk(gate) if one["directive"] == "limit_req"] == [
-        f"zone={context.limits.rates_at((ASKED,))[0].name}"
+        f"zone={context.limits.rates_at((INTROSPECTIONS,))[0].name}"
     ]
 
 
@@ -381,15 +383,17 @@ def test_limits_of_the_settings_reach_nginx(tmp_path: Path) -> None:
     zones = zones_of(context, tmp_path)
     assert zones["rate_oauth"] == "rate=5r/m"
     assert zones["rate_oauth_refused"] == "rate=7r/m"
-    assert zones["rate_oauth_asked"] == "rate=9r/s"
+    assert zones["rate_oauth_introspections"] == "rate=9r/s"
     assert limits_of(places["/oauth/"]) == [
-        ("limit_conn", ["busy_oauth", "2"]),
+        ("limit_conn", ["connections_oauth", "2"]),
         ("limit_req", ["zone=rate_oauth", "burst=2", "nodelay"]),
     ]
     assert limits_of(places["@oauth_refused"]) == [
         ("limit_req", ["zone=rate_oauth_refused", "burst=6", "nodelay"])
     ]
-    assert limits_of(places["= /verify"]) == [("limit_req", ["zone=rate_oauth_asked", "burst=3", "nodelay"])]
+    assert limits_of(places["= /verify"]) == [
+        ("limit_req", ["zone=rate_oauth_introspections", "burst=3", "nodelay"])
+    ]
 
 
 def test_limits_that_are_off_leave_nothing(tmp_path: Path) -> None:
@@ -431,7 +435,7 @@ def test_no_answer_of_the_gateway_in_time_is_a_503_and_of_dify_a_504(tmp_path: P
     assert error_pages(places["/v1/"]) == {}
 
 
-def test_every_verdict_that_nginx_may_keep_fits_on_its_tmpfs(tmp_path: Path) -> None:
+def test_every_introspection_result_that_nginx_may_keep_fits_on_its_tmpfs(tmp_path: Path) -> None:
     found = everything(edge_files(context_of()), tmp_path)
     said = {one["directive"]: one["args"] for _, one in found}
     (zone,) = [part for part in said["proxy_cache_path"] if part.startswith("keys_zone=")]
@@ -442,5 +446,5 @@ def test_every_verdict_that_nginx_may_keep_fits_on_its_tmpfs(tmp_path: Path) -> 
 
     # A key takes 128 bytes of the zone. On disk a file is whole pages, of the token and of the answer.
     assert int(count) >= 1
-    assert longest_token + 2 * 4096 <= VERDICT_BYTES
-    assert size // 128 * VERDICT_BYTES <= RUN_MEGABYTES * 1024 * 1024 * 0.8
+    assert longest_token + 2 * 4096 <= INTROSPECTION_BYTES
+    assert size // 128 * INTROSPECTION_BYTES <= RUN_MEGABYTES * 1024 * 1024 * 0.8

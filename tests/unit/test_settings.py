@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.catalogue.checks import shown
 from infra.catalogue.project import ROOT, declared
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.releases import RELEASES
@@ -17,7 +18,7 @@ from infra.settings.given import SEALED, SECRET_KEYS, Given
 from infra.settings.llm_upstreams import LOOPBACK_PROBLEM
 from infra.settings.origins import origin_problem
 from infra.settings.program import load
-from infra.settings.reader import shown, snake
+from infra.settings.reader import snake
 from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
 from infra.settings.stack import Reading, Settings
 from support.configuration import SECRETS, configure, settings

@@ -97,20 +97,20 @@ def test_http_is_taken_while_the_stack_speaks_http_itself() -> None:
     ("gate", "said"),
     [
         ({"issuer": ""}, "dify:oidcGate.issuer: '': is empty; use the provider's issuer URL"),
-        ({"issuer": "id.example.com"}, "must be a URL such as"),
+        ({"issuer": "id.example.com"}, "must be an http(s) URL such as"),
         (
             {"issuer": "https://id.example.com/.well-known/openid-configuration"},
             "is the address of the discovery document; leave /.well-known/openid-configuration out",
         ),
         ({"issuer": "https://login.microsoftonline.com/common/v2.0"}, "stands for every tenant"),
         ({"clientId": " "}, "dify:oidcGate.clientId: ' ': is empty"),
-        ({"scopes": ["email"]}, "dify:oidcGate.scopes must hold openid"),
-        ({"scopes": ["openid", "a b"]}, "dify:oidcGate.scopes must hold texts, each a scope of OAuth"),
+        ({"scopes": ["email"]}, "dify:oidcGate.scopes must contain openid"),
+        ({"scopes": ["openid", "a b"]}, "dify:oidcGate.scopes must contain texts, each a scope of OAuth"),
         (
             {"emailDomains": ["@example.com"]},
-            "dify:oidcGate.emailDomains must hold texts, each a mail domain",
+            "dify:oidcGate.emailDomains must contain texts, each a mail domain",
         ),
-        ({"emailDomains": ["*"]}, "dify:oidcGate.emailDomains must hold texts, each a mail domain"),
+        ({"emailDomains": ["*"]}, "dify:oidcGate.emailDomains must contain texts, each a mail domain"),
         ({"emailDomains": "example.com"}, "dify:oidcGate.emailDomains: 'example.com': not a list of texts"),
         ({"groupsClaim": ""}, "dify:oidcGate.groupsClaim must be the name of a claim"),
         (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smoke_tests.cors import Policy
+from smoke_tests.cors import Policy, policy_of
 from smoke_tests.pages import allowed_origin, refused_origin
 
 LOCAL = "http://localhost:8080"
@@ -12,7 +12,7 @@ PLAIN_APP = "http://app.example.com"
 
 
 def policy(*allowed: str, url: str = PUBLIC) -> Policy:
-    return Policy(group="v1", url=url, allowed=allowed, own=url)
+    return policy_of("v1", url=url, allowed=allowed, own=url)
 
 
 @pytest.mark.parametrize(

@@ -7,25 +7,37 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.catalogue.releases import RELEASES
+from infra.exports import group_facts
 from smoke_tests.client import Answer
 from smoke_tests.conftest import ORDER, Run, _left_out
-from smoke_tests.cors import Case, Policy, cases, look_alikes, problems
+from smoke_tests.cors import Case, cases, look_alikes, policy_of, problems
 from smoke_tests.exports import TargetError
 from smoke_tests.masking import Redactor, Secret
 from smoke_tests.options import Options
 from smoke_tests.target import from_exports
+from support.configuration import settings
 from tests.unit.smoke_runs import CHECKOUT
 from tests.unit.smoke_upstream import ALLOWED, KEY
 
 SMOKE = CHECKOUT / "smoke_tests"
 # The variable of tests/unit/smoke_exports.py that puts the console behind a gate.
 GATED = "SMOKE_EXPORTS_GATED"
+
+
+def group_exports(release: str) -> dict[str, Any]:
+    """Return the export of the route groups of a release."""
+    plain = settings({"cors": {"v1": [ALLOWED]}})
+    urls = replace(plain.urls, service="https://api.example.com", console="https://console.example.com")
+    return group_facts(replace(plain, urls=urls), RELEASES[release])
+
+
 EXPORTS: dict[str, Any] = {
     "stack": "dev",
     "release": "1.17.1",
@@ -41,7 +53,7 @@ EXPORTS: dict[str, Any] = {
     "jobs": {"migration": "dify-dev-migration"},
     "edge": "nginx",
     "networks": ["dify-dev-app"],
-    "corsOrigins": {"v1": [ALLOWED], "console": ["https://console.example.com"], "openapi": []},
+    "routeGroups": group_exports("1.17.1"),
     "maxUploadMegabytes": 15.0,
     "rateLimits": {"dryRun": False, "groups": {"v1": {"requests": 5.0, "burst": 5.0, "retryAfter": 13.0}}},
     "adminEmail": "admin@example.com",
@@ -98,7 +110,8 @@ def test_a_key_that_was_given_goes_before_the_canarys() -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_groups_are_those_of_the_release(release: str) -> None:
-    groups = {policy.group for policy in from_exports(EXPORTS | {"release": release}, chosen()).policies}
+    exports = EXPORTS | {"release": release, "routeGroups": group_exports(release)}
+    groups = {policy.group for policy in from_exports(exports, chosen()).policies}
 
     assert ("openapi" in groups) == (release >= "1.17")
     assert {"v1", "api", "console", "files", "mcp", "triggers"} <= groups
@@ -111,7 +124,7 @@ def test_groups_are_those_of_the_release(release: str) -> None:
         "serviceApiUrl",
         "consoleUrl",
         "release",
-        "corsOrigins",
+        "routeGroups",
         "containers",
         "httpPort",
         "tls",
@@ -211,14 +224,14 @@ def test_look_alikes_are_different_and_none_is_the_origin(origin: str) -> None:
 
 
 def test_a_look_alike_that_is_allowed_too_is_expected_to_pass() -> None:
-    policy = Policy(group="v1", url="", allowed=(ALLOWED, "http://app.example.com"), own="http://localhost")
+    policy = policy_of("v1", url="", allowed=(ALLOWED, "http://app.example.com"), own="http://localhost")
     twin = next(case for case in cases(policy) if case.kind == "other-scheme")
 
     assert policy.answer_to(twin.origin) == "http://app.example.com"
 
 
 def test_without_an_allowed_origin_refusals_are_tested() -> None:
-    policy = Policy(group="v1", url="", allowed=(), own="http://localhost:8080")
+    policy = policy_of("v1", url="", allowed=(), own="http://localhost:8080")
     found = {case.kind: policy.answer_to(case.origin) for case in cases(policy)}
 
     assert {"own", "unrelated", "null", "suffix"} <= found.keys()
@@ -250,7 +263,7 @@ RIGHT = (("access-control-allow-origin", ALLOWED), ("vary", "Accept-Encoding, Or
     ],
 )
 def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], message: str) -> None:
-    policy = Policy(group="v1", url="", allowed=(ALLOWED,), own="")
+    policy = policy_of("v1", url="", allowed=(ALLOWED,), own="")
     answer = Answer(asked="GET /", status=200, headers=headers, text="", seconds=0)
     found = problems(answer, Case(policy=policy, kind="allowed", origin=ALLOWED))
 
@@ -259,7 +272,7 @@ def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], m
 
 
 def test_a_refused_origin_may_be_told_nothing_at_all() -> None:
-    policy = Policy(group="v1", url="", allowed=(ALLOWED,), own="")
+    policy = policy_of("v1", url="", allowed=(ALLOWED,), own="")
     answer = Answer(
         asked="", status=200, headers=(RIGHT[1], ("access-control-max-age", "5")), text="", seconds=0
     )

@@ -5,8 +5,9 @@ One setting feeds every variable that must agree with it: an origin the nine URL
 
 from collections.abc import Mapping
 
-from infra.catalogue import ports
+from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import Release
+from infra.catalogue.route_groups import OPENAPI
 from infra.services.environment.values import (
     AGENT_BACKEND_URL,
     API_URL,
@@ -46,13 +47,15 @@ def _urls(settings: Settings) -> Environment:
     }
 
 
-def _cors(settings: Settings) -> Environment:
-    # Dify splits at commas and strips nothing.
-    return {
-        "CONSOLE_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("console")),
-        "WEB_API_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("api")),
-        **cookie_domain(settings),
+def _cors(settings: Settings, release: Release) -> Environment:
+    served = {route.group for route in release.routes}
+    variables = {
+        # Dify splits at commas and strips nothing.
+        group.cors_variable: ",".join(settings.cors.origins(group.name))
+        for group in route_groups.TABLE
+        if group.cors_variable and group.name in served
     }
+    return {**variables, **cookie_domain(settings)}
 
 
 def _storage(settings: Settings) -> Environment:
@@ -137,10 +140,9 @@ def _login(settings: Settings) -> Environment:
 
 
 def _openapi(settings: Settings, release: Release) -> Environment:
-    if not any(route.group == "openapi" for route in release.routes):
+    if not any(route.group == OPENAPI for route in release.routes):
         return {}
     return {
-        "OPENAPI_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("openapi")),
         "OPENAPI_ENABLED": flag(settings.openapi.enabled),
         "ENABLE_OAUTH_BEARER": flag(settings.openapi.oauth_bearer),
         "OPENAPI_RATE_LIMIT_PER_TOKEN": str(settings.openapi.rate_per_minute),
@@ -227,7 +229,7 @@ def _backend(settings: Settings, release: Release) -> Environment:
         "CELERY_BROKER_URL": redis_url(settings.secrets.redis_password, CELERY_REDIS_DB),
         "CELERY_BACKEND": "redis",
         "BROKER_USE_SSL": "false",
-        **_cors(settings),
+        **_cors(settings, release),
         **_storage(settings),
         **_vector_store(settings),
         **_mail(settings),

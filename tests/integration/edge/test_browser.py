@@ -8,7 +8,7 @@ import pytest
 
 from dify_kit.chromium import find_browser
 from smoke_tests.client import Patience
-from smoke_tests.cors import Policy
+from smoke_tests.cors import policy_of
 from smoke_tests.masking import Redactor
 from smoke_tests.pages import Page, Pages, bearer, browsing
 from tests.integration.browser.guide import ask, guides_page
@@ -26,7 +26,7 @@ STREAM_SECONDS = 0.8
 @pytest.fixture(scope="module")
 def pages(edge: Edge) -> Iterator[Pages]:
     """A running browser that opens pages against this edge."""
-    policy = Policy(group="v1", url=edge.url, allowed=(ALLOWED,), own=edge.url)
+    policy = policy_of("v1", url=edge.url, allowed=(ALLOWED,), own=edge.url)
     with browsing(
         find_browser(), policy, redact=Redactor(), patience=Patience(seconds=0), verify=True
     ) as pages:

@@ -6,7 +6,9 @@ from itertools import product
 
 import pytest
 
-from infra.catalogue.request_headers import KINDS, MORE, PASSED
+from infra.catalogue.request_headers import MORE, PASSED
+from infra.catalogue.route_groups import group as group_of
+from infra.catalogue.route_groups import limited_groups
 from tests.integration.edge.container import Edge
 from tests.integration.edge.test_bad_input import request
 
@@ -120,8 +122,7 @@ def reached(edge: Edge, path: str, names: Sequence[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def unlimited(start_edge: Callable[..., Edge]) -> Edge:
     """An edge that counts nothing, so that a corpus passes at once."""
-    groups = ("v1", "api", "console", "openapi", "files", "mcp", "triggers", "login")
-    limits = {group: {"requests": 0, "concurrent": 0} for group in groups}
+    limits = {group: {"requests": 0, "concurrent": 0} for group in limited_groups()}
     return start_edge(plain={"rateLimits": limits, "requestHeaders": ["X-Session-Token"]})
 
 
@@ -154,7 +155,8 @@ def test_senders_name_their_headers_as_they_like(unlimited: Edge, group: str) ->
 
 @pytest.mark.parametrize("group", PATHS)
 def test_what_services_read_passes_as_it_came(unlimited: Edge, group: str) -> None:
-    more = MORE[KINDS[group]] if group in KINDS else ()
+    headers = group_of(group).headers
+    more = MORE[headers] if headers else ()
     special = {
         "Range": "bytes=0-",
         "Content-Type": "application/json",

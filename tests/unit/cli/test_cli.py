@@ -26,7 +26,7 @@ from dify_kit.engine.cli import require_success
 from dify_kit.errors import CancelledError, KitError
 from dify_kit.stack.settings import checked
 from dify_kit.workspace.files import DataDir
-from infra.settings.reader import shown
+from infra.catalogue.checks import shown
 from tests.unit.cli.conftest import Machine
 
 RECORDED = Path(__file__).with_name("data")

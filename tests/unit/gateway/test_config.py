@@ -75,16 +75,25 @@ EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     "unknown key": (put(CONFIG, "isuer", "x"), r"config\.json: isuer is not a known key"),
-    "issuer missing": (put(CONFIG, "issuer", ...), r"config\.json: issuer must be a URL"),
+    "issuer missing": (put(CONFIG, "issuer", ...), r"config\.json: issuer must be an http\(s\) URL"),
     "issuer with a path": (
         put(CONFIG, "issuer", "https://a.example/"),
         r"config\.json: issuer must have no path",
     ),
-    "issuer with a user": (put(CONFIG, "issuer", "https://u:p@a.example"), r"issuer must be a URL"),
-    "issuer with a query": (put(CONFIG, "issuer", "https://a.example?x"), r"issuer must be a URL"),
-    "issuer of another scheme": (put(CONFIG, "issuer", "ftp://a.example"), r"issuer must be a URL"),
-    "issuer with a wrong port": (put(CONFIG, "issuer", "https://a.example:99999"), r"issuer must be a URL"),
-    "issuer a number": (put(CONFIG, "issuer", 7), r"issuer must be a URL"),
+    "issuer with a user": (
+        put(CONFIG, "issuer", "https://u:p@a.example"),
+        r"issuer must be an http\(s\) URL",
+    ),
+    "issuer with a query": (put(CONFIG, "issuer", "https://a.example?x"), r"issuer must be an http\(s\) URL"),
+    "issuer of another scheme": (
+        put(CONFIG, "issuer", "ftp://a.example"),
+        r"issuer must be an http\(s\) URL",
+    ),
+    "issuer with a wrong port": (
+        put(CONFIG, "issuer", "https://a.example:99999"),
+        r"issuer must be an http\(s\) URL",
+    ),
+    "issuer a number": (put(CONFIG, "issuer", 7), r"issuer must be an http\(s\) URL"),
     "seal missing": (put(CONFIG, "redis/seal_key", ...), r"config\.json: redis\.seal_key must be 32 random"),
     "seal short": (
         put(CONFIG, "redis/seal_key", "short"),
@@ -115,11 +124,11 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     ),
     "issuer with HS256": (
         put(CONFIG, "issuers", [{**ISSUER, "algorithms": ["HS256"]}]),
-        r"issuers\[0\]\.algorithms may hold only",
+        r"issuers\[0\]\.algorithms may contain only",
     ),
     "issuer with none": (
         put(CONFIG, "issuers", [{**ISSUER, "algorithms": ["none"]}]),
-        r"algorithms may hold only",
+        r"algorithms may contain only",
     ),
     "issuer without algorithms": (put(CONFIG, "issuers", [{**ISSUER, "algorithms": []}]), r"at least one of"),
     "issuer twice": (put(CONFIG, "issuers", [ISSUER, ISSUER]), r"issuers\[1\]\.issuer is this service's own"),
@@ -146,7 +155,7 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
         ),
         r"names the tenant nobody",
     ),
-    "map without a claim": (put(CONFIG, "issuers", [{**ISSUER, "tenants": {}}]), r"tenants maps the values"),
+    "map without a claim": (put(CONFIG, "issuers", [{**ISSUER, "tenants": {}}]), r"tenants maps values"),
     "claim empty": (
         put(CONFIG, "issuers", [{"issuer": "https://i.example", "audience": "a", "tenant_claim": []}]),
         r"tenant_claim must name a claim",
@@ -160,7 +169,10 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
         r"ca_file must be",
     ),
     "no tenants": (put(TENANTS, "tenants", []), r"tenants\.json: tenants must be an object"),
-    "tenant's name": (put(TENANTS, "tenants/ACME", {}), r"tenants holds an entry whose name is not 1 to 32"),
+    "tenant's name": (
+        put(TENANTS, "tenants/ACME", {}),
+        r"tenants contains an entry whose name is not 1 to 32",
+    ),
     "tenant a text": (put(TENANTS, "tenants/acme", "app-x"), r"tenants\.acme must be an object"),
     "app key": (
         put(TENANTS, "tenants/acme/app_key", "dataset-12345678"),
@@ -172,12 +184,12 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     ),
     "two tenants on one app": (
         put(TENANTS, "tenants/acme/app_key", documents()[TENANTS]["tenants"]["globex"]["app_key"]),
-        r"tenants\.globex\.app_key is also the tenant acme's",
+        r"tenants\.globex\.app_key is also the key of the tenant acme",
     ),
     "limits": (put(TENANTS, "tenants/acme/limits", "A B"), r"tenants\.acme\.limits must be the name"),
     "client's name": (
         put(CLIENTS, "clients/a b", {}),
-        r"clients\.json: clients holds an entry whose name is not",
+        r"clients\.json: clients contains an entry whose name is not",
     ),
     "client's unknown key": (
         put(CLIENTS, f"{ACME}/scope", "chat"),
@@ -185,11 +197,14 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     ),
     "client's tenant": (put(CLIENTS, f"{ACME}/tenant", "nobody"), r"clients\.acme-app\.tenant names nobody"),
     "client without tenant": (put(CLIENTS, f"{ACME}/tenant", ...), r"clients\.acme-app\.tenant must be"),
-    "client's scope": (put(CLIENTS, f"{ACME}/scopes", ["chat", "admin"]), r"acme-app\.scopes may hold only"),
+    "client's scope": (
+        put(CLIENTS, f"{ACME}/scopes", ["chat", "admin"]),
+        r"acme-app\.scopes may contain only",
+    ),
     "client without scopes": (put(CLIENTS, f"{ACME}/scopes", []), r"acme-app\.scopes must be a list"),
     "client's scope twice": (
         put(CLIENTS, f"{ACME}/scopes", ["chat", "chat"]),
-        r"scopes names something twice",
+        r"scopes contains an item twice",
     ),
     "client's scopes a text": (put(CLIENTS, f"{ACME}/scopes", "chat"), r"scopes must be a list"),
     "client's method": (put(CLIENTS, f"{ACME}/auth_method", "none"), r"acme-app\.auth_method must be one of"),
@@ -201,24 +216,24 @@ COMPLAINTS: dict[str, tuple[Callable[[Files], None], str]] = {
     "three secrets": (put(CLIENTS, f"{ACME}/secrets", ["a", "b", "c"]), r"secrets must be a list of 1 to 2"),
     "plain secret": (
         put(CLIENTS, f"{ACME}/secrets", [SECRET]),
-        r"acme-app\.secrets holds something that is not a",
+        r"acme-app\.secrets contains an item that is not a",
     ),
     "secret beside keys": (
         put(CLIENTS, "clients/signer/secrets", ["x"]),
-        r"clients\.signer\.secrets has no meaning with the auth_method private_key_jwt",
+        r"clients\.signer\.secrets is not used with the auth_method private_key_jwt",
     ),
-    "keys beside a secret": (put(CLIENTS, f"{ACME}/jwks", {"keys": []}), r"acme-app\.jwks has no meaning"),
+    "keys beside a secret": (put(CLIENTS, f"{ACME}/jwks", {"keys": []}), r"acme-app\.jwks is not used"),
     "no keys": (
         put(CLIENTS, "clients/signer/jwks", {"keys": []}),
         r"signer\.jwks\.keys must be a list of 1 to 10",
     ),
     "private key": (
         put(CLIENTS, "clients/signer/jwks", {"keys": [private_jwk(EC_KEY, "k")]}),
-        r"signer\.jwks\.keys\[0\] holds a private key",
+        r"signer\.jwks\.keys\[0\] contains a private key",
     ),
     "shared key": (
         put(CLIENTS, "clients/signer/jwks", {"keys": [{"kty": "oct", "kid": "k", "k": "AAAA"}]}),
-        r"jwks\.keys\[0\] holds a private key",
+        r"jwks\.keys\[0\] contains a private key",
     ),
     "small key": (
         put(CLIENTS, "clients/signer/jwks", {"keys": [public_jwk(SMALL_RSA, "k")]}),
@@ -268,8 +283,8 @@ def test_complaint_names_file_entry_and_key(tmp_path: Path, name: str) -> None:
     [
         ("", r"is not JSON \(line 1, column 1"),
         ('{"a": 1,}', "is not JSON"),
-        ("[]", "must hold a JSON object"),
-        ('{"a": 1, "a": 2}', "the key a stands twice"),
+        ("[]", "must contain a JSON object"),
+        ('{"a": 1, "a": 2}', "the key a occurs twice"),
         ("[" * 100_000, "is nested too deeply"),
     ],
 )
@@ -299,7 +314,7 @@ def test_a_repeated_client_is_refused(tmp_path: Path) -> None:
     entry = json.dumps(documents()["clients.json"]["clients"]["acme-app"])
     text = f'{{"clients": {{"twice": {entry}, "twice": {entry}}}}}'
 
-    with pytest.raises(FileError, match="the key twice stands twice"):
+    with pytest.raises(FileError, match="the key twice occurs twice"):
         load(tmp_path, {**documents(), "clients.json": text})
 
 

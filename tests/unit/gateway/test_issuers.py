@@ -487,12 +487,12 @@ class TestKeys:
 @pytest.mark.parametrize(
     ("document", "complaint"),
     [
-        ({"issuer": IDP + "/", "jwks_uri": f"{IDP}/certs"}, "is of another issuer"),
-        ({"jwks_uri": f"{IDP}/certs"}, "is of another issuer"),
-        ({"issuer": IDP}, "names no usable jwks_uri"),
-        ({"issuer": IDP, "jwks_uri": "http://idp.example/certs"}, "names no usable jwks_uri"),
-        ({"issuer": IDP, "jwks_uri": "file:///etc/passwd"}, "names no usable jwks_uri"),
-        ({"issuer": IDP, "jwks_uri": 7}, "names no usable jwks_uri"),
+        ({"issuer": IDP + "/", "jwks_uri": f"{IDP}/certs"}, "has another issuer"),
+        ({"jwks_uri": f"{IDP}/certs"}, "has another issuer"),
+        ({"issuer": IDP}, "has no usable jwks_uri"),
+        ({"issuer": IDP, "jwks_uri": "http://idp.example/certs"}, "has no usable jwks_uri"),
+        ({"issuer": IDP, "jwks_uri": "file:///etc/passwd"}, "has no usable jwks_uri"),
+        ({"issuer": IDP, "jwks_uri": 7}, "has no usable jwks_uri"),
     ],
 )
 def test_discovery_documents_that_cannot_be_used(
