@@ -7,6 +7,9 @@ export DIFY_KIT_STACK = $(STACK)
 WORKERS ?= 3
 # Every clone of this user has the same types to check, most of them unchanged.
 export MYPY_CACHE_DIR ?= $(HOME)/.cache/dify-kit/mypy
+# Each command starts several Python processes. They read bytecode in place of compiling all packages anew, also where
+# the environment says that none is to be written.
+export PYTHONDONTWRITEBYTECODE =
 KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
@@ -56,9 +59,10 @@ test: setup browser test-tools integration-tools lint types ## everything the pr
 	@$(MAKE) --no-print-directory --jobs 2 NICE="nice -n 15" unit browsing
 	@$(MAKE) --no-print-directory deploying
 
-lint: packages ## ruff: rules and format; oxlint: rules for JavaScript
+lint: packages ## ruff: rules and format; oxlint: rules for JavaScript; vale: plain English (docs/contributing/STYLE.md)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/oxlint --quiet
+	@.venv/bin/python -m tests.vale
 
 types: packages ## mypy, strict
 	@.venv/bin/mypy

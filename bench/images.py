@@ -3,8 +3,9 @@
 import subprocess
 from pathlib import Path
 
+from dify_kit.setup.base_images import BASE
 from dify_kit.setup.commands import run_step
-from infra.platforms.images import build_directory, context_digest, local_name
+from infra.platforms.images import BASE_ARGUMENT, build_directory, context_digest, local_name
 
 DIRECTORY = Path(__file__).parent / "image"
 BUILD_SECONDS = 900
@@ -15,7 +16,16 @@ def _built(name: str, directory: Path) -> str:
     if known.returncode != 0:
         run_step(
             f"building {name}",
-            ["docker", "build", "--quiet", "--tag", name, str(directory)],
+            [
+                "docker",
+                "build",
+                "--quiet",
+                "--build-arg",
+                f"{BASE_ARGUMENT}={BASE}",
+                "--tag",
+                name,
+                str(directory),
+            ],
             hint="`make setup` makes the base image; is the Debian mirror reachable?",
             seconds=BUILD_SECONDS,
         )

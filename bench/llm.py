@@ -24,8 +24,8 @@ from infra.edge.paths import EDGE_DIRECTORY, USAGE_DIRECTORY
 from infra.platforms.litellm_image import DIRECTORY as LITELLM_DIRECTORY
 from infra.settings import proxy_keys
 from infra.settings.stack import Settings
-from tests.certificates import Pair, issue
-from tests.unit.configuration import resolved, settings
+from support.certificates import Pair, issue
+from support.configuration import resolved, settings
 
 DIRECT, OURS, LITELLM_1, LITELLM_2 = "direct", "dify-kit", "LiteLLM, 1 worker", "LiteLLM, 2 workers"
 UPSTREAM, STREAMS = "llm-upstream", "llm-streams"

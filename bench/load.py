@@ -41,13 +41,15 @@ def command(url: str, *, seconds: int, headers: Mapping[str, str], script: str =
     return ["wrk", *size, "--latency", *(["-s", script] if script else []), *given, url]
 
 
-def parse(told: str) -> Load:
+def parse(message: str) -> Load:
     """Read wrk's report (`--latency`). Raises LoadError when something is missing."""
-    total, rate = _TOTAL.search(told), _RATE.search(told)
-    latencies = {int(share): float(number) * _UNITS[unit] for share, number, unit in _LATENCY.findall(told)}
+    total, rate = _TOTAL.search(message), _RATE.search(message)
+    latencies = {
+        int(share): float(number) * _UNITS[unit] for share, number, unit in _LATENCY.findall(message)
+    }
     if not (total and rate and {50, 99} <= latencies.keys()):
-        raise LoadError(f"wrk's report is not complete:\n{told.strip()[-1500:]}")
-    refused, errors = _REFUSED.search(told), _ERRORS.search(told)
+        raise LoadError(f"wrk's report is not complete:\n{message.strip()[-1500:]}")
+    refused, errors = _REFUSED.search(message), _ERRORS.search(message)
     return Load(
         requests=int(total[1]),
         seconds=float(total[2]) * _UNITS[total[3]] / 1000,

@@ -19,8 +19,8 @@ from infra.catalogue.releases import RELEASES
 from infra.edge.context import EdgeContext, edge_context
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
-from tests.unit.gateway.forge import Forge
-from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, SIGNING_KEY, documents
+from support.gateway import AUDIENCE, ISSUER, KID, SIGNING_KEY, documents
+from support.tokens import Forge
 
 TOKENS = 1000
 FIRST_CALLS = 50
@@ -36,9 +36,9 @@ FEATURES = {
     "bare": "nginx that only passes on; its call has an API key",
     "key, OAuth off": "the edge without access log, as bench/edge's `edge-quiet`; an API key",
     "key": "the edge with OAuth on; an API key",
-    "token": "the edge with OAuth on; one token, whose verdict is asked for each 4 s",
+    "token": "the edge with OAuth on; one token, whose introspection result is renewed each 4 s",
     "1000 tokens": "the same with 1,000 tokens in turn",
-    "caddy": "forward_auth to the same gateway, one token; has no cache for verdicts, so it asks each time; logs",
+    "caddy": "forward_auth to the same gateway, one token; caches no introspection results, so it asks each time; logs",
     "traefik": "ForwardAuth to the same gateway, one token; likewise",
 }
 
@@ -88,9 +88,9 @@ def start_gateway(running: Rig) -> None:
     # As if it had been running: tokens that are older than Redis's memory are refused.
     remembered = ["redis-cli", "set", "dify-gateway:memory-since", str(int(time.time()) - 3600)]
     deadline = time.monotonic() + START_SECONDS
-    while (told := running.run("redis", remembered)).stdout.strip() != "OK":
+    while (done := running.run("redis", remembered)).stdout.strip() != "OK":
         if time.monotonic() > deadline:
-            raise KitError(f"Redis does not answer: {told.stderr.strip()}")
+            raise KitError(f"Redis does not answer: {done.stderr.strip()}")
         time.sleep(0.2)
     running.serve(
         "gateway",
@@ -155,10 +155,10 @@ def first_calls(running: Rig, proxy: Proxy, first: int) -> list[float]:
     """Return how long calls with tokens that were never seen took, in milliseconds. Raises KitError."""
     request = proxy.request
     given = [str(proxy.port), request.host, request.path, TOKENS_FILE, str(first), str(FIRST_CALLS)]
-    told = running.run("load", ["python3", "/bench/first_calls.py", *given])
-    if told.returncode != 0:
-        raise KitError(f"{proxy.name}: first calls: {told.stderr.strip()[-500:]}")
-    found: list[float] = json.loads(told.stdout)
+    done = running.run("load", ["python3", "/bench/first_calls.py", *given])
+    if done.returncode != 0:
+        raise KitError(f"{proxy.name}: first calls: {done.stderr.strip()[-500:]}")
+    found: list[float] = json.loads(done.stdout)
     return found
 
 

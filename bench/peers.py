@@ -104,7 +104,7 @@ def _copy(module: Path, target: Path) -> None:
 
 
 def _go(toolchain: Toolchain, arguments: list[str], *, cwd: Path, env: Mapping[str, str]) -> str:
-    told = subprocess.run(
+    done = subprocess.run(
         [str(toolchain.go), *arguments],
         check=False,
         capture_output=True,
@@ -113,17 +113,17 @@ def _go(toolchain: Toolchain, arguments: list[str], *, cwd: Path, env: Mapping[s
         cwd=cwd,
         env=dict(env),
     )
-    if told.returncode != 0:
+    if done.returncode != 0:
         raise KitError(
-            f"`go {' '.join(arguments)}` failed: {(told.stderr or told.stdout).strip()[-500:]}", _HINT
+            f"`go {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()[-500:]}", _HINT
         )
-    return told.stdout
+    return done.stdout
 
 
 def _module(toolchain: Toolchain, reference: str) -> Path:
     """Download a module (path@version) and return its directory."""
-    told = _go(toolchain, ["mod", "download", "-json", reference], cwd=SOURCES, env=toolchain.environment())
-    return Path(json.loads(told)["Dir"])
+    listed = _go(toolchain, ["mod", "download", "-json", reference], cwd=SOURCES, env=toolchain.environment())
+    return Path(json.loads(listed)["Dir"])
 
 
 def _required(toolchain: Toolchain, source: Path, module: str) -> str:

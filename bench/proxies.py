@@ -12,12 +12,13 @@ import jinja2
 from bench import peers
 from infra.catalogue.project import declared
 from infra.catalogue.releases import RELEASES
-from infra.edge.context import DIRECT, SERVICE_PORTS, EdgeContext, edge_context
+from infra.catalogue.selection import port_of
+from infra.edge.context import DIRECT, EdgeContext, edge_context
 from infra.edge.live_files import completed
 from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.edge.render import edge_configuration
 from infra.settings.stack import Settings
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 CONFIGS = Path(__file__).parent / "configs"
 UPSTREAM_PORT = 5001
@@ -72,8 +73,8 @@ class Request:
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields."""
-        told = {"Content-Type": "application/json"} if self.body else {}
-        return {"Host": self.host, "Authorization": self.authorization, "Origin": ORIGIN, **told}
+        extra = {"Content-Type": "application/json"} if self.body else {}
+        return {"Host": self.host, "Authorization": self.authorization, "Origin": ORIGIN, **extra}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +174,7 @@ def live_files(context: EdgeContext) -> dict[str, str]:
     """Return the files that `up` would put into the container, with the address of the upstream."""
     rendered = edge_configuration(context)
     _, files = completed(
-        rendered.revision, rendered.files, service=DIRECT, address="127.0.0.1", port=SERVICE_PORTS[DIRECT]
+        rendered.revision, rendered.files, service=DIRECT, address="127.0.0.1", port=port_of(DIRECT)
     )
     return {f"{EDGE_DIRECTORY}/{path}": text for path, text in files.items()}
 

@@ -88,8 +88,8 @@ def write(report: Report, out: Path = RESULTS) -> Path:
     """Write `<name>.md` and `<name>.json` and return the former."""
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     out.mkdir(parents=True, exist_ok=True)
-    told = {"date": date} | asdict(report)
-    (out / f"{report.name}.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    document = {"date": date} | asdict(report)
+    (out / f"{report.name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     path = out / f"{report.name}.md"
     path.write_text(markdown(report, date), encoding="utf-8")
     return path

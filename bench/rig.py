@@ -153,7 +153,7 @@ class Rig:
                 part for name, value in proxy.request.headers.items() for part in ("-H", f"{name}: {value}")
             ]
             body = ["--data-binary", proxy.request.body] if proxy.request.body else []
-            told = self.run(
+            done = self.run(
                 proxy.name,
                 [
                     "curl",
@@ -169,8 +169,8 @@ class Rig:
                     proxy.url,
                 ],
             )
-            last = told.stdout + told.stderr
-            if told.stdout == "200":
+            last = done.stdout + done.stderr
+            if done.stdout == "200":
                 return
             time.sleep(0.3)
         container = self.containers[proxy.name]
@@ -207,16 +207,16 @@ class Rig:
     def load(self, proxy: Proxy, *, seconds: int) -> Measured:
         """Load one proxy for `seconds`. Raises KitError when it answers anything but success."""
         before = self.cpu_seconds(proxy.name)
-        told = self.run(
+        done = self.run(
             "load",
             command(proxy.url, seconds=seconds, headers=proxy.request.headers, script=proxy.request.script),
             seconds=seconds + LOAD_GRACE_SECONDS,
         )
         used = self.cpu_seconds(proxy.name) - before
         try:
-            load = parse(told.stdout)
+            load = parse(done.stdout)
         except LoadError as problem:
-            raise KitError(f"{proxy.name}: {problem} {told.stderr.strip()}") from None
+            raise KitError(f"{proxy.name}: {problem} {done.stderr.strip()}") from None
         if load.refused or load.socket_errors or not load.requests:
             raise KitError(
                 f"{proxy.name}: of {load.requests} requests {load.refused} were refused, "
@@ -245,10 +245,10 @@ class Rig:
     ) -> list[dict[str, Any]]:
         """Follow event streams through a port and return what each saw. Raises KitError."""
         given = {"port": port, "host": request.headers["Host"], "path": request.path, **wanted}
-        told = self.run("load", ["python3", "/bench/sse_client.py", json.dumps(given)], seconds=seconds)
-        if told.returncode != 0:
-            raise KitError(f"the streams' client failed: {told.stderr.strip()[-1500:]}")
-        found: list[dict[str, Any]] = json.loads(told.stdout)["streams"]
+        done = self.run("load", ["python3", "/bench/sse_client.py", json.dumps(given)], seconds=seconds)
+        if done.returncode != 0:
+            raise KitError(f"the streams' client failed: {done.stderr.strip()[-1500:]}")
+        found: list[dict[str, Any]] = json.loads(done.stdout)["streams"]
         return found
 
     def remove(self) -> None:

@@ -13,7 +13,7 @@ from bench.report import Report, Table
 from bench.rounds import interleaved, median
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from tests.integration.stacks import CHECKOUT, KIT, UP_SECONDS, Stack
+from support.stacks import CHECKOUT, KIT, UP_SECONDS, Stack
 
 PROMISE_SECONDS = 15
 SAME = "the same"
@@ -80,7 +80,7 @@ def run(command: str, *, rounds: int) -> Report:
             say(f"deploying stack {stack.name} on port {stack.port}; it is removed at the end")
             created = stack.init()
             if created.code != 0:
-                raise KitError(f"`dify-kit init` failed:\n{created.told[-3000:]}")
+                raise KitError(f"`dify-kit init` failed:\n{created.output[-3000:]}")
             first = _make(stack)
             say(f"  first `make up`: {first:.1f} s")
             containers = stack.containers()

@@ -1,4 +1,4 @@
-"""What stops a command: a message for the person at the terminal, and the next thing to try."""
+"""Errors that stop a command: a message for the operator, and the next step."""
 
 
 class KitError(Exception):

@@ -1,4 +1,4 @@
-"""Everything that is said to a person goes to stderr; stdout carries data only.
+"""Messages go to stderr; stdout carries data only.
 
 Colour follows the terminal and ``NO_COLOR`` (rich reads both).
 """

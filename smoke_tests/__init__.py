@@ -1,4 +1,4 @@
 """Tests that an operator runs against any deployed environment, production included.
 
-They read, they talk to an app of their own, they delete the conversations they made, and they never sign in.
+They read, send messages to an app of their own, delete the conversations they create, and never sign in.
 """

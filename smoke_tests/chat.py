@@ -1,4 +1,4 @@
-"""Talking to the canary app through the service API, and leaving nothing behind."""
+"""Sends messages to the canary app through the service API and deletes the conversations afterwards."""
 
 import time
 import uuid
@@ -10,15 +10,15 @@ from typing import Any
 from smoke_tests import replies, sse
 from smoke_tests.client import Answer, Client, VisitError
 
-# The same in every run: Dify keeps a row for each user that it ever saw.
+# The same in every run: Dify keeps a row for each user name it receives.
 USER = "dify-kit-smoke-tests"
 CANARY_NAME = "dify-kit canary"
-# Conversations of a run that was killed are removed by a later one, those of a run beside this one are not.
+# A later run removes the conversations of a killed run, but not those of a concurrent run.
 LEFT_BEHIND_SECONDS = 3600
 OK = 200
 REMOVED = (200, 204)
 LEAST_SPREAD_SECONDS = 0.002
-# A busy machine may read a whole answer at once; a proxy that holds it back does so every time.
+# A busy machine may read a whole answer at once; a proxy that buffers does so every time.
 STREAM_ATTEMPTS = 8
 
 
@@ -36,20 +36,20 @@ def message(query: str, *, mode: str, conversation: str = "") -> dict[str, Any]:
 
 
 def least_spread(events: Iterable[sse.Event]) -> float:
-    """Return the seconds that have to lie between the first and the last event of a stream.
+    """Return the seconds that must pass between the first and the last event of a stream.
 
-    An answer held back until its end arrives in one piece; one that is not takes its time, a quarter of what
-    the app says it worked, and in any case what Dify needs to write to its database.
+    A buffered answer arrives in one piece. An unbuffered one takes at least a quarter of the time that
+    the workflow reports, and at least the time that Dify needs to write to its database.
     """
-    told = [event.json() for event in events if event.data]
-    finished = [event for event in told if event.get("event") == "workflow_finished"]
+    reported = [event.json() for event in events if event.data]
+    finished = [event for event in reported if event.get("event") == "workflow_finished"]
     times = [(event.get("data") or {}).get("elapsed_time") for event in finished]
     return max(LEAST_SPREAD_SECONDS, float((times or [0])[-1] or 0) / 4)
 
 
 @dataclass(kw_only=True)
 class Chat:
-    """An app behind a key; remembers the conversations it started."""
+    """An app behind a key; records the conversations it starts."""
 
     client: Client = field(repr=False)
     url: str
@@ -70,7 +70,7 @@ class Chat:
         )
 
     def delete(self, conversation: str) -> Answer:
-        """Delete a conversation; one that is gone already is fine (404)."""
+        """Delete a conversation; 404, already deleted, is accepted."""
         answer = self.client.ask(
             "DELETE", f"{self.url}/v1/conversations/{conversation}", key=True, body={"user": USER}
         )
@@ -78,7 +78,7 @@ class Chat:
         return answer
 
     def delete_open(self) -> list[str]:
-        """Delete every conversation that is still open; return what could not be deleted."""
+        """Delete every recorded conversation; return those that could not be deleted."""
         failed = []
         for conversation in sorted(self.open):
             try:
@@ -92,7 +92,7 @@ class Chat:
         return failed
 
     def delete_left_behind(self) -> None:
-        """Delete conversations that an earlier run, killed in the middle, left more than an hour ago."""
+        """Delete conversations older than an hour that a killed run left behind."""
         listed = self.client.ask("GET", f"{self.url}/v1/conversations?user={USER}&limit=50", key=True)
         if listed.status != OK:
             return
@@ -103,8 +103,8 @@ class Chat:
             if one.get("created_at", old) < old
         }
 
-    def repeats_what_it_hears(self) -> bool:
-        """Tell whether this is the kit's canary, whose answers can be foretold."""
+    def echoes_queries(self) -> bool:
+        """Return whether this is the kit's canary, whose answers are known."""
         answer = self.client.ask("GET", f"{self.url}/v1/info", key=True)
         return answer.status == OK and answer.json().get("name") == CANARY_NAME
 
@@ -123,7 +123,7 @@ def _conversation_of(answer: Answer) -> str:
 
 @contextmanager
 def cleaning_up(chat: Chat) -> Iterator[Chat]:
-    """Give the chat to a test and delete its conversations afterwards, however the test went."""
+    """Give the chat to a test and delete its conversations afterwards, also when the test fails."""
     try:
         yield chat
     finally:

@@ -1,4 +1,4 @@
-"""HTTP as a visitor of the environment speaks it: every wait bounded, limits honoured, keys never shown."""
+"""An HTTP client for the environment: every wait is bounded, rate limits are honoured, keys are never shown."""
 
 import email.utils
 import http.client
@@ -28,7 +28,7 @@ SHOWN = 300
 
 
 class VisitError(AssertionError):
-    """The environment did not answer as HTTP has it; the message says what was asked and what came."""
+    """The environment gave no valid HTTP answer; the message names the request and what was received."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -36,8 +36,8 @@ class Answer:
     """An answer, with every known secret masked.
 
     `headers` are (lower-case name, value) in the order received; `seconds` counts from sending to the last
-    byte; `arrivals` are the pieces of the body with their times; `repeats_key` tells whether the answer
-    contained a key before it was masked.
+    byte; `arrivals` are the pieces of the body with their times; `repeats_key` says whether the answer
+    contained a key before masking.
     """
 
     asked: str
@@ -50,29 +50,29 @@ class Answer:
 
     def __repr__(self) -> str:
         """Show the exchange in one line."""
-        told = [f"{name}: {value}" for name, value in self.headers if _telling(name)]
-        return f"<{self.asked} -> {self.status} | {' | '.join(told)} | {self.text[:SHOWN]!r}>"
+        traced = [f"{name}: {value}" for name, value in self.headers if _traced_headers(name)]
+        return f"<{self.asked} -> {self.status} | {' | '.join(traced)} | {self.text[:SHOWN]!r}>"
 
     def values(self, name: str) -> list[str]:
-        """Return the values of a header, one for each line it came in."""
+        """Return the values of a header, one for each line of it."""
         return [value for key, value in self.headers if key == name.lower()]
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header; None without it. Raises VisitError when it came more than once."""
+        """Return the value of a header; None without it. Raises VisitError when it occurs more than once."""
         values = self.values(name)
         if len(values) > 1:
-            raise VisitError(f"{name} came {len(values)} times in {self!r}")
+            raise VisitError(f"header {name} occurs {len(values)} times, once expected: {self!r}")
         return values[0] if values else None
 
     def json(self) -> Any:  # noqa: ANN401  # whatever JSON holds
-        """Return the body as JSON. Raises VisitError when it is none."""
+        """Return the body as JSON. Raises VisitError when it is not JSON."""
         try:
             return json.loads(self.text)
         except ValueError:
-            raise VisitError(f"no JSON in {self!r}") from None
+            raise VisitError(f"the body is not JSON: {self!r}") from None
 
 
-def _telling(name: str) -> bool:
+def _traced_headers(name: str) -> bool:
     return name.startswith("access-control-") or name in {
         "content-type",
         "www-authenticate",
@@ -84,7 +84,7 @@ def _telling(name: str) -> bool:
 
 
 class Limited(Protocol):
-    """An answer, as far as limits are concerned."""
+    """What `Patience` reads of an answer."""
 
     @property
     def status(self) -> int:
@@ -98,7 +98,7 @@ _Answer = TypeVar("_Answer", bound=Limited)
 
 
 def retry_after(answer: Limited) -> float:
-    """Return the seconds an answer asks to wait: a number or a date, 1 when it says nothing usable."""
+    """Return the seconds of Retry-After, given as a number or a date; 1 when it is missing or malformed."""
     value = (answer.values("retry-after") or [""])[-1].strip()
     if value.isdigit():
         return float(value)
@@ -110,13 +110,13 @@ def retry_after(answer: Limited) -> float:
 
 @dataclass(kw_only=True)
 class Patience:
-    """How long this run may still wait for the environment's rate limits, in seconds over all requests."""
+    """The time that this run may still wait for rate limits, in seconds over all requests."""
 
     seconds: float
     waited: float = 0.0
 
     def repeat(self, send: Callable[[], _Answer]) -> _Answer:
-        """Send a request, and again after a 429 as soon as that allows it. Raises VisitError after too long."""
+        """Send a request; after a 429, wait for Retry-After and repeat it. Raises VisitError when no time is left."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda answer: answer.status == TOO_MANY_REQUESTS),
             wait=self._asked,
@@ -128,16 +128,16 @@ class Patience:
         return answer
 
     def _asked(self, state: tenacity.RetryCallState) -> float:
-        """Return how long the last answer asks to wait."""
+        """Return the Retry-After of the last answer in seconds."""
         assert state.outcome is not None
         return max(SHORTEST_WAIT, retry_after(state.outcome.result()))
 
     def _exhausted(self, state: tenacity.RetryCallState) -> bool:
-        """Tell whether the wait that is asked for is more than what is left."""
+        """Return whether the required wait exceeds what is left."""
         return self.waited + self._asked(state) > self.seconds
 
     def _sleep(self, seconds: float) -> None:
-        """Wait, and count it."""
+        """Wait, and add the seconds to `waited`."""
         self.waited += seconds
         time.sleep(seconds)
 
@@ -145,14 +145,14 @@ class Patience:
         assert state.outcome is not None
         answer: Limited = state.outcome.result()
         raise VisitError(
-            f"the limits of this environment leave no room: {answer!r} asks for {retry_after(answer):.0f} s "
-            f"more, after {self.waited:.0f} s of waiting in this run. "
-            "Run the tests when less is going on, or allow more waiting with --patience SECONDS"
+            f"the rate limits of this environment are exhausted: {answer!r} requires another "
+            f"{retry_after(answer):.0f} s after {self.waited:.0f} s of waiting in this run. "
+            "Run the tests while there is less traffic, or allow longer waits with --patience SECONDS"
         )
 
 
 class Client:
-    """A visitor with an app's key, or without."""
+    """A client with an app's key, or without."""
 
     def __init__(
         self,
@@ -170,13 +170,13 @@ class Client:
         self._http = httpx.Client(
             timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             headers={"User-Agent": "dify-kit-smoke-tests", "Accept-Encoding": "identity"},
-            # A proxy from the environment may stand between here and production, never before this machine.
+            # A proxy of the environment variables is used for remote addresses, never for this machine.
             trust_env=not loopback,
             verify=verify,
         )
 
     def __repr__(self) -> str:
-        """Show nothing: a key is in here."""
+        """Return a text without the key."""
         return "<Client>"
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ class Client:
         form: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Answer:
-        """Send a request, and again after a 429 as soon as that allows it. Raises VisitError after too long.
+        """Send a request; after a 429, wait for Retry-After and repeat it. Raises VisitError when no time is left.
 
         `key` sends the app's key; `body` goes as JSON, `form` as a form; `seconds` bounds one whole answer.
         """
@@ -213,11 +213,11 @@ class Client:
         form: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Answer:
-        """Send a request and take whatever comes, a 429 too."""
+        """Send a request once and return any answer, also a 429. Raises VisitError without a valid answer."""
         sent = dict(headers or {})
         if key:
             if self._key is None:
-                raise VisitError("there is no app key to send")
+                raise VisitError("no app key is configured: give --api-key-file")
             sent["Authorization"] = f"Bearer {self._key.reveal()}"
         asked = self._redact(f"{method} {url}")
         started = time.monotonic()
@@ -233,9 +233,9 @@ class Client:
         return self._answer(asked, status, headers_received, arrivals, time.monotonic() - started)
 
     def announce(self, url: str, *, size: int, origin: str = "") -> Answer:
-        """POST the header of a body of `size` bytes and nothing of the body: the edge decides by the header.
+        """POST the headers of a body of `size` bytes without the body; return the status, headers and text.
 
-        The standard library does it: httpx, rightly, does not send half a request.
+        The edge decides by Content-Length. The standard library is used because httpx sends complete requests only.
         """
         asked, parts, started = f"POST {url} of {size} bytes", urlsplit(url), time.monotonic()
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
@@ -252,7 +252,9 @@ class Client:
             response = connection.getresponse()
             body = response.read(LARGEST_ANSWER)
         except TimeoutError:
-            raise VisitError(f"{asked}: it waits for the body instead of refusing it") from None
+            raise VisitError(
+                f"{asked}: the edge waits for the body instead of refusing it by its Content-Length"
+            ) from None
         except (OSError, http.client.HTTPException) as problem:
             raise VisitError(f"{asked}: {type(problem).__name__}: {problem}") from None
         finally:
@@ -297,29 +299,29 @@ class Client:
             size += len(chunk)
             yield now - started, chunk
             if size > LARGEST_ANSWER:
-                raise VisitError(f"{asked}: the answer is longer than {LARGEST_ANSWER} bytes")
+                raise VisitError(f"{asked}: the answer exceeds {LARGEST_ANSWER} bytes")
             if now > started + seconds:
                 last = self._redact(chunk.decode("utf-8", errors="replace"))[-SHOWN:]
                 raise VisitError(
-                    f"{asked}: no end after {seconds:.0f} s; {size} bytes came, the last {last!r}"
+                    f"{asked}: the answer did not end within {seconds:.0f} s; received {size} bytes, the last {last!r}"
                 )
 
 
 @contextmanager
 def _explained(asked: str) -> Iterator[None]:
-    """Turn a failed exchange into a message; the traceback through the HTTP library says no more."""
+    """Turn a failed exchange into a message; the traceback of the HTTP library adds nothing."""
     try:
         yield
     except httpx.TimeoutException as problem:
         raise VisitError(
-            f"{asked}: {type(problem).__name__}: nothing came within {READ_SECONDS:.0f} s"
+            f"{asked}: {type(problem).__name__}: no bytes received within {READ_SECONDS:.0f} s"
         ) from None
     except httpx.HTTPError as problem:
         raise VisitError(f"{asked}: {type(problem).__name__}: {problem}") from None
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a URL leads to this machine, without anything in between."""
+    """Return whether a URL addresses this machine directly, without a proxy in between."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

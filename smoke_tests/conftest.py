@@ -1,6 +1,6 @@
-"""Finds what is to be tested, selects the tests that can say something about it, and masks their reports.
+"""Finds the target, selects the tests that apply to it, and masks secrets in their reports.
 
-Nothing here deploys, changes or destroys a stack. A stack that is missing fails the run; it never skips it.
+Nothing here deploys, changes or destroys a stack. A missing stack fails the run; it never skips it.
 """
 
 import ssl
@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from infra.catalogue.releases import GATEWAY
+from dify_kit.chromium import Browser, BrowserError, find_browser
+from infra.catalogue.services import GATEWAY
 from smoke_tests import tls
-from smoke_tests.browsers import Browser, BrowserError, find_browser
 from smoke_tests.chat import Chat, cleaning_up
 from smoke_tests.client import Client, Patience, VisitError, is_loopback
 from smoke_tests.cors import cases
@@ -30,27 +30,27 @@ from smoke_tests.reporting import choose_reports, html_lines, mask_report, note
 from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_target
 
 MARKERS = (
-    "needs_stack: looks at the stack's containers or exports, so it cannot run with --url",
-    "needs_key: asks an app, so it needs its API key",
-    "needs_nodes: runs nodes in other services, so it needs the key of the app that has them",
+    "needs_stack: inspects the stack's containers or exports, so it cannot run with --url",
+    "needs_key: calls an app, so it needs the app's API key",
+    "needs_nodes: runs workflow nodes, so it needs the key of the app that contains them",
     "needs_knowledge: indexes a document, so it needs a key of the knowledge API",
-    "needs_service(name): is about a service that not every release has",
-    "needs_refusal(host): asks squid for a host inside, so nobody may have allowed it",
-    "needs_oauth: asks for access tokens, so it needs an OAuth client",
-    "needs_gateway: looks at the OAuth gateway, so it has to run, for tokens or for the gate",
-    "needs_llm: asks the LLM proxy, so there has to be one",
-    "needs_llm_key: asks it as a caller, so it needs a caller's key",
-    "needs_llm_chat: has a model answer, which costs money",
-    "needs_gate: asks the gate in front of the console, so there has to be one",
-    "needs_no_gate: asks the console through the edge, so nobody may have to sign in before",
-    "needs_closed_schema: asks for Dify's API schemas, so they may not be served on purpose",
-    "needs_sockets: asks the console's rooms, so the release has to have them",
-    "needs_https: looks at TLS, so the edge has to speak it",
+    "needs_service(name): tests a service that not every release has",
+    "needs_refusal(host): requests a private host through squid, so dify:ssrfAllowPrivate must not allow it",
+    "needs_oauth: requests access tokens, so it needs an OAuth client",
+    "needs_gateway: inspects the OAuth gateway, so it must run, for tokens or for the gate",
+    "needs_llm: calls the LLM proxy, so it must be enabled",
+    "needs_llm_key: calls the LLM proxy with a caller's key, so it needs one",
+    "needs_llm_chat: sends a prompt to a model, which costs money",
+    "needs_gate: tests the gate in front of the console, so it must be enabled",
+    "needs_no_gate: calls the console through the edge without a session, so no gate may be in front of it",
+    "needs_closed_schema: requests Dify's API schemas, so dify:apiSchema must not serve them",
+    "needs_sockets: opens the console's sockets, so the release must have them",
+    "needs_https: tests TLS, so the edge must terminate it",
     "needs_browser: opens pages in a Chromium",
-    "needs_allowed_origin: opens a page that may call /v1, so somebody has to be allowed to",
-    "needs_refused_origin: opens a page that may not, so not everybody may be allowed to",
+    "needs_allowed_origin: opens a page that may call /v1, so another origin must be allowed",
+    "needs_refused_origin: opens a page that may not call /v1, so some origin must be refused",
 )
-# What explains other failures comes first.
+# Tests whose failures explain others come first.
 ORDER = (
     *("services", "exposure", "tls", "target", "edge", "console", "gate"),
     *("authentication", "chat", "parts", "oauth", "llm", "cors", "browser", "limits"),
@@ -60,7 +60,7 @@ ANSWERS = "test_the_environment_answers"
 
 @dataclass(kw_only=True)
 class Run:
-    """One smoke run: what is tested, or why that is not known, and what was left out."""
+    """One smoke run: the target or why there is none, and the tests that were not selected."""
 
     options: Options
     redact: Redactor
@@ -73,13 +73,13 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What is tested, in a line."""
+        """The target, in a line."""
         return self.target.title if self.target else f"nothing: {self.problem}"
 
     @property
     def view(self) -> str:
-        """Which browser looks at it, in a line."""
-        return str(self.browser or f"none, so what a web page sees is not tested: {self.no_browser}")
+        """The browser, in a line."""
+        return str(self.browser or f"none, so the browser tests are not selected: {self.no_browser}")
 
 
 RUN = pytest.StashKey[Run]()
@@ -92,7 +92,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Find the target before anything is collected: tests are made from what it consists of."""
+    """Find the target before collection: tests are parametrised with its parts."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     if config.option.help:
@@ -119,10 +119,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _choose_browser(run: Run) -> None:
-    """Find the browser. Raises pytest.UsageError when the one that was asked for cannot be driven."""
+    """Find the browser. Raises pytest.UsageError when the requested one is unusable."""
     given = run.options.browser
     if given == NO_BROWSER:
-        run.no_browser = f"--browser {NO_BROWSER} says so"
+        run.no_browser = f"--browser {NO_BROWSER} was given"
         return
     try:
         run.browser = find_browser(given)
@@ -142,7 +142,7 @@ def _read_stdin(config: pytest.Config) -> str:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say what is tested."""
+    """Name the target and the browser."""
     return [f"target: {config.stash[RUN].title}", f"browser: {config.stash[RUN].view}"]
 
 
@@ -163,7 +163,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "sent_case": [
             case
             for case in every_case
-            if case.policy.group == "v1" or case.kind in {"allowed-1", "stranger", "null"}
+            if case.policy.group == "v1" or case.kind in {"allowed-1", "unrelated", "null"}
         ],
     }
     for name, found in values.items():
@@ -173,7 +173,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what cannot run against this target, and remember to say so. Comes after -k and -m."""
+    """Deselect what cannot run against this target, and note the reasons. Runs after -k and -m."""
     run = config.stash[RUN]
     items.sort(key=_place)
     reasons: dict[str, list[pytest.Item]] = {}
@@ -195,17 +195,17 @@ def _place(item: pytest.Item) -> int:
 
 def _left_out(run: Run, item: pytest.Item) -> str:
     if run.target is None:
-        return "" if item.name == ANSWERS else "what is to be tested was not found"
+        return "" if item.name == ANSWERS else "the target was not found"
     reasons = {
         "needs_stack": ""
         if run.target.deployment
-        else "they look at the stack's containers or exports, and --url knows neither",
+        else "they inspect the stack's containers or exports, which --url does not give",
         "needs_https": ""
         if run.target.https_origins
-        else "they look at TLS, which the edge does not speak here",
+        else "they test TLS, which the edge does not terminate here (dify:tls is off)",
         "needs_key": ""
         if run.target.key
-        else "they ask an app, and the stack has no canary (dify:canary is false): give --api-key-file",
+        else "they call an app, and the stack has no canary (dify:canary is false): give --api-key-file",
         "needs_nodes": "" if run.target.nodes_key else _no_nodes(run),
         "needs_knowledge": "" if run.target.dataset_key else _no_knowledge(run),
         "needs_service": _no_service(run.target, item),
@@ -213,25 +213,25 @@ def _left_out(run: Run, item: pytest.Item) -> str:
         "needs_oauth": "" if run.target.oauth else _no_client(run.target),
         "needs_gateway": ""
         if run.target.deployment and GATEWAY in run.target.deployment.containers
-        else "they look at the OAuth gateway, which does not run here (dify:oauth and dify:oidcGate are off)",
+        else "they inspect the OAuth gateway, which does not run here (dify:oauth and dify:oidcGate are off)",
         "needs_llm": "" if run.target.llm else _no_proxy(run),
         "needs_gate": "" if run.target.gate else _no_gate(run),
-        "needs_no_gate": "they ask the console, which is behind the gate here (dify:oidcGate)"
+        "needs_no_gate": "they call the console without a session, and it is behind the gate here (dify:oidcGate)"
         if run.target.gate
         else "",
-        "needs_closed_schema": "Dify's API schemas are served here on purpose (dify:apiSchema)"
+        "needs_closed_schema": "Dify's API schemas are served here by setting (dify:apiSchema)"
         if run.target.api_schema
         else "",
-        "needs_sockets": "they ask the console's rooms, which this release does not have"
+        "needs_sockets": "they open the console's sockets, which this release does not have"
         if run.target.has_sockets is False
         else "",
         "needs_llm_key": ""
         if run.options.llm_key
-        else f"they ask the LLM proxy as a caller: set {LLM_KEY_VARIABLE}, or give --llm-key-file",
+        else f"they call the LLM proxy with a caller's key: set {LLM_KEY_VARIABLE}, or give --llm-key-file",
         "needs_llm_chat": ""
         if run.options.llm_chat
-        else "they have a model answer, which costs money: give --llm-chat NAME",
-        "needs_browser": "" if run.browser else f"they look through a browser: {run.no_browser}",
+        else "they send a prompt to a model, which costs money: give --llm-chat NAME",
+        "needs_browser": "" if run.browser else f"they need a browser: {run.no_browser}",
         "needs_allowed_origin": ""
         if allowed_origin(run.target.v1)
         else f"no origin but the API's own may call /v1 from a browser ({_origins_setting(run)})",
@@ -243,13 +243,13 @@ def _left_out(run: Run, item: pytest.Item) -> str:
 
 
 def _no_nodes(run: Run) -> str:
-    reason = "--url does not tell of one" if run.options.url else "the stack has none (dify:canary is false)"
-    return f"they run nodes of an app made for that, and {reason}: give --nodes-key-file"
+    reason = "--url names none" if run.options.url else "the stack has none (dify:canary is false)"
+    return f"they run workflow nodes of the canary-nodes app, and {reason}: give --nodes-key-file"
 
 
 def _no_knowledge(run: Run) -> str:
     reason = (
-        "--url does not tell one"
+        "--url names none"
         if run.options.url
         else "the stack has none (dify:canary or dify:canaryKnowledge is false)"
     )
@@ -257,29 +257,29 @@ def _no_knowledge(run: Run) -> str:
 
 
 def _no_service(target: Target, item: pytest.Item) -> str:
-    """Return why a test is left out whose service is not there. From outside, every service may be."""
+    """Return why the service of a test is missing, empty when it is not. With --url, every service is assumed."""
     marker = item.get_closest_marker("needs_service")
     if marker is None or target.deployment is None or marker.args[0] in target.deployment.containers:
         return ""
-    return f"they are about {marker.args[0]}, which Dify {target.deployment.release} does not have"
+    return f"they test {marker.args[0]}, which Dify {target.deployment.release} does not have"
 
 
 def _no_refusal(target: Target, item: pytest.Item) -> str:
-    """Return why a test is left out whose host squid may let through. From outside, no host is."""
+    """Return why squid allows the host of a test, empty when it does not. With --url, no host is allowed."""
     marker, deployment = item.get_closest_marker("needs_refusal"), target.deployment
     if marker is None or deployment is None or not deployment.ssrf_allow_private:
         return ""
     host = str(marker.args[0])
     opened = deployment.opened_by([host, *_addresses(deployment, host)])
     return (
-        f"they ask squid for {host}, which dify:ssrfAllowPrivate ({opened}) lets through here"
+        f"they request {host} through squid, which dify:ssrfAllowPrivate ({opened}) allows here"
         if opened
         else ""
     )
 
 
 def _addresses(deployment: Deployment, service: str) -> list[str]:
-    """Return the addresses of a service's container; none where the engine does not tell."""
+    """Return the addresses of a service's container; none when the engine is unreachable."""
     if service not in deployment.containers:
         return []
     engine = _engine_or_reason(deployment.stack)
@@ -295,27 +295,23 @@ def _addresses(deployment: Deployment, service: str) -> list[str]:
 
 
 def _no_proxy(run: Run) -> str:
-    reason = (
-        "--url does not tell of one: give --llm-model" if run.options.url else "it is off (dify:llm.enabled)"
-    )
-    return f"they ask the LLM proxy, and {reason}"
+    reason = "--url names no model: give --llm-model" if run.options.url else "it is off (dify:llm.enabled)"
+    return f"they call the LLM proxy, and {reason}"
 
 
 def _no_gate(run: Run) -> str:
-    reason = (
-        "--url does not tell of one: give --gated" if run.options.url else "it is off (dify:oidcGate.enabled)"
-    )
-    return f"they ask the gate in front of the console, and {reason}"
+    reason = "--url was given without --gated" if run.options.url else "it is off (dify:oidcGate.enabled)"
+    return f"they test the gate in front of the console, and {reason}"
 
 
 def _no_client(target: Target) -> str:
     reason = {
-        None: "--url does not tell one",
+        None: "--url names none",
         True: "the stack has no canary (dify:canary is false)",
         False: "OAuth is off (dify:oauth.enabled)",
     }[target.verifies_tokens]
-    mend = "" if target.verifies_tokens is False else ": give --oauth-client"
-    return f"they ask for access tokens as an OAuth client, and {reason}{mend}"
+    fix = "" if target.verifies_tokens is False else ": give --oauth-client"
+    return f"they request access tokens as an OAuth client, and {reason}{fix}"
 
 
 def _origins_setting(run: Run) -> str:
@@ -324,14 +320,14 @@ def _origins_setting(run: Run) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:  # noqa: ANN401  # pytest's hook protocol
-    """Mask what a report says."""
+    """Mask secrets in a report."""
     report = yield
     mask_report(report, item.config.stash[RUN].redact)
     return report
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401  # private type
-    """Say what was left out, and where the reports are."""
+    """Print which tests were not selected, and the paths of the reports."""
     run = config.stash[RUN]
     for line in run.notes:
         terminalreporter.write_line(line)
@@ -340,7 +336,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_metadata(metadata: MutableMapping[str, Any], config: pytest.Config) -> None:
-    """Tell the HTML report about the target, and nothing of this machine's environment."""
+    """Give the HTML report the target, and nothing of this machine's environment."""
     metadata.clear()
     if RUN in config.stash:
         metadata["Target"] = config.stash[RUN].title
@@ -354,14 +350,14 @@ def pytest_html_report_title(report: Any) -> None:  # noqa: ANN401  # untyped pl
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
-    """Put the target and what was left out above the results."""
+    """Put the target and the tests that were not selected above the results."""
     run = session.config.stash[RUN]
     prefix.extend(html_lines([run.title, f"Browser: {run.view}", *run.notes]))
 
 
 @pytest.fixture(scope="session")
 def target(request: pytest.FixtureRequest) -> Target:
-    """Return what is tested. Fails with the reason when it was not found."""
+    """Return the target. Fails with the reason when there is none."""
     run = request.config.stash[RUN]
     if run.target is None:
         _give_up(request, run.problem)
@@ -369,27 +365,27 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 def _give_up(request: pytest.FixtureRequest, reason: str) -> NoReturn:
-    """Fail this test and run no other: they would all say the same."""
+    """Fail this test and stop the run: every other test would fail for the same reason."""
     request.session.shouldfail = reason.splitlines()[0]
     pytest.fail(reason, pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def deployment(target: Target) -> Deployment:
-    """Return the inside of the stack, for tests marked needs_stack."""
+    """Return the stack's containers and settings, for tests marked needs_stack."""
     assert target.deployment is not None
     return target.deployment
 
 
 @pytest.fixture(scope="session")
 def redact(request: pytest.FixtureRequest) -> Redactor:
-    """Return what masks secrets."""
+    """Return the redactor of this run."""
     return request.config.stash[RUN].redact
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) -> None:  # noqa: ANN401  # pytest's
-    """Tell the JUnit report what was tested."""
+    """Add the target to the JUnit report."""
     run = request.config.stash[RUN]
     record_testsuite_property("target", run.title)
     record_testsuite_property("browser", run.view)
@@ -399,7 +395,7 @@ def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) ->
 
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Engine]:
-    """Lend the Docker engine that the stack runs on."""
+    """Yield the Docker engine that the stack runs on."""
     engine = _engine_or_reason(deployment.stack)
     if isinstance(engine, str):
         _give_up(request, engine)
@@ -416,13 +412,13 @@ def _engine_or_reason(stack: str) -> Engine | str:
 
 @pytest.fixture(scope="session")
 def patience(request: pytest.FixtureRequest) -> Patience:
-    """Return how long the run may wait for limits, one account for all tests."""
+    """Return the time that the run may wait for limits, shared by all tests."""
     return Patience(seconds=request.config.stash[RUN].options.patience)
 
 
 @pytest.fixture(scope="session")
 def trust(request: pytest.FixtureRequest, target: Target) -> ssl.SSLContext:
-    """Return what judges the environment's certificates."""
+    """Return the context that verifies the environment's certificates."""
     return tls.trust(target.ca, verify=request.config.stash[RUN].options.verify)
 
 
@@ -434,7 +430,7 @@ def visitor(
     patience: Patience,
     trust: ssl.SSLContext,
 ) -> Iterator[Client]:
-    """Lend somebody outside. When the environment does not answer at all, the run ends there."""
+    """Yield a client outside. The run stops here when the environment does not answer at all."""
     client = Client(
         key=target.key,
         redact=redact,
@@ -456,7 +452,7 @@ def visitor(
 
 
 def _silence(client: Client, target: Target) -> str:
-    """Return why there is no answer at all; empty when there is one, whatever it says."""
+    """Return why there is no answer at all; empty when there is one of any status."""
     try:
         client.once(
             "GET", f"{target.url}/v1/parameters" if target.gate else f"{target.url}/console/api/setup"
@@ -467,7 +463,7 @@ def _silence(client: Client, target: Target) -> str:
 
 
 def _not_running(engine: Engine, deployment: Deployment) -> str:
-    """Wait until nothing is starting any more; return what is known about containers that do not run."""
+    """Wait until no container is starting; return the state of those that do not run."""
     accounts = []
     for name in deployment.containers.values():
         try:
@@ -481,14 +477,14 @@ def _not_running(engine: Engine, deployment: Deployment) -> str:
 
 @pytest.fixture(scope="session")
 def token_client(visitor: Client, target: Target, redact: Redactor) -> TokenClient:
-    """Lend an OAuth client, for tests marked needs_oauth."""
+    """Return an OAuth client, for tests marked needs_oauth."""
     assert target.oauth is not None
     return TokenClient(access=target.oauth, client=visitor, redact=redact)
 
 
 @pytest.fixture(scope="session")
 def canary(visitor: Client, target: Target) -> Iterator[Chat]:
-    """Lend the canary app; conversations that a killed run left behind are removed first."""
+    """Yield the canary app; conversations that a killed run left behind are deleted first."""
     with cleaning_up(Chat(client=visitor, url=target.service_url)) as chat:
         chat.delete_left_behind()
         assert not chat.delete_open()
@@ -497,29 +493,29 @@ def canary(visitor: Client, target: Target) -> Iterator[Chat]:
 
 @pytest.fixture
 def chat(canary: Chat) -> Iterator[Chat]:
-    """Lend the canary app; conversations of the test are deleted after it, also when it failed."""
+    """Yield the canary app; conversations of the test are deleted after it, also when it fails."""
     with cleaning_up(canary) as chat:
         yield chat
 
 
 @pytest.fixture
 def nodes(visitor: Client, target: Target) -> Nodes:
-    """Lend the app whose nodes run in other services, for tests marked needs_nodes."""
+    """Return the app whose nodes run in other services, for tests marked needs_nodes."""
     assert target.nodes_key is not None
     return Nodes(client=visitor, url=target.service_url, key=target.nodes_key)
 
 
 @pytest.fixture
 def knowledge(request: pytest.FixtureRequest, visitor: Client, target: Target) -> Iterator[Knowledge]:
-    """Lend the knowledge API, for tests marked needs_knowledge; what the test makes there is deleted after it."""
+    """Yield the knowledge API, for tests marked needs_knowledge; what the test creates is deleted after it."""
     assert target.dataset_key is not None
-    lent = Knowledge(
+    api = Knowledge(
         client=visitor,
         url=target.service_url,
         key=target.dataset_key,
         seconds=request.config.stash[RUN].options.indexing,
     )
-    with tidied(lent) as knowledge:
+    with tidied(api) as knowledge:
         yield knowledge
 
 
@@ -527,7 +523,7 @@ def knowledge(request: pytest.FixtureRequest, visitor: Client, target: Target) -
 def pages(
     request: pytest.FixtureRequest, target: Target, visitor: Client, redact: Redactor, patience: Patience
 ) -> Iterator[Pages]:
-    """Lend a running browser. Comes after a visitor, who ends the run when nothing answers at all."""
+    """Yield a running browser. Depends on `visitor`, which stops the run when nothing answers at all."""
     assert visitor
     run = request.config.stash[RUN]
     assert run.browser is not None
@@ -537,7 +533,7 @@ def pages(
             target.v1,
             redact=redact,
             patience=patience,
-            # Chromium takes no authority from here; test_tls judges the certificate.
+            # Chromium cannot be given an authority; test_tls verifies the certificate.
             verify=run.options.verify and not target.ca,
         ) as pages:
             yield pages

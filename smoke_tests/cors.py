@@ -1,4 +1,4 @@
-"""What CORS ought to answer, and which origins try to pass for an allowed one."""
+"""The expected CORS headers, and origins that imitate an allowed one."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from smoke_tests.client import Answer
 
-# Dify's cookies travel on these, so they name an origin and allow credentials; the rest never does.
+# Dify's cookies are used on these groups, so their answers name an origin and allow credentials; others never do.
 CREDENTIALED_GROUPS = frozenset({"console", "api"})
-# One harmless address of each group. Most are unknown to Dify, and its 404 must carry the headers too.
+# One harmless address of each group. Dify answers most with 404, which must carry the headers too.
 PATHS = {
     "v1": "/v1/parameters",
     "console": "/console/api/setup",
@@ -19,7 +19,7 @@ PATHS = {
     "mcp": "/mcp/smoke-test",
     "triggers": "/triggers/smoke-test",
 }
-STRANGER = "https://stranger.example"
+UNRELATED = "https://unrelated.example"
 MAX_PORT = 65535
 
 
@@ -31,35 +31,35 @@ class Policy:
     url: str
     allowed: tuple[str, ...]
     own: str
-    # Without the stack's exports, the origins that console and web app allow are not known.
+    # Without the stack's exports, the origins that console and web app allow are unknown.
     complete: bool = True
 
     @property
     def path(self) -> str:
-        """The address that is asked."""
+        """The URL that is requested."""
         return self.url + PATHS[self.group]
 
     @property
     def probe(self) -> str:
-        """The origin of single checks: an allowed one, else the stack's own."""
+        """The origin of single checks: an allowed one, or else the stack's own."""
         named = [origin for origin in self.allowed if origin != "*"]
         return named[0] if named else self.own
 
     def answer_to(self, origin: str) -> str | None:
-        """Return the Access-Control-Allow-Origin that this origin has to get; None means no such header."""
+        """Return the Access-Control-Allow-Origin expected for this origin; None means no such header."""
         if "*" in self.allowed:
             return "*"
         return origin if origin in self.allowed else None
 
     def credentials_for(self, origin: str) -> str | None:
-        """Return the Access-Control-Allow-Credentials that this origin has to get."""
+        """Return the Access-Control-Allow-Credentials expected for this origin."""
         named = self.answer_to(origin) not in {None, "*"}
         return "true" if named and self.group in CREDENTIALED_GROUPS else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One origin that asks one route group."""
+    """One origin that requests one route group."""
 
     policy: Policy
     kind: str
@@ -71,7 +71,7 @@ class Case:
 
 
 def look_alikes(origin: str) -> dict[str, str]:
-    """Return origins that are not `origin`, but that a careless comparison takes for it, by kind."""
+    """Return origins that differ from `origin` but pass a careless comparison, by kind."""
     parts = urlsplit(origin)
     host = parts.netloc.removesuffix(f":{parts.port}") if parts.port else parts.netloc
     port = f":{parts.port}" if parts.port else ""
@@ -93,13 +93,13 @@ def look_alikes(origin: str) -> dict[str, str]:
 
 
 def cases(policy: Policy) -> list[Case]:
-    """Return everyone who asks: the allowed, a stranger, `null`, and the look-alikes of an allowed one."""
+    """Return the origins to try: the allowed ones, an unrelated one, `null`, and look-alikes of an allowed one."""
     origins: dict[str, str] = {}
     if policy.complete:
         named = [origin for origin in policy.allowed if origin != "*"]
         origins |= {f"allowed-{place}": origin for place, origin in enumerate(named, 1)}
         origins |= {} if policy.own in named else {"own": policy.own}
-    origins |= {"stranger": STRANGER, "null": "null"} | look_alikes(policy.probe)
+    origins |= {"unrelated": UNRELATED, "null": "null"} | look_alikes(policy.probe)
     return [Case(policy=policy, kind=kind, origin=origin) for kind, origin in origins.items()]
 
 
@@ -109,11 +109,13 @@ def tokens(values: Iterable[str]) -> list[str]:
 
 
 def problems(answer: Answer, case: Case) -> list[str]:
-    """Return what is wrong with the CORS headers of an answer to this origin; empty when they are right."""
+    """Return what is wrong with the CORS headers of an answer to this origin; empty when they are correct."""
     found = []
     access = [(name, value) for name, value in answer.headers if name.startswith("access-control-")]
     found += [
-        f"{name} {count} times" for name, count in Counter(name for name, _ in access).items() if count > 1
+        f"{name} occurs {count} times"
+        for name, count in Counter(name for name, _ in access).items()
+        if count > 1
     ]
     wanted = case.policy.answer_to(case.origin)
     for name, expected in (
@@ -121,9 +123,11 @@ def problems(answer: Answer, case: Case) -> list[str]:
         ("access-control-allow-credentials", case.policy.credentials_for(case.origin)),
     ):
         if answer.values(name) != ([] if expected is None else [expected]):
-            found.append(f"{name}: {answer.values(name)} where {expected or 'none'} is right")
+            found.append(f"{name}: {answer.values(name)}, {expected or 'none'} expected")
     if wanted is None and access:
-        found.append(f"a refused origin is told {sorted(name for name, _ in access)}")
+        found.append(f"the answer to a refused origin contains {sorted(name for name, _ in access)}")
     if (count := tokens(answer.values("vary")).count("origin")) != 1:
-        found.append(f"Vary names Origin {count} times: caches mix up the answers of several origins")
+        found.append(
+            f"Vary names Origin {count} times, once expected: caches would mix up the answers to several origins"
+        )
     return found

@@ -19,7 +19,7 @@ SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.5
 ENGINE_SECONDS = 30
 LAST = 400
-# What Docker means by an empty address.
+# The meaning of an empty address in Docker.
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # compared, not bound
 
 
@@ -59,14 +59,14 @@ class Container:
 
     @property
     def starting(self) -> bool:
-        """Whether it may still become what it should be."""
+        """Whether the container is still starting, so its state may change."""
         return self.status in {"created", "restarting"} or (
             self.status == "running" and self.health == "starting"
         )
 
     @property
     def account(self) -> str:
-        """What the container is and what was last heard from it."""
+        """State, health and last output of the container, in a line."""
         state = f"{self.status} (exit code {self.exit_code})" if self.status == "exited" else self.status
         health = f", health: {self.health}" if self.health else ", no health check"
         return f"{self.name} is {state}{health}; last: {self.said or 'nothing'}"
@@ -82,8 +82,8 @@ class Engine:
             self._client.ping()
         except (engine.EngineChoiceError, DockerException, requests.RequestException, OSError) as problem:
             raise TargetError(
-                f"the Docker engine does not answer: {problem}. The stack's containers are looked at from "
-                "where Docker runs (or through DOCKER_HOST); from elsewhere, test with --url"
+                f"the Docker engine does not answer: {problem}. Run these tests on the Docker host "
+                "(or set DOCKER_HOST); from elsewhere, test with --url"
             ) from None
         self._settle_until = time.monotonic() + SETTLE_SECONDS
         self._proven: set[str] = set()
@@ -102,7 +102,7 @@ class Engine:
             found = self._client.api.inspect_container(name)
         except NotFound:
             raise AssertionError(
-                f"there is no container {name}: it was removed. `make up STACK={self._stack}` brings it back"
+                f"container {name} does not exist. Run `make up STACK={self._stack}` to create it"
             ) from None
         container = _container(found)
         if container.status == "running" and container.health in {"", "healthy"}:
@@ -110,10 +110,10 @@ class Engine:
         return _container(found, said=self._last_lines(found))
 
     def settled(self, name: str) -> Container:
-        """Return a container once it is no longer starting, or after this run's 60 s for that.
+        """Return a container once it is no longer starting, or after 60 s of this run.
 
-        Docker asks for the first time only after an interval, which may be half a minute. While it has not, its
-        own health command is run here.
+        Docker runs the first health check only after an interval of up to half a minute. Until then, the
+        health command is run here.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda container: container.starting),
@@ -125,7 +125,7 @@ class Engine:
         return container
 
     def _asked(self, name: str) -> Container:
-        """Return a container as it is now, healthy also when its health command says so before Docker does."""
+        """Return a container as it is now; healthy also when its health command succeeds before Docker runs it."""
         container = self.container(name)
         if container.status != "running" or container.health != "starting" or not container.health_command:
             return container
@@ -137,16 +137,16 @@ class Engine:
         return replace(container, health="healthy")
 
     def of_stack(self) -> list[Container]:
-        """Return every container that carries the stack's label, exported or not, running or not."""
+        """Return every container with the stack's label, exported or not, running or not."""
         found = self._client.api.containers(all=True, filters={"label": f"{STACK_LABEL}={self._stack}"})
         return [_container(self._client.api.inspect_container(one["Id"])) for one in found]
 
     def internal(self, network: str) -> bool:
-        """Tell whether a network has no way out."""
+        """Return whether a network is internal, without a route out."""
         return bool(self._client.api.inspect_network(network)["Internal"])
 
     def run(self, name: str, command: list[str]) -> tuple[int, str]:
-        """Run a command in a container; return its exit code and output. It has to end by itself."""
+        """Run a command that ends by itself in a container; return its exit code and output."""
         try:
             run = self._client.api.exec_create(name, command)
             output = self._client.api.exec_start(run["Id"]).decode("utf-8", errors="replace")
@@ -169,7 +169,7 @@ def _container(found: Mapping[str, Any], said: str = "") -> Container:
     config, host, state = found["Config"], found["HostConfig"], found["State"]
     name = found["Name"].removeprefix("/")
     environment = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
-    # What runs shows in NetworkSettings, what the next start would publish in HostConfig.
+    # NetworkSettings has what is published now, HostConfig what the next start publishes.
     ports = {**(host.get("PortBindings") or {}), **(found["NetworkSettings"].get("Ports") or {})}
     published = {
         Publication(

@@ -1,11 +1,11 @@
-"""Reading a stack's exports, the only way in which these tests learn about it."""
+"""Reads a stack's exports, the only source of these tests about a stack."""
 
 import json
 from typing import Any
 
 
 class TargetError(Exception):
-    """There is nothing to test; the message says what is missing and what brings it."""
+    """There is nothing to test; the message says what is missing and how to get it."""
 
 
 def read_exports(stack: str) -> dict[str, Any]:
@@ -23,11 +23,11 @@ def read_exports(stack: str) -> dict[str, Any]:
                 f"Deploy it with `make up STACK={stack}`, name another with --stack, "
                 "or test an address with --url"
             )
-        told = Pulumi(files=files).run("stack", "output", "--json", "--show-secrets").stdout
+        printed = Pulumi(files=files).run("stack", "output", "--json", "--show-secrets").stdout
     except KitError as problem:
         hint = f" ({problem.hint})" if problem.hint else ""
         raise TargetError(f"stack {stack}: its exports cannot be read: {problem.message}{hint}") from None
-    exports: dict[str, Any] = json.loads(told)
+    exports: dict[str, Any] = json.loads(printed)
     if not exports.get("publicUrl"):
         raise TargetError(f"stack {stack} is not deployed: it has no exports. Run `make up STACK={stack}`")
     return exports

@@ -1,4 +1,4 @@
-"""Talking to the knowledge API as its users do, and leaving nothing behind."""
+"""Uses the knowledge API as its clients do and deletes what it creates."""
 
 import secrets
 import time
@@ -14,19 +14,19 @@ from smoke_tests.masking import Secret
 from smoke_tests.oauth import bearer
 
 PREFIX = "dify-kit smoke test "
-# Knowledge bases of a run that was killed are removed by a later one, those of a run beside this one are not.
+# A later run removes the knowledge bases of a killed run, but not those of a concurrent run.
 LEFT_BEHIND_SECONDS = 3600
 OK, REDIRECTED = 200, 300
 REMOVED = (200, 204)
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 1.0, 5.0
-# No model is needed for it: a document is found by its keywords.
+# Keyword search needs no model.
 TECHNIQUE, SEARCH = "economy", "keyword_search"
 DONE, FAILED = "completed", {"error", "paused"}
 
 
 @dataclass(kw_only=True)
 class Knowledge:
-    """The knowledge API behind a key; remembers what it made. `seconds` bounds the indexing of a document."""
+    """The knowledge API behind a key; records what it creates. `seconds` bounds the indexing of a document."""
 
     client: Client = field(repr=False)
     url: str
@@ -35,10 +35,10 @@ class Knowledge:
     made: list[str] = field(default_factory=list)
 
     def create(self) -> str:
-        """Make a knowledge base with a name that no other has; return its id."""
+        """Create a knowledge base with a unique name; return its id."""
         body = {
             "name": PREFIX + secrets.token_hex(8),
-            "description": "Made and deleted by the smoke tests of dify-kit",
+            "description": "Created and deleted by the smoke tests of dify-kit",
             "indexing_technique": TECHNIQUE,
             "permission": "only_me",
         }
@@ -47,7 +47,7 @@ class Knowledge:
         return made
 
     def add(self, dataset: str, text: str) -> str:
-        """Add a document; return the batch by which its state is asked for."""
+        """Add a document; return the batch that identifies its indexing."""
         body = {
             "name": "smoke test",
             "text": text,
@@ -57,7 +57,7 @@ class Knowledge:
         return str(self._good("POST", f"/{dataset}/document/create-by-text", body).json()["batch"])
 
     def wait(self, dataset: str, batch: str) -> None:
-        """Wait until a document is indexed. Raises AssertionError that says what was last seen of it."""
+        """Wait until a document is indexed. Raises AssertionError with its last state."""
 
         def look() -> dict[str, Any]:
             listed = self._good("GET", f"/{dataset}/documents/{batch}/indexing-status").json()["data"]
@@ -65,7 +65,7 @@ class Knowledge:
 
         seen: dict[str, Any] = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda one: one["indexing_status"] not in {DONE, *FAILED}),
-            # Few looks: the edge may limit a key to a handful of requests a minute.
+            # Few polls: the edge may limit a key to a handful of requests a minute.
             wait=tenacity.wait_exponential(multiplier=FIRST_LOOK_SECONDS, max=LAST_LOOK_SECONDS),
             stop=tenacity.stop_after_delay(self.seconds),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
@@ -74,10 +74,10 @@ class Knowledge:
         if status == DONE:
             return
         if status in FAILED:
-            raise AssertionError(f"worker: it gave the document up: {status}: {seen.get('error')}")
+            raise AssertionError(f"worker: indexing ended with {status}: {seen.get('error')}")
         raise AssertionError(
             f"worker: the document is not indexed after {self.seconds:.0f} s (--indexing); its last state is "
-            f"{status!r}. `waiting` means that no worker took the task"
+            f"{status!r}. `waiting` means that no worker took the task: check the worker's log"
         )
 
     def find(self, dataset: str, query: str) -> list[str]:
@@ -88,11 +88,11 @@ class Knowledge:
             "top_k": 3,
             "score_threshold_enabled": False,
         }
-        told = self._good("POST", f"/{dataset}/retrieve", {"query": query, "retrieval_model": model}).json()
-        return [str(record["segment"]["content"]) for record in told["records"]]
+        found = self._good("POST", f"/{dataset}/retrieve", {"query": query, "retrieval_model": model}).json()
+        return [str(record["segment"]["content"]) for record in found["records"]]
 
     def delete_made(self) -> list[str]:
-        """Delete every knowledge base that was made here; return what could not be deleted."""
+        """Delete every recorded knowledge base; return those that could not be deleted."""
         failed = []
         for dataset in self.made:
             try:
@@ -106,7 +106,7 @@ class Knowledge:
         return failed
 
     def adopt_left_behind(self) -> None:
-        """Take over what an earlier run, killed in the middle, left more than an hour ago."""
+        """Record knowledge bases older than an hour that a killed run left behind, so that they are deleted."""
         listed = self._good("GET", f"?limit=100&keyword={PREFIX.strip().replace(' ', '%20')}").json()["data"]
         old = time.time() - LEFT_BEHIND_SECONDS
         self.made += [
@@ -118,7 +118,7 @@ class Knowledge:
     def _good(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         answer = self._ask(method, path, body)
         if not OK <= answer.status < REDIRECTED:
-            raise VisitError(f"the knowledge API refuses: {answer!r}")
+            raise VisitError(f"the knowledge API refuses the request: {answer!r}")
         return answer
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
@@ -127,7 +127,7 @@ class Knowledge:
 
 @contextmanager
 def tidied(knowledge: Knowledge) -> Iterator[Knowledge]:
-    """Give the knowledge API to a test and delete what it made afterwards, however the test went."""
+    """Give the knowledge API to a test and delete what it created, also when the test fails."""
     try:
         knowledge.adopt_left_behind()
         yield knowledge

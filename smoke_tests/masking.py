@@ -1,16 +1,16 @@
-"""Keeping secrets out of everything a test run prints: tracebacks, captured logs, JUnit and HTML reports."""
+"""Keeps secrets out of everything that a test run prints: tracebacks, captured logs, JUnit and HTML reports."""
 
 import base64
 from collections.abc import Iterable
 from urllib.parse import quote
 
 MASK = "[masked]"
-# Anything shorter is a flag or a name, and masking it would tear words apart.
+# Anything shorter is a flag or a name, and masking it would break up words.
 SHORTEST = 8
 
 
 class Secret:
-    """A secret that shows itself on request only: `repr`, `str` and formatting give a mask."""
+    """A secret that only `reveal` returns: `repr`, `str` and formatting give a mask."""
 
     __slots__ = ("_value",)
 
@@ -33,13 +33,13 @@ class Secret:
 
 
 class Redactor:
-    """Replaces the secrets it has learned, in any text, by a mask."""
+    """Replaces every known secret in a text by a mask."""
 
     def __init__(self) -> None:
         self._spellings: set[str] = set()
 
     def __repr__(self) -> str:
-        """Say how many spellings are known, not which."""
+        """Return the number of known spellings, not the spellings."""
         return f"<Redactor of {len(self._spellings)} spellings>"
 
     def learn(self, secrets: Iterable[str]) -> None:
@@ -50,11 +50,11 @@ class Redactor:
                 self._spellings |= {secret, quote(secret, safe=""), encoded, encoded.rstrip("=")}
 
     def finds(self, text: str) -> bool:
-        """Tell whether a known secret is in the text."""
+        """Return whether the text contains a known secret."""
         return any(spelling in text for spelling in self._spellings)
 
     def __call__(self, text: str) -> str:
-        """Return the text with every known secret masked; longer spellings go first."""
+        """Return the text with every known secret masked, longer spellings first."""
         for spelling in sorted(self._spellings, key=len, reverse=True):
             text = text.replace(spelling, MASK)
         return text

@@ -1,4 +1,4 @@
-"""The canary app whose nodes run in other services: what one of them gave back, and what squid did with a request."""
+"""The canary app whose nodes run in other services: the result of a node, and whether squid refused its request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from smoke_tests.masking import Secret
 from smoke_tests.oauth import bearer
 
 OK, FORBIDDEN = 200, 403
-# Dify's words when it knows by its headers that a refusal is squid's.
+# Dify's message when the headers of a refusal identify squid.
 BLOCKED = "blocked by SSRF protection"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """A run that came to its end. `error` is Dify's text for one that failed."""
+    """A finished run. `error` is Dify's message of a failed run."""
 
     status: str
     error: str
@@ -30,13 +30,13 @@ class Ran:
 
     @property
     def refused_by_squid(self) -> bool:
-        """Whether an HTTP node was refused by squid: not by the address itself, and not for want of a squid."""
+        """Whether squid refused the request of an HTTP node, rather than the address or a missing squid."""
         by_squid = "x-squid-error" in self.headers or "squid" in self.headers.get("server", "").lower()
         return BLOCKED in self.error or (self.outputs.get("status_code") == FORBIDDEN and by_squid)
 
     @property
     def account(self) -> str:
-        """What was last seen of it."""
+        """Status, outputs and error of the run, in a line."""
         if self.error:
             return f"the run is {self.status}: {self.error[:SHOWN]}"
         if "status_code" not in self.outputs:
@@ -56,7 +56,7 @@ class Nodes:
     key: Secret
 
     def run(self, probe: str, *, text: str = "") -> Ran:
-        """Run the node that `probe` names. Raises VisitError when there is no answer, or none of a run."""
+        """Run the node that `probe` names. Raises VisitError without an answer that describes a run."""
         answer = self.client.ask(
             "POST",
             f"{self.url}/v1/workflows/run",

@@ -1,4 +1,4 @@
-"""An OAuth client of the environment: tokens by client credentials, as any caller gets them, and never shown."""
+"""An OAuth client of the environment: gets tokens by client credentials and never shows them."""
 
 import json
 import secrets
@@ -17,7 +17,7 @@ OK = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What a client is told: the issuer's origin, its id and its secret."""
+    """What a client needs: the issuer's origin, its id and its secret."""
 
     issuer: str
     client: str
@@ -26,14 +26,14 @@ class Access:
 
 @dataclass(kw_only=True)
 class TokenClient:
-    """A client that gets tokens and gives them back."""
+    """A client that requests and revokes tokens."""
 
     access: Access
     client: Client = field(repr=False)
     redact: Redactor = field(repr=False)
 
     def request(self, *, client: str = "", secret: Secret | None = None, scope: str = "") -> Answer:
-        """Ask for a token by a form, as this client or as another. A token that comes is masked from then on."""
+        """Request a token by form, as this client or as another. A token in the answer is masked from then on."""
         answer = self._post(
             "token",
             {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {}),
@@ -51,11 +51,11 @@ class TokenClient:
         return Secret(_token_in(answer))
 
     def revoke(self, token: Secret) -> Answer:
-        """Give a token back: nobody can use it any more."""
+        """Revoke a token."""
         return self._post("revoke", {"token": token.reveal()})
 
     def foreign_token(self) -> Secret:
-        """Return a token that is right in every respect, but signed by a key that nobody knows."""
+        """Return a token that is valid except for its signature, which is made with an unknown key."""
         now = int(time.time())
         key = ECKey.generate_key("P-256", auto_kid=True)
         claims: dict[str, Any] = {
@@ -83,11 +83,11 @@ class TokenClient:
 
 
 def bearer(token: Secret) -> dict[str, str]:
-    """Return the header that shows a token."""
+    """Return the Authorization header for a token."""
     return {"Authorization": f"Bearer {token.reveal()}"}
 
 
 def _token_in(answer: Answer) -> str:
-    """Return the token of an answer from its bytes: its text shows none that is known."""
+    """Return the token of an answer from its bytes: known tokens are masked in its text."""
     body = json.loads(b"".join(chunk for _, chunk in answer.arrivals))
     return str(body.get("access_token") or "")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dify_kit.chromium import VARIABLE
 from infra.settings.origins import origin_problem
-from smoke_tests.browsers import VARIABLE
 from smoke_tests.masking import Secret
 
 DEFAULT_STACK = "dev"
@@ -21,7 +21,7 @@ DATASET_KEY_VARIABLE = "DIFY_DATASET_KEY"
 OAUTH_SECRET_VARIABLE = "DIFY_OAUTH_CLIENT_SECRET"  # noqa: S105  # a name
 LLM_KEY_VARIABLE = "DIFY_LLM_KEY"
 PATIENCE_SECONDS = 120.0
-# A worker that was started a moment ago takes its first task late.
+# A worker takes its first task some time after its start.
 INDEXING_SECONDS = 90.0
 NO_BROWSER = "none"
 KEY_LENGTHS = range(8, 201)
@@ -52,21 +52,21 @@ class Options:
     indexing: float = INDEXING_SECONDS
     # Authorities to trust besides the usual ones, in PEM.
     ca: str = ""
-    # An OAuth client to ask as, in place of the stack's canary.
+    # An OAuth client to use in place of the stack's canary.
     oauth_client: str = ""
     oauth_secret: Secret | None = None
-    # A caller of the LLM proxy, the models of one that has no exports, and the one that is asked for an answer.
+    # The key of a caller of the LLM proxy, the models of a proxy without exports, and the model to prompt.
     llm_key: Secret | None = None
     llm_models: tuple[str, ...] = ()
     llm_chat: str = ""
-    # Somebody has to sign in before the console is seen.
+    # Console and web app are behind the gate.
     gated: bool = False
-    # Dify's API schemas are served on purpose.
+    # dify:apiSchema serves Dify's API schemas.
     api_schema: bool = False
 
     @property
     def name(self) -> str:
-        """A name for the reports, fit for a file: the stack's, or the address without its scheme."""
+        """A file name for the reports: the stack's name, or the address without its scheme."""
         return self.stack or self.url.partition("://")[2].replace(":", "-").replace("[", "").replace("]", "")
 
 
@@ -89,20 +89,20 @@ def add_options(parser: pytest.Parser) -> None:
         "--nodes-key-file",
         metavar="FILE",
         help="read the key of an app made of apps/canary-nodes.yml from this file; - is stdin; with --url, "
-        f"{NODES_KEY_VARIABLE} is taken without it; a stack brings its own",
+        f"{NODES_KEY_VARIABLE} is the default; a stack has its own",
     )
     group.addoption(
         "--dataset-key-file",
         metavar="FILE",
         help="read a key of the knowledge API from this file; - is stdin; with --url, "
-        f"{DATASET_KEY_VARIABLE} is taken without it; a stack brings its own",
+        f"{DATASET_KEY_VARIABLE} is the default; a stack has its own",
     )
     group.addoption(
         "--indexing",
         metavar="SECONDS",
         type=float,
         default=INDEXING_SECONDS,
-        help="how long a short document may take to be indexed [%(default)s]",
+        help="the time in seconds in which a short document must be indexed [%(default)s]",
     )
     group.addoption(
         "--oauth-client",
@@ -120,37 +120,37 @@ def add_options(parser: pytest.Parser) -> None:
         "--llm-key-file",
         metavar="FILE",
         help="read the key of a caller of the LLM proxy from this file; - is stdin; without it, "
-        f"{LLM_KEY_VARIABLE} is taken",
+        f"{LLM_KEY_VARIABLE} is read",
     )
     group.addoption(
         "--llm-model",
         metavar="NAME",
         action="append",
         default=[],
-        help="with --url: a model that the LLM proxy there serves; repeatable, name all; a stack knows its own",
+        help="with --url: a model that the LLM proxy serves; repeat it for every model; a stack exports its own",
     )
     group.addoption(
         "--llm-chat",
         metavar="NAME",
         default="",
-        help="ask this model for two short answers through the LLM proxy, which costs money; none is asked otherwise",
+        help="send two short prompts to this model through the LLM proxy, which costs money; without it, none is sent",
     )
     group.addoption(
         "--allowed-origin",
         metavar="ORIGIN",
         action="append",
         default=[],
-        help="with --url: an origin that may call /v1 from a browser; repeatable; none means that nobody may",
+        help="with --url: an origin that may call /v1 from a browser; repeatable; without it, no origin is expected to",
     )
     group.addoption(
         "--gated",
         action="store_true",
-        help="with --url: console and web app are behind a gate (dify:oidcGate); a stack knows it itself",
+        help="with --url: console and web app are behind a gate (dify:oidcGate); a stack exports this",
     )
     group.addoption(
         "--api-schema",
         action="store_true",
-        help="with --url: Dify's API schemas are served there on purpose (dify:apiSchema); a stack knows it itself",
+        help="with --url: Dify's API schemas are served by setting (dify:apiSchema); a stack exports this",
     )
     group.addoption(
         "--insecure", action="store_true", help="accept any certificate, such as a self-signed one"
@@ -159,14 +159,14 @@ def add_options(parser: pytest.Parser) -> None:
         "--ca-file",
         metavar="FILE",
         type=Path,
-        help="a private authority to trust, in PEM; a self-signed stack's own is known from its exports",
+        help="a private authority to trust, in PEM; a self-signed stack exports its own",
     )
     group.addoption(
         "--patience",
         metavar="SECONDS",
         type=float,
         default=PATIENCE_SECONDS,
-        help="how long the whole run may wait for the environment's rate limits [%(default)s]",
+        help="the time in seconds that the whole run may wait for rate limits [%(default)s]",
     )
     group.addoption(
         "--browser",
@@ -184,10 +184,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdin.read) -> Options:
-    """Collect and check the options. Raises pytest.UsageError that names the option and its mend."""
+    """Collect and check the options. Raises pytest.UsageError that names the option and the fix."""
     url, stack = config.getoption("url"), config.getoption("stack")
     if url and stack:
-        raise pytest.UsageError("--url and --stack: give one of them; a stack knows its own address")
+        raise pytest.UsageError("--url and --stack: give one of them; a stack exports its own address")
     if url is not None:
         url = _origin("--url", url.removesuffix("/"))
     oauth_client, oauth_secret = _oauth(config, read_stdin)
@@ -195,21 +195,21 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
     if url and key is None:
         raise pytest.UsageError(
             f"--url {url}: an app's API key is needed: set {KEY_VARIABLE}, or give --api-key-file (- is "
-            "stdin). Use the key of an app that costs nothing to ask"
+            "stdin). Use the key of an app whose answers cost nothing"
         )
     origins = tuple(config.getoption("allowed_origin"))
     if origins and not url:
         raise pytest.UsageError(
-            "--allowed-origin goes with --url; a stack knows its own: pulumi config get cors"
+            "--allowed-origin needs --url; a stack has its own value: pulumi config get cors"
         )
     models = tuple(config.getoption("llm_model"))
     if models and not url:
-        raise pytest.UsageError("--llm-model goes with --url; a stack knows its own: pulumi config get llm")
+        raise pytest.UsageError("--llm-model needs --url; a stack has its own value: pulumi config get llm")
     if config.getoption("gated") and not url:
-        raise pytest.UsageError("--gated goes with --url; a stack knows its own: pulumi config get oidcGate")
+        raise pytest.UsageError("--gated needs --url; a stack has its own value: pulumi config get oidcGate")
     if config.getoption("api_schema") and not url:
         raise pytest.UsageError(
-            "--api-schema goes with --url; a stack knows its own: pulumi config get apiSchema"
+            "--api-schema needs --url; a stack has its own value: pulumi config get apiSchema"
         )
     llm_key = _llm_key(config, read_stdin)
     if config.getoption("llm_chat") and llm_key is None:
@@ -275,7 +275,7 @@ def _oauth(config: pytest.Config, read_stdin: Callable[[], str]) -> tuple[str, S
     client, file = config.getoption("oauth_client"), config.getoption("oauth_secret_file")
     if not client:
         if file is not None:
-            raise pytest.UsageError("--oauth-secret-file: whose? Give --oauth-client too")
+            raise pytest.UsageError("--oauth-secret-file: the client's id is missing: give --oauth-client")
         return "", None
     if file == "-" and config.getoption("api_key_file") == "-":
         raise pytest.UsageError("--api-key-file and --oauth-secret-file: only one of them can be stdin")
@@ -289,14 +289,14 @@ def _oauth(config: pytest.Config, read_stdin: Callable[[], str]) -> tuple[str, S
     secret = text.strip()
     if not _one_word(secret):
         raise pytest.UsageError(
-            f"{source}: not an OAuth client's secret: {len(secret)} characters came; one word such as dks_... is "
+            f"{source}: not an OAuth client's secret: {len(secret)} characters read; one word such as dks_... is "
             "expected (`dify-kit client rotate` makes a new one)"
         )
     return client, Secret(secret)
 
 
 def _one_word(text: str) -> bool:
-    """Whether a text may be a key or a secret: one word of ASCII, of a likely length."""
+    """Return whether a text may be a key or a secret: one word of ASCII of a plausible length."""
     return len(text) in KEY_LENGTHS and text.isascii() and not any(one.isspace() for one in text)
 
 
@@ -311,7 +311,7 @@ def _llm_key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | N
     key = text.strip()
     if not _one_word(key):
         raise pytest.UsageError(
-            f"{source}: not a key of the LLM proxy: {len(key)} characters came; one word such as dkp_... is "
+            f"{source}: not a key of the LLM proxy: {len(key)} characters read; one word such as dkp_... is "
             "expected (`dify-kit keys issue` makes one)"
         )
     return Secret(key)
@@ -320,7 +320,7 @@ def _llm_key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | N
 def _other_key(
     config: pytest.Config, read_stdin: Callable[[], str], option: str, variable: str, example: str
 ) -> Secret | None:
-    """Return the key of a file, or with --url of the environment, for the same reason as the app's own."""
+    """Return the key of a file or, with --url, of the environment; `_key` gives the reason."""
     file = config.getoption(_dest(option))
     if file == "-" and sum(config.getoption(_dest(one)) == "-" for one in FROM_STDIN) > 1:
         raise pytest.UsageError(f"{option}: only one file can be stdin")
@@ -330,7 +330,7 @@ def _other_key(
     key = (os.environ[variable] if file is None else _read(file, read_stdin, option)).strip()
     if not _one_word(key):
         raise pytest.UsageError(
-            f"{source}: not a key: {len(key)} characters came; one word such as {example} is expected"
+            f"{source}: not a key: {len(key)} characters read; one word such as {example} is expected"
         )
     return Secret(key)
 
@@ -347,7 +347,7 @@ def _key(config: pytest.Config, read_stdin: Callable[[], str]) -> Secret | None:
         return _checked("--api-key-file", _read(file, read_stdin, "--api-key-file"))
     if given is not None:
         return _checked("--api-key", given)
-    # A key left in the shell belongs to some other environment when the stack brings its own.
+    # A stack has its own key, so a key in the shell belongs to another environment.
     if config.getoption("url") and (found := os.environ.get(KEY_VARIABLE)):
         return _checked(KEY_VARIABLE, found)
     return None
@@ -366,7 +366,7 @@ def _checked(source: str, text: str) -> Secret:
     key = text.strip()
     if not _one_word(key):
         raise pytest.UsageError(
-            f"{source}: not an app's key: {len(key)} characters came; one word such as app-... is expected "
+            f"{source}: not an app's key: {len(key)} characters read; one word such as app-... is expected "
             "(the app's page in the console, API Access)"
         )
     return Secret(key)

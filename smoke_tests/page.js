@@ -1,12 +1,12 @@
-// The script of the page that the smoke tests open: it calls the API as any web page does, and tells as plain
-// data what a script of this origin gets to see. Times are seconds since the call.
+// The script of the page that the smoke tests open: it calls the API as any web page does, and returns as plain
+// data what a script of this origin can read. Times are seconds since the call.
 
 const decoded = (answer) => answer.body.pipeThrough(new TextDecoderStream()).getReader();
 
 async function call({ url, init, seconds }, take) {
   const started = performance.now();
   const now = () => (performance.now() - started) / 1000;
-  // How long the page itself stood still at most: what arrives meanwhile seems to arrive at once.
+  // The longest time that the page was suspended: pieces that arrive meanwhile seem to arrive at once.
   let ticked = 0;
   let stalled = 0;
   const tick = () => {
@@ -27,7 +27,7 @@ async function call({ url, init, seconds }, take) {
   }
 }
 
-// Every piece of the body, as it came.
+// Every piece of the body, with its time of arrival.
 window.read = (request) =>
   call(request, async (reader, seen, now) => {
     for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
@@ -35,7 +35,7 @@ window.read = (request) =>
     }
   });
 
-// What EventSource does, which can neither POST nor send a key: an event ends at a blank line.
+// Reads events as EventSource does, which can neither POST nor send a key: an event ends at a blank line.
 window.listen = (request) =>
   call(request, async (reader, seen, now) => {
     let rest = "";

@@ -1,7 +1,7 @@
-"""Real pages in a real browser: which origin they have is chosen here, what they may read the browser decides.
+"""Pages in a real browser: their origin is chosen here, what they may read is decided by the browser.
 
-The document of a page is handed to the browser instead of its server's, so the page has the origin that the
-environment allows or refuses. Everything it then asks goes over the network to the edge.
+The browser gets the document of a page from here instead of from its server, so the page has the origin that the
+environment allows or refuses. Every request of the page goes over the network to the edge.
 """
 
 import os
@@ -15,24 +15,24 @@ from urllib.parse import urlsplit
 
 import playwright.sync_api as playwright
 
+from dify_kit.chromium import Browser, BrowserError
 from smoke_tests import sse
-from smoke_tests.browsers import Browser, BrowserError
 from smoke_tests.client import ANSWER_SECONDS, SHOWN, Patience, is_loopback
 from smoke_tests.cors import Policy
 from smoke_tests.masking import Redactor, Secret
 
-# A browser is a dozen processes: seconds where the machine is idle.
+# A browser has a dozen processes and starts in seconds on an idle machine.
 START_SECONDS = 120
 OPEN_SECONDS = 15
-# The browser's reason for a refusal is told beside the answer, a moment earlier or later.
+# The browser reports the reason for a refusal separately, shortly before or after the answer.
 REASON_SECONDS = 3.0
-# Chromium gives up every request when an interface of its machine comes or goes, as with each container that starts
-# or stops on it. That says nothing about the environment: the call is made again, for at most this long.
+# Chromium aborts every request when a network interface of its machine changes, as with each container that starts
+# or stops. This is no fault of the environment: the call is repeated for at most this many seconds.
 NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 NETWORK_SECONDS = 60.0
-STRANGER_HOST = "stranger.example"
+UNRELATED_HOST = "unrelated.example"
 SCRIPT = Path(__file__).with_name("page.js")
-# No icon: the browser would ask the origin's true server for one.
+# An empty icon: the browser would request one from the origin's real server.
 DOCUMENT = (
     '<!doctype html><title>Smoke test</title><link rel="icon" href="data:,">'
     f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"
@@ -50,25 +50,25 @@ FLAGS = (
 def allowed_origin(policy: Policy) -> str:
     """Return an origin that may call this API from another one; empty when there is none.
 
-    A page loaded over https may not call plain http, except on this machine, whatever CORS says: an origin
-    with the API's own scheme is taken first.
+    Whatever CORS allows, a page loaded over https may not call plain http, except on this machine: an origin
+    with the API's own scheme is preferred.
     """
     scheme = urlsplit(policy.url).scheme
     named = [origin for origin in policy.allowed if origin not in {"*", policy.url}]
     if "*" in policy.allowed:
-        named.append(f"{scheme}://{STRANGER_HOST}")
+        named.append(f"{scheme}://{UNRELATED_HOST}")
     return min(named, key=lambda origin: urlsplit(origin).scheme != scheme, default="")
 
 
 def refused_origin(policy: Policy) -> str:
-    """Return an origin that may not; empty when every origin may."""
-    stranger = f"{urlsplit(policy.url).scheme}://{STRANGER_HOST}"
-    return "" if policy.answer_to(stranger) else stranger
+    """Return an origin that may not call this API; empty when every origin may."""
+    unrelated = f"{urlsplit(policy.url).scheme}://{UNRELATED_HOST}"
+    return "" if policy.answer_to(unrelated) else unrelated
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnTheWire:
-    """An answer that reached the browser, which need not be one that the page may read."""
+    """An answer that reached the browser; the page may not be allowed to read it."""
 
     kind: str
     status: int
@@ -77,12 +77,12 @@ class OnTheWire:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Seen:
-    """What a script of the page got from a call: an answer, or `error`, with every known secret masked.
+    """The result of a call of a page's script: an answer or `error`, with every known secret masked.
 
     `kind` is the response's type (`cors`, `opaque`); `headers` are those it may read, by lower-case name;
-    `pieces` of the body and `events` carry the seconds after which they came, `stalled` is how long the page itself
-    stood still meanwhile; `told` are the lines of the
-    browser's console, `wire` the answers that came over the network, preflights included.
+    `pieces` of the body and `events` carry their time of arrival in seconds after the call, `stalled` is how long the
+    page was suspended meanwhile (seconds); `console` are the lines of the browser's console, `wire` the answers that
+    arrived over the network, preflights included.
     """
 
     asked: str
@@ -95,18 +95,16 @@ class Seen:
     headers: Mapping[str, str] = field(default_factory=dict)
     pieces: tuple[tuple[float, str], ...] = ()
     events: tuple[sse.Event, ...] = ()
-    told: tuple[str, ...] = ()
+    console: tuple[str, ...] = ()
     wire: tuple[OnTheWire, ...] = ()
 
     def __repr__(self) -> str:
-        """Show the call as a developer sees it, the console included."""
+        """Return the call, its result, the console's lines and the answers on the network."""
         outcome = self.error or f"{self.status} {self.kind} {self.text[:SHOWN]!r}"
-        return (
-            f"<{self.asked} from {self.origin} -> {outcome} | console: {list(self.told)} | {list(self.wire)}>"
-        )
+        return f"<{self.asked} from {self.origin} -> {outcome} | console: {list(self.console)} | {list(self.wire)}>"
 
     def values(self, name: str) -> list[str]:
-        """Return the value of a header, as far as the page may read it; a browser joins lines."""
+        """Return the values of a header that the page may read; a browser joins several lines into one."""
         return [self.headers[name.lower()]] if name.lower() in self.headers else []
 
     @property
@@ -116,19 +114,19 @@ class Seen:
 
     @property
     def preflights(self) -> list[OnTheWire]:
-        """Answers to the questions that the browser asked by itself before sending the request."""
+        """Answers to the preflights that the browser sent before the request."""
         return [one for one in self.wire if one.kind == "Preflight"]
 
     @property
     def refusals(self) -> list[str]:
-        """What the browser says about CORS."""
-        return [line for line in self.told if "CORS policy" in line]
+        """The browser's console messages about CORS."""
+        return [line for line in self.console if "CORS policy" in line]
 
 
 class Page:
-    """A page of some origin, with nothing in its cache, its cookies and its memory of preflights.
+    """A page of an origin with empty cache, cookies and preflight cache.
 
-    `tab` is the browser's own view of it.
+    `tab` is Playwright's page.
     """
 
     def __init__(
@@ -143,9 +141,9 @@ class Page:
         self._redact, self._patience = redact, patience
         self.origin = origin
         self.tab = context.new_page()
-        self._told: list[str] = []
+        self._console: list[str] = []
         self._wire: list[OnTheWire] = []
-        self.tab.on("console", lambda message: self._told.append(redact(message.text)))
+        self.tab.on("console", lambda message: self._console.append(redact(message.text)))
         # Playwright's own events leave preflights out.
         self._network = context.new_cdp_session(self.tab)
         self._network.on("Network.responseReceived", self._received)
@@ -158,11 +156,11 @@ class Page:
         address = f"{self.origin}/"
         self.tab.route(address, lambda route: route.fulfill(content_type="text/html", body=document))
         self.tab.goto(address, timeout=OPEN_SECONDS * 1000)
-        # Necessary: while any route is set, Playwright answers the browser's preflights itself, with yes.
+        # Required: while any route is set, Playwright answers the browser's preflights itself and allows everything.
         self.tab.unroute_all()
         opened = self.tab.evaluate("location.origin")
         assert opened == self.origin, (
-            f"the browser opened {opened} instead of {self.origin}: no page can have that origin"
+            f"the browser opened {opened} instead of {self.origin}: not an origin that a page can have"
         )
         self._wire.clear()
 
@@ -178,15 +176,15 @@ class Page:
         )
 
     def read(self, method: str, url: str, **init: Any) -> Seen:  # noqa: ANN401  # RequestInit of the fetch standard
-        """Call `fetch` and read the body piece by piece; wait for the environment's limits as `listen` does."""
+        """Call `fetch` and read the body piece by piece; repeat after a 429 as `listen` does."""
         return self._patiently("read", method, url, init)
 
     def listen(self, method: str, url: str, **init: Any) -> Seen:  # noqa: ANN401  # RequestInit of the fetch standard
-        """Call `fetch` and read events as EventSource does. A 429 is repeated when it says so, within limits."""
+        """Call `fetch` and read events as EventSource does. After a 429, wait for Retry-After and repeat."""
         return self._patiently("listen", method, url, init)
 
     def once(self, method: str, url: str, **init: Any) -> Seen:  # noqa: ANN401  # RequestInit of the fetch standard
-        """Call `fetch`, read the body piece by piece, and take whatever comes, a 429 too."""
+        """Call `fetch` once and read the body piece by piece; any answer is returned, also a 429."""
         return self._call("read", method, url, init)
 
     def _patiently(self, how: Literal["read", "listen"], method: str, url: str, init: dict[str, Any]) -> Seen:
@@ -194,12 +192,12 @@ class Page:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the browser gave up a request of the last call because interfaces of its machine changed."""
-        return NETWORK_CHANGED in self._failed or any(NETWORK_CHANGED in line for line in self._told)
+        """Whether the browser aborted a request of the last call because a network interface changed."""
+        return NETWORK_CHANGED in self._failed or any(NETWORK_CHANGED in line for line in self._console)
 
     def forget(self) -> None:
-        """Begin anew with what was seen."""
-        for seen in (self._told, self._wire, self._failed):
+        """Clear the console lines, answers and failures of the last call."""
+        for seen in (self._console, self._wire, self._failed):
             seen.clear()
 
     def _call(self, how: Literal["read", "listen"], method: str, url: str, init: dict[str, Any]) -> Seen:
@@ -211,7 +209,7 @@ class Page:
 
     def _call_once(self, how: Literal["read", "listen"], method: str, url: str, init: dict[str, Any]) -> Seen:
         self.forget()
-        # The page itself gives up after `seconds`; `evaluate` would wait for ever.
+        # The page's script times out after `seconds`; `evaluate` has no timeout.
         request = {"url": url, "init": {"method": method} | init, "seconds": ANSWER_SECONDS}
         found = self.tab.evaluate(f"request => window.{how}(request)", request)
         if "error" in found:
@@ -230,20 +228,20 @@ class Page:
             events=tuple(
                 sse.Event(name="message", data=redact(data), at=at) for at, data in found.get("events", [])
             ),
-            told=tuple(self._told),
+            console=tuple(self._console),
             wire=tuple(self._wire),
         )
 
     def _await_reason(self) -> None:
         deadline = time.monotonic() + REASON_SECONDS
-        while not (self.cut_off or any("CORS policy" in line for line in self._told)) and (
+        while not (self.cut_off or any("CORS policy" in line for line in self._console)) and (
             time.monotonic() < deadline
         ):
             self.tab.wait_for_timeout(20)
 
 
 def visit(tab: playwright.Page, url: str) -> None:
-    """Open an address; again when the browser gave up because interfaces of its machine changed."""
+    """Open an address; repeat when the browser aborts because a network interface changed."""
     until = time.monotonic() + NETWORK_SECONDS
     while True:
         try:
@@ -267,14 +265,14 @@ class Pages:
     browser: playwright.Browser
     redact: Redactor
     patience: Patience
-    # Certificates are the business of the other tests, which know authorities that the browser does not.
+    # Other tests verify certificates; the browser does not have the authorities they are given.
     any_certificate: bool
 
     @contextmanager
     def at(self, origin: str, document: str = DOCUMENT, *, permitted: bool = True) -> Iterator[Page]:
         """Open a page at an origin, in a profile of its own.
 
-        The browser asks people whether a site may call this machine or network; `permitted` is their answer.
+        The browser prompts whether a site may call this machine or network; `permitted` is the answer.
         """
         context = self.browser.new_context(ignore_https_errors=self.any_certificate)
         try:
@@ -298,18 +296,18 @@ def browsing(
     ]
     flags = [
         *FLAGS,
-        # Pages call the edge and nobody else; the true servers of their origins are not asked for anything.
+        # Pages call the edge only; the real servers of their origins receive no request.
         f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}",
-        # Only https pages may be permitted to call a private address; CORS is the same for both.
+        # Only https pages can be permitted to call a private address; CORS is the same for both schemes.
         *([f"--unsafely-treat-insecure-origin-as-secure={','.join(plain)}"] if plain else []),
-        # As httpx does it: a proxy of the environment is never asked for this machine.
+        # As in `Client`: a proxy of the environment is never used for this machine.
         *(["--no-proxy-server"] if is_loopback(policy.url) else []),
     ]
     with playwright.sync_playwright() as driver:
         try:
             running = driver.chromium.launch(
                 executable_path=browser.path,
-                # Chromium refuses to make its sandbox when it runs as root.
+                # Chromium cannot create its sandbox as root.
                 chromium_sandbox=os.geteuid() != 0,
                 args=flags,
                 timeout=START_SECONDS * 1000,
@@ -317,8 +315,8 @@ def browsing(
         except playwright.Error as problem:
             said = [line.strip() for line in problem.message.splitlines() if line.strip()]
             raise BrowserError(
-                f"{browser} does not start: {' | '.join(said[:6])[:1500]}. --browser PATH names another one, "
-                "--browser none leaves these tests out"
+                f"{browser} does not start: {' | '.join(said[:6])[:1500]}. Name another one with --browser PATH; "
+                "--browser none deselects these tests"
             ) from None
         try:
             yield Pages(

@@ -1,4 +1,4 @@
-"""The reports of a run: where they go, what they are called, and that no secret gets into them."""
+"""The reports of a run: their folder, their names, and masking of secrets in them."""
 
 import html
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def choose_reports(config: pytest.Config, directory: Path, name: str) -> list[Pa
 def mask_report(report: pytest.TestReport, redact: Redactor) -> None:
     """Mask known secrets in a test's traceback and captured output.
 
-    Tests hold secrets in objects that do not show them. This is the second line: libraries log and raise.
+    Tests hold secrets in objects that mask them. This covers libraries, which may log or raise with a secret.
     """
     if report.longrepr is not None and redact.finds(str(report.longrepr)):
         report.longrepr = redact(str(report.longrepr))
@@ -35,7 +35,7 @@ def mask_report(report: pytest.TestReport, redact: Redactor) -> None:
 
 
 def note(count: int, why: str) -> str:
-    """Say how many tests were left out, and why."""
+    """Return a line with the number of tests that were not selected, and the reason."""
     return f"{count} test{'' if count == 1 else 's'} not selected: {why}"
 
 

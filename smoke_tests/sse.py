@@ -19,15 +19,15 @@ class Event:
     at: float
 
     def json(self) -> dict[str, Any]:
-        """Return the data as a JSON object. Raises ValueError when it is none."""
+        """Return the data as a JSON object. Raises ValueError when it is not one."""
         content = json.loads(self.data)
         if not isinstance(content, dict):
-            raise ValueError(f"event data is no JSON object: {self.data[:200]!r}")  # noqa: TRY004  # as json does
+            raise ValueError(f"event data is not a JSON object: {self.data[:200]!r}")  # noqa: TRY004  # as json does
         return content
 
 
 class Reader:
-    """Cuts a byte stream into events, whatever the pieces are in which it arrives."""
+    """Splits a byte stream into events, regardless of the pieces in which it arrives."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -37,7 +37,7 @@ class Reader:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes, at: float) -> Iterator[Event]:
-        """Take what arrived at time `at`; yield the events that it completes."""
+        """Add the bytes that arrived at time `at` (seconds); yield the events that they complete."""
         self._rest += chunk
         if not self._started:
             if len(self._rest) < len(_BOM) and _BOM.startswith(self._rest):
@@ -49,7 +49,7 @@ class Reader:
                 yield event
 
     def _next_line(self) -> bytes | None:
-        """Take the next complete line, which ends in LF, CRLF or CR; None while there is none."""
+        """Return the next complete line, which ends in LF, CRLF or CR; None while there is none."""
         if self._after_cr and self._rest:
             self._rest = self._rest.removeprefix(b"\n")
             self._after_cr = False

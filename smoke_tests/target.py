@@ -1,4 +1,4 @@
-"""What is tested: a stack as its exports tell, or an address of which only the outside is known."""
+"""The target of a run: a stack described by its exports, or an address without further knowledge."""
 
 import ipaddress
 from collections.abc import Iterable, Mapping
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.catalogue import ports
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.selection import port_of
 from infra.settings.origins import DEFAULT_PORTS, host_of
 from smoke_tests.cors import PATHS, Policy
 from smoke_tests.exports import TargetError, read_exports
@@ -17,25 +17,25 @@ from smoke_tests.masking import Secret
 from smoke_tests.oauth import Access
 from smoke_tests.options import Options
 
-# Who must not reach the data, and whom they do reach: the probe has to be able to see an open port.
+# Services that must not reach the data tier, each with one they do reach: the probe must detect an open port.
 OUTSIDERS = {
-    "sandbox": ("ssrf_proxy", ports.SQUID),
-    "local_sandbox": ("agent_ssrf_proxy", ports.SQUID),
-    "nginx": ("api", ports.API),
+    "sandbox": ("ssrf_proxy", port_of("ssrf_proxy")),
+    "local_sandbox": ("agent_ssrf_proxy", port_of("agent_ssrf_proxy")),
+    "nginx": ("api", port_of("api")),
 }
-# Who serves the console's rooms.
+# The service of the console's sockets.
 SOCKETS = "api_websocket"
 SANDBOXES = ("sandbox", "local_sandbox")
 MEGABYTE = 1024 * 1024
-# The edge leaves one for what surrounds a file in a form.
+# The edge adds one for what surrounds a file in a form.
 OVERHEAD_MEGABYTES = 2
-# No server that has a limit has one above this.
+# More than any configurable limit.
 HUGE = 10**12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """How a stack's edge speaks TLS; `https_port` is None when it does not."""
+    """The TLS settings of a stack's edge; `https_port` is None without TLS."""
 
     https_port: int | None = None
     redirect: bool = False
@@ -44,7 +44,7 @@ class Tls:
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimits:
-    """What the edge lets through, by route group; numbers as `infra/exports.py` names them, 0 without a limit."""
+    """The edge's rate limits by route group; members as in `infra/exports.py`, 0 without a limit."""
 
     dry_run: bool
     groups: Mapping[str, Mapping[str, int]]
@@ -52,7 +52,7 @@ class RateLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """The inside of a stack. `containers` and `jobs` map a service to its container's name."""
+    """A stack's containers and settings. `containers` and `jobs` map a service to its container's name."""
 
     stack: str
     release: str
@@ -65,12 +65,12 @@ class Deployment:
     max_upload_megabytes: int
     callbacks: Mapping[str, str]
     rate_limits: RateLimits
-    # What squid may let through though it lies inside (dify:ssrfAllowPrivate).
+    # Private hosts and networks that squid allows (dify:ssrfAllowPrivate).
     ssrf_allow_private: tuple[str, ...] = ()
     tls: Tls = Tls()
 
     def opened_by(self, hosts: Iterable[str]) -> str:
-        """Return the item of dify:ssrfAllowPrivate that one of these names and addresses falls under, or nothing."""
+        """Return the item of dify:ssrfAllowPrivate that matches one of these names and addresses, or an empty text."""
         for item in self.ssrf_allow_private:
             if any(_falls_under(host, item) for host in hosts):
                 return item
@@ -81,7 +81,7 @@ class Deployment:
 class Target:
     """Addresses (origins), the key that opens an app, CORS policies. `deployment` is None for a bare URL.
 
-    `ca` is what has to be trusted besides the usual authorities, in PEM.
+    `ca` are additional authorities to trust, in PEM.
     """
 
     url: str
@@ -90,10 +90,10 @@ class Target:
     key: Secret | None
     policies: tuple[Policy, ...]
     deployment: Deployment | None = None
-    # Its answers can be foretold. Of an app whose key was given, that is not known.
+    # True when the key is the canary's, whose answers are known; an app of another key may answer anything.
     asks_canary: bool = False
     ca: str = ""
-    # Whether tokens are verified on /v1; None where nobody knows.
+    # Whether tokens are verified on /v1; None when unknown.
     verifies_tokens: bool | None = None
     oauth: Access | None = None
     llm: Llm | None = None
@@ -101,31 +101,31 @@ class Target:
     # Of the app whose nodes run in other services, and of the knowledge API.
     nodes_key: Secret | None = None
     dataset_key: Secret | None = None
-    # Dify's API schemas are served on purpose.
+    # dify:apiSchema serves Dify's API schemas.
     api_schema: bool = False
-    # Whether the console has rooms, at /socket.io/; None where nobody knows.
+    # Whether the console has sockets, at /socket.io/; None when unknown.
     has_sockets: bool | None = None
 
     @property
     def groups(self) -> set[str]:
-        """The route groups that it has; every one that is known, where nobody knows."""
+        """The route groups of the target; all groups of the catalogue when unknown."""
         return {policy.group for policy in self.policies} if self.deployment else set(PATHS)
 
     @property
     def probe(self) -> tuple[str, int]:
-        """An address that Dify answers by itself, needing its database, and the status; outside of a gate."""
+        """An address outside the gate that Dify answers with use of its database, and the expected status."""
         if self.gate:
             return f"{self.service_url}/v1/parameters", 401
         return f"{self.console_url}/console/api/setup", 200
 
     @property
     def v1(self) -> Policy:
-        """Who may call the service API."""
+        """The CORS policy of the service API."""
         return next(policy for policy in self.policies if policy.group == "v1")
 
     @property
     def https_origins(self) -> tuple[str, ...]:
-        """The addresses that TLS is spoken at by the edge itself, none of a stack behind another's TLS."""
+        """The origins where the edge terminates TLS; none when a proxy in front of it does."""
         found = dict.fromkeys((self.url, self.service_url, self.console_url))
         if self.deployment and self.deployment.tls.https_port is None:
             return ()
@@ -133,7 +133,7 @@ class Target:
 
     @property
     def plain_url(self) -> str:
-        """Where the same edge answers by http. Where ports are translated on the way, that is port 80."""
+        """The edge's plain HTTP origin: port 80 when ports are translated in front of the edge."""
         assert self.deployment is not None
         parts = urlsplit(self.url)
         translated = (parts.port or DEFAULT_PORTS[parts.scheme]) != self.deployment.tls.https_port
@@ -142,14 +142,14 @@ class Target:
 
     @property
     def too_large(self) -> int:
-        """The size of a body, in bytes, that the edge has to refuse. A bare URL's limit is not known."""
+        """A body size in bytes that the edge must refuse. The limit of a bare URL is unknown."""
         if self.deployment is None:
             return HUGE
         return (self.deployment.max_upload_megabytes + OVERHEAD_MEGABYTES) * MEGABYTE
 
     @property
     def title(self) -> str:
-        """What this is, in a line."""
+        """The target in a line."""
         if self.deployment is None:
             return f"{self.url}, from outside only"
         what = "a STAND-IN for Dify" if self.deployment.stand_in else "Dify"
@@ -157,7 +157,7 @@ class Target:
 
 
 def _falls_under(host: str, item: str) -> bool:
-    """Tell whether squid takes a host for an item: a network that it is in, or a name; `.name` is all below it."""
+    """Return whether squid matches a host with an item: a network, a name, or `.name` with all its subdomains."""
     try:
         network = ipaddress.ip_network(item)
     except ValueError:
@@ -193,7 +193,7 @@ def from_outside(options: Options) -> Target:
         api_schema=options.api_schema,
         policies=(
             Policy(group="v1", url=url, allowed=options.allowed_origins, own=url),
-            # Which origins the console and the web app allow is not known, only that strangers are none.
+            # The origins that console and web app allow are unknown; unrelated ones must be refused.
             *(
                 Policy(group=group, url=url, allowed=(), own=url, complete=False)
                 for group in ("console", "api")
@@ -203,7 +203,7 @@ def from_outside(options: Options) -> Target:
 
 
 def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
-    """Return the target that a stack's exports describe. Raises TargetError that names a missing one."""
+    """Return the target that a stack's exports describe. Raises TargetError that names a missing export."""
     url = _get(exports, "publicUrl", str)
     service_url = _get(exports, "serviceApiUrl", str).removesuffix("/v1")
     console_url = _get(exports, "consoleUrl", str)
@@ -225,7 +225,7 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         gate=_gate(exports, console_url, url),
         nodes_key=options.nodes_key or _secret(exports, "canaryNodesKey"),
         dataset_key=options.dataset_key or _secret(exports, "canaryDatasetKey"),
-        # Stacks of earlier versions do not tell, and have it open or closed as Dify does.
+        # Stacks of earlier versions have no such export and serve schemas as Dify does.
         api_schema=bool(exports.get("apiSchema")),
         has_sockets=SOCKETS in _get(exports, "containers", dict),
         policies=tuple(
@@ -279,14 +279,14 @@ def _llm(exports: Mapping[str, Any], options: Options) -> Llm | None:
                 f"--llm-chat {options.llm_chat}: the LLM proxy is off in this stack (dify:llm.enabled)"
             )
         return None
-    told = _get(exports, "llm", dict)
-    url = _get(told, "url", str)
+    exported = _get(exports, "llm", dict)
+    url = _get(exported, "url", str)
     return _checked(
         Llm(
             url=url,
             short_url=f"{url.removesuffix('/llm/v1')}/api/chat",
-            models=(*_get(told, "models", list), *_get(told, "embeddings", list)),
-            origins=tuple(_get(told, "corsOrigins", list)),
+            models=(*_get(exported, "models", list), *_get(exported, "embeddings", list)),
+            origins=tuple(_get(exported, "corsOrigins", list)),
             key=options.llm_key,
             chat_model=options.llm_chat,
         )
@@ -297,15 +297,15 @@ def _gate(exports: Mapping[str, Any], console_url: str, url: str) -> Gate | None
     """Return the gate that a stack's exports describe; None when it is off."""
     if exports.get("oidcGate") is None:
         return None
-    told = _get(exports, "oidcGate", dict)
-    callbacks = tuple(_get(told, "callbackUrls", list))
+    exported = _get(exports, "oidcGate", dict)
+    callbacks = tuple(_get(exported, "callbackUrls", list))
     # The console's comes first, the web app's last.
     app_url = str(callbacks[-1]).removesuffix("/oauth2/callback") if callbacks else url
     return Gate(
         url=console_url,
         app_url=app_url,
-        web_app=_get(told, "webApp", bool),
-        client_id=_get(told, "clientId", str),
+        web_app=_get(exported, "webApp", bool),
+        client_id=_get(exported, "clientId", str),
         callbacks=callbacks,
     )
 
@@ -323,7 +323,7 @@ def _given_client(options: Options, issuer: str) -> Access | None:
 
 
 def _oauth_client(exports: Mapping[str, Any], options: Options) -> Access | None:
-    """Return the OAuth client to ask as: the one that was given, else the stack's canary."""
+    """Return the OAuth client to use: the given one, or else the stack's canary."""
     if exports.get("oauth") is None:
         if options.oauth_client:
             raise TargetError(
@@ -343,17 +343,17 @@ def _oauth_client(exports: Mapping[str, Any], options: Options) -> Access | None
     )
 
 
-def _rate_limits(told: Mapping[str, Any]) -> RateLimits:
-    groups = _get(told, "groups", dict)
+def _rate_limits(exported: Mapping[str, Any]) -> RateLimits:
+    groups = _get(exported, "groups", dict)
     return RateLimits(
-        dry_run=_get(told, "dryRun", bool),
+        dry_run=_get(exported, "dryRun", bool),
         # Pulumi's numbers are floats.
         groups={name: {key: int(value) for key, value in limits.items()} for name, limits in groups.items()},
     )
 
 
 def _secret(exports: Mapping[str, Any], name: str) -> Secret | None:
-    """Return a key that a stack need not have. One that a deployment should have made is missing by its name."""
+    """Return an optional key of a stack. Raises TargetError when the deployment should have created it."""
     if name in exports and exports[name] is None:
         return None
     return Secret(_get(exports, name, str))
@@ -371,6 +371,6 @@ def _get(exports: Mapping[str, Any], name: str, kind: Any) -> Any:  # noqa: ANN4
 
 
 def _groups_of(release: str) -> set[str]:
-    """Return the route groups of a release; a newer one than this catalogue knows has all."""
+    """Return the route groups of a release; all groups for a release that is not in the catalogue."""
     known = RELEASES.get(release)
     return {route.group for route in known.routes} if known else set(PATHS)

@@ -1,4 +1,4 @@
-"""API keys on /v1: Dify judges them, and its own words come through the edge."""
+"""API keys on /v1: Dify checks them, and the edge passes Dify's own errors on."""
 
 import secrets
 
@@ -11,7 +11,7 @@ CHALLENGE = 'Bearer realm="api"'
 NO_HEADER = "Authorization header must be provided and start with 'Bearer'"
 WRONG_SCHEME = "Authorization scheme must be 'Bearer'"
 WRONG_KEY = "Access token is invalid"
-# Three parts of base64url, as an OAuth access token has. Nobody signed it.
+# Three parts of base64url, as in an OAuth access token, with a made-up signature.
 JWT = (
     "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJzbW9rZS10ZXN0In0."
     "c21va2UtdGVzdC1zbW9rZS10ZXN0LXNtb2tlLXRlc3Qtc21va2UtdGVzdC1zbW9rZS10ZXN0LTE"
@@ -30,7 +30,7 @@ def test_the_key_is_accepted(target: Target, visitor: Client) -> None:
 def test_no_answer_repeats_the_key(target: Target, visitor: Client) -> None:
     answer = visitor.ask("GET", f"{target.service_url}/v1/info", key=True)
 
-    # Seen in the wild: a build that sets a cookie with the caller's key.
+    # Some builds set a cookie with the caller's key.
     assert answer.status == 200
     assert not answer.repeats_key
 
@@ -58,14 +58,14 @@ def test_other_credentials_get_difys_own_401(
     assert answer.json() == {"code": "unauthorized", "message": message, "status": 401}
 
 
-def test_what_looks_like_a_token_and_is_none_is_refused(target: Target, visitor: Client) -> None:
+def test_a_malformed_token_is_refused(target: Target, visitor: Client) -> None:
     answer = visitor.ask(
         "GET", f"{target.service_url}/v1/parameters", headers={"Authorization": f"Bearer {JWT}"}
     )
 
     assert answer.status == 401
     if target.verifies_tokens is None:
-        # Whether Dify or a gateway judges it is not known from outside.
+        # From outside it is unknown whether Dify or a gateway checks the token.
         assert answer.json().get("code", answer.json().get("error")) in {"unauthorized", "invalid_token"}
     elif target.verifies_tokens:
         assert answer.header("www-authenticate") == 'Bearer error="invalid_token"'
@@ -75,7 +75,7 @@ def test_what_looks_like_a_token_and_is_none_is_refused(target: Target, visitor:
         assert answer.json() == {"code": "unauthorized", "message": WRONG_KEY, "status": 401}
 
 
-def test_nobody_chats_without_a_key(target: Target, visitor: Client) -> None:
+def test_chat_requires_a_key(target: Target, visitor: Client) -> None:
     body = {"inputs": {}, "query": "smoke test", "response_mode": "blocking", "user": "dify-kit-smoke-tests"}
     answer = visitor.ask("POST", f"{target.service_url}/v1/chat-messages", body=body)
 

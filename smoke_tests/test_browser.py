@@ -1,6 +1,6 @@
-"""The browser's view: what a web page at an allowed origin can read, and that one at another reads nothing.
+"""The browser's view: a web page at an allowed origin can read answers, a page at another origin cannot.
 
-The other CORS tests compare headers. Here a browser judges them, and it may know rules that nobody thought of.
+The other CORS tests compare headers. Here a browser applies its own rules to them.
 """
 
 import json
@@ -18,7 +18,7 @@ from smoke_tests.target import Target
 pytestmark = pytest.mark.needs_browser
 
 NO_HEADER = "No 'Access-Control-Allow-Origin' header is present on the requested resource"
-# Where the machine is too busy for a page to see pieces arrive.
+# On a busy machine a page may be suspended while pieces arrive.
 STREAM_SECONDS = 60.0
 JSON = {"Content-Type": "application/json"}
 
@@ -31,8 +31,8 @@ def page(pages: Pages, target: Target) -> Iterator[Page]:
 
 
 @pytest.fixture
-def stranger(pages: Pages, target: Target) -> Iterator[Page]:
-    """Open a page at an origin that may not."""
+def other(pages: Pages, target: Target) -> Iterator[Page]:
+    """Open a page at an origin that may not call /v1."""
     with pages.at(refused_origin(target.v1)) as page:
         yield page
 
@@ -46,13 +46,13 @@ def asks(query: str) -> str:
 
 
 def check_preflight(seen: Seen) -> None:
-    """Check that the browser asked first, and that the edge answered: nothing else numbers its answers."""
+    """Check that the browser sent a preflight and that the edge answered it: only the edge sets X-Request-Id."""
     assert [one.status for one in seen.preflights] == [204], seen
     assert seen.preflights[0].request_id, seen
 
 
 def check_nothing_read(seen: Seen) -> None:
-    """Check that the page learned no more than that its call failed, and that CORS is the reason."""
+    """Check that the page sees only that its call failed, and that CORS is the reason."""
     assert seen.error == "TypeError: Failed to fetch", seen
     assert (seen.status, dict(seen.headers), seen.text, seen.events) == (0, {}, "", ()), seen
     assert [line for line in seen.refusals if NO_HEADER in line], seen
@@ -66,7 +66,7 @@ def test_a_page_reads_a_401(page: Page, target: Target) -> None:
     assert json.loads(seen.text)["code"] == "unauthorized"
     # Headers beyond a handful are hidden from a page unless they are exposed.
     assert seen.headers.get("x-request-id"), seen
-    assert not seen.preflights, "a plain GET needs none"
+    assert not seen.preflights, "a simple GET needs no preflight"
 
 
 @pytest.mark.needs_allowed_origin
@@ -110,18 +110,22 @@ def test_a_page_reads_a_stream(page: Page, chat: Chat, target: Target) -> None:
         needed, spread = least_spread(events), seen.pieces[-1][0] - seen.pieces[0][0]
         if spread >= needed:
             return
-        # A page that stood still that long cannot tell when the pieces came: that is no attempt.
+        # A suspended page cannot time the pieces, so this attempt does not count.
         said = f"{spread * 1000:.1f} ms, at least {needed * 1000:.1f} ms expected"
         (spreads if seen.stalled < needed else blurred).append(said)
 
     if not spreads:
-        raise AssertionError(f"this machine is too busy for a page to see when pieces come: {blurred[-3:]}")
-    raise AssertionError(f"the page gets the answer in one piece: first to last piece {spreads}")
+        raise AssertionError(
+            f"this machine is too busy to time the pieces of a stream in a page: {blurred[-3:]}"
+        )
+    raise AssertionError(
+        f"the page receives the stream in one piece; time from first to last piece: {spreads}"
+    )
 
 
 @pytest.mark.needs_key
 @pytest.mark.needs_allowed_origin
-def test_a_page_listens_to_an_answer(page: Page, chat: Chat, target: Target) -> None:
+def test_a_page_reads_server_sent_events(page: Page, chat: Chat, target: Target) -> None:
     assert target.key
     seen = page.listen(
         "POST", f"{chat.url}/v1/chat-messages", headers=bearer(target.key) | JSON, body=asks("smoke test")
@@ -136,14 +140,14 @@ def test_a_page_listens_to_an_answer(page: Page, chat: Chat, target: Target) -> 
 
 
 def remember(chat: Chat, events: Sequence[sse.Event]) -> None:
-    """Have the conversation deleted after the test."""
+    """Record the conversation, so that it is deleted after the test."""
     if conversation := replies.read(events).conversation:
         chat.open.add(conversation)
 
 
 @pytest.mark.needs_allowed_origin
 def test_a_page_cannot_send_cookies_along(page: Page, target: Target) -> None:
-    # Cookies sign people in to the console; a key is all that /v1 takes.
+    # Cookies carry the console's session; /v1 accepts keys only.
     seen = page.read("GET", target.v1.path, credentials="include")
 
     assert seen.error == "TypeError: Failed to fetch", seen
@@ -151,35 +155,35 @@ def test_a_page_cannot_send_cookies_along(page: Page, target: Target) -> None:
 
 
 @pytest.mark.needs_refused_origin
-def test_a_stranger_reads_no_answer(stranger: Page, target: Target) -> None:
-    seen = stranger.once("GET", target.v1.path)
+def test_another_origin_reads_no_answer(other: Page, target: Target) -> None:
+    seen = other.once("GET", target.v1.path)
 
     check_nothing_read(seen)
 
 
 @pytest.mark.needs_refused_origin
-def test_a_strangers_preflight_is_refused(stranger: Page, target: Target) -> None:
-    seen = stranger.once("GET", target.v1.path, headers=wrong_key())
+def test_another_origins_preflight_is_refused(other: Page, target: Target) -> None:
+    seen = other.once("GET", target.v1.path, headers=wrong_key())
 
     check_nothing_read(seen)
     check_preflight(seen)
-    assert seen.wire == tuple(seen.preflights), "the browser must not even send it"
+    assert seen.wire == tuple(seen.preflights), "the browser must not send the request itself"
 
 
 @pytest.mark.needs_refused_origin
-def test_a_stranger_cannot_chat(stranger: Page, target: Target) -> None:
-    seen = stranger.once(
+def test_another_origin_cannot_chat(other: Page, target: Target) -> None:
+    seen = other.once(
         "POST", f"{target.service_url}/v1/chat-messages", headers=wrong_key() | JSON, body=asks("smoke test")
     )
 
     check_nothing_read(seen)
     check_preflight(seen)
-    assert seen.wire == tuple(seen.preflights), "the browser must not even send it"
+    assert seen.wire == tuple(seen.preflights), "the browser must not send the request itself"
 
 
 @pytest.mark.needs_refused_origin
-def test_a_stranger_that_renounces_cors_sees_nothing(stranger: Page, target: Target) -> None:
-    seen = stranger.once("GET", target.v1.path, mode="no-cors")
+def test_another_origin_in_no_cors_mode_reads_nothing(other: Page, target: Target) -> None:
+    seen = other.once("GET", target.v1.path, mode="no-cors")
 
     assert (seen.error, seen.status, seen.kind) == ("", 0, "opaque"), seen
     assert (dict(seen.headers), seen.text) == ({}, ""), seen

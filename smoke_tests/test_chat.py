@@ -1,4 +1,4 @@
-"""A message to the canary app and its answer, whole and in pieces: the way through every service."""
+"""Messages to the canary app, answered in blocking and streaming mode, which involves every service."""
 
 import secrets
 
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.needs_key
 
 @pytest.fixture
 def query() -> str:
-    """Something nobody said before."""
+    """Return a unique text."""
     return f"smoke test {secrets.token_hex(6)}"
 
 
 @pytest.fixture(scope="module")
 def echoes(canary: Chat, target: Target) -> bool:
-    """Whether the answer can be foretold: the canary repeats the query, any other app may say anything."""
-    return target.asks_canary or canary.repeats_what_it_hears()
+    """Whether the answer is known: the canary echoes the query, any other app may answer anything."""
+    return target.asks_canary or canary.echoes_queries()
 
 
 def check_answer(text: str, query: str, *, echoes: bool) -> None:
-    """Check what an app said."""
+    """Check the answer of an app."""
     assert text.strip()
     if echoes:
         assert query in text
@@ -49,7 +49,7 @@ def test_streaming(chat: Chat, query: str, *, echoes: bool) -> None:
     assert reply.faults == (), answer
     check_answer(reply.text, query, echoes=echoes)
     if echoes:
-        # The same question gets the same answer from the canary, whole or in pieces.
+        # The canary gives the same answer in both modes.
         assert reply.text == chat.send(query, mode="blocking").json()["answer"]
 
 
@@ -65,7 +65,7 @@ def test_a_stream_arrives_while_it_is_made(chat: Chat, query: str) -> None:
         if spread >= needed:
             return
 
-    raise AssertionError(f"something on the way holds the answer back: first to last event {spreads}")
+    raise AssertionError(f"a proxy buffers the stream; time from first to last event: {spreads}")
 
 
 def test_follow_up_in_the_same_conversation(chat: Chat, query: str, *, echoes: bool) -> None:
@@ -92,7 +92,7 @@ def test_a_deleted_conversation_is_gone(chat: Chat, query: str) -> None:
 def test_a_conversation_belongs_to_its_user(chat: Chat, query: str) -> None:
     conversation = chat.send(query, mode="blocking").json()["conversation_id"]
 
-    assert chat.messages(conversation, user=f"{USER}-stranger").status == 404
+    assert chat.messages(conversation, user=f"{USER}-other").status == 404
 
 
 def test_difys_own_400_comes_through(chat: Chat, target: Target) -> None:

@@ -1,4 +1,4 @@
-"""The console from outside. Nothing here signs in: wrong guesses lock the admin out for a day."""
+"""The console from outside. Nothing here signs in: failed attempts lock the admin out for a day."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,7 +12,7 @@ from smoke_tests.target import Deployment, Target
 def test_the_instance_is_claimed(target: Target, visitor: Client) -> None:
     answer = visitor.ask("GET", f"{target.console_url}/console/api/setup")
 
-    # While it is not, the first visitor becomes its admin.
+    # The first visitor of an unclaimed instance becomes its admin.
     assert answer.json()["step"] == "finished"
 
 
@@ -26,7 +26,7 @@ def test_the_console_is_served(target: Target, visitor: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/console/api/apps", "/console/api/account/profile"])
-def test_the_console_api_is_closed_to_strangers(target: Target, visitor: Client, path: str) -> None:
+def test_the_console_api_requires_a_session(target: Target, visitor: Client, path: str) -> None:
     answer = visitor.ask("GET", f"{target.console_url}{path}")
 
     assert answer.status == 401
@@ -41,7 +41,9 @@ def test_sign_in_with_a_provider_comes_back_to_this_address(
     answer = visitor.ask("GET", f"{target.console_url}/console/api/oauth/login/{provider}")
 
     if answer.status == 400:
-        assert answer.json() == {"error": "Invalid provider"}, "not configured, or broken?"
+        assert answer.json() == {"error": "Invalid provider"}, (
+            "sign-in with this provider is not configured or fails"
+        )
         return
     assert answer.status == 302
     sent = parse_qs(urlsplit(answer.header("location") or "").query)

@@ -1,6 +1,6 @@
-"""CORS as browsers see it: one owner of the headers, on every status, for every origin that may try.
+"""CORS headers: exactly one set, on every status, for allowed and refused origins.
 
-A rate limit in between does no harm: its 429 has to carry the same headers.
+An occasional 429 does no harm: it must carry the same headers.
 """
 
 import pytest
@@ -43,7 +43,7 @@ def test_request(visitor: Client, sent_case: Case) -> None:
 
 @pytest.fixture
 def probe(target: Target) -> Case:
-    """Somebody who may call /v1, or, where nobody may, the stack's own pages."""
+    """Return an origin that may call /v1, or the stack's own pages when no other may."""
     return Case(policy=target.v1, kind="probe", origin=target.v1.probe)
 
 
@@ -74,7 +74,7 @@ def test_a_body_over_the_limit_carries_the_headers(target: Target, visitor: Clie
     assert not problems(answer, probe)
 
 
-def test_a_request_without_origin_is_told_nothing(visitor: Client, target: Target) -> None:
+def test_a_request_without_origin_gets_no_cors_headers(visitor: Client, target: Target) -> None:
     answer = visitor.once("GET", target.v1.path)
 
     assert answer.status in {401, TOO_MANY_REQUESTS}

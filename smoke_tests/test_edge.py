@@ -1,4 +1,4 @@
-"""What nginx does by itself, before Dify is asked."""
+"""What nginx does itself, before it proxies to Dify."""
 
 import ssl
 
@@ -7,28 +7,30 @@ import pytest
 
 from smoke_tests.client import CONNECT_SECONDS, Client, is_loopback
 from smoke_tests.closed import FORBIDDEN, SOCKETS, WEBSOCKET, schema_paths, schema_problem
-from smoke_tests.cors import STRANGER
+from smoke_tests.cors import UNRELATED
 from smoke_tests.target import Target
 
 UNKNOWN_HOST = "unknown.invalid"
-# A proxy in front of the environment may refuse an unknown host in its own way.
-REFUSED_BY_SOMEBODY = {400, 403, 404, 421}
+# A proxy in front of the environment may refuse an unknown host with another status.
+REFUSED_BY_A_PROXY = {400, 403, 404, 421}
 
 
 def test_an_unknown_host_gets_no_answer(target: Target, visitor: Client, trust: ssl.SSLContext) -> None:
     path = "/v1/parameters" if target.gate else "/console/api/setup"
     assert visitor.once("GET", f"{target.url}{path}").status == (401 if target.gate else 200)
     local = is_loopback(target.url)
-    with httpx.Client(timeout=CONNECT_SECONDS, trust_env=not local, verify=trust) as stranger:
+    with httpx.Client(timeout=CONNECT_SECONDS, trust_env=not local, verify=trust) as client:
         try:
-            status = stranger.get(f"{target.url}{path}", headers={"Host": UNKNOWN_HOST}).status_code
+            status = client.get(f"{target.url}{path}", headers={"Host": UNKNOWN_HOST}).status_code
         except httpx.RemoteProtocolError:
             status = None
 
-    # On this machine nobody stands in between.
+    # On this machine there is no proxy in between.
     if local:
-        assert status is None, f"{UNKNOWN_HOST} was answered with {status}"
-    assert status is None or status in REFUSED_BY_SOMEBODY
+        assert status is None, (
+            f"status {status} for the unknown host {UNKNOWN_HOST}: a closed connection expected"
+        )
+    assert status is None or status in REFUSED_BY_A_PROXY
 
 
 @pytest.mark.parametrize("path", ["/console/api/setup", "/v1/parameters", "/v1/smoke-test"])
@@ -45,7 +47,7 @@ def test_an_unknown_route_gets_difys_own_404(target: Target, visitor: Client) ->
     answer = visitor.ask("GET", f"{target.service_url}/v1/smoke-test")
 
     assert answer.status == 404
-    # Dify names its version on every answer; nginx does not.
+    # Dify sends its version with every answer; nginx does not.
     assert answer.header("x-version")
     assert (answer.header("content-type") or "").startswith("text/html")
     assert "404 Not Found" in answer.text
@@ -57,17 +59,17 @@ def test_a_body_over_the_limit_is_refused_in_json(target: Target, visitor: Clien
     assert answer.status == 413
     assert answer.header("content-type") == "application/json"
     assert answer.header("x-request-id")
-    told = answer.json()
-    assert told["status"] == 413
-    assert told["code"]
-    assert told["message"]
+    error = answer.json()
+    assert error["status"] == 413
+    assert error["code"]
+    assert error["message"]
 
 
 @pytest.mark.needs_stack
-def test_the_server_does_not_tell_its_version(target: Target, visitor: Client) -> None:
-    told = visitor.once("GET", f"{target.console_url}/console/api/setup").values("server")
+def test_the_server_hides_its_version(target: Target, visitor: Client) -> None:
+    servers = visitor.once("GET", f"{target.console_url}/console/api/setup").values("server")
 
-    assert not [value for value in told if any(one.isdigit() for one in value)]
+    assert not [value for value in servers if any(one.isdigit() for one in value)]
 
 
 @pytest.mark.needs_closed_schema
@@ -79,20 +81,20 @@ def test_no_schema_of_the_api_is_served(target: Target, visitor: Client) -> None
 
 
 @pytest.mark.needs_sockets
-@pytest.mark.parametrize("origin", [STRANGER, "null"])
+@pytest.mark.parametrize("origin", [UNRELATED, "null"])
 @pytest.mark.parametrize(("transport", "headers"), [("polling", {}), ("websocket", WEBSOCKET)])
-def test_pages_of_others_do_not_join_the_consoles_rooms(
+def test_other_origins_cannot_open_console_sockets(
     target: Target, visitor: Client, origin: str, transport: str, headers: dict[str, str]
 ) -> None:
     url = f"{target.console_url}{SOCKETS}{transport}"
     answer = visitor.ask("GET", url, headers={**headers, "Origin": origin})
 
-    # Without a stack nobody knows whether there are rooms: then nothing may be there.
+    # Without a stack it is unknown whether there are sockets: then 404 is accepted too.
     assert answer.status in ({FORBIDDEN} if target.has_sockets else {FORBIDDEN, 400, 404}), repr(answer)
 
 
 @pytest.mark.needs_sockets
-def test_the_console_may_join_its_rooms(target: Target, visitor: Client) -> None:
+def test_the_console_can_open_its_sockets(target: Target, visitor: Client) -> None:
     headers = {"Origin": target.console_url}
     answer = visitor.ask("GET", f"{target.console_url}{SOCKETS}polling", headers=headers)
 

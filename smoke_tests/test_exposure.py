@@ -1,29 +1,22 @@
-"""That the stack is closed where it should be: ports, privileges, networks, published secrets."""
+"""The stack exposes only what it must: ports, privileges, networks, published secrets."""
 
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from infra.catalogue import ports
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
-from infra.catalogue.releases import GATEWAY_REDIS
+from infra.catalogue.selection import data_ports
+from infra.catalogue.services import GATEWAY_REDIS
 from smoke_tests.engine import Container, Engine
 from smoke_tests.masking import SHORTEST, Redactor
 from smoke_tests.target import OUTSIDERS, Deployment
 
 pytestmark = pytest.mark.needs_stack
 
-DATA_PORTS = {
-    "db_postgres": ports.POSTGRES,
-    "pgvector": ports.POSTGRES,
-    "redis": ports.REDIS,
-    GATEWAY_REDIS: ports.REDIS,
-    "weaviate": ports.WEAVIATE,
-    "qdrant": ports.QDRANT,
-}
-# Prints `open host port` for each target that answers, as PostgreSQL or Redis where the port is theirs, within two
-# seconds. A connection alone proves nothing: an address without a route goes out of the host where the container has a
-# way out, and what is there may accept every one.
+DATA_PORTS = data_ports()
+# Prints `open host port` for each target that answers within two seconds, with PostgreSQL's or Redis's protocol on
+# their ports. A connection alone proves nothing: when a container has a route out, an address without a route of its
+# own leaves the host, and a device outside may accept every connection.
 BASH_PROBE = r"""
 probe() {
   exec 3<>"/dev/tcp/${1/ //}" || exit 1
@@ -63,7 +56,7 @@ SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "KEY")
 
 @pytest.fixture(scope="module")
 def containers(engine: Engine, redact: Redactor) -> dict[str, Container]:
-    """Everything that carries the stack's label, by service; its secrets are masked from here on."""
+    """Every container with the stack's label, by service; their secrets are masked from here on."""
     found = {container.service: container for container in engine.of_stack()}
     for container in found.values():
         redact.learn(_secrets(container))
@@ -104,7 +97,7 @@ def test_the_edge_listens_on_its_address_and_port_only(
     assert {address for address, _ in published} == addresses
 
 
-def test_no_container_can_leave_its_box(containers: dict[str, Container]) -> None:
+def test_no_container_has_host_access(containers: dict[str, Container]) -> None:
     findings = []
     for service, one in containers.items():
         findings += [f"{service}: privileged"] if one.privileged else []
@@ -131,12 +124,12 @@ def test_every_container_has_a_limit_of_processes(containers: dict[str, Containe
 
 @pytest.fixture(scope="module")
 def data_addresses(containers: dict[str, Container]) -> set[str]:
-    """Where the data tier listens: `host port` by name and by address."""
+    """Return the endpoints of the data tier: `host port` by name and by address."""
     return _addresses(containers, {network for one in containers.values() for network in one.networks})
 
 
 def _addresses(containers: dict[str, Container], networks: set[str]) -> set[str]:
-    """Return where the data tier listens in some networks, and under its names."""
+    """Return the endpoints of the data tier in some networks, by name and by address."""
     return {
         f"{address} {port}"
         for service, port in DATA_PORTS.items()
@@ -150,7 +143,7 @@ def _addresses(containers: dict[str, Container], networks: set[str]) -> set[str]
 
 
 def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Container]) -> None:
-    # Otherwise the next test would see closed doors where there are none.
+    # Otherwise the probe of the next test would find every port closed.
     data = {name: one for name, one in containers.items() if name != GATEWAY_REDIS}
     reachable = _addresses(data, set(containers["api"].networks))
 
@@ -159,7 +152,7 @@ def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Con
 
 
 @pytest.mark.needs_gateway
-def test_the_gateway_reaches_its_own_redis_and_nothing_else(
+def test_the_gateway_reaches_only_its_own_redis(
     engine: Engine, containers: dict[str, Container], data_addresses: set[str], gateway: str
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
@@ -168,15 +161,15 @@ def test_the_gateway_reaches_its_own_redis_and_nothing_else(
 
 
 @pytest.mark.needs_gateway
-@pytest.mark.parametrize("stranger", ["api", "plugin_daemon"])
-def test_nobody_but_the_gateway_reaches_its_redis(
-    engine: Engine, containers: dict[str, Container], stranger: str, gateway: str
+@pytest.mark.parametrize("other", ["api", "plugin_daemon"])
+def test_only_the_gateway_reaches_its_redis(
+    engine: Engine, containers: dict[str, Container], other: str, gateway: str
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
     control = f"redis {DATA_PORTS['redis']}"
 
     assert gateway in containers
-    assert _open_ports(engine, containers[stranger].name, sorted({control, *own})) == {control}
+    assert _open_ports(engine, containers[other].name, sorted({control, *own})) == {control}
 
 
 def test_the_data_tier_is_out_of_reach(
@@ -186,12 +179,12 @@ def test_the_data_tier_is_out_of_reach(
 
     opened = _open_ports(engine, containers[outsider].name, sorted({control, *data_addresses}))
 
-    assert control in opened, f"the probe cannot even reach {control}"
+    assert control in opened, f"the probe in {outsider} does not reach {control}, which it must"
     assert opened == {control}
 
 
 def _open_ports(engine: Engine, name: str, targets: list[str]) -> set[str]:
-    """Return which of `host port` accept a connection from inside a container, by a tool that it has."""
+    """Return which of `host port` answer a probe from inside a container, made with bash or python3."""
     tools = {
         "bash": ["bash", "-c", BASH_PROBE, "probe"],
         "python3": ["python3", "-c", PYTHON_PROBE],
@@ -223,7 +216,9 @@ def test_no_published_default_secret_is_in_use(containers: dict[str, Container])
     ]
 
     assert containers
-    assert not found, "secrets that everybody can read in Dify's repository"
+    assert not found, (
+        "secrets that are published in Dify's repository; replace them with `pulumi config set --secret`"
+    )
 
 
 def _parts(value: str) -> set[str]:

@@ -1,6 +1,6 @@
-"""The gate: nobody who did not sign in passes, the way to the provider is right, and what is outside stays open.
+"""The gate: it requires a session, redirects to the provider correctly, and leaves the other routes open.
 
-Nothing here signs in: that would take a person's password.
+Nothing here signs in: that needs a user's password.
 """
 
 import secrets
@@ -14,18 +14,18 @@ from smoke_tests.target import Deployment, Target
 
 pytestmark = pytest.mark.needs_gate
 
-# They answer 404 for what nobody has, and Dify names its version on that.
+# Dify answers unknown paths with 404 and sends its version with it.
 OUTSIDE = ("/v1/smoke-test", "/files/smoke-test", "/mcp/smoke-test", "/triggers/smoke-test")
 
 
-def test_pages_lead_to_the_sign_in(target: Target, visitor: Client) -> None:
+def test_pages_redirect_to_the_sign_in(target: Target, visitor: Client) -> None:
     assert target.gate
     found = [closed_page(visitor.ask("GET", url, headers=PAGE), url) for url in target.gate.pages]
 
     assert not [problem for problem in found if problem]
 
 
-def test_calls_hear_401(target: Target, visitor: Client) -> None:
+def test_calls_get_401(target: Target, visitor: Client) -> None:
     assert target.gate
     found = [closed_call(visitor.ask("GET", url, headers=CALL)) for url in target.gate.calls]
 
@@ -33,7 +33,7 @@ def test_calls_hear_401(target: Target, visitor: Client) -> None:
 
 
 @pytest.mark.parametrize("claim", ["cookie", "made-up-header", "identity"])
-def test_nobody_passes_by_a_claim(target: Target, visitor: Client, claim: str) -> None:
+def test_a_claimed_identity_is_ignored(target: Target, visitor: Client, claim: str) -> None:
     assert target.gate
     made_up = secrets.token_urlsafe(32)
     headers = {
@@ -46,7 +46,7 @@ def test_nobody_passes_by_a_claim(target: Target, visitor: Client, claim: str) -
         assert not closed_call(visitor.ask("GET", url, headers=CALL | headers))
 
 
-def test_the_sign_in_leads_to_the_provider(target: Target, visitor: Client) -> None:
+def test_the_sign_in_redirects_to_the_provider(target: Target, visitor: Client) -> None:
     assert target.gate
     answer = visitor.ask("GET", f"{target.gate.url}{START}?rd=/apps", headers=PAGE)
 
@@ -54,7 +54,7 @@ def test_the_sign_in_leads_to_the_provider(target: Target, visitor: Client) -> N
     assert not cookie_problems(answer, https=target.gate.url.startswith("https://"))
 
 
-def test_an_answer_that_nobody_asked_for_opens_nothing(target: Target, visitor: Client) -> None:
+def test_an_unsolicited_callback_opens_no_session(target: Target, visitor: Client) -> None:
     assert target.gate
     made_up = secrets.token_urlsafe(24)
     answer = visitor.ask(
@@ -78,10 +78,10 @@ def test_a_preflight_is_answered_without_a_session(target: Target, visitor: Clie
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_what_is_outside_stays_open(target: Target, visitor: Client, path: str) -> None:
+def test_routes_outside_the_gate_stay_open(target: Target, visitor: Client, path: str) -> None:
     answer = visitor.ask("GET", f"{target.service_url}{path}", headers=PAGE)
 
-    assert answer.header("x-version"), f"not Dify's answer: {answer!r}"
+    assert answer.header("x-version"), f"not an answer of Dify (X-Version is missing): {answer!r}"
     assert not answer.header("location")
 
 
@@ -91,5 +91,5 @@ def test_the_instance_behind_the_gate_is_claimed(deployment: Deployment) -> None
         Request(method="GET", path="/console/api/setup")
     )
 
-    # Whoever signs in first at the gate would become its admin otherwise.
+    # Otherwise the first user who signs in at the gate becomes its admin.
     assert answer.json()["step"] == "finished"

@@ -1,4 +1,4 @@
-"""Limits of the edge. A credential that nobody has is used up, never one that somebody works with."""
+"""Limits of the edge. They are exhausted with made-up credentials, never with one that is in use."""
 
 import secrets
 import time
@@ -10,28 +10,28 @@ from infra.edge.paths import CURRENT
 from smoke_tests.client import Answer, Client
 from smoke_tests.target import Deployment, RateLimits, Target
 
-# More than this is not sent to find a limit: on a busy stack it would be load.
+# The most requests that are sent to reach a limit: more would load a busy stack.
 MOST = 30
 UNAUTHORIZED = 401
-# As fast as a page loads what it needs.
+# As many requests as a page sends at once.
 AT_ONCE = 10
-# Between the edge's answer and its arrival here, and back.
+# Seconds of network time that a comparison of clocks allows for.
 ON_THE_WAY = 5
 
 
 def tries(target: Target, visitor: Client, count: int) -> list[Answer]:
-    """Ask as somebody new, as fast as answers come."""
+    """Send requests with a new made-up credential, one after the other; return the answers."""
     made_up = {"Authorization": f"Bearer app-smoke{secrets.token_urlsafe(18)}"}
     return [visitor.once("GET", f"{target.service_url}/v1/info", headers=made_up) for _ in range(count)]
 
 
 def can_be_reached(limits: RateLimits) -> bool:
-    """Tell whether a few requests are enough to meet the rate of a credential on /v1."""
+    """Return whether MOST requests are enough to reach the rate limit of a credential on /v1."""
     return not limits.dry_run and 0 < limits.groups["v1"]["burst"] <= MOST
 
 
 @pytest.mark.needs_stack
-def test_usual_traffic_meets_no_limit(target: Target, deployment: Deployment, visitor: Client) -> None:
+def test_usual_traffic_is_not_limited(target: Target, deployment: Deployment, visitor: Client) -> None:
     limits = deployment.rate_limits
     count = min(AT_ONCE, limits.groups["v1"]["burst"]) if can_be_reached(limits) else AT_ONCE
 
@@ -39,17 +39,17 @@ def test_usual_traffic_meets_no_limit(target: Target, deployment: Deployment, vi
 
 
 @pytest.mark.needs_stack
-def test_too_many_requests_hear_when_to_come_again(
-    target: Target, deployment: Deployment, visitor: Client
-) -> None:
+def test_a_429_carries_retry_after(target: Target, deployment: Deployment, visitor: Client) -> None:
     limits = deployment.rate_limits
     if not can_be_reached(limits):
-        # Going there would be load. What nginx was told is looked at instead.
+        # Reaching the limit would load the stack, so nginx's configuration is read instead.
         edge = testinfra.get_host(f"docker://{deployment.containers[deployment.edge]}")
-        told = edge.run(f"cat {CURRENT}/http/limits.conf {CURRENT}/servers/dify.conf").stdout
+        configuration = edge.run(f"cat {CURRENT}/http/limits.conf {CURRENT}/servers/dify.conf").stdout
         limited = {group for group, found in limits.groups.items() if found["requests"]}
-        assert limited == {group for group in limits.groups if f"limit_req zone=rate_{group}_" in told}
-        assert limits.dry_run == ("limit_req_dry_run on;" in told)
+        assert limited == {
+            group for group in limits.groups if f"limit_req zone=rate_{group}_" in configuration
+        }
+        assert limits.dry_run == ("limit_req_dry_run on;" in configuration)
         return
     mine = limits.groups["v1"]
     headers = {"Authorization": f"Bearer app-smoke{secrets.token_urlsafe(18)}"}
@@ -57,7 +57,7 @@ def test_too_many_requests_hear_when_to_come_again(
 
     answers = [visitor.once("GET", url, headers=headers) for _ in range(mine["burst"] + 3)]
     refused = answers[-1]
-    heard = time.monotonic()
+    received = time.monotonic()
 
     assert [answer.status for answer in answers[: mine["burst"]]] == [UNAUTHORIZED] * mine["burst"]
     assert refused.status == 429
@@ -65,8 +65,8 @@ def test_too_many_requests_hear_when_to_come_again(
     assert refused.json() == {"error": "rate_limit_exceeded", "retry_after": mine["retryAfter"]}
     assert refused.header("content-type") == "application/json"
     assert refused.header("x-request-id")
-    # Somebody else is not concerned.
+    # Another credential is not limited.
     assert tries(target, visitor, 1)[0].status == UNAUTHORIZED
-    # It waits as it was told, within the patience of this run, and is let in.
+    # After Retry-After, within this run's patience, the request is accepted.
     assert visitor.ask("GET", url, headers=headers).status == UNAUTHORIZED
-    assert time.monotonic() - heard < mine["retryAfter"] + ON_THE_WAY
+    assert time.monotonic() - received < mine["retryAfter"] + ON_THE_WAY

@@ -1,11 +1,11 @@
-"""The LLM proxy: closed to strangers in OpenAI's words, and open for a caller to exactly the models it serves."""
+"""The LLM proxy: refuses requests without a key in OpenAI's error format, and serves callers exactly its models."""
 
 import secrets
 
 import pytest
 
 from smoke_tests.client import Answer, Client
-from smoke_tests.cors import STRANGER
+from smoke_tests.cors import UNRELATED
 from smoke_tests.llm import Llm, error_problems, events, leaks
 from smoke_tests.masking import Secret
 from smoke_tests.oauth import TokenClient, bearer
@@ -33,7 +33,7 @@ def caller(llm: Llm) -> dict[str, str]:
 
 
 def routes(llm: Llm) -> tuple[tuple[str, str], ...]:
-    """Return (method, URL) of all that needs a caller."""
+    """Return (method, URL) of every route that needs a caller's key."""
     return (
         ("GET", f"{llm.url}/models"),
         ("POST", f"{llm.url}{CHAT}"),
@@ -43,38 +43,38 @@ def routes(llm: Llm) -> tuple[tuple[str, str], ...]:
 
 
 def refusals(visitor: Client, llm: Llm, headers: dict[str, str]) -> list[str]:
-    """Ask each route with these headers; return what is not a refusal."""
+    """Request each route with these headers; return what is wrong with each answer that is not a refusal."""
     found = []
     for method, url in routes(llm):
-        # A model that nobody serves: should the door be open, nothing is spent.
+        # An unknown model: if the request is accepted by mistake, it costs nothing.
         body = {"model": PROBE, "messages": []} if method == "POST" else None
         answer = visitor.ask(method, url, headers=headers, body=body)
         found += error_problems(answer, 401, "authentication_error")
         if answer.status == 401 and not (answer.header("www-authenticate") or "").startswith("Bearer"):
-            found.append(f"no challenge for a Bearer: {answer!r}")
+            found.append(f"WWW-Authenticate with a Bearer challenge is missing: {answer!r}")
     return found
 
 
-def test_nobody_gets_in_without_a_key(visitor: Client, llm: Llm) -> None:
+def test_a_request_without_a_key_is_refused(visitor: Client, llm: Llm) -> None:
     assert refusals(visitor, llm, {}) == []
 
 
-def test_a_junk_key_opens_nothing(visitor: Client, llm: Llm) -> None:
-    # In the shape of a key that the kit issues: what it is, is looked up.
+def test_an_unknown_key_is_refused(visitor: Client, llm: Llm) -> None:
+    # In the format of a key that the kit issues, so that the proxy looks it up.
     junk = Secret(f"dkp_{secrets.token_urlsafe(32)}")
 
     assert refusals(visitor, llm, bearer(junk)) == []
 
 
-def test_answers_to_strangers_tell_no_key(visitor: Client, llm: Llm) -> None:
+def test_refusals_contain_no_key(visitor: Client, llm: Llm) -> None:
     for method, url in routes(llm):
         answer = visitor.ask(method, url, body={"model": PROBE} if method == "POST" else None)
 
-        assert leaks(answer) == [], f"{answer.asked}: these headers stay behind the edge"
+        assert leaks(answer) == [], f"{answer.asked}: the edge must remove these headers"
 
 
 def preflight(visitor: Client, llm: Llm, origin: str) -> Answer:
-    """Ask as a browser does before OpenAI's JavaScript client sends its request."""
+    """Send the preflight of a browser for a request of OpenAI's JavaScript client."""
     return visitor.ask(
         "OPTIONS",
         f"{llm.url}{CHAT}",
@@ -86,23 +86,23 @@ def preflight(visitor: Client, llm: Llm, origin: str) -> Answer:
     )
 
 
-def test_pages_at_allowed_origins_may_ask(visitor: Client, llm: Llm) -> None:
+def test_allowed_origins_pass_the_preflight(visitor: Client, llm: Llm) -> None:
     for origin in llm.origins:
-        asked = STRANGER if origin == "*" else origin
+        asked = UNRELATED if origin == "*" else origin
         answer = preflight(visitor, llm, asked)
 
         assert answer.status in {200, 204}, answer
         assert answer.header("access-control-allow-origin") == origin, answer
         allowed = (answer.header("access-control-allow-headers") or "").lower()
         for name in ("authorization", "content-type", "x-stainless-lang"):
-            assert name in allowed, f"OpenAI's client for browsers sends {name}: {answer!r}"
+            assert name in allowed, f"header {name} of OpenAI's browser client is not allowed: {answer!r}"
 
 
-def test_pages_at_other_origins_may_not(visitor: Client, target: Target, llm: Llm) -> None:
+def test_other_origins_fail_the_preflight(visitor: Client, target: Target, llm: Llm) -> None:
     if "*" in llm.origins:
         others = []
     else:
-        others = [origin for origin in (STRANGER, "null", target.url) if origin not in llm.origins]
+        others = [origin for origin in (UNRELATED, "null", target.url) if origin not in llm.origins]
     for origin in others:
         answer = preflight(visitor, llm, origin)
 
@@ -110,7 +110,7 @@ def test_pages_at_other_origins_may_not(visitor: Client, target: Target, llm: Ll
 
 
 @pytest.mark.needs_llm_key
-def test_a_caller_sees_the_models_that_are_served(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
+def test_a_caller_lists_the_served_models(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
     answer = visitor.ask("GET", f"{llm.url}/models", headers=caller)
 
     assert answer.status == 200, answer
@@ -130,16 +130,14 @@ def test_a_model_that_is_not_served_is_refused(visitor: Client, llm: Llm, caller
 
 
 @pytest.mark.needs_llm_key
-def test_a_chat_is_not_fetched(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
+def test_chat_completions_refuse_get(visitor: Client, llm: Llm, caller: dict[str, str]) -> None:
     answer = visitor.ask("GET", f"{llm.url}{CHAT}", headers=caller)
 
     assert error_problems(answer, 405) == []
 
 
 @pytest.mark.needs_oauth
-def test_a_token_opens_the_proxy_with_its_scope_only(
-    visitor: Client, llm: Llm, token_client: TokenClient
-) -> None:
+def test_a_token_needs_the_llm_scope(visitor: Client, llm: Llm, token_client: TokenClient) -> None:
     granted = token_client.request().json()["scope"].split()
     for scope in granted:
         token = token_client.token(scope=scope)
@@ -183,8 +181,8 @@ def test_a_model_answers_as_a_stream(visitor: Client, llm: Llm, caller: dict[str
     assert answer.status == 200, answer
     assert (answer.header("content-type") or "").startswith("text/event-stream"), answer
     *pieces, last = events(answer)
-    assert last.data == "[DONE]", "the stream was cut"
-    told = [choice for piece in pieces for choice in piece.json().get("choices", [])]
-    assert "".join(choice["delta"].get("content") or "" for choice in told).strip(), answer
+    assert last.data == "[DONE]", "the stream ended without [DONE]"
+    choices = [choice for piece in pieces for choice in piece.json().get("choices", [])]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices).strip(), answer
     assert leaks(answer) == []
     assert not answer.repeats_key

@@ -1,4 +1,4 @@
-"""OAuth on /v1: a token is issued, opens what its scope lists, and nothing else opens anything."""
+"""OAuth on /v1: a token is issued and gives access to the routes of its scopes only."""
 
 import secrets
 import time
@@ -19,12 +19,12 @@ INVALID_TOKEN = {
     "error_description": "The access token is invalid or has expired",
 }
 CHALLENGE = 'Bearer error="invalid_token"'
-# Verdicts are remembered by nginx for four seconds.
+# nginx caches introspection results for four seconds.
 REVOKED_SECONDS = 5.0
 
 
 def refused(answer: Answer) -> None:
-    """Check the contract's answer to a token that is not valid."""
+    """Check the answer that the contract defines for an invalid token."""
     assert answer.status == 401, answer
     assert answer.json() == INVALID_TOKEN
     assert answer.header("www-authenticate") == CHALLENGE
@@ -32,7 +32,7 @@ def refused(answer: Answer) -> None:
 
 @pytest.fixture(scope="module")
 def token(token_client: TokenClient) -> Iterator[Secret]:
-    """Lend one token to all tests, and give it back."""
+    """One token for all tests, revoked afterwards."""
     token = token_client.token()
     yield token
     token_client.revoke(token)
@@ -64,7 +64,7 @@ def test_a_token_opens_the_chat(
     body = answer.json()
 
     assert body["answer"].strip()
-    # What the token stands for is the edge's secret.
+    # The app key that replaces the token must not leave the edge.
     assert not answer.repeats_key
     if "conversations" in scopes:
         removed = visitor.ask(
@@ -104,7 +104,7 @@ def test_a_wrong_secret_gets_no_token(token_client: TokenClient) -> None:
     assert answer.json()["error"] == "invalid_client"
 
 
-def test_nobody_learns_which_clients_there_are(token_client: TokenClient) -> None:
+def test_a_refusal_does_not_reveal_whether_the_client_exists(token_client: TokenClient) -> None:
     wrong = token_client.request(secret=Secret(f"dks_{secrets.token_urlsafe(32)}"))
     unknown = token_client.request(client=f"smoke-{secrets.token_hex(6)}")
 
@@ -119,7 +119,7 @@ def test_an_unknown_scope_is_refused(token_client: TokenClient) -> None:
     assert answer.json()["error"] == "invalid_scope"
 
 
-def test_a_token_of_somebody_else_is_refused(
+def test_a_token_signed_by_another_key_is_refused(
     target: Target, visitor: Client, token_client: TokenClient
 ) -> None:
     answer = visitor.ask(
@@ -152,11 +152,9 @@ def test_a_revoked_token_is_refused(target: Target, visitor: Client, token_clien
 
 
 @pytest.mark.parametrize("path", ["/verify", "/oauth/verify", "/oauth/healthz", "/oauth/../verify"])
-def test_the_verdict_about_a_token_is_for_nginx_alone(
-    target: Target, visitor: Client, token: Secret, path: str
-) -> None:
+def test_the_token_check_is_internal(target: Target, visitor: Client, token: Secret, path: str) -> None:
     answer = visitor.ask("GET", f"{target.url}{path}", headers=bearer(token))
 
-    # A path that nobody has may be a page of the web app.
+    # An unknown path may be answered by a page of the web app.
     assert not [name for name, _ in answer.headers if name.startswith("x-auth-")]
     assert '"revisions"' not in answer.text

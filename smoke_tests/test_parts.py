@@ -1,4 +1,4 @@
-"""That the services behind api do their work. Each of them is healthy also when it cannot."""
+"""The services behind api work. Their health checks can succeed even when they do not."""
 
 import json
 import secrets
@@ -12,12 +12,12 @@ from smoke_tests.knowledge import Knowledge
 from smoke_tests.nodes import Nodes, Ran
 from smoke_tests.target import Deployment, Target
 
-# What squid has to refuse, by the node that asks for it.
+# The addresses that squid must refuse, by the node that requests them.
 INSIDE = {"private": "api", "metadata": "169.254.169.254"}
 PROBES = [
     pytest.param(probe, marks=pytest.mark.needs_refusal(host), id=probe) for probe, host in INSIDE.items()
 ]
-# As api asks, with the address and the key that api has; the key shows in no list of processes.
+# The request of api, with api's address and key of the daemon; the process list does not show the key.
 ASK_DAEMON = (
     "printf 'X-Api-Key: %s' \"$PLUGIN_DAEMON_KEY\" | curl -sS -H @- --max-time 15 -w '\\n%{http_code}' "
     '"${PLUGIN_DAEMON_URL%/}/plugin/WORKSPACE/management/list?page=1&page_size=1"'
@@ -25,7 +25,7 @@ ASK_DAEMON = (
 
 
 def ran(nodes: Nodes, part: str, probe: str, text: str = "") -> Ran:
-    """Run a node; what fails on the way names the part that the test is about."""
+    """Run a node; a failure names the service that the test is about."""
     try:
         return nodes.run(probe, text=text)
     except VisitError as problem:
@@ -40,26 +40,28 @@ def test_code_runs_in_the_sandbox(nodes: Nodes) -> None:
     run = ran(nodes, "sandbox", "code", text)
 
     expected = f"{text[::-1]} {sum(ord(letter) for letter in text)}"
-    assert run.outputs.get("answer") == expected, f"sandbox: it did not compute {expected!r}: {run.account}"
+    assert run.outputs.get("answer") == expected, f"sandbox: result {expected!r} expected: {run.account}"
 
 
 @pytest.mark.needs_nodes
 @pytest.mark.needs_service("ssrf_proxy")
-def test_squid_lets_through_what_it_has_to(nodes: Nodes) -> None:
+def test_squid_allows_difys_own_files(nodes: Nodes) -> None:
     run = ran(nodes, "ssrf_proxy", "allowed")
 
-    assert not run.refused_by_squid, f"ssrf_proxy: squid refuses Dify's own files: {run.account}"
-    # api says its version in every answer; squid's own pages do not.
-    assert "x-version" in run.headers, f"ssrf_proxy: no answer of api came through squid: {run.account}"
+    assert not run.refused_by_squid, (
+        f"ssrf_proxy: squid refuses Dify's own files, which it must allow: {run.account}"
+    )
+    # api sends its version with every answer; squid's error pages do not have it.
+    assert "x-version" in run.headers, f"ssrf_proxy: squid returned no answer of api: {run.account}"
 
 
 @pytest.mark.needs_nodes
 @pytest.mark.needs_service("ssrf_proxy")
 @pytest.mark.parametrize("probe", PROBES)
-def test_squid_refuses_what_lies_inside(nodes: Nodes, probe: str) -> None:
+def test_squid_refuses_private_addresses(nodes: Nodes, probe: str) -> None:
     run = ran(nodes, "ssrf_proxy", probe)
 
-    assert run.refused_by_squid, f"ssrf_proxy: squid did not refuse {INSIDE[probe]}: {run.account}"
+    assert run.refused_by_squid, f"ssrf_proxy: squid must refuse {INSIDE[probe]}: {run.account}"
 
 
 @pytest.mark.needs_knowledge
@@ -71,16 +73,16 @@ def test_a_document_is_indexed_and_found(knowledge: Knowledge) -> None:
     knowledge.wait(dataset, knowledge.add(dataset, f"The smoke tests look for the word {word}."))
 
     found = knowledge.find(dataset, word)
-    assert any(word in text for text in found), f"the indexed document is not found: {found!r}"
+    assert any(word in text for text in found), f"the indexed document is not among the results {found!r}"
 
 
 @pytest.mark.needs_service("plugin_daemon")
 def test_plugin_daemon_looks_endpoints_up(target: Target, visitor: Client) -> None:
-    # Only its database can tell that nobody has this endpoint.
+    # The daemon needs its database to know that this endpoint does not exist.
     answer = visitor.ask("GET", f"{target.url}/e/{secrets.token_hex(16)}/smoke-test")
 
     known = answer.status == 404 and "endpoint not found" in answer.text
-    assert known, f"plugin_daemon: it cannot look an endpoint up: {answer!r}"
+    assert known, f"plugin_daemon: it cannot look up an endpoint: {answer!r}"
 
 
 @pytest.mark.needs_stack
@@ -88,13 +90,13 @@ def test_plugin_daemon_looks_endpoints_up(target: Target, visitor: Client) -> No
 def test_plugin_daemon_answers_api(engine: Engine, deployment: Deployment) -> None:
     script = ASK_DAEMON.replace("WORKSPACE", str(uuid.uuid4()))
 
-    code, told = engine.run(deployment.containers["api"], ["sh", "-c", script])
+    code, output = engine.run(deployment.containers["api"], ["sh", "-c", script])
 
-    body, _, status = told.rpartition("\n")
-    assert code == 0, f"plugin_daemon: api does not reach it: {told.strip()[-300:]}"
-    # The daemon tells of a lost database with status 200.
+    body, _, status = output.rpartition("\n")
+    assert code == 0, f"plugin_daemon: api cannot reach it: {output.strip()[-300:]}"
+    # The daemon reports a lost database with status 200.
     assert (status, _code_in(body)) == ("200", 0), (
-        f"plugin_daemon: it does not answer api: {status} {body[:300]}"
+        f"plugin_daemon: it refuses api's request: {status} {body[:300]}"
     )
 
 

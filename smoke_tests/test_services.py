@@ -1,4 +1,4 @@
-"""That every container of the stack does its work."""
+"""Every container of the stack runs and is healthy."""
 
 import pytest
 import testinfra
@@ -25,7 +25,7 @@ def test_the_job_succeeded(engine: Engine, deployment: Deployment, job: str) -> 
 def test_nginx_accepts_the_configuration_it_runs(deployment: Deployment) -> None:
     edge = testinfra.get_host(f"docker://{deployment.containers[deployment.edge]}")
 
-    # `-t` parses what lies on disk now; timeout, because nginx resolves names while it parses.
+    # `-t` parses the files that are on disk now; nginx resolves names while parsing, hence the timeout.
     test = edge.run(f"timeout 20 nginx -e stderr -t -c {NGINX_CONFIG}")
 
     assert test.rc == 0, test.stderr
@@ -36,5 +36,5 @@ def test_nginx_was_started_with_the_configuration_of_the_kit(deployment: Deploym
 
     started = edge.run("tr '\\0' '\\n' < /proc/1/cmdline").stdout
 
-    # nginx writes its command line as one text into its title.
+    # nginx's process title has its command line as one text.
     assert NGINX_CONFIG in started.split()

@@ -1,4 +1,4 @@
-"""That there is something to test, and that it is what it says it is."""
+"""The target answers, and it is the release that it is expected to be."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def test_the_environment_answers(target: Target, visitor: Client) -> None:
     url, status = target.probe
     answer = visitor.ask("GET", url)
 
-    # nginx, api, database and migrations: this route needs all of them. Behind a gate, the key's own refusal.
+    # This route needs nginx, api, the database and its migrations. Behind a gate, the error for a missing key.
     assert answer.status == status
     assert answer.json().keys() >= ({"code", "message"} if target.gate else {"step", "setup_at"})
 
@@ -23,7 +23,7 @@ def test_the_deployed_release_answers(target: Target, deployment: Deployment, vi
 
 
 @pytest.mark.needs_stack
-def test_a_stand_in_says_so(target: Target, deployment: Deployment, visitor: Client) -> None:
+def test_a_stand_in_identifies_itself(target: Target, deployment: Deployment, visitor: Client) -> None:
     answer = visitor.ask("GET", target.probe[0])
 
     assert (answer.header("x-dify-stand-in") is not None) == deployment.stand_in

@@ -1,4 +1,4 @@
-"""TLS: a certificate that is right and lasts, nothing outdated, and http that leads to https."""
+"""TLS: a valid certificate that does not expire soon, no outdated versions, and a redirect from http to https."""
 
 import ssl
 from datetime import UTC, datetime
@@ -10,8 +10,8 @@ from smoke_tests.target import Deployment, Target
 from smoke_tests.tls import answer_to_old_hello, served
 
 DAYS_LEFT = 14
-STRANGER = "https://smoke-test.invalid"
-PREFLIGHT = {"Origin": STRANGER, "Access-Control-Request-Method": "POST"}
+UNRELATED = "https://smoke-test.invalid"
+PREFLIGHT = {"Origin": UNRELATED, "Access-Control-Request-Method": "POST"}
 
 pytestmark = pytest.mark.needs_https
 
@@ -31,15 +31,15 @@ def test_the_certificate_lasts(https_origin: str, trust: ssl.SSLContext) -> None
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_outdated_tls_is_refused(https_origin: str, version: str) -> None:
-    # The same greeting with a newer version is understood.
+    # The server accepts the same hello with a newer version.
     assert answer_to_old_hello(https_origin, "1.2") == "1.2"
     taken = answer_to_old_hello(https_origin, version)
 
-    assert not taken, f"{https_origin} takes TLS {taken}"
+    assert not taken, f"{https_origin} accepts TLS {taken}, which is outdated"
 
 
 @pytest.mark.needs_stack
-def test_http_leads_to_https(target: Target, deployment: Deployment, visitor: Client) -> None:
+def test_http_redirects_to_https(target: Target, deployment: Deployment, visitor: Client) -> None:
     answer = visitor.once("GET", f"{target.plain_url}/signin?a=b")
 
     if deployment.tls.redirect:

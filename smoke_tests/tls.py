@@ -1,4 +1,4 @@
-"""TLS as a visitor of the environment meets it: whom it trusts, which certificate comes, what is refused."""
+"""TLS of the environment as a client sees it: trusted authorities, the certificate, refused versions."""
 
 import os
 import socket
@@ -16,14 +16,14 @@ from smoke_tests.client import CONNECT_SECONDS, VisitError
 HTTPS_PORT = 443
 HANDSHAKE = 22
 VERSIONS = {"1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303}
-# Ciphers that servers of these versions had, with and without forward secrecy.
+# Ciphers of servers of these versions, with and without forward secrecy.
 CIPHERS = (0xC013, 0xC014, 0xC009, 0xC00A, 0xC02F, 0xC02B, 0x002F, 0x0035)
 GROUPS = (0x001D, 0x0017, 0x0018)
 SIGNATURES = (0x0403, 0x0401, 0x0804, 0x0201, 0x0203)
 
 
 def trust(ca: str, *, verify: bool) -> ssl.SSLContext:
-    """Return what judges certificates: the usual authorities, and those of `ca` (PEM, or empty)."""
+    """Return a context that verifies certificates with the system's authorities and those of `ca` (PEM, or empty)."""
     if not verify:
         return httpx.create_ssl_context(verify=False)
     context = httpx.create_ssl_context()
@@ -34,14 +34,14 @@ def trust(ca: str, *, verify: bool) -> ssl.SSLContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A certificate that a server showed, and how the connection was made."""
+    """A server's certificate and the parameters of the connection."""
 
     expires: datetime
     version: str
 
 
 def served(url: str, context: ssl.SSLContext) -> Served:
-    """Return the certificate of a server that `context` trusts for its host. Raises VisitError otherwise."""
+    """Return a server's certificate that `context` verifies for its host. Raises VisitError otherwise."""
     host, port = _address(url)
     try:
         with (
@@ -51,25 +51,25 @@ def served(url: str, context: ssl.SSLContext) -> Served:
             der, version = connection.getpeercert(binary_form=True), connection.version()
     except ssl.SSLCertVerificationError as problem:
         raise VisitError(
-            f"{url}: its certificate is not trusted: {problem.verify_message}. A private CA goes with --ca-file"
+            f"{url}: its certificate is not trusted: {problem.verify_message}. Give a private CA with --ca-file"
         ) from None
     except ExceptionGroup as tried:
-        # One for each address of the host. The last alone may be about IPv6 on a machine that has none.
-        told = "; ".join(f"{type(problem).__name__}: {problem}" for problem in tried.exceptions)
-        raise VisitError(f"{url}: {told}") from None
+        # One for each address of the host: the last alone may concern IPv6 on a machine without it.
+        errors = "; ".join(f"{type(problem).__name__}: {problem}" for problem in tried.exceptions)
+        raise VisitError(f"{url}: {errors}") from None
     except OSError as problem:
         raise VisitError(f"{url}: {type(problem).__name__}: {problem}") from None
     if der is None:
-        raise VisitError(f"{url}: it shows no certificate")
+        raise VisitError(f"{url}: the server sends no certificate")
     return Served(
         expires=x509.load_der_x509_certificate(der).not_valid_after_utc, version=version or "no version"
     )
 
 
 def answer_to_old_hello(url: str, version: str) -> str:
-    """Offer nothing newer than TLS `version`; return the version that the server takes, empty when it refuses.
+    """Offer no newer version than TLS `version`; return the version the server accepts, empty when it refuses.
 
-    Written by hand: today's libraries refuse to offer what is to be refused here.
+    Written by hand: current libraries no longer offer these versions.
     """
     host, port = _address(url)
     with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection:

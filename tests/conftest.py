@@ -14,8 +14,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from dify_kit.app import COMMANDS, register
-from tests.integration import stacks
-from tests.integration.stacks import Stack
+from support import stacks
+from support.stacks import Stack
 
 HERE = Path(__file__).parent
 DEPLOYING = (HERE / "contract", HERE / "integration")
@@ -122,7 +122,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     request.config.stash[STACK] = stack
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         stack.first = stack.up()
         yield stack
     finally:

@@ -76,8 +76,8 @@ def request(wanted: Wanted, number: int) -> bytes:
 def stamps(data: str, *, chat: bool) -> Iterator[tuple[int, int]]:
     """Yield (number, stamp) of what an event tells; of a chat's last ones nothing."""
     if not chat:
-        told = json.loads(data)
-        yield told["n"], told["sent"]
+        body = json.loads(data)
+        yield body["n"], body["sent"]
     elif data != "[DONE]":
         for choice in json.loads(data)["choices"]:
             for word in (choice["delta"].get("content") or "").split():
@@ -140,5 +140,5 @@ async def run(wanted: Wanted) -> list[Stream]:
 
 
 if __name__ == "__main__":
-    told = asyncio.run(run(Wanted(**json.loads(sys.argv[1]))))
-    json.dump({"streams": [asdict(one) for one in told]}, sys.stdout)
+    results = asyncio.run(run(Wanted(**json.loads(sys.argv[1]))))
+    json.dump({"streams": [asdict(one) for one in results]}, sys.stdout)

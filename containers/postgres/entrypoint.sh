@@ -34,7 +34,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   initdb --pgdata="$draft" --username="$user" --pwfile="$password" --encoding=UTF8 \
     --auth-local=trust --auth-host=scram-sha-256 >/dev/null
   echo "host all all all scram-sha-256" >>"$draft/pg_hba.conf"
-  # By its socket alone: nobody else gets in before the initialisation is done.
+  # On its Unix socket only: no other client can connect before the initialisation is done.
   pg_ctl --pgdata="$draft" --silent --wait start \
     -o "-c listen_addresses='' -c unix_socket_directories=/run/postgresql"
   if [ "$database" != postgres ]; then

@@ -17,8 +17,8 @@ TOKEN_SECONDS = 10
 
 def exports(stack: str) -> dict[str, Any]:
     """Return the exports of a stack, secrets too. Raises KitError when it is not deployed."""
-    told = Pulumi(files=StackFiles.open(stack)).run("stack", "output", "--json", "--show-secrets").stdout
-    outputs: dict[str, Any] = json.loads(told)
+    printed = Pulumi(files=StackFiles.open(stack)).run("stack", "output", "--json", "--show-secrets").stdout
+    outputs: dict[str, Any] = json.loads(printed)
     if not outputs.get("serviceApiUrl"):
         raise KitError(f"stack {stack} is not deployed", f"dify-kit up --stack {stack}, or give --url")
     return outputs

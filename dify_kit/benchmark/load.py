@@ -1,4 +1,4 @@
-"""Sends the requests: never more of them, more at once or for longer than asked."""
+"""Send the requests, within the limits on their number, concurrency and duration."""
 
 import asyncio
 import ssl
@@ -44,7 +44,7 @@ class Run:
 
 
 async def run(target: Target, limits: Limits, tell: Callable[[int], None]) -> Run:
-    """Measure one target; delete its conversations also when interrupted. `tell` hears the count."""
+    """Measure one target; delete its conversations, also after an interruption. `tell` receives the count."""
     found, issued, started = Run(), 0, 0.0
     verify = ssl.create_default_context()
     if target.ca:
@@ -65,7 +65,7 @@ async def run(target: Target, limits: Limits, tell: Callable[[int], None]) -> Ru
     ) as client:
         try:
             async with asyncio.timeout(limits.seconds):
-                # All at once, so that each client has its connection when the counting starts.
+                # All together, so that each client has its connection when the counting starts.
                 await asyncio.gather(
                     *(_ask(client, target, found, found.warm_up) for _ in range(limits.clients))
                 )

@@ -41,7 +41,7 @@ class Target:
 
 @dataclass
 class Reading:
-    """What an answer has told so far, in events or as a whole."""
+    """The part of an answer received so far, in events or as a whole."""
 
     token: bool = False
     failed: bool = False

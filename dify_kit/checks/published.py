@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from dify_kit.checks import preflight
 from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
+from dify_kit.stack import settings
 from dify_kit.talk import say, warn
-from dify_kit.workspace.files import PROJECT, StackFiles
+from dify_kit.workspace.files import StackFiles
+from infra.settings.network import addresses_of
 from infra.settings.origins import host_of
 
 EDGE = "nginx"
@@ -57,19 +58,16 @@ class Published:
 
 def find(files: StackFiles, engine: Engine) -> Published | None:
     """Return what to ask; None where this machine cannot: another machine's loopback, settings that cannot be right."""
-    told = preflight.published(files)
-    if told is None:
+    reading = settings.read(files)
+    if not reading.sound("bindAddress", "httpPort", "publicUrl"):
         return None
-    try:
-        address = ipaddress.ip_address(told[0])
-    except ValueError:
-        return None
+    found = reading.settings
+    address = ipaddress.ip_address(addresses_of(found.bind_address)[0])
     if not engine.local() and (address.is_loopback or address.is_unspecified):
         return None
     if address.is_unspecified:
         address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")  # noqa: PLR2004  # IPv6
-    public = str(files.config().get(f"{PROJECT}:publicUrl") or "")
-    return Published(address=str(address), port=told[1], host=host_of(public) if public else "localhost")
+    return Published(address=str(address), port=found.http_port, host=host_of(found.public_url))
 
 
 def problem(published: Published, seconds: float = ANSWER_SECONDS) -> str:

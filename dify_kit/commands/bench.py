@@ -38,9 +38,9 @@ def bench(  # noqa: PLR0917  # Typer calls it by name
     ] = "BENCH_KEY",
     model: Annotated[str, typer.Option(help="The model to ask, for openai.")] = "gpt-4.1",
     mode: Annotated[Mode, typer.Option(help="How answers come.")] = Mode.STREAMING,
-    requests: Annotated[int, typer.Option(min=1, help="At most so many requests.")] = 50,
+    requests: Annotated[int, typer.Option(min=1, help="The largest number of requests.")] = 50,
     seconds: Annotated[float, typer.Option(min=0.1, help="At most so long.")] = 30,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 4,
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 4,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the results to a file.")] = None,
     chart: Annotated[Path | None, typer.Option(help="Draw the percentiles into an SVG file.")] = None,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dify_gateway.config import SCOPES
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.stack import clients as store
 from dify_kit.talk import say
@@ -25,7 +26,7 @@ def add(  # noqa: PLR0917  # Typer calls it by name
     tenant: Annotated[str, typer.Option(help="The tenant, one of dify:oauth.tenants.")],
     scope: Annotated[
         list[str],
-        typer.Option(help="What it may do: chat, workflows, files, conversations, llm; repeatable."),
+        typer.Option(help=f"What the client may do: {', '.join(SCOPES)}; repeatable."),
     ],
     token_seconds: Annotated[
         int | None, typer.Option(help="Lifetime of its tokens. [default: oauth.tokenSeconds]")
@@ -48,7 +49,7 @@ def add(  # noqa: PLR0917  # Typer calls it by name
         )
         store.write(known, {**known.entries, client_id: entry})
     say(f"client {client_id} of tenant {tenant} is in {known.path}; {_next(stack)}")
-    _tell(client_id, entry, secret, as_json=as_json)
+    _print(client_id, entry, secret, as_json=as_json)
 
 
 @client.command(name="list")
@@ -94,13 +95,13 @@ def rotate(
             else store.with_new_secret(known, client_id)
         )
         store.write(known, {**known.entries, client_id: entry})
-    told = (
+    state = (
         "its older secret ends"
         if drop_old
         else f"both its secrets are valid until `dify-kit client rotate {client_id} --drop-old`"
     )
-    say(f"client {client_id}: {told}; {_next(stack)}")
-    _tell(client_id, entry, secret, as_json=as_json)
+    say(f"client {client_id}: {state}; {_next(stack)}")
+    _print(client_id, entry, secret, as_json=as_json)
 
 
 @client.command()
@@ -111,9 +112,9 @@ def remove(client_id: Client, stack: Stack = DEFAULT_STACK, as_json: Json = Fals
         known = store.load(files)
         entry = known.entry(client_id)
         store.write(known, {name: one for name, one in known.entries.items() if name != client_id})
-    say(f"client {client_id} is no more in {known.path}; {_next(stack)}")
+    say(f"client {client_id} is removed from {known.path}; {_next(stack)}")
     if as_json:
-        _tell(client_id, entry, "", as_json=True)
+        _print(client_id, entry, "", as_json=True)
 
 
 def _next(stack: str) -> str:
@@ -132,12 +133,12 @@ def _facts(client_id: str, entry: dict[str, Any] | Any) -> dict[str, Any]:  # no
     }
 
 
-def _tell(client_id: str, entry: dict[str, Any], secret: str, *, as_json: bool) -> None:
+def _print(client_id: str, entry: dict[str, Any], secret: str, *, as_json: bool) -> None:
     """Print what the caller needs: the secret alone, so that it can be piped, or everything as JSON."""
     if as_json:
-        told = _facts(client_id, entry) | ({"client_secret": secret} if secret else {})
-        typer.echo(json.dumps(told))
+        facts = _facts(client_id, entry) | ({"client_secret": secret} if secret else {})
+        typer.echo(json.dumps(facts))
     elif secret:
         if sys.stdout.isatty():
-            say("its secret, which nobody can show again:")
+            say("its secret, shown only now:")
         typer.echo(secret)

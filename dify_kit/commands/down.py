@@ -12,9 +12,10 @@ from dify_kit.containers.stopping import stop
 from dify_kit.engine.cli import Pulumi, require_success
 from dify_kit.engine.recovery import recover
 from dify_kit.errors import KitError, UsageError
-from dify_kit.stack.create import KEPT_VOLUMES
 from dify_kit.talk import say, step, warn
 from dify_kit.workspace.files import StackFiles
+from infra.catalogue.selection import volume_names
+from infra.catalogue.service import Keep
 
 
 @app.command()
@@ -47,7 +48,9 @@ def down(
             _destroy(files, engine, deadline=timeout * 60, verbose=verbose)
         elif not deleting:
             require_configured(files)
-        volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in KEPT_VOLUMES])
+        volumes = engine.volumes(
+            [f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA, Keep.RECORDS)]
+        )
         if deleting:
             for volume in volumes:
                 engine.remove_volume(volume)
@@ -56,7 +59,7 @@ def down(
         elif volumes:
             say(f"the data stays in {len(volumes)} volume(s): {', '.join(volumes)}")
             say(f"`make up{make_suffix(stack)}` finds it again; to delete it for good:")
-            say(f"    .venv/bin/dify-kit down --stack {stack} --delete-data")
+            say(f"    dify-kit down --stack {stack} --delete-data")
 
 
 def _at_a_terminal() -> bool:
@@ -66,13 +69,13 @@ def _at_a_terminal() -> bool:
 def _ask_for_name(stack: str, engine: Engine) -> None:
     if not _at_a_terminal():
         raise UsageError(
-            "--delete-data asks for the stack's name, and nobody is there to type it",
-            f"say it on the command line: --yes-delete-data-of {stack}",
+            "--delete-data needs the stack's name typed at a terminal, and standard input is no terminal",
+            f"name the stack on the command line: --yes-delete-data-of {stack}",
         )
-    volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in KEPT_VOLUMES])
+    volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA, Keep.RECORDS)])
     warn(f"this deletes all data of stack {stack} for good: {', '.join(volumes) or '(no volumes)'}")
     if (
-        typer.prompt(f"Type the stack's name ({stack}) to go on", default="", show_default=False, err=True)
+        typer.prompt(f"Type the stack's name ({stack}) to continue", default="", show_default=False, err=True)
         != stack
     ):
         raise KitError("the names differ; nothing was deleted")

@@ -23,7 +23,7 @@ _EXPORTED = (
 
 @app.command()
 def env(stack: Stack = DEFAULT_STACK) -> None:
-    """Print shell commands that prepare plain `pulumi`: eval "$(.venv/bin/dify-kit env)"."""
+    """Print shell commands that prepare plain `pulumi`: eval "$(dify-kit env)"."""
     files = StackFiles.open(stack)
     environment = Pulumi(files=files).environment
     for name in sorted(environment):

@@ -16,6 +16,7 @@ from dify_kit.errors import KitError, UsageError
 from dify_kit.images import archive, copying, wanted
 from dify_kit.images.ticks import size_text
 from dify_kit.images.wanted import ImageStore, Present, Source, Wanted
+from dify_kit.stack import settings
 from dify_kit.stack.create import VectorStore, default
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import StackFiles
@@ -52,7 +53,7 @@ ByTag = Annotated[
     bool,
     typer.Option(
         "--by-tag",
-        help="Take images by tag, whatever their digest: those that were loaded or pushed, not pulled.",
+        help="Take images by tag without comparing digests: for images that were loaded or pushed, not pulled.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -97,20 +98,18 @@ def _subject(  # the options in the order of --help
 
 
 def _of_stack(stack: str, by_tag: bool) -> Subject:
-    from dify_kit.stack.rendering import settings_of  # noqa: PLC0415  # imports Pulumi's program
-
     files = StackFiles.open(stack)
     if not files.configured():
         raise KitError(
             f"stack {stack} does not exist on this machine",
             "name a release: `--release 1.17.1`, or create the stack with `dify-kit init`",
         )
-    settings = settings_of(files)
-    source = wanted.source_of(settings)
+    found = settings.checked(files)
+    source = wanted.source_of(found)
     return Subject(
         stack=stack,
-        release=settings.dify,
-        parts=image_needs.parts_of(settings),
+        release=found.dify,
+        parts=image_needs.parts_of(found),
         source=Source(mode=source.mode, mirror=source.mirror, pinned=source.pinned and not by_tag),
     )
 
@@ -216,7 +215,7 @@ def _gathered(subject: Subject, store: ImageStore, *, fetch: bool) -> list[tuple
             if subject.source.mode == "preloaded"
             else "leave --no-fetch out; an image that came without a registry is taken with --by-tag",
         )
-    return [(one, present or store.fetch(one, subject.source.mirror)) for one, present in found]
+    return [(one, present or store.fetch(one)) for one, present in found]
 
 
 def _saved(
@@ -271,8 +270,8 @@ def load(
 ) -> None:
     """Check an archive, load it into the engine, and compare the ids of its images.
 
-    Nothing is loaded before every checksum was compared. The checksums inside tell damage; against somebody who may
-    write to the archive, compare its own with --checksum. stdout lists the images.
+    All checksums are compared before anything is loaded. The checksums in the archive show damage; --checksum also
+    shows a forged archive. stdout lists the images.
     """
     with archive.opened(file) as opened:
         contents = archive.verify(opened)

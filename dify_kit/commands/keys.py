@@ -193,7 +193,7 @@ def _old_workers(container: str) -> int:
         told = engine.client(30).containers.get(container).top()
     except docker.errors.DockerException as problem:
         raise KitError(
-            f"nobody can tell whether the old key is still used: {problem}",
+            f"cannot find out whether the old key is still used: {problem}",
             f"wait {LAST_STREAM_MINUTES} minutes before you revoke it",
         ) from None
     return sum(_OLD_WORKER in " ".join(row) for row in told["Processes"] or ())

@@ -37,7 +37,7 @@ def migrate(  # noqa: PLR0917  # Typer calls it by name
     write: Annotated[bool, typer.Option("--write", help="Change the files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A report as JSON instead of the diff.")] = False,
 ) -> None:
-    """Move Python clients of Dify's chat API to an OpenAI-compatible one; shows a diff unless told to write."""
+    """Move Python clients of Dify's chat API to an OpenAI-compatible one; shows a diff, and writes with --write."""
     # Imported here: libcst takes longer to load than most commands take to run.
     from dify_kit.migration import rewriting  # noqa: PLC0415
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
+from dify_kit.checks import preflight
 from dify_kit.commands.selected import Minutes, locked, require_configured
 from dify_kit.engine.cli import Pulumi, require_success
 from dify_kit.talk import say
@@ -33,6 +34,7 @@ def preview(  # noqa: PLR0917  # Typer calls it by name
     """Show what `up` would change, and change nothing. stdout has one line per planned change."""
     with locked(stack) as files:
         require_configured(files)
+        preflight.check_settings(files)
         pulumi = Pulumi(files=files)
         arguments = [*(["--refresh"] if refresh else []), *(["--diff"] if diff else [])]
         outcome = pulumi.stream(

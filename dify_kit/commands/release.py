@@ -278,14 +278,14 @@ def _show(result: Comparison, folder: Path, *, every: bool) -> None:
 
 def _print(table: Table) -> None:
     console = Console()
-    # Without a terminal nobody's window is the limit.
+    # Without a terminal no window limits the width.
     Console(width=None if console.is_terminal else WIDTH).print(table)
 
 
 def _show_reasons(found: Iterable[Reason]) -> None:
     table = Table(
         *(Column(name, overflow="fold") for name in ("what", "differences", "why")),
-        title="Differences on purpose",
+        title="Intended differences",
     )
     for reason, number in Counter(found).items():
         table.add_row(reason.kind, str(number), reason.text)

@@ -22,12 +22,12 @@ def render(
 
     Secrets are not written. stdout lists the files.
     """
-    from dify_kit.stack import rendering  # noqa: PLC0415  # imports Pulumi
+    from dify_kit.stack import rendering, settings  # noqa: PLC0415  # imports Pulumi
 
     files = StackFiles.open(stack)
     require_configured(files)
-    settings = rendering.settings_of(files)
-    for path in rendering.write(settings, out):
+    chosen = settings.decrypted(files)
+    for path in rendering.write(chosen, out):
         typer.echo(path)
-    rendering.check(settings, out)
-    say(f"rendered for Dify {settings.release} into {out}")
+    rendering.check(chosen, out)
+    say(f"rendered for Dify {chosen.release} into {out}")

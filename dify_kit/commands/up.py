@@ -15,13 +15,7 @@ from dify_kit.engine.state import StackState
 from dify_kit.stack import gateway_secret, signing_keys
 from dify_kit.stack.create import Choices, initialise
 from dify_kit.talk import say, step, warn
-from dify_kit.workspace.files import PROJECT, StackFiles
-
-
-def _images_of(stack: str) -> str | None:
-    """Return a stack's `dify:images`; None while it has no settings."""
-    found = StackFiles.open(stack).config().get(f"{PROJECT}:images")
-    return str(found) if found else None
+from dify_kit.workspace.files import StackFiles
 
 
 @app.command()
@@ -39,11 +33,14 @@ def up(
     off, then runs `pulumi up --refresh`. Returns once every service is healthy. A second run changes nothing.
     """
     began = time.monotonic()
+    files = StackFiles.open(stack)
+    # Setting up may take minutes: wrong settings are reported before it.
+    images = preflight.check_settings(files).images if files.configured() else None
     if not skip_setup:
         from dify_kit.setup import run_setup  # noqa: PLC0415  # probes the machine when imported
 
-        # What a stack does not need is not asked for: where images are preloaded, no registry answers.
-        run_setup(_images_of(stack))
+        # It installs what the stack needs: where images are preloaded, no registry answers.
+        run_setup(images)
     with locked(stack) as files:
         engine = DockerEngine()
         pulumi = Pulumi(files=files)
@@ -62,7 +59,7 @@ def up(
             "up", "--refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose
         )
         require_success(outcome, f"deploying stack {stack}", stack)
-        # Health is judged inside; clients come from outside.
+        # Health checks run inside the containers; clients connect from outside.
         published.ensure(files, engine)
         summarise(pulumi.state(), outcome, stack, time.monotonic() - began)
 
@@ -78,7 +75,7 @@ def summarise(state: StackState, outcome: Outcome, stack: str, seconds: float) -
         ("console", outputs.get("publicUrl")),
         ("service API", outputs.get("serviceApiUrl")),
         ("sign in as", outputs.get("adminEmail")),
-        ("password", f".venv/bin/dify-kit password{option}"),
+        ("password", f"dify-kit password{option}"),
         ("next", f"make smoke{make_suffix(stack)}"),
     ]
     for label, value in rows:

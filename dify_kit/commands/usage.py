@@ -47,14 +47,14 @@ def usage(
     """Show tokens and cost of the LLM proxy by caller and model, and how often upstreams failed."""
     if context.invoked_subcommand:
         return
-    told = document(StackFiles.open(stack))
-    months = told["upstreams" if upstreams else "months"]
-    chosen = month or max((*told["months"], *told["upstreams"]), default="")
+    answer = document(StackFiles.open(stack))
+    months = answer["upstreams" if upstreams else "months"]
+    chosen = month or max((*answer["months"], *answer["upstreams"]), default="")
     if as_json:
         typer.echo(json.dumps({month: months.get(month, {})} if month else months, indent=2, sort_keys=True))
         return
-    rows = [] if upstreams else rows_of(told["months"].get(chosen, {}))
-    failures = failures_of(told["upstreams"].get(chosen, {}))
+    rows = [] if upstreams else rows_of(answer["months"].get(chosen, {}))
+    failures = failures_of(answer["upstreams"].get(chosen, {}))
     if not rows and not failures:
         say(f"nothing was used{' in ' + chosen if chosen else ''}")
         return
@@ -83,10 +83,10 @@ def reset(
     """Forget what a caller used this month, so that its budget begins again. Earlier months stay."""
     files = StackFiles.open(stack)
     asked = ["curl", "-fsS", "--max-time", str(SECONDS), "-X", "POST"]
-    told = json.loads(_of_nginx(files, [*asked, f"{URL}/reset?caller={quote(caller, safe='')}"]))
-    if not told["counters"]:
-        raise KitError(f"{caller} used nothing in {told['month']}", "`dify-kit usage` lists the callers")
-    say(f"{caller} begins again: what it used in {told['month']} is forgotten")
+    answer = json.loads(_of_nginx(files, [*asked, f"{URL}/reset?caller={quote(caller, safe='')}"]))
+    if not answer["counters"]:
+        raise KitError(f"{caller} used nothing in {answer['month']}", "`dify-kit usage` lists the callers")
+    say(f"{caller} starts at zero: its use in {answer['month']} is forgotten")
 
 
 def rows_of(callers: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
@@ -125,8 +125,8 @@ def document(files: StackFiles) -> dict[str, Any]:
 
     `months`: month -> caller -> model -> numbers. `upstreams`: month -> upstream -> status -> failures.
     """
-    told = json.loads(_of_nginx(files, ["curl", "-fsS", "--max-time", str(SECONDS), URL]))
-    return {"months": dict(told["months"]), "upstreams": dict(told.get("upstreams") or {})}
+    answer = json.loads(_of_nginx(files, ["curl", "-fsS", "--max-time", str(SECONDS), URL]))
+    return {"months": dict(answer["months"]), "upstreams": dict(answer.get("upstreams") or {})}
 
 
 def _of_nginx(files: StackFiles, command: list[str]) -> bytes:
@@ -137,7 +137,7 @@ def _of_nginx(files: StackFiles, command: list[str]) -> bytes:
         found = engine.client(ENGINE_SECONDS).containers.get(container)
         ran = _asked(found, command)
     except docker.errors.DockerException as problem:
-        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` has a look") from None
+        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` checks it") from None
     output = bytes(ran.output)  # type: ignore[arg-type]  # an iterator only when asked for one
     if ran.exit_code != 0:
         raise KitError(

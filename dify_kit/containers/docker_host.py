@@ -76,16 +76,16 @@ class Engine(Protocol):
         """Return the running containers that publish ``port`` of the host over TCP."""
 
     def remove_container(self, container_id: str, *, stop: bool = False) -> None:
-        """Remove a container, after a proper stop when ``stop``. One that is gone already is fine."""
+        """Remove a container, after a proper stop when ``stop``. A missing one is no error."""
 
     def restart_container(self, container_id: str) -> None:
-        """Stop a container as it wants to be stopped, and start it again."""
+        """Stop a container with its own signal, and start it again."""
 
     def stop_container(self, container_id: str) -> None:
-        """Stop a container with its own signal, and kill it after its own grace. One that is gone already is fine."""
+        """Stop a container with its own signal, and kill it after its own grace. A missing one is no error."""
 
     def remove_network(self, network_id: str) -> None:
-        """Remove a network and whatever hangs on it. One that is gone already is fine."""
+        """Disconnect all containers from a network and remove it. A missing network is no error."""
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume with its data."""

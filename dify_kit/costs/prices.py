@@ -95,7 +95,7 @@ def _price(key: str, entry: Mapping[str, Any]) -> Price:
         not single and not {"input", "output"} <= set(entry)
     ):
         raise UsageError(
-            f"{key}: {', '.join(entry)}: a price is missing or told twice",
+            f"{key}: {', '.join(entry)}: a price is missing or given twice",
             "give either `price`, or `input` and `output`",
         )
     published = entry.get("published")

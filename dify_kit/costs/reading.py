@@ -1,4 +1,4 @@
-"""YAML in, exact numbers out: what is wrong is told with its key, its value and what would be right."""
+"""Read YAML into exact numbers. Errors name the key, the value and the fix."""
 
 from collections.abc import Collection, Mapping
 from decimal import Decimal, InvalidOperation
@@ -9,7 +9,7 @@ import yaml
 
 from dify_kit.errors import UsageError
 
-# Beyond these nobody means it, and printing 1e999999 takes for ever.
+# Larger numbers are mistakes, and printing 1e999999 would take for ever.
 LARGEST = Decimal(10) ** 15
 PLACES = 9
 

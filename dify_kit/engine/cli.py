@@ -81,7 +81,7 @@ class Pulumi:
         return FileBackend.from_url(self.environment["PULUMI_BACKEND_URL"], self.files.stack)
 
     def state(self) -> StackState:
-        """Return what Pulumi believes to exist; empty for a stack that was never created."""
+        """Return the resources in Pulumi's state; empty for a stack that was never created."""
         if self.backend:
             return self.backend.read()
         exported = self.run("stack", "export", check=False)
@@ -105,7 +105,7 @@ class Pulumi:
         check: bool = True,
         extra: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one short command. Raises KitError with Pulumi's own words when it fails."""
+        """Run one short command. Raises KitError with Pulumi's output when it fails."""
         command = self._command(*arguments)
         with self.files.writing():
             try:
@@ -125,7 +125,7 @@ class Pulumi:
             except subprocess.TimeoutExpired:
                 raise KitError(
                     f"`pulumi {' '.join(arguments[:2])}` did not end within {deadline:.0f} s",
-                    "is the state's backend (PULUMI_BACKEND_URL) reachable? `make doctor` has a look",
+                    "is the state's backend (PULUMI_BACKEND_URL) reachable? `make doctor` checks it",
                 ) from None
         if check and done.returncode != 0:
             stack_secrets.check(self.files, self.environment)
@@ -187,7 +187,7 @@ class Pulumi:
         return Outcome(code=process.returncode, progress=progress, log=log_path, stopped=stopped)
 
     def _command(self, *arguments: str) -> list[str]:
-        # Found on the stack's own PATH: an engine of the cache directory comes before a stray one.
+        # Found on the stack's own PATH: an engine of the cache directory comes before any other.
         return ["pulumi", *arguments, "--stack", self.files.stack, "--non-interactive"]
 
 
@@ -279,7 +279,7 @@ def error_text(output: str) -> str:
     return "\n".join(found) or "\n".join(output.strip().splitlines()[-8:]) or "it said nothing"
 
 
-_SHELL = 'eval "$(.venv/bin/dify-kit env)"; '
+_SHELL = 'eval "$(dify-kit env)"; '
 _EXPLANATIONS = (
     (
         "incorrect passphrase",
@@ -325,12 +325,12 @@ def require_success(outcome: Outcome, what: str, stack: str) -> None:
         raise kind(f"{what} was stopped: {outcome.stopped}", "the same command continues from here")
     if not details:
         raise KitError(
-            f"{what} failed: {error_text(text)}", explain(text, stack) or f"Pulumi's own words: {outcome.log}"
+            f"{what} failed: {error_text(text)}", explain(text, stack) or f"Pulumi's output: {outcome.log}"
         )
     blocks = [f"{label}: {message}" if label else message for label, message in details]
     lines = "\n".join("  " + line for block in blocks for line in block.splitlines())
     hint = (
         explain(lines, stack)
-        or f"mend the cause, then run the same command again. Pulumi's own words: {outcome.log}"
+        or f"fix the cause, then run the same command again. Pulumi's output: {outcome.log}"
     )
     raise KitError(f"{what} failed\n{lines}", hint)

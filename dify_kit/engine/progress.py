@@ -29,7 +29,7 @@ _CREATING = re.compile(r"^(?:creating|updating|deleting|refreshing|reading) urn:
 _COUNTED = re.compile(r"^\d+ errors? occurred:\s*")
 _BULLET = re.compile(r"^\s*\* ", re.MULTILINE)
 
-# Lines that repeat an error without a word of their own, or speak to Pulumi's developers.
+# Lines that repeat an error, or are for Pulumi's developers.
 _NOISE = (
     re.compile(r"^an unhandled error occurred: program exited with non-zero exit code: \d+$"),
     re.compile(r"^(?:update|preview|destroy|refresh|resource .*) failed$"),
@@ -108,7 +108,7 @@ def _raised(text: str) -> str:
 
 
 def is_noise(text: str) -> bool:
-    """Whether a cleaned diagnostic tells an operator nothing."""
+    """Whether a cleaned diagnostic holds no information for an operator."""
     return not text or any(pattern.search(text) for pattern in _NOISE)
 
 
@@ -192,7 +192,7 @@ class Progress:
             }
 
     def tick(self) -> None:
-        """Say what is under way when nothing was said for a while."""
+        """Report the operations in flight after a while without output."""
         now = self.now()
         if self._began is None:
             self._began = self._last_line = now

@@ -1,4 +1,4 @@
-"""Making the past harmless before the next ``pulumi up`` or ``destroy``.
+"""Clean up after interrupted runs before the next ``pulumi up`` or ``destroy``.
 
 Pulumi alone does not recover: a killed run leaves plugin processes, a lock, pending operations and objects
 that its state does not know; a failed one leaves a container that the next run accepts as good; a container
@@ -39,7 +39,7 @@ def examine(state: StackState, containers: list[Container], networks: list[Netwo
 
 
 def end_earlier_run(pulumi: Pulumi) -> None:
-    """End the processes of a run whose dify-kit is gone: the caller holds the lock, so nobody drives them."""
+    """End the processes of a run whose dify-kit is gone. The caller holds the lock, so no other run controls them."""
     record = pulumi.files.data.runs / f"{pulumi.files.stack}.json"
     run = Run.recall(record)
     if run is None:
@@ -56,7 +56,7 @@ def end_earlier_run(pulumi: Pulumi) -> None:
 
 
 def release_stale_lock(pulumi: Pulumi) -> None:
-    """Cancel a lock whose process is dead. Raises KitError when somebody else is at work on the stack."""
+    """Cancel a lock whose process is dead. Raises KitError when another run works on the stack."""
     if pulumi.backend is None:
         return
     for lock in pulumi.backend.locks():
@@ -73,7 +73,7 @@ def release_stale_lock(pulumi: Pulumi) -> None:
 
 
 def recover(pulumi: Pulumi, engine: Engine, *, deploying: bool) -> StackState:
-    """Bring state and engine to a point from which Pulumi can go on; return the state read last.
+    """Bring state and engine to a point from which Pulumi can continue; return the state read last.
 
     ``deploying`` also removes sick containers, so that the refresh of ``up`` finds them gone.
     """
@@ -90,7 +90,7 @@ def recover(pulumi: Pulumi, engine: Engine, *, deploying: bool) -> StackState:
         engine.remove_network(network.id)
     if deploying:
         for container, wrong in findings.sick:
-            say(f"{container.service} {wrong}: removing its container, to be created anew")
+            say(f"{container.service} {wrong}: removing its container; it is created again")
             engine.remove_container(container.id, stop=container.state in {"running", "restarting", "paused"})
     if state.pending_creates:
         say(f"{len(state.pending_creates)} creation(s) of the run that was cut off are open: clearing them")

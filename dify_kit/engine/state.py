@@ -25,7 +25,7 @@ _SIGNATURE = "4dabf18193072939515e22adb298388d"
 
 @dataclass(frozen=True, kw_only=True)
 class StackState:
-    """What Pulumi believes to exist.
+    """The resources in Pulumi's state.
 
     ``ids`` are provider ids (full container and network ids among them); ``pending_creates`` are URNs of
     creations that were under way when Pulumi was killed; ``outputs`` are the stack's plain exports.
@@ -77,7 +77,7 @@ class Lock:
     since: str
 
     def held(self) -> bool | None:
-        """Whether its process lives; None when that cannot be told because it ran on another host."""
+        """Whether its process lives; None when it ran on another host, where that is unknown."""
         if self.host and self.host != socket.gethostname():
             return None
         return pulumi_alive(self.pid)

@@ -168,9 +168,9 @@ def _run(command: list[str], seconds: int, what: str) -> bytes:
             f"{what}: {command[0]} did not end within {seconds} s", "is the registry slow?"
         ) from None
     if done.returncode != 0:
-        told = (done.stderr or done.stdout).decode(errors="replace").strip()[-600:]
+        output = (done.stderr or done.stdout).decode(errors="replace").strip()[-600:]
         raise KitError(
-            f"{what}: {told}",
+            f"{what}: {output}",
             f"credentials and certificates are {command[0]}'s own: log in with it, and see its documentation for a "
             "private CA",
         )

@@ -46,7 +46,7 @@ class Ticks:
         self._done += count
 
     def note(self, text: str) -> None:
-        """Say what is going on, in place of a number of bytes."""
+        """Show a step instead of a number of bytes."""
         self._note = text
 
     def __enter__(self) -> Self:

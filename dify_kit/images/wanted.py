@@ -10,13 +10,11 @@ from dify_kit.errors import KitError
 from dify_kit.images.ticks import Ticks
 from dify_kit.talk import say
 from infra import engine as endpoint
-from infra.catalogue.releases import RELEASES, Image, Release
+from infra.catalogue.images import BASE, BASE_ROLE, Image, local_builds, own_roles
+from infra.catalogue.releases import RELEASES, Release
 from infra.platforms import image_needs
 from infra.platforms.images import (
-    BASE,
-    BASE_ROLE,
-    LOCAL_BUILDS,
-    OWN,
+    BASE_ARGUMENT,
     build_directory,
     loaded_name,
     local_name,
@@ -45,7 +43,7 @@ class Wanted:
     """One image. `reference` is what the stack runs; `name` is repository:tag, as `dify:images preloaded` runs it.
 
     `digest` is the catalogue's, None where it has none or the image is built; `build` is the build context, empty
-    where it is pulled; `origin` says where it comes from.
+    where it is pulled, and `base` the reference of the image that it builds on; `origin` says where it comes from.
     """
 
     roles: tuple[str, ...]
@@ -53,6 +51,7 @@ class Wanted:
     name: str
     digest: str | None = None
     build: str = ""
+    base: str = ""
     origin: str
 
 
@@ -94,11 +93,14 @@ def _listed(roles: tuple[str, ...], release: Release, source: Source) -> list[Wa
 
 
 def _wanted(role: str, release: Release, source: Source) -> Wanted:
-    if source.mode == "local" or role in OWN:
+    if source.mode == "local" or role in own_roles():
         name = local_name(role)
-        directory, _ = LOCAL_BUILDS[role]
+        directory, _ = local_builds()[role]
         origin = "the engine" if source.mode == "preloaded" else f"built from {directory}/"
-        return Wanted(roles=(role,), reference=name, name=name, build=directory, origin=origin)
+        base = loaded_name(BASE)
+        if source.mode in {"registry", "mirror"}:
+            base = pulled_name(BASE, source.mirror, pinned=source.pinned)
+        return Wanted(roles=(role,), reference=name, name=name, build=directory, base=base, origin=origin)
     image = BASE if role == BASE_ROLE else release.images[role]
     return Wanted(
         roles=(role,),
@@ -143,30 +145,30 @@ class ImageStore:
     def platform(self) -> str:
         """What the engine runs without emulation, such as linux/amd64."""
         try:
-            told = self.client.version()
+            found = self.client.version()
         except (DockerException, requests.RequestException) as problem:
             raise KitError(f"the Docker engine does not answer: {problem}", "see `docker version`") from None
-        return f"{told.get('Os', 'linux')}/{told.get('Arch', '')}"
+        return f"{found.get('Os', 'linux')}/{found.get('Arch', '')}"
 
     def find(self, reference: str) -> Present | None:
         """Return the image of a reference or an id; None when the engine has none."""
         try:
-            told = self.client.api.inspect_image(reference)
+            found = self.client.api.inspect_image(reference)
         except ImageNotFound:
             return None
         except (DockerException, requests.RequestException) as problem:
             raise KitError(f"cannot look for image {reference}: {problem}", "see `docker images`") from None
         return Present(
-            id=str(told["Id"]),
-            size=int(told.get("Size") or 0),
-            platform=f"{told.get('Os', 'linux')}/{told.get('Architecture', '')}",
-            layers=tuple((told.get("RootFS") or {}).get("Layers") or ()),
+            id=str(found["Id"]),
+            size=int(found.get("Size") or 0),
+            platform=f"{found.get('Os', 'linux')}/{found.get('Architecture', '')}",
+            layers=tuple((found.get("RootFS") or {}).get("Layers") or ()),
         )
 
-    def fetch(self, one: Wanted, mirror: str = "") -> Present:
+    def fetch(self, one: Wanted) -> Present:
         """Pull or build an image that is not there."""
         if one.build:
-            self._build(one, mirror)
+            self._build(one)
         else:
             self.pull(one.reference)
         found = self.find(one.reference)
@@ -228,12 +230,11 @@ class ImageStore:
     def _slow(self) -> Any:  # noqa: ANN401  # docker's client is not typed
         return endpoint.client(WORK_SECONDS).api
 
-    def _build(self, one: Wanted, mirror: str) -> None:
+    def _build(self, one: Wanted) -> None:
         role = one.roles[0]
-        _, target = LOCAL_BUILDS[role]
-        base = {"BASE": pulled_name(BASE, mirror, pinned=False)} if mirror else None
-        if base and self.find(base["BASE"]) is None:
-            self.pull(base["BASE"])
+        _, target = local_builds()[role]
+        if self.find(one.base) is None:
+            self.pull(one.base)
         try:
             with Ticks(f"building {one.name}"):
                 endpoint.client(WORK_SECONDS).images.build(
@@ -241,7 +242,7 @@ class ImageStore:
                     tag=one.name,
                     target=target or "",
                     rm=True,
-                    buildargs=base,
+                    buildargs={BASE_ARGUMENT: one.base},
                 )
         except (BuildError, DockerException, requests.RequestException) as problem:
             raise KitError(

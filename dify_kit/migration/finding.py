@@ -49,7 +49,7 @@ def ending(node: cst.CSTNode) -> str:
 
 
 def scope(node: cst.CSTNode, parents: Parents) -> cst.CSTNode:
-    """Return the function, lambda, class or module that a node lies in."""
+    """Return the function, lambda, class or module that contains a node."""
     while not isinstance(node, cst.Module):
         node = parents[node]
         if isinstance(node, cst.FunctionDef | cst.Lambda | cst.ClassDef):
@@ -160,7 +160,7 @@ def bindings(name: str, within: cst.CSTNode, parents: Parents) -> list[cst.Name]
 
 
 def named(name: str, within: cst.CSTNode, parents: Parents) -> Iterator[cst.Name]:
-    """Yield where a name stands in a scope, without inner functions that have a name of their own like it."""
+    """Yield the uses of a name in a scope, without inner functions that define the same name."""
     if isinstance(within, cst.Name) and within.value == name:
         yield within
     for child in _children(within):

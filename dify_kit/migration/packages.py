@@ -18,9 +18,11 @@ from functools import partial
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from dify_kit.migration.calls import Reader, check_os
+from dify_kit.migration.calls import check_os
 from dify_kit.migration.finding import bindings, imports, origin, origins, text, uses, walk
 from dify_kit.migration.plan import Context, Edit, Edits, UndecidedError, put, remove
+from dify_kit.migration.reasons import reason_of
+from dify_kit.migration.responses import Reader
 from dify_kit.migration.streams import Events, Shape, given_name
 
 _PACKAGE = "dify_client"
@@ -29,17 +31,9 @@ _OBJECTS = {"Client": "OpenAI", "AsyncClient": "AsyncOpenAI"}
 _PARAMETERS = ("inputs", "query", "user", "response_mode", "conversation_id", "files")
 _SETTINGS = {"api_key", "base_url", "api_base", "timeout", "max_retries", "retry_delay", "enable_logging"}
 _EMPTY = {"{}", "dict()", "[]", "None", '""', "''"}
-# What `dify-python-sdk` waits for an answer when it is not told.
+# The default timeout of `dify-python-sdk`.
 _TIMEOUT_SECONDS = "60.0"
 _PASSED_ON = "where its client goes cannot be followed"
-_REASONS = {
-    "feedback": "feedback has no counterpart; keep this call on Dify",
-    "file": "files have no counterpart; keep this call on Dify",
-    "conversation": "conversations have no counterpart; keep the messages in the client",
-    "workflow": "workflows have no counterpart; keep this call on Dify",
-    "completion": "completion apps keep their prompt in Dify; write the prompt into `messages`",
-    "audio": "speech has no counterpart here; keep this call on Dify",
-}
 
 
 @dataclass
@@ -81,11 +75,6 @@ def _imports_package(node: cst.CSTNode) -> bool:
     return False
 
 
-def _reason(name: str) -> str:
-    known = next((why for word, why in _REASONS.items() if word in name.lower()), "")
-    return known or f"`{name}` of the Dify client package has no counterpart"
-
-
 class _Module:
     def __init__(self, context: Context, found: Found) -> None:
         self.context, self.found = context, found
@@ -107,7 +96,7 @@ class _Module:
                 bound = alias.asname.name if alias.asname else alias.name
                 for use in uses(bound.value, self.context.module, self.context.parents):
                     if not self._is_understood(use):
-                        self.found.problems[use] = _reason(str(get_full_name_for_node(alias.name)))
+                        self.found.problems[use] = reason_of(str(get_full_name_for_node(alias.name)))
 
     def replace_imports(self, lines: list[cst.CSTNode]) -> None:
         """Import what the new code needs in place of the package."""
@@ -225,13 +214,13 @@ class _Module:
                 raise UndecidedError("its address is set together with something else")
             self.found.edits[line] = remove(line, self.context)
         elif not isinstance(outer, cst.Call) or outer.func is not attribute:
-            self.found.problems[attribute] = _reason(name)
+            self.found.problems[attribute] = reason_of(name)
         elif library and name == "create_chat_message":
             self._try(outer, lambda: self._http(outer, library))
         elif not library and name in {"chat_messages", "achat_messages"}:
             self._try(outer, lambda: self._objects(outer))
         elif name not in {"close", "aclose"}:
-            self.found.problems[attribute] = _reason(name)
+            self.found.problems[attribute] = reason_of(name)
 
     # A call that returns a response.
 

@@ -31,7 +31,7 @@ class Context:
 
     @cached_property
     def order(self) -> dict[cst.CSTNode, int]:
-        """Where each node stands in the source."""
+        """The place of each node in the source."""
         return {node: place for place, node in enumerate(walk(self.module))}
 
     def code(self, node: cst.CSTNode) -> str:
@@ -39,7 +39,7 @@ class Context:
         return self.module.code_for_node(node)
 
     def scope(self, node: cst.CSTNode) -> cst.CSTNode:
-        """Return the function, lambda, class or module that a node lies in."""
+        """Return the function, lambda, class or module that contains a node."""
         return scope(node, self.parents)
 
     def line(self, node: cst.CSTNode) -> cst.CSTNode:

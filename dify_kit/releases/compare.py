@@ -12,11 +12,10 @@ from enum import StrEnum
 from dify_kit.releases.topology import Service, Topology
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.releases import Release
+from infra.catalogue.selection import readers
 from infra.catalogue.variables import Variable
 
 KINDS = ("service", "image", "variable", "mount", "network", "port", "health", "route")
-# The services whose variables a catalogue file lists.
-READERS = ("api", "web", "plugin_daemon", "sandbox", "agent_backend", "local_sandbox", "weaviate", "qdrant")
 GENERATED = "generated"
 PUBLISHED = "published default"
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
@@ -89,7 +88,7 @@ def _of_service(theirs: Service, ours: Service, release: Release) -> Iterator[Di
 
 def _read_elsewhere(name: str, release: Release) -> bool:
     """Tell whether a service of the release reads a variable."""
-    return any(name in release.variables(service) for service in READERS)
+    return any(name in release.variables(service) for service in readers(complete=False))
 
 
 def _each(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pulumi
 
 from dify_kit.releases import kit
-from infra.catalogue import release_file, releases
-from infra.catalogue.release_file import READERS, ROLES
-from infra.catalogue.releases import ENVIRONMENT_OF, PARTLY_KNOWN, Release
+from infra.catalogue import release_file, releases, selection
+from infra.catalogue.images import images_of_the_kit
+from infra.catalogue.releases import Release
 from infra.catalogue.variables import problems as wrong
 
 
@@ -32,7 +32,7 @@ def missing(file: Path) -> Missing:
         return Missing(problems=tuple(found))
     release = releases.load(file)
     unpinned = sorted(
-        role for role, image in release.images.items() if not image.digest and role != releases.LITELLM
+        role for role, image in release.images.items() if not image.digest and role not in images_of_the_kit()
     )
     notes = [
         f"images.{role}: no digest, so a registry could bring another image under the tag"
@@ -54,15 +54,16 @@ def _environment(release: Release) -> list[str]:
     except pulumi.RunError as problem:
         return [f"the kit cannot render it: {problem}"]
     found: dict[str, str] = {}
+    readers, listed = selection.readers(complete=False), selection.release_roles()
     for name, service in services.items():
-        reader = ENVIRONMENT_OF.get(name, name)
-        if reader not in (*READERS, *PARTLY_KNOWN) or (name in ROLES and name not in release.services):
+        reader = selection.variables_of(name)
+        if reader not in readers or (name in listed and name not in release.services):
             continue
         known = release.variables(name)
         # The value of a generated secret is not known here: any text.
         values = {key: value or "" for key, value in service.variables.items()}
         secret = {key for key, value in service.variables.items() if value is None}
-        for key, words in wrong(known, values, complete=name not in PARTLY_KNOWN).items():
+        for key, words in wrong(known, values, complete=name not in selection.partly_known()).items():
             if not (key in secret and key in known):
                 found.setdefault(f"variables.{reader}.{key}", f"the kit sets it, and it {words}")
     return [f"{key}: {words}" for key, words in found.items()]

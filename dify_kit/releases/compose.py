@@ -1,7 +1,7 @@
 """Reads an official Dify compose folder into a topology.
 
-Read is what upstream ships: the compose file, `.env.example` in the place of `.env`, since Dify 1.14 each
-`envs/**/<name>.env.example` in the place of `<name>.env`, and nginx's templates. Neither an operator's own `.env` nor
+Read is what upstream ships: the compose file, `.env.example` instead of `.env`, since Dify 1.14 each
+`envs/**/<name>.env.example` instead of `<name>.env`, and nginx's templates. Neither an operator's own `.env` nor
 the environment of this process counts, so that a folder says the same on every machine.
 """
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from infra.catalogue.selection import readers
+
 Facts = Mapping[str, Any]
 Entry = dict[str, Any]
 
@@ -49,8 +51,8 @@ ENTRY_POINT: Mapping[str, Entry] = {
 }
 # Read by name from the environment, by code that compose hands them to.
 _READ_DIRECTLY = ("ALIYUN_SLS_", "DIFY_ENV_NACOS_", "LOGSTORE_", "OPENDAL_")
-# Services whose variables are known by name alone, from the compose folder.
-BY_NAME = ("web", "sandbox", "agent_backend", "local_sandbox", "weaviate")
+# Services whose types come from facts of their code; the compose folder tells those of the others by name alone.
+_TYPED = ("api", "plugin_daemon")
 _BOUNDS = {
     "minimum": "minimum",
     "exclusiveMinimum": "above",
@@ -80,8 +82,8 @@ def variables(
             found["plugin_daemon"] = {
                 name: with_compose(name, _go(fact), set_there.get(name)) for name, fact in daemon.items()
             }
-    for service in BY_NAME:
-        if service in services:
+    for service in readers(complete=False):
+        if service in services and service not in _TYPED:
             set_there = services[service]["variables"]
             found[service] = _by_name(
                 {

@@ -15,33 +15,22 @@ from dify_kit.releases import facts as catalogue_facts
 from dify_kit.releases.compare import Change, Difference
 from dify_kit.releases.reasons import Reason
 from dify_kit.releases.topology import Service, Topology
-from infra.catalogue.release_file import GROUPS, READERS, ROLES
-from infra.catalogue.releases import Image, Release
+from infra.catalogue import selection
+from infra.catalogue import services as service_table
+from infra.catalogue.images import ROLES, Image
+from infra.catalogue.release_file import GROUPS
+from infra.catalogue.releases import Release
 from infra.catalogue.variables import Variable
 
 Entry = dict[str, Any]
 
-# Of the data tier and around it: the folder's service for each role of the catalogue.
-_BESIDE = {
-    "postgres": "db_postgres",
-    "redis": "redis",
-    "weaviate": "weaviate",
-    "qdrant": "qdrant",
-    "pgvector": "pgvector",
-    "nginx": "nginx",
-    "squid": "ssrf_proxy",
-    "certbot": "certbot",
-    "busybox": "init_permissions",
-}
-# One version for all of these: that of the release.
-_OWN = ("api", "web", "agent_backend", "local_sandbox")
 _REFERENCE = re.compile(r"(?P<repository>.+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A catalogue file's text, and what nothing told, as its list `unknown` has it."""
+    """A catalogue file's text, and the entries of its list `unknown`: what no source states."""
 
     text: str
     unknown: tuple[str, ...]
@@ -127,7 +116,7 @@ class _Import:
         )
 
     def _ladder(self, document: dict[str, Any]) -> None:
-        """Take the base's rungs for the base's Weaviate; for another one somebody has to name them."""
+        """Return the base's upgrade steps for the base's Weaviate; for another version the operator names them."""
         weaviate, before = document["images"].get("weaviate", {}), self._base.images["weaviate"]
         if weaviate.get("tag") == before.tag:
             if self._base.weaviate_ladder:
@@ -139,18 +128,19 @@ class _Import:
 
     def _services(self) -> list[str]:
         for name, service in sorted(self._folder.services.items()):
-            known = name in ROLES or name in _BESIDE.values()
+            known = name in service_table.SERVICES
             if not known and not service.profiles and not self._explained("service", name, name):
                 self._unknown.append(
                     f"services.{name}: the kit has no description of this service ({service.image or 'built'})"
                 )
-        return sorted(name for name in self._folder.services if name in ROLES)
+        return sorted(name for name in self._folder.services if name in selection.release_roles())
 
     def _images(self, services: list[str]) -> dict[str, Entry]:
         found = {}
-        named = {role: service for service, role in ROLES.items() if service in services and role == service}
-        for role, service in sorted({**named, **_BESIDE}.items()):
-            image = self._image_of(role, self._folder.services.get(service))
+        role_of = selection.release_roles()
+        listed = {role_of[service] for service in selection.required_services().union(services)}
+        for role in sorted(selection.required_images() | listed):
+            image = self._image_of(role, self._folder.services.get(selection.service_of_role(role)))
             if image:
                 found[role] = {
                     "repository": image.repository,
@@ -167,7 +157,7 @@ class _Import:
             )
             return known
         theirs = _image(service)
-        if role in _OWN:
+        if ROLES[role].dify:
             if theirs.tag != self._version:
                 self._unknown.append(
                     f"images.{role}.tag: the folder names {theirs.tag or 'none'}, not {self._version}"
@@ -180,7 +170,7 @@ class _Import:
         if known and (known.repository, known.tag) == (theirs.repository, theirs.tag):
             return known
         ours = f"{known.repository}:{known.tag}" if known else None
-        # The kit pins another one on purpose.
+        # The kit pins another version intentionally.
         if known and self._explained("image", service.name, "image", official=service.image, kit=ours):
             return known
         if not theirs.tag or theirs.tag == "latest":
@@ -202,7 +192,7 @@ class _Import:
             if route.service not in services:
                 self._unknown.append(f"routes.{route.location}: {route.service} is no service of the file")
             elif route.location not in groups:
-                # Closed until somebody says whose limits and origins apply.
+                # Closed until the catalogue names the group whose limits and origins apply.
                 self._unknown.append(
                     f"routes.{route.location}: leads to {route.service}; left out until you name its group"
                     f" ({', '.join(sorted(GROUPS))})"
@@ -252,7 +242,7 @@ class _Import:
             self._unknown.append(f"variables.{service}.{name}: new; its type, {entry['type']}, is a guess")
 
     def _read_elsewhere(self, service: str, name: str) -> bool:
-        return any(name in self._base.variables(other) for other in READERS if other != service)
+        return any(name in self._base.variables(other) for other in selection.readers() if other != service)
 
 
 def _entry(variable: Variable) -> Entry:

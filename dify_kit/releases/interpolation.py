@@ -32,7 +32,7 @@ def interpolate(text: str, lookup: Lookup) -> str:
 
 
 def _variable(text: str, dollar: int, lookup: Lookup) -> tuple[str, int]:
-    """Return the value of the variable that begins at `dollar`, and where the text goes on."""
+    """Return the value of the variable that begins at `dollar`, and where the text continues."""
     start = dollar + 1
     if text.startswith("$", start):
         return "$", start + 1

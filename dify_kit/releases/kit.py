@@ -4,29 +4,27 @@ A service that only another setting brings (the other vector stores, certbot) is
 """
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pulumi
 
-from dify_kit.releases.topology import DEFAULT_NETWORK, Health, Mount, Port, Route, Service, Topology
+from dify_kit.releases.topology import Health, Mount, Port, Route, Service, Topology
+from infra.catalogue.images import Image, own_roles
 from infra.catalogue.project import declared
-from infra.catalogue.releases import Image, Release
+from infra.catalogue.releases import Release
+from infra.catalogue.selection import by_compose_network
+from infra.catalogue.service import Tier
 from infra.platforms import images
-from infra.services import certificates, data, dify, edge, networks
 from infra.services.spec import ServiceSpec
+from infra.services.specs import networks, specs
+from infra.settings.given import Given
 from infra.settings.secrets import SHAPES
-from infra.settings.stack import Settings, load
+from infra.settings.stack import Settings, read
 
 # The kit's networks by the names that upstream gives those that isolate the same.
-NETWORKS: Mapping[str, str] = {
-    networks.APP: DEFAULT_NETWORK,
-    networks.SSRF_PROXY: "ssrf_proxy_network",
-    networks.AGENT_SANDBOX: "agent_sandbox_network",
-    networks.LOCAL_SANDBOX_PROXY: "local_sandbox_proxy_network",
-}
+NETWORKS: Mapping[str, str] = by_compose_network()
 _BASE: Mapping[str, Any] = {"images": "registry", "adminEmail": "admin@example.com"}
 # Settings that bring services which the defaults do not.
 _VARIANTS: tuple[Mapping[str, Any], ...] = (
@@ -55,9 +53,7 @@ async def _topology(release: Release) -> Topology:
     for variant in _VARIANTS:
         for spec in _specs(_settings(variant, release), release):
             services.setdefault(spec.name, _service(spec, release))
-    internal = {
-        NETWORKS.get(name, name): inside for name, inside in networks.networks(settings, release).items()
-    }
+    internal = {NETWORKS.get(name, name): inside for name, inside in networks(settings, release).items()}
     used = frozenset(mount.source for service in services.values() for mount in service.mounts)
     return Topology(
         services=services,
@@ -71,20 +67,15 @@ def _settings(plain: Mapping[str, Any], release: Release) -> Settings:
     secrets = {key: shape.generate() for key, shape in SHAPES.items() if shape.generate}
     # The release need not be one that settings may name: a file, or a folder that was just read.
     values = {**_BASE, **plain, "release": str(declared()["release"]["default"])}
-    texts = {
-        f"dify:{key}": value if isinstance(value, str) else json.dumps(value)
-        for key, value in {**values, **secrets}.items()
-    }
-    pulumi.runtime.set_all_config(texts, [f"dify:{key}" for key in secrets])
-    return replace(load(pulumi.Config("dify"), "check"), release=release.version)
+    reading = read(Given.of({**values, **secrets}, secrets), "check", conceal=pulumi.Output.secret)
+    if reading.problems:
+        raise pulumi.RunError(reading.message)
+    return replace(reading.settings, release=release.version)
 
 
 def _specs(settings: Settings, release: Release) -> Iterator[ServiceSpec]:
-    yield from data.services(settings, release)
-    yield from dify.services(settings, release)
-    yield from certificates.preparing(settings)
-    yield edge.service(settings)
-    yield from certificates.getting(settings)
+    for tier in Tier:
+        yield from specs(tier, settings, release)
 
 
 def _service(spec: ServiceSpec, release: Release) -> Service:
@@ -111,6 +102,6 @@ def _service(spec: ServiceSpec, release: Release) -> Service:
 def _image(role: str, release: Release) -> str | None:
     """Return the reference by tag; None for an image that the kit builds, or that the release does not name."""
     image = release.images.get(role)
-    if role in images.OWN or image is None:
+    if role in own_roles() or image is None:
         return None
     return images.pulled_name(Image(repository=image.repository, tag=image.tag), "")

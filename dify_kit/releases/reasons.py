@@ -1,4 +1,4 @@
-"""Why the kit differs on purpose from the official compose folder: infra/catalogue/differences.yaml."""
+"""Why the kit intentionally differs from the official compose folder: infra/catalogue/differences.yaml."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -12,9 +12,11 @@ from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, as_root, cache_directory, done, run_step
 from dify_kit.talk import say
 from infra import engine
+from infra.catalogue import images
 
-BASE = "debian:trixie-slim"
-SUITE = "trixie"
+# By its name alone: the digest of the catalogue is that of a registry.
+BASE = f"{images.BASE.repository}:{images.BASE.tag}"
+SUITE = images.BASE.tag.removesuffix("-slim")
 PROBE_SECONDS = 12
 PULL_SECONDS = 600
 BUILD_SECONDS = 900

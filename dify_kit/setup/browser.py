@@ -4,9 +4,9 @@ import platform
 import sys
 from pathlib import Path
 
+from dify_kit.chromium import Browser, BrowserError, find_browser
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import apt_install, done
-from smoke_tests.browsers import Browser, BrowserError, find_browser
 
 # The second one is for Playwright's driver.
 PACKAGES = ("chromium", "libatomic1")

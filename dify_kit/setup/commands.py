@@ -69,7 +69,7 @@ def run_step(
     cwd: Path | None = None,
     detail: Callable[[str], str] | None = None,
 ) -> str:
-    """Run an installer, say every ten seconds that it goes on, and return its output.
+    """Run an installer, report progress every ten seconds, and return its output.
 
     ``detail`` makes the heartbeat's text from the output so far. Raises KitError with the last lines of the
     output on failure, or when ``seconds`` have passed.

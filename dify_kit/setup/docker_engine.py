@@ -63,10 +63,10 @@ class Answer:
 def ask() -> Answer:
     """Ask the engine for its version. Raises KitError when docker's own rules choose none."""
     try:
-        told: dict[str, str] = chosen_engine().client(5).version()
+        answer: dict[str, str] = chosen_engine().client(5).version()
     except (DockerException, requests.RequestException, OSError) as problem:
         return Answer(problem=str(problem) or type(problem).__name__)
-    return Answer(version=told["Version"])
+    return Answer(version=answer["Version"])
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
@@ -187,10 +187,10 @@ def _oom_options(dockerd: str) -> list[str]:
     """
     if _may_lower_oom_score():
         return []
-    told = subprocess.run(
+    answer = subprocess.run(
         [dockerd, "--version"], check=False, capture_output=True, text=True, timeout=30
     ).stdout
-    major = (version_numbers(told) or (0,))[0]
+    major = (version_numbers(answer) or (0,))[0]
     return ["--oom-score-adjust=0"] if major <= _LAST_WITH_OOM_OPTION else []
 
 

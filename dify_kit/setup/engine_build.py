@@ -1,6 +1,6 @@
 """Build the Pulumi engine from Go modules, for machines that cannot reach its download site.
 
-A built engine lies in the user's cache, under a name made from what it was built of, so that every checkout
+A built engine is stored in the user's cache, under a name derived from its sources, so that every checkout
 of the same version uses the same one. It is complete or absent: it is built beside its place and moved in.
 """
 
@@ -30,7 +30,7 @@ LOCK_SECONDS = 3600
 GIB = 1024**3
 # Modules, object files and the engine itself, on a machine that has none of them.
 DISK_NEEDED = 8 * GIB
-_PROXY_HINT = "is the Go module proxy reachable (GOPROXY)? The same command goes on where it stopped"
+_PROXY_HINT = "is the Go module proxy reachable (GOPROXY)? The same command continues where it stopped"
 _STRIPPED = "-s -w"
 
 
@@ -58,7 +58,7 @@ PARTS = (
     ),
     Part(module="provider", package=".", program="pulumi-resource-docker"),
 )
-# Scripts of the SDK module that the engine starts; they are not built, only put beside it.
+# Scripts of the SDK module that the engine starts; they are copied next to it, not built.
 SCRIPTS = ("python/cmd/pulumi-language-python-exec", "python/dist/pulumi-resource-pulumi-python")
 PROGRAMS = tuple(part.program for part in PARTS) + tuple(Path(script).name for script in SCRIPTS)
 
@@ -120,7 +120,7 @@ def _clear_drafts(store: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(store: Path) -> Iterator[None]:
-    """Hold the store's lock: two checkouts at once would build the same thing twice, at half the speed."""
+    """Hold the store's lock, so that two checkouts do not build the same engine at the same time."""
     deadline = time.monotonic() + LOCK_SECONDS
     talked = 0.0
     with (store / ".lock").open("w", encoding="ascii") as lock:
@@ -178,8 +178,8 @@ def describe_build(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     downloaded = sum(line.startswith("go: downloading") for line in lines)
     compiled = sum(re.fullmatch(r"[\w.~/-]+", line) is not None for line in lines)
-    told = [f"{downloaded} modules downloaded"] if downloaded else []
-    return ", ".join([*told, f"{compiled} packages compiled"]) if compiled else "".join(told)
+    reported = [f"{downloaded} modules downloaded"] if downloaded else []
+    return ", ".join([*reported, f"{compiled} packages compiled"]) if compiled else "".join(reported)
 
 
 def _copy_scripts(toolchain: Toolchain, environment: dict[str, str], directory: Path) -> None:
@@ -205,7 +205,7 @@ def _copy_scripts(toolchain: Toolchain, environment: dict[str, str], directory: 
 
 def _try_out(directory: Path) -> None:
     try:
-        told = subprocess.run(
+        reported = subprocess.run(
             [str(directory / "pulumi"), "version"],
             check=True,
             capture_output=True,
@@ -216,8 +216,8 @@ def _try_out(directory: Path) -> None:
         raise KitError(
             f"the engine that was built does not run: {problem}", "run the same command again"
         ) from None
-    if told != f"v{VERSION}":
+    if reported != f"v{VERSION}":
         raise KitError(
-            f"the engine that was built says it is {told!r}, not v{VERSION}", "is tools/engine unchanged?"
+            f"the engine that was built says it is {reported!r}, not v{VERSION}", "is tools/engine unchanged?"
         )
-    done("the built engine runs", told)
+    done("the built engine runs", reported)

@@ -31,7 +31,7 @@ class Toolchain:
         own.pop("GOROOT", None)
         flags = "-mod=readonly"
         if self.scratch and not (Path.home() / "go" / "pkg" / "mod").is_dir():
-            # Someone who has no Go has no use for gigabytes of modules either.
+            # On a machine without Go, gigabytes of cached modules are of no use either.
             own |= {"GOMODCACHE": str(self.scratch / "modules"), "GOCACHE": str(self.scratch / "objects")}
             flags += " -modcacherw"
         return own | {

@@ -117,7 +117,7 @@ def ensure_pulumi() -> None:
 
 @lru_cache(maxsize=1)
 def reachable() -> bool:
-    """Tell whether Pulumi's installer can be reached; asked once per run, and given up after 5 seconds."""
+    """Tell whether Pulumi's installer can be reached; one request per run, with a timeout of 5 seconds."""
     say("→ asking whether Pulumi's installer can be reached ...")
     problem: list[str] = [f"no answer within {PROBE_SECONDS} s"]
 

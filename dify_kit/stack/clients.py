@@ -11,13 +11,14 @@ from typing import Any
 
 from dify_gateway import client_secrets, config, keys
 from dify_kit.errors import KitError
-from dify_kit.workspace.files import PROJECT, StackFiles, write_private
+from dify_kit.stack import settings
+from dify_kit.workspace.files import StackFiles, write_private
 from infra.settings.oauth_clients import (
     CANARY_CLIENT,
     CANARY_TENANT,
     ClientsFileError,
-    clients_path,
     read_clients,
+    read_clients_path,
 )
 
 Entry = dict[str, Any]
@@ -47,18 +48,15 @@ def load(files: StackFiles) -> Clients:
             f"stack {files.stack} does not exist on this machine (no {files.stored})",
             f"create it with `dify-kit init {files.stack}`",
         )
-    oauth = files.config().get(f"{PROJECT}:oauth")
-    if not isinstance(oauth, dict) or "secure" in oauth:
-        oauth = {}
-    tenants = oauth.get("tenants")
-    path = clients_path(files.stack, files.config_file, str(oauth.get("clientsFile") or ""))
+    oauth = settings.section(files, "oauth")
+    tenants = tuple(oauth.mapping("tenants"))
+    path = read_clients_path(oauth, files.stack, files.config_file)
+    settings.require(oauth)
     try:
         found = read_clients(path)
     except ClientsFileError as problem:
         raise KitError(f"{path}: {problem.reason}", problem.fix) from None
-    return Clients(
-        path=path, tenants=tuple(tenants) if isinstance(tenants, dict) else (), entries=found.clients
-    )
+    return Clients(path=path, tenants=tenants, entries=found.clients)
 
 
 def write(clients: Clients, entries: Mapping[str, Mapping[str, Any]]) -> None:

@@ -16,25 +16,15 @@ import yaml
 from dify_kit.containers.docker_host import Engine
 from dify_kit.engine.cli import Pulumi, shell_hint
 from dify_kit.errors import KitError
+from dify_kit.stack import settings as stack_settings
 from dify_kit.talk import say
 from dify_kit.workspace.files import PROJECT, write_private
 from infra.catalogue.project import declared
-from infra.catalogue.releases import CatalogueError, Release, catalogue
+from infra.catalogue.releases import Release
+from infra.catalogue.selection import volume_names
+from infra.catalogue.service import Keep
 from infra.settings.secrets import SHAPES
 
-VOLUMES = (
-    "postgres",
-    "redis",
-    "vector",
-    "app_storage",
-    "plugin_storage",
-    "sandbox_dependencies",
-    "local_sandbox_home",
-    "local_sandbox_workspace",
-)
-# What a destroyed stack leaves behind. An ACME account, counts of tokens and what the gateway remembers are no data
-# that opens under a secret of the stack.
-KEPT_VOLUMES = (*VOLUMES, "acme", "llm_usage", "gateway_redis")
 ADMIN_EMAIL = "admin@example.com"
 _REGISTRY_DEADLINE = 12.0
 
@@ -91,7 +81,7 @@ def check_new(pulumi: Pulumi, engine: Engine) -> None:
             f"stack {stack} is configured already, in {files.config_file}; nothing was changed",
             f"change one setting: {shell_hint(f'pulumi config set <key> <value> --stack {stack}')}",
         )
-    left = engine.volumes([f"dify-{stack}-{volume}" for volume in VOLUMES])
+    left = engine.volumes([f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA)])
     if left:
         raise KitError(
             f"stack {stack} is not configured here, but volumes of it hold data under secrets that this "
@@ -141,28 +131,13 @@ def loaded_names(release: Release, vector_store: str) -> list[str]:
 
 def settings_of(choices: Choices, images: ImageSource) -> dict[str, Any]:
     """Return the settings to write. What data depends on is written even when it is the default of today."""
-    release = choices.release or str(default("release"))
-    store = choices.vector_store or VectorStore(
+    store = choices.vector_store or (
         VectorStore.PGVECTOR if images is ImageSource.LOCAL else default("vectorStore")
     )
-    if images is ImageSource.LOCAL and store is not VectorStore.PGVECTOR:
-        raise KitError(
-            f"dify:vectorStore: {store} has no local build",
-            "with `--images local` use `--vector-store pgvector`",
-        )
-    if images is ImageSource.MIRROR and not choices.mirror:
-        raise KitError(
-            "dify:mirror: images come from a mirror, and none is named", "add --mirror <registry prefix>"
-        )
-    if unknown := [key for key in choices.extra if key not in declared()]:
-        raise KitError(
-            f"dify:{unknown[0]}: no such setting",
-            "Pulumi.yaml and docs/reference/settings.md list the settings",
-        )
     settings: dict[str, Any] = {
-        "release": release,
+        "release": choices.release or str(default("release")),
         "images": images.value,
-        "vectorStore": store.value,
+        "vectorStore": str(store),
         "adminEmail": choices.admin_email or default("adminEmail") or ADMIN_EMAIL,
     }
     optional: dict[str, Any] = {
@@ -177,36 +152,28 @@ def settings_of(choices: Choices, images: ImageSource) -> dict[str, Any]:
 
 
 def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
-    """Create the stack and return the path of its configuration. Nothing half-made is left behind."""
+    """Create the stack and return the path of its configuration. Nothing half-made is left behind.
+
+    Raises KitError with the problems that Pulumi's program would report, before anything is made.
+    """
     files = pulumi.files
     check_new(pulumi, engine)
-    release = choices.release or str(default("release"))
-    known = known_releases(choices)
-    if release not in known:
-        raise KitError(
-            f"dify:release: {release} is not in the catalogue", f"choose one of {', '.join(known)}"
-        )
-    store = choices.vector_store or VectorStore(default("vectorStore"))
-    images = choices.images or choose_images(engine, known[release], store)
-    settings = settings_of(choices, images)
+    generated = generate_secrets()
+    # The source of images is chosen by what the engine can reach: first see that the rest can work.
+    settings = settings_of(choices, choices.images or ImageSource.REGISTRY)
+    planned = stack_settings.check_planned(files, settings, generated)
+    if not choices.images and "images" not in choices.extra:
+        images = choose_images(engine, planned.dify, planned.vector_store)
+        settings = settings_of(choices, images)
+        stack_settings.check_planned(files, settings, generated)
     if not pulumi.created():
         pulumi.run("stack", "init")
-    generated = generate_secrets()
     say(f"generated {len(generated)} secrets; encrypting them")
     _write(pulumi, settings, generated)
     say(f"stack {files.stack} is configured: {files.config_file}")
     if files.config_file == files.stored:
         say(f"back up {files.data.root}: it holds the passphrase, and the data cannot be read without it")
     return files.config_file
-
-
-def known_releases(choices: Choices) -> Mapping[str, Release]:
-    """Return the releases that a new stack may name: the kit's, and those of the catalogue that it is given."""
-    own = choices.extra.get("catalogue")
-    try:
-        return catalogue(Path(str(own)).expanduser() if own else None)
-    except CatalogueError as problem:
-        raise KitError(f"dify:catalogue: {problem}", "`dify-kit release check FILE` checks a file") from None
 
 
 def _write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, str]) -> None:

@@ -1,18 +1,13 @@
 """Every rendered file of a stack, to read, after the checks that a deployment relies on."""
 
-import json
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pulumi
-
-from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
 from dify_kit.talk import say
-from dify_kit.workspace.files import PROJECT, StackFiles
-from infra.catalogue.project import ROOT
+from infra.catalogue.services import LITELLM, SERVICES
 from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
 from infra.edge.context import edge_context
@@ -25,28 +20,12 @@ from infra.platforms import images
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
 from infra.services.files import RedisContext, squid_files
-from infra.settings.stack import Settings, load
+from infra.settings.stack import Settings
 
 MARKER = ".dify-kit-render"
 BUILD_SECONDS = 900
 # Rendered for reading: the file on the container has the password here.
 HIDDEN_PASSWORD = "<dify:redisPassword>"  # noqa: S105  # a placeholder
-
-
-def settings_of(files: StackFiles) -> Settings:
-    """Read a stack's settings outside of Pulumi's program. Raises KitError with every problem."""
-    told = Pulumi(files=files).run("config", "--json", "--show-secrets")
-    entries = json.loads(told.stdout)
-    values = {
-        key: json.dumps(entry["objectValue"]) if "objectValue" in entry else str(entry["value"])
-        for key, entry in entries.items()
-    }
-    secret = [key for key, entry in entries.items() if entry.get("secret")]
-    pulumi.runtime.set_all_config(values, secret)
-    try:
-        return load(pulumi.Config(PROJECT), files.stack)
-    except pulumi.RunError as problem:
-        raise KitError(str(problem), "`pulumi config set` changes a setting") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +43,8 @@ def rendered_files(settings: Settings) -> list[Rendered]:
     try:
         proxies = [
             Rendered(service=name, files=squid_files(name, settings))
-            for name in ("ssrf_proxy", "agent_ssrf_proxy")
-            if release.has(name)
+            for name, service in SERVICES.items()
+            if service.image == "squid" and release.has(name)
         ]
         redis = render("data/redis.conf.j2", {"redis": RedisContext(password=HIDDEN_PASSWORD)}, overrides)
         edge = edge_files(edge_context(settings, release), overrides=overrides)
@@ -85,7 +64,7 @@ def rendered_files(settings: Settings) -> list[Rendered]:
         *(
             [
                 Rendered(
-                    service=litellm.NAME,
+                    service=LITELLM,
                     files={f"{litellm.CURRENT}/{name}": text for name, text in engine.items()},
                 )
             ]
@@ -153,10 +132,11 @@ def _image(settings: Settings) -> str:
         return name
     known = subprocess.run(["docker", "image", "inspect", name], check=False, capture_output=True, timeout=30)
     if known.returncode != 0:
-        directory = ROOT / images.LOCAL_BUILDS["nginx"][0]
+        directory = images.build_directory("nginx")
+        base = f"{images.BASE_ARGUMENT}={images.base_name(settings)}"
         say(f"building {name} ...")
         subprocess.run(
-            ["docker", "build", "--quiet", "--tag", name, str(directory)],
+            ["docker", "build", "--quiet", "--build-arg", base, "--tag", name, str(directory)],
             check=True,
             capture_output=True,
             timeout=BUILD_SECONDS,

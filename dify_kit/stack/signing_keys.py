@@ -8,6 +8,7 @@ from dify_gateway import keys
 from dify_gateway.keys import KeyDocument
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
+from dify_kit.stack import settings
 from dify_kit.talk import say
 from dify_kit.workspace.files import PROJECT, StackFiles
 from infra.settings.oauth_clients import SIGNING_KEYS
@@ -55,9 +56,8 @@ def rotate(pulumi: Pulumi, *, overlap: bool = True) -> KeyDocument:
 
 def ensure(pulumi: Pulumi) -> None:
     """Make the first key of a stack that has OAuth and was created before there were any."""
-    settings = pulumi.files.config()
-    oauth = settings.get(f"{PROJECT}:oauth")
-    if isinstance(oauth, dict) and oauth.get("enabled") in {True, "true"} and SETTING not in settings:
+    wanted = settings.section(pulumi.files, "oauth").boolean("enabled")
+    if wanted and SETTING not in pulumi.files.config():
         _store(pulumi, keys.new_document())
         say(f"made the first signing key of stack {pulumi.files.stack}")
 

@@ -5,10 +5,8 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker
 import httpx
@@ -17,14 +15,16 @@ from docker.utils.socket import frames_iter
 
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError, UsageError
+from dify_kit.stack import settings
 from dify_kit.workspace.files import PROJECT, StackFiles
 from infra import engine
-from infra.catalogue.llm_presets import PRESETS, Preset, key_problem
-from infra.catalogue.project import declared
+from infra.catalogue.llm_presets import key_problem
 from infra.edge.paths import CURRENT
-from infra.settings.llm import BRIDGE_FIX, LOOPBACK_PROBLEM, is_loopback
+from infra.settings.given import parsed
+from infra.settings.llm import KEYS
+from infra.settings.llm_upstreams import BRIDGE_FIX, LOOPBACK_PROBLEM, UpstreamAddress, read_upstreams
 
-SETTING = f"{PROJECT}:llmKeys"
+SETTING = f"{PROJECT}:{KEYS}"
 CHECK_SECONDS = 15.0
 # Shorter ones would be half told.
 SHOWN_FROM = 20
@@ -35,47 +35,20 @@ _STDOUT, _STDERR = 1, 2
 ENGINE_SECONDS = 30
 
 
-@dataclass(frozen=True, kw_only=True)
-class Configured:
-    """An upstream as the stack's settings name it; `base_url` is the preset's unless they say otherwise."""
-
-    name: str
-    preset: str
-    base_url: str
-    ca_file: str
-
-    @property
-    def known(self) -> Preset:
-        """What is known about its preset."""
-        return PRESETS[self.preset]
-
-
-def configured(files: StackFiles) -> dict[str, Configured]:
-    """Return the upstreams of a stack by name. Raises KitError when a setting has another shape."""
-    setting = files.config().get(f"{PROJECT}:llm") or {}
-    default = declared()["llm"]["default"]["upstreams"]
-    given = setting.get("upstreams") or default if isinstance(setting, dict) else default
-    if not isinstance(given, dict):
-        raise KitError(f"{PROJECT}:llm.upstreams: no object", "use {holysheep: {preset: holysheep}}")
-    found = {}
-    for name, value in given.items():
-        entry = value if isinstance(value, dict) else {}
-        preset = str(entry.get("preset") or (name if name in PRESETS else "custom"))
-        if preset not in PRESETS:
-            raise KitError(
-                f"{PROJECT}:llm.upstreams.{name}.preset: {preset} is unknown",
-                f"use one of {', '.join(PRESETS)}",
-            )
-        found[name] = Configured(
-            name=name,
-            preset=preset,
-            base_url=str(entry.get("baseUrl") or PRESETS[preset].base_url).rstrip("/"),
-            ca_file=str(entry.get("caFile") or ""),
+def configured(files: StackFiles) -> dict[str, UpstreamAddress]:
+    """Return the upstreams of a stack by name, also where the proxy is off. Raises KitError with every problem."""
+    llm = settings.section(files, "llm")
+    found = read_upstreams(llm)
+    if any(LOOPBACK_PROBLEM in line for line in llm.problems.lines):
+        raise KitError(
+            "\n".join(llm.problems.lines),
+            f"use {_bridge() or BRIDGE_FIX}, and let the upstream listen there",
         )
-    return found
+    settings.require(llm)
+    return {one.name: one for one in found}
 
 
-def one_of(files: StackFiles, name: str) -> Configured:
+def one_of(files: StackFiles, name: str) -> UpstreamAddress:
     """Return an upstream by its name. Raises UsageError when there is none."""
     known = configured(files)
     if name not in known:
@@ -83,7 +56,7 @@ def one_of(files: StackFiles, name: str) -> Configured:
     return known[name]
 
 
-def obtain(upstream: Configured, *, from_stdin: bool, environ: Mapping[str, str] | None = None) -> str:
+def obtain(upstream: UpstreamAddress, *, from_stdin: bool, environ: Mapping[str, str] | None = None) -> str:
     """Return a key from standard input, else the preset's variable, else a prompt. Raises KitError."""
     environ = os.environ if environ is None else environ
     known = upstream.known
@@ -114,8 +87,9 @@ def store(pulumi: Pulumi, upstream: str, key: str) -> None:
 def stored(pulumi: Pulumi) -> dict[str, str]:
     """Return the keys by upstream, in plain text: never print them."""
     entries = json.loads(pulumi.run("config", "--json", "--show-secrets").stdout)
-    value = (entries.get(SETTING) or {}).get("objectValue") or {}
-    return {str(name): str(key) for name, key in value.items()}
+    entry = entries.get(SETTING) or {}
+    value = parsed(KEYS, entry.get("objectValue", entry.get("value", "{}")))
+    return {str(name): str(key) for name, key in value.items()} if isinstance(value, dict) else {}
 
 
 def masked(key: str) -> str:
@@ -133,11 +107,11 @@ def edge_container(pulumi: Pulumi) -> str:
     except docker.errors.NotFound:
         return ""
     except docker.errors.DockerException as problem:
-        raise KitError(f"{name} cannot be asked: {problem}", "`make doctor` has a look") from None
+        raise KitError(f"{name} cannot be asked: {problem}", "`make doctor` checks it") from None
     return name if running else ""
 
 
-def ask_models(upstream: Configured, key: str, container: str = "") -> list[str]:
+def ask_models(upstream: UpstreamAddress, key: str, container: str = "") -> list[str]:
     """Return the names of the models that an upstream has for this key. Raises KitError.
 
     It is asked from inside `container`, the edge's, as requests go; from this machine where that is empty.
@@ -145,11 +119,6 @@ def ask_models(upstream: Configured, key: str, container: str = "") -> list[str]
     if not key:
         raise KitError(f"{upstream.name} has no key", f"`dify-kit keys set {upstream.name}`")
     url = f"{upstream.base_url}/models"
-    if is_loopback(urlsplit(url).hostname or ""):
-        raise KitError(
-            f"llm.upstreams.{upstream.name}.baseUrl: {url} {LOOPBACK_PROBLEM}",
-            f"use {_bridge() or BRIDGE_FIX}, and let the upstream listen there",
-        )
     headers = {"Authorization": f"Bearer {key}"}
     if upstream.preset == "anthropic":
         # Its list of models is not part of what it offers in OpenAI's schema.
@@ -170,7 +139,7 @@ def ask_models(upstream: Configured, key: str, container: str = "") -> list[str]
         raise KitError(f"{upstream.name}: {url} answers in another schema", "is baseUrl right?") from None
 
 
-def _from_here(upstream: Configured, url: str, headers: Mapping[str, str], _: str) -> tuple[int, bytes]:
+def _from_here(upstream: UpstreamAddress, url: str, headers: Mapping[str, str], _: str) -> tuple[int, bytes]:
     try:
         with httpx.Client(verify=_trust(upstream), timeout=CHECK_SECONDS) as client:
             answer = client.get(url, headers=dict(headers))
@@ -183,7 +152,7 @@ def _from_here(upstream: Configured, url: str, headers: Mapping[str, str], _: st
 
 
 def _from_inside(
-    upstream: Configured, url: str, headers: Mapping[str, str], container: str
+    upstream: UpstreamAddress, url: str, headers: Mapping[str, str], container: str
 ) -> tuple[int, bytes]:
     """Ask by curl in the edge's container. The key goes there by standard input: arguments are seen by others."""
     options = [f'url = "{url}"', *(f'header = "{name}: {value}"' for name, value in headers.items())]
@@ -194,7 +163,7 @@ def _from_inside(
     try:
         exit_code, out, errors = _run(container, ["curl", "--config", "-"], "\n".join(options).encode())
     except (docker.errors.DockerException, OSError) as problem:
-        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` has a look") from None
+        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` checks it") from None
     if exit_code:
         said = errors.decode(errors="replace").strip()[-200:] or f"curl ends with {exit_code}"
         raise KitError(
@@ -236,7 +205,7 @@ def _bridge() -> str:
     return f"{address}, the address of Docker's bridge, by which containers reach this machine"
 
 
-def _trust(upstream: Configured) -> bool | str:
+def _trust(upstream: UpstreamAddress) -> bool | str:
     if not upstream.ca_file:
         return True
     path = Path(upstream.ca_file).expanduser()

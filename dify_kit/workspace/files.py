@@ -16,7 +16,6 @@ A deleted checkout therefore loses nothing, and a copy of this one directory is 
 
 import fcntl
 import os
-import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -27,19 +26,19 @@ from pathlib import Path
 import yaml
 
 from dify_kit.errors import KitError, UsageError
+from infra.catalogue.project import STACK_NAME, STACK_NAME_RULE
 
 PROJECT = "dify"
 CHECKOUT = Path(__file__).resolve().parents[2]
-_STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def check_stack_name(stack: str) -> str:
     """Return ``stack`` when it can name containers, networks and volumes; raise UsageError otherwise."""
-    if not _STACK_NAME.fullmatch(stack):
+    if not STACK_NAME.fullmatch(stack):
         raise UsageError(
             f"stack name {stack!r} cannot be used",
-            "start with a lower-case letter, then at most 30 lower-case letters, digits or '-'",
+            f"use {STACK_NAME_RULE}",
         )
     return stack
 

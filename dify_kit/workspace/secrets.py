@@ -1,13 +1,14 @@
-"""Whether the secrets in a stack's file can be decrypted, before Pulumi tries.
+"""The secrets in a stack's file, decrypted without Pulumi.
 
-Pulumi names neither file nor setting then, only an offset in base64 or a code that did not match. The form is that of
-its passphrase provider; stacks with another provider are left to Pulumi.
+Pulumi's own errors name neither file nor setting, only an offset in base64 or a code that did not match. The format is
+that of its passphrase provider; stacks with another provider are left to Pulumi.
 """
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,28 @@ from dify_kit.workspace.files import StackFiles
 ITERATIONS = 1_000_000
 KEY_BYTES, NONCE_BYTES, SALT_BYTES, TAG_BYTES = 32, 12, 8, 16
 VERSION = "v1"
-# Encrypted under the passphrase beside the salt, to tell a wrong passphrase.
+# Encrypted under the passphrase beside the salt, to recognise a wrong passphrase.
 KNOWN_PLAIN = b"pulumi"
 _PROVIDERS = ("secretsprovider", "encryptedkey")
 
 
 def check(files: StackFiles, environment: Mapping[str, str]) -> None:
-    """Raise KitError when a secret of the stack cannot be decrypted: with the file, the setting and the way back."""
+    """Raise KitError when a secret of the stack cannot be decrypted: with the file, the setting and the fix."""
+    decryptor(files, environment)
+
+
+def decryptor(files: StackFiles, environment: Mapping[str, str]) -> Callable[[str], str] | None:
+    """Return what decrypts a secret of the stack's file; None without a passphrase, and for another provider.
+
+    Raises KitError when a secret of the file cannot be decrypted.
+    """
     document = files.document()
     salted = str(document.get("encryptionsalt") or "").split(":")
     config = document.get("config")
     if len(salted) != len(["v1", "salt", "v1", "nonce", "text"]) or any(
         document.get(key) for key in _PROVIDERS
     ):
-        return
+        return None
     secrets = list(_secrets(config if isinstance(config, dict) else {}))
     malformed = [key for key, text in secrets if _parts(text) is None]
     salt = _decoded(salted[1])
@@ -46,20 +55,27 @@ def check(files: StackFiles, environment: Mapping[str, str]) -> None:
         raise _damaged(files, malformed)
     passphrase = _passphrase(environment)
     if passphrase is None:
-        return
-    cipher = AESGCM(hashlib.pbkdf2_hmac("sha256", passphrase.encode(), salt, ITERATIONS, KEY_BYTES))
-    broken = [key for key, text in secrets if not _opens(cipher, _parts(text))]
-    if _opens(cipher, control, KNOWN_PLAIN):
+        return None
+    cipher = AESGCM(_key(passphrase, salt))
+    broken = [key for key, text in secrets if _decrypted(cipher, _parts(text)) is None]
+    if _decrypted(cipher, control) == KNOWN_PLAIN:
         if broken:
             raise _damaged(files, broken)
     elif broken or not secrets:
         raise KitError(
-            f"the passphrase does not fit {files.config_file}: {_source(environment)} is of other stacks, or the "
+            f"the passphrase does not fit {files.config_file}: {_source(environment)} belongs to other stacks, or the "
             "file's encryptionsalt is damaged",
             f"restore the passphrase from your backup, or {restore}",
         )
     else:
         raise KitError(f"{files.config_file}: encryptionsalt is damaged, its secrets are not", restore)
+    return lambda text: (_decrypted(cipher, _parts(text)) or b"").decode()
+
+
+@cache
+def _key(passphrase: str, salt: bytes) -> bytes:
+    # A third of a second, and one command needs it more than once.
+    return hashlib.pbkdf2_hmac("sha256", passphrase.encode(), salt, ITERATIONS, KEY_BYTES)
 
 
 def _damaged(files: StackFiles, keys: list[str]) -> KitError:
@@ -100,14 +116,13 @@ def _decoded(text: str) -> bytes | None:
         return None
 
 
-def _opens(cipher: AESGCM, parts: tuple[bytes, bytes] | None, expected: bytes | None = None) -> bool:
+def _decrypted(cipher: AESGCM, parts: tuple[bytes, bytes] | None) -> bytes | None:
     if parts is None:
-        return False
+        return None
     try:
-        plain = cipher.decrypt(parts[0], parts[1], None)
+        return cipher.decrypt(parts[0], parts[1], None)
     except InvalidTag:
-        return False
-    return expected is None or plain == expected
+        return None
 
 
 def _passphrase(environment: Mapping[str, str]) -> str | None:

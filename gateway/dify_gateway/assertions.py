@@ -1,7 +1,7 @@
 """Client authentication by a signed assertion: `private_key_jwt`, RFC 7523 section 2.2.
 
-Authlib reads the form, finds the client and asks whether the client may authenticate this way. The assertion itself
-is judged here, by the same strict reading as every other token.
+Authlib reads the form, finds the client and checks that the client may authenticate this way. The assertion itself
+is verified here, with the same strict parser as every other token.
 """
 
 import time
@@ -17,9 +17,9 @@ from dify_gateway.state import State
 
 SKEW_SECONDS = 5
 LONGEST_JTI = 128
-# Assertions are no access tokens, and an access token is no assertion.
+# Assertions and access tokens have different types, so neither is accepted as the other.
 TYPES = frozenset({"jwt", "client-authentication+jwt", ""})
-# What client libraries write for this service: RFC 7523 names the token endpoint, later drafts the issuer.
+# The audiences that client libraries use: RFC 7523 names the token endpoint, later drafts the issuer.
 ALGORITHMS = tuple(jose.KEY_TYPES)
 
 
@@ -32,7 +32,7 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc]  # Authlib 
         super().__init__(endpoint)
         self._settings = settings
         self._state = state
-        # An assertion for one endpoint is taken at the others: they are one service.
+        # An assertion for one endpoint is valid at the others: they are one service.
         self._audiences = {
             settings.issuer,
             *(f"{settings.issuer}/oauth/{name}" for name in ("token", "revoke", "introspect")),
@@ -41,10 +41,10 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc]  # Authlib 
     def process_assertion_claims(
         self, assertion: str, resolve_key: Callable[[dict[str, Any], dict[str, Any]], Client]
     ) -> dict[str, Any]:
-        """Check the assertion; its client is the request's client afterwards. Raises InvalidClientError."""
+        """Verify the assertion and set its client as the request's client. Raises InvalidClientError."""
         try:
             token = jose.parse(assertion)
-            # Authlib looks the client up by the subject, without asking whether there is one.
+            # Authlib looks the client up by the subject without checking that there is one.
             subject = token.claims.get("sub")
             client = resolve_key(token.header, {"sub": subject if isinstance(subject, str) else ""})
             self._check(token, client)
@@ -53,7 +53,7 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc]  # Authlib 
         return token.claims
 
     def resolve_client_public_key(self, client: Any, headers: dict[str, Any]) -> Client:  # noqa: ANN401, ARG002
-        """Return the client itself: its keys are chosen by kid when the signature is checked."""
+        """Return the client itself: its key is chosen by kid when the signature is verified."""
         chosen: Client = client.client
         return chosen
 
@@ -66,7 +66,7 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc]  # Authlib 
         if claims.get("iss") != client.id or claims.get("sub") != client.id:
             raise jose.BadTokenError("issuer and subject must be the client")
         audience = claims.get("aud")
-        # One audience: an assertion that another service may use as well could be replayed here by that service.
+        # One audience only: another service in the audience could replay the assertion here.
         audiences = audience if isinstance(audience, list) else [audience]
         if len(audiences) != 1 or not isinstance(audiences[0], str) or audiences[0] not in self._audiences:
             raise jose.BadTokenError("wrong audience")

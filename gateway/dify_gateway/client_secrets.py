@@ -1,8 +1,8 @@
-"""Client secrets: how they are made, kept and compared. Imports nothing of the service, so the kit uses it too.
+"""Client secrets: generation, hashes and comparison. Imports nothing of the service, so the kit uses it too.
 
-A secret is 256 random bits that we generate, never a word somebody chose, and `hash_secret` takes no other. Nobody
-can guess 256 bits, whatever a single guess costs; a slow password hash (argon2, scrypt) would add nothing to that,
-but would let anyone keep the token endpoint busy with wrong secrets at 50 ms of CPU each. So the hash is one
+A secret is 256 generated random bits, never a chosen word, and `hash_secret` accepts no other. Guessing 256 bits is
+infeasible whatever a single guess costs. A slow password hash (argon2, scrypt) would add no security,
+but would let wrong secrets occupy the token endpoint at 50 ms of CPU each. So the hash is one
 salted SHA-256, a few microseconds, under a name that a later format can replace.
 """
 
@@ -13,7 +13,7 @@ import hmac
 import re
 import secrets
 
-# The prefix lets secret scanners, and people, recognise one in a log or a commit.
+# Secret scanners and readers recognise the prefix in a log or a commit.
 PREFIX = "dks_"
 SECRET_BYTES = 32
 SECRET = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}", re.ASCII)
@@ -25,7 +25,7 @@ LONGEST_SECRET = 256
 
 
 class SecretError(ValueError):
-    """A secret, or the hash of one, that this module did not make. The message never holds the value."""
+    """A secret or a hash has not the format of this module. The message never contains the value."""
 
 
 def generate_secret() -> str:
@@ -34,7 +34,7 @@ def generate_secret() -> str:
 
 
 def hash_secret(secret: str) -> str:
-    """Return what clients.json keeps of a secret: format, salt and digest, separated by `$`."""
+    """Return the hash of a secret for clients.json: format, salt and digest, separated by `$`. Raises SecretError."""
     if not SECRET.fullmatch(secret):
         raise SecretError(
             f"a client secret is {PREFIX} followed by 43 random characters; generate it instead of choosing it"
@@ -44,7 +44,7 @@ def hash_secret(secret: str) -> str:
 
 
 def parse_hash(stored: str) -> tuple[bytes, bytes]:
-    """Return salt and digest of a kept hash."""
+    """Return salt and digest (bytes) of a hash. Raises SecretError."""
     parts = stored.split("$")
     if len(parts) != 3 or parts[0] != FORMAT:  # noqa: PLR2004  # format, salt, digest
         raise SecretError(f"not a hash of the format {FORMAT}$salt$digest")
@@ -58,9 +58,9 @@ def parse_hash(stored: str) -> tuple[bytes, bytes]:
 
 
 def matches(secret: str, hashes: tuple[tuple[bytes, bytes], ...]) -> bool:
-    """Say whether a secret belongs to one of the (salt, digest) pairs, in a time that does not tell which.
+    """Return whether a secret matches one of the (salt, digest) pairs, in a time independent of which one.
 
-    Without any pair, as for a client that does not exist, the same work is done for nothing.
+    Without any pair, as for an unknown client, the same work is done and the result discarded.
     """
     tried = secret if len(secret) <= LONGEST_SECRET else ""
     found = False

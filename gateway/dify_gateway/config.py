@@ -1,4 +1,4 @@
-"""What the service is told: config.json, tenants.json, clients.json and keys.json of one release, checked."""
+"""The configuration: config.json, tenants.json, clients.json and keys.json of one revision, validated."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from dify_gateway.gate_config import GateSettings, read_gate
 from dify_gateway.reading import Entry, FileError, read
 
 FILES = ("config.json", "tenants.json", "clients.json", "keys.json")
-# What a token may be allowed to do. Which routes each of them opens is decided in nginx.
+# The scopes of tokens. nginx maps routes to scopes.
 SCOPES = ("chat", "workflows", "files", "conversations", "llm")
 SECRET_BASIC, SECRET_POST, PRIVATE_KEY = "client_secret_basic", "client_secret_post", "private_key_jwt"
 AUTH_METHODS: Final = {
-    # A client with a secret may send it either way, as the article does and as libraries do by default.
+    # A client with a secret may send it in the header or in the form, as libraries do by default.
     "client_secret": frozenset({SECRET_BASIC, SECRET_POST}),
     SECRET_BASIC: frozenset({SECRET_BASIC}),
     SECRET_POST: frozenset({SECRET_POST}),
@@ -32,19 +32,20 @@ SHORTEST_TOKEN_SECONDS = 60
 DEFAULT_TOKEN_SECONDS = 3600
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 APP_KEY = re.compile(r"app-[A-Za-z0-9_-]{8,64}", re.ASCII)
 ANY_TEXT = entries.ANY_TEXT
 SEAL_KEY = re.compile(r"[!-~]{32,512}", re.ASCII)
 WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+# A tenant's name is also the name of its limits at the edge.
+TENANT = WORD
 HASH = re.compile(r"[A-Za-z0-9_$-]{1,200}", re.ASCII)
 CLIENT_ID_RULE = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or digit"
-TENANT_RULE = "1 to 63 small letters, digits and hyphens, the first not a hyphen"
+TENANT_RULE = "1 to 32 lower-case letters, digits and hyphens, the first not a hyphen"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How many failed authentications are taken within a window before the answer is 429."""
+    """The number of failed authentications within a window (seconds) before the answer is 429."""
 
     failures_per_client: int
     failures_per_address: int
@@ -53,7 +54,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Issuer:
-    """An external issuer of access tokens. Either `tenant` or `tenant_claim` is set."""
+    """An external issuer of access tokens. Exactly one of `tenant` and `tenant_claim` is set."""
 
     issuer: str
     audience: str
@@ -72,9 +73,9 @@ class Issuer:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """config.json. `redis_url` may hold a password, and `seal_key` is one: never log them.
+    """config.json. `redis_url` may contain a password and `seal_key` is a secret: never log them.
 
-    Without an issuer this service issues and takes no tokens: it is there for the gate alone.
+    Without an issuer the service neither issues nor accepts tokens and serves the gate alone.
     """
 
     issuer: str
@@ -91,7 +92,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tenant:
-    """A tenant: the Dify app key that its calls get, and the name of its class of limits."""
+    """A tenant: the Dify app key of its requests, and the name of its class of limits."""
 
     name: str
     app_key: str
@@ -114,8 +115,8 @@ class Client:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
-    """Everything one release directory says. Nothing in it changes after it was read."""
+class Configuration:
+    """The validated contents of one revision directory, immutable."""
 
     revision: str
     directory: Path
@@ -126,11 +127,11 @@ class Release:
     verification_keys: tuple[jose.VerificationKey, ...]
 
 
-def load(directory: Path, revision: str) -> Release:
-    """Read and check a release directory. Raises FileError with the first problem found."""
+def load(directory: Path, revision: str) -> Configuration:
+    """Read and validate a revision directory. Raises FileError with the first problem found."""
     settings = _settings(read(directory, "config.json"), directory)
     if not settings.issuer:
-        return Release(
+        return Configuration(
             revision=revision,
             directory=directory,
             settings=settings,
@@ -148,7 +149,7 @@ def load(directory: Path, revision: str) -> Release:
                     f"config.json: issuers names the tenant {tenant}, which tenants.json lacks: add it there"
                 )
     signing = _keys(read(directory, "keys.json"))
-    return Release(
+    return Configuration(
         revision=revision,
         directory=directory,
         settings=settings,
@@ -180,7 +181,7 @@ def _settings(entry: Entry, directory: Path) -> Settings:
         child = Entry(entry.file, f"issuers[{number}]", each)
         read_issuer = _issuer(child, directory)
         if read_issuer.issuer == issuer or read_issuer.issuer in external:
-            child.fail("issuer", "is this service's own issuer or stands twice: remove one of them")
+            child.fail("issuer", "is this service's own issuer or occurs twice: remove one of them")
         external[read_issuer.issuer] = read_issuer
     return Settings(
         issuer=issuer,
@@ -203,15 +204,15 @@ def _settings(entry: Entry, directory: Path) -> Settings:
 def _issuer(entry: Entry, directory: Path) -> Issuer:
     entry.only(set(Issuer.__dataclass_fields__))
     if ("tenant" in entry.values) == ("tenant_claim" in entry.values):
-        entry.fail("tenant", "or tenant_claim: exactly one of them says whose calls these are")
+        entry.fail("tenant", "or tenant_claim: set exactly one of them, it determines the tenant of a token")
     if "tenants" in entry.values and "tenant_claim" not in entry.values:
-        entry.fail("tenants", "maps the values of tenant_claim: add that, or remove this")
+        entry.fail("tenants", "maps values of tenant_claim, which is missing: add it, or remove this key")
     mapped = dict(entry.inner("tenants", {}).values)
     if not all(isinstance(to, str) and TENANT.fullmatch(to) for to in mapped.values()):
         entry.fail("tenants", f"must map claim values to tenants, each {TENANT_RULE}")
     return Issuer(
         issuer=entries.url(entry, "issuer"),
-        audience=entry.text("audience", ANY_TEXT, "the `aud` that the issuer writes for this API"),
+        audience=entry.text("audience", ANY_TEXT, "the `aud` that the issuer sets for this API"),
         jwks_uri=entries.url(entry, "jwks_uri") if "jwks_uri" in entry.values else "",
         tenant=entry.text("tenant", TENANT, TENANT_RULE) if "tenant" in entry.values else "",
         tenant_claim=entries.claim(entry, "tenant_claim", []),
@@ -234,8 +235,10 @@ def _tenants(entry: Entry) -> dict[str, Tenant]:
         child.only({"app_key", "limits"})
         key = child.text("app_key", APP_KEY, "a Dify app key: app- and 8 to 64 letters, digits, _ or -")
         if key in owners:
-            # Dify trusts the `user` a caller names: two tenants on one app could read each other's conversations.
-            child.fail("app_key", f"is also the tenant {owners[key]}'s: give each tenant an app of its own")
+            # Dify trusts the `user` of a request: two tenants on one app could read each other's conversations.
+            child.fail(
+                "app_key", f"is also the key of the tenant {owners[key]}: give each tenant an app of its own"
+            )
         owners[key] = name
         limits = child.text("limits", WORD, "the name of a class of limits", "default")
         tenants[name] = Tenant(name=name, app_key=key, limits=limits)
@@ -269,10 +272,10 @@ def _clients(entry: Entry, settings: Settings, tenants: Mapping[str, Tenant]) ->
             child.fail("auth_method", f"must be one of {', '.join(AUTH_METHODS)}")
         has, lacks = ("jwks", "secrets") if method == PRIVATE_KEY else ("secrets", "jwks")
         if lacks in child.values:
-            child.fail(lacks, f"has no meaning with the auth_method {method}: remove it")
+            child.fail(lacks, f"is not used with the auth_method {method}: remove it")
         clients[name] = Client(
             id=name,
-            # One object for all clients of a tenant, and one for all with the same scopes: there are many clients.
+            # Equal tenants and scope sets are shared objects: there may be many clients.
             tenant=tenants[tenant].name,
             scopes=_interned(child.texts("scopes", SCOPES)),
             methods=AUTH_METHODS[method],
@@ -299,17 +302,17 @@ def _token_seconds(entry: Entry, default: int) -> int:
 def _hashes(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
     stored = entry.values.get("secrets")
     if not isinstance(stored, list) or not 1 <= len(stored) <= MOST_SECRETS:
-        entry.fail(
-            "secrets", f"must be a list of 1 to {MOST_SECRETS} hashes, as `dify-kit client` makes them"
-        )
+        entry.fail("secrets", f"must be a list of 1 to {MOST_SECRETS} hashes made by `dify-kit client`")
     hashes = []
     for each in stored:
         if not isinstance(each, str) or not HASH.fullmatch(each):
-            entry.fail("secrets", f"must hold hashes of the format {client_secrets.FORMAT}$salt$digest")
+            entry.fail("secrets", f"must contain hashes of the format {client_secrets.FORMAT}$salt$digest")
         try:
             hashes.append(client_secrets.parse_hash(each))
         except client_secrets.SecretError as problem:
-            entry.fail("secrets", f"holds something that is {problem}: make it with `dify-kit client rotate`")
+            entry.fail(
+                "secrets", f"contains an item that is {problem}: make a hash with `dify-kit client rotate`"
+            )
     return tuple(hashes)
 
 
@@ -323,7 +326,7 @@ def _client_keys(entry: Entry) -> tuple[jose.VerificationKey, ...]:
         if not isinstance(jwk, Mapping) or not isinstance(jwk.get("kid"), str):
             entry.fail(where, "must be a JWK with a kid")
         if {"d", "p", "q", "k"} & set(jwk):
-            entry.fail(where, "holds a private key: keep that with the client, and put its public part here")
+            entry.fail(where, "contains a private key: leave it with the client and put its public part here")
         key = public_key(jwk)
         if key is None or not key.algorithms:
             smallest = jose.SMALLEST_RSA_BITS
@@ -332,12 +335,12 @@ def _client_keys(entry: Entry) -> tuple[jose.VerificationKey, ...]:
             )
         found.append(key)
     if len({key.kid for key in found}) != len(found):
-        entry.fail("jwks.keys", "has the same kid twice: give each key its own")
+        entry.fail("jwks.keys", "has the same kid twice: give each key a kid of its own")
     return tuple(found)
 
 
 def public_key(jwk: Mapping[str, Any]) -> jose.VerificationKey | None:
-    """Return the verification key of a JWK, nothing when it is none that we could use."""
+    """Return the verification key of a JWK, None when the JWK is unusable."""
     if jwk.get("kty") not in {"EC", "RSA"} or "d" in jwk:
         return None
     try:

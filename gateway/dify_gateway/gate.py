@@ -1,4 +1,4 @@
-"""The pages of the gate, /oauth2/...: to the provider, back from it, and out again."""
+"""The gate's endpoints, /oauth2/...: start of the sign-in, callback, user info and sign-out."""
 
 import html
 import json
@@ -16,15 +16,15 @@ from dify_gateway.gate_provider import RefusedError, admitted, lacks
 from dify_gateway.gate_sessions import SIGN_IN_SECONDS, Gate, Session
 from dify_gateway.state import UnavailableError
 
-# Where to return to: a path of this host in printable ASCII. Browsers read `//` and `/\` as another host.
+# The path to return to: of this host, in printable ASCII. Browsers interpret `//` and `/\` as another host.
 PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,1023}", re.ASCII)
 RETURN = "rd="
-# Sign-ins under way in one browser. Each is a cookie of half a kilobyte, two with the longest path.
+# Pending sign-ins of one browser. Each is a cookie of half a kilobyte, two with the longest path.
 MOST_TABS = 4
 RETRY_SECONDS = 1
 PAGE_HEADERS = {
     "Cache-Control": "no-store",
-    # The callback's address holds the code.
+    # The callback's URL contains the authorization code.
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -36,11 +36,11 @@ PAGE = """<!doctype html>
 
 
 class NoGateError(Exception):
-    """There is no gate, or not for the host that was asked."""
+    """There is no gate, or not for the requested host."""
 
 
 def create_blueprint() -> Blueprint:
-    """Return the gate's pages."""
+    """Return the gate's endpoints."""
     pages = Blueprint("gate", __name__, url_prefix=PREFIX)
     _add_sign_in(pages)
     _add_sign_out(pages)
@@ -61,7 +61,7 @@ def _add_sign_in(pages: Blueprint) -> None:
         gate = _gate()
         path, origin = local_path(request.query_string.decode("latin-1")), _origin(gate)
         if not origin:
-            # Cookies and the callback are of a host that the provider knows.
+            # Cookies and the callback need a host that is registered at the provider.
             return _redirect(f"{gate.settings.origins[0]}{PREFIX}/start?{RETURN}{path}")
         g.gate_path = path
         answer: Response = Client(gate).authorize_redirect(f"{origin}{CALLBACK}")
@@ -74,7 +74,7 @@ def _add_sign_in(pages: Blueprint) -> None:
         if not (origin := _origin(gate)):
             raise NoGateError
         if request.args.get("iss", gate.settings.issuer) != gate.settings.issuer:
-            raise jose.BadTokenError("the answer is of another provider")
+            raise jose.BadTokenError("the answer is from another provider")
         client = Client(gate)
         token = client.authorize_access_token()
         claims = token.get("userinfo")
@@ -82,7 +82,7 @@ def _add_sign_in(pages: Blueprint) -> None:
             raise jose.BadTokenError("no ID token")
         if lacks(gate.settings, claims):
             more = client.userinfo_claims(token)
-            # Of the same person, and nothing that the ID token says otherwise.
+            # Only of the same subject, and the ID token's claims take precedence.
             claims = {**more, **claims} if more.get("sub") == claims.get("sub") else claims
         person = admitted(gate.settings, claims)
         gate.sessions.close(request.cookies.get(session_cookie(gate), ""))
@@ -98,8 +98,8 @@ def _add_sign_in(pages: Blueprint) -> None:
         session = _session(_gate())
         if session is None:
             return Response('{"error":"login_required"}', 401, content_type="application/json")
-        told = {"user": session.subject, "email": session.email, "expires_at": session.expires_at}
-        return Response(json.dumps(told), content_type="application/json")
+        claims = {"user": session.subject, "email": session.email, "expires_at": session.expires_at}
+        return Response(json.dumps(claims), content_type="application/json")
 
 
 def _add_sign_out(pages: Blueprint) -> None:
@@ -107,8 +107,8 @@ def _add_sign_out(pages: Blueprint) -> None:
     def sign_out() -> Response:
         gate = _gate()
         if request.headers.get("Sec-Fetch-Site", "") in {"cross-site", "same-site"}:
-            # Another page may lead here, but not sign somebody out.
-            return _page(200, "Sign out?", "Another page asks to sign you out.", "sign_out", "Sign out")
+            # A page of another origin may link here, but must not end a session.
+            return _page(200, "Sign out?", "Another page links to the sign-out.", "sign_out", "Sign out")
         session = gate.sessions.close(request.cookies.get(session_cookie(gate), ""))
         origin = _origin(gate) or gate.settings.origins[0]
         answer = _redirect(_goodbye(gate, session, origin))
@@ -119,7 +119,7 @@ def _add_sign_out(pages: Blueprint) -> None:
 
     @pages.get("/signed_out")
     def signed_out() -> Response:
-        return _page(200, "Signed out", "You signed out.", "start", "Sign in")
+        return _page(200, "Signed out", "You are signed out.", "start", "Sign in")
 
 
 def _add_errors(pages: Blueprint) -> None:
@@ -133,34 +133,36 @@ def _add_errors(pages: Blueprint) -> None:
         return _page(
             403,
             "No access",
-            f"You signed in, but may not pass: {problem}.",
+            f"You signed in, but your account is not admitted: {problem}.",
             "sign_out",
-            "Sign out and try another account",
+            "Sign out and use another account",
         )
 
     @pages.errorhandler(MismatchingStateError)
     def over(_: MismatchingStateError) -> Response:
         g.event = {"event": "sign-in refused", "level": "warning", "reason": "state unknown, used or expired"}
-        text = "This sign-in is over, or began in another browser."
+        text = "This sign-in has expired, or was started in another browser."
         return _page(400, "Sign-in not finished", text, "start", "Sign in again")
 
     @pages.errorhandler(OAuthError)
     def provider_error(problem: OAuthError) -> Response:
-        # Its description is the provider's, or anybody's who made the link: logged, if at all, as a word.
+        # The description is untrusted, as anyone can make such a link: only a single word of it is logged.
         word = str(problem.error) if re.fullmatch(r"[a-z_]{1,40}", str(problem.error)) else "unknown"
-        g.event = {"event": "sign-in refused", "level": "warning", "reason": f"the provider said {word}"}
-        return _page(400, "Sign-in not finished", "The provider refused it.", "start", "Sign in again")
+        g.event = {"event": "sign-in refused", "level": "warning", "reason": f"the provider returned {word}"}
+        return _page(
+            400, "Sign-in not finished", "The provider refused the sign-in.", "start", "Sign in again"
+        )
 
     @pages.errorhandler(jose.BadTokenError)
     def bad_token(problem: jose.BadTokenError) -> Response:
         g.event = {"event": "sign-in refused", "level": "warning", "reason": str(problem)}
-        text = "What the provider sent cannot be trusted."
+        text = "The provider's answer could not be verified."
         return _page(400, "Sign-in not finished", text, "start", "Sign in again")
 
     @pages.errorhandler(requests.RequestException)
     @pages.errorhandler(UnavailableError)
     def unavailable(problem: Exception) -> Response:
-        # What the HTTP library says may quote an address, and a code with it.
+        # Messages of the HTTP library may contain a URL, and with it an authorization code.
         g.unavailable = str(problem) if isinstance(problem, UnavailableError) else type(problem).__name__
         answer = _page(503, "Try again", "Sign-in is not possible at the moment.", "start", "Try again")
         answer.headers["Retry-After"] = str(RETRY_SECONDS)
@@ -173,9 +175,9 @@ def _add_errors(pages: Blueprint) -> None:
 
 
 def local_path(query: str) -> str:
-    """Return the path to come back to: all that follows `rd=` in the query string, if it is a path of this host.
+    """Return the path to return to: all that follows `rd=` in the query string if it is a path of this host, or `/`.
 
-    nginx cannot encode it, so it stands there as it was asked; no other parameter comes with it.
+    nginx cannot encode it, so it is the original request URI; there is no other parameter.
     """
     path = query[len(RETURN) :] if query.startswith(RETURN) else "/"
     return path if PATH.fullmatch(path) and not path.startswith(f"{PREFIX}/") else "/"
@@ -197,12 +199,12 @@ def _session(gate: Gate) -> Session | None:
 
 
 def _goodbye(gate: Gate, session: Session | None, origin: str) -> str:
-    """Return where to go after signing out: the provider ends its own session too, where it can."""
+    """Return the URL to go to after the sign-out: the provider's end-session endpoint if it has one."""
     here = f"{origin}{SIGNED_OUT}"
     try:
         end = gate.provider.metadata().end_session
     except UnavailableError:
-        # The session here is over all the same.
+        # The session here has ended anyway.
         return here
     if not end:
         return here
@@ -224,16 +226,16 @@ def _set_cookie(answer: Response, gate: Gate, name: str, value: str, seconds: in
         path="/",
         secure=gate.settings.secure,
         httponly=True,
-        # Sent when the provider leads the browser back, and by no form or script of another site.
+        # Lax: sent with the provider's redirect, but not with forms or scripts of another site.
         samesite="Lax",
     )
 
 
 def _set_login_cookie(answer: Response, gate: Gate) -> None:
-    """Give the browser its sign-in, and take the oldest ones back."""
+    """Set the cookie of a sign-in, and delete the oldest ones beyond the limit."""
     name, value = g.gate_cookie
     _set_cookie(answer, gate, name, value, SIGN_IN_SECONDS)
-    # Tabs that nobody finishes, or a page that begins one after the other, would fill the browser's header.
+    # Abandoned tabs, or a page that starts many sign-ins, would exceed the size limit of request headers.
     for old in login_cookies(gate)[: -(MOST_TABS - 1)]:
         _drop_cookie(answer, gate, old)
 

@@ -1,7 +1,7 @@
-"""Authlib's client for Flask, on our provider's documents, our Redis and our reading of ID tokens.
+"""Authlib's client for Flask, with this service's provider metadata, storage and verification of ID tokens.
 
-Authlib makes the URL of the sign-in with `state`, `nonce` and PKCE, compares `state`, and exchanges the code. Its own
-store for a sign-in under way and its own check of ID tokens are replaced: see docs/decisions/0009-console-gate.md.
+Authlib makes the sign-in URL with `state`, `nonce` and PKCE, compares `state`, and exchanges the code. Its own
+store for pending sign-ins and its own verification of ID tokens are replaced: see docs/decisions/0009-console-gate.md.
 """
 
 import hashlib
@@ -12,15 +12,15 @@ from flask import g, request
 
 from dify_gateway.gate_sessions import Gate, SignIn
 
-# The provider's answer to a code, and about a person. A sign-in waits for it; nothing else does.
+# Seconds for the token and userinfo endpoints. Only a sign-in waits for them.
 ANSWER_SECONDS = 5
 NAME = "gate"
 
 
 class Browser(FlaskIntegration):  # type: ignore[misc]  # Authlib has no types
-    """Where Authlib keeps a sign-in under way: in Redis, for the one browser that has the cookie of this sign-in.
+    """Authlib's storage of a pending sign-in, bound to the browser that has the cookie of this sign-in.
 
-    `flask.g` tells where to return to (`gate_path`), and gets the cookie that the answer has to set (`gate_cookie`).
+    `flask.g` has the path to return to (`gate_path`) and receives the cookie that the answer must set (`gate_cookie`).
     """
 
     def __init__(self, gate: Gate) -> None:
@@ -28,7 +28,7 @@ class Browser(FlaskIntegration):  # type: ignore[misc]  # Authlib has no types
         self._gate = gate
 
     def set_state_data(self, session: Any, state: str, data: dict[str, Any]) -> None:  # noqa: ANN401, ARG002  # Authlib's
-        """Keep what Authlib wants back."""
+        """Store Authlib's state data."""
         wanted = {name: data[name] for name in ("nonce", "code_verifier", "redirect_uri")}
         g.gate_cookie = (
             login_cookie(self._gate, state),
@@ -36,14 +36,14 @@ class Browser(FlaskIntegration):  # type: ignore[misc]  # Authlib has no types
         )
 
     def get_state_data(self, session: Any, state: str | None) -> dict[str, Any] | None:  # noqa: ANN401, ARG002
-        """Return it once, to the browser that began; None for anybody else."""
+        """Return the state data once, to the browser that started the sign-in; None for any other."""
         cookie = request.cookies.get(login_cookie(self._gate, state or ""), "")
         found: SignIn | None = self._gate.sessions.end(state or "", cookie)
         g.gate_path = found.path if found else "/"
         return found.data if found else None
 
     def clear_state_data(self, session: Any, state: str | None) -> None:  # noqa: ANN401  # Authlib's
-        """Nothing: who asked for it took it away."""
+        """Do nothing: `get_state_data` has already removed the state data."""
 
 
 class Client(FlaskOAuth2App):  # type: ignore[misc]  # Authlib has no types
@@ -69,7 +69,7 @@ class Client(FlaskOAuth2App):  # type: ignore[misc]  # Authlib has no types
         self._gate = gate
 
     def load_server_metadata(self) -> dict[str, Any]:
-        """Return nothing: the endpoints come from documents that the provider's own code read."""
+        """Return an empty mapping: the endpoints come from `Provider`."""
         return {}
 
     def parse_id_token(self, token: dict[str, Any], nonce: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -77,17 +77,17 @@ class Client(FlaskOAuth2App):  # type: ignore[misc]  # Authlib has no types
         return self._gate.provider.id_claims(token.get("id_token"), nonce, token.get("access_token"))
 
     def userinfo_claims(self, token: dict[str, Any]) -> dict[str, Any]:
-        """Return what the provider tells about the person besides; nothing where it has no such endpoint."""
+        """Return the claims of the userinfo endpoint; empty when the provider has none."""
         address = self._gate.provider.metadata().userinfo
         if not address:
             return {}
         reaching = self._reaching(self._gate.provider.ca_file)
-        # Without its times: Authlib takes one of a minute, which was made just now, for an old one.
+        # Without its times: Authlib considers a fresh token of one minute expired.
         bearer = {"access_token": token.get("access_token", ""), "token_type": "Bearer"}
         answer = self.get(address, token=bearer, allow_redirects=False, **reaching)
         answer.raise_for_status()
-        told = answer.json()
-        return told if isinstance(told, dict) else {}
+        claims = answer.json()
+        return claims if isinstance(claims, dict) else {}
 
     @staticmethod
     def _reaching(ca_file: str) -> dict[str, Any]:
@@ -95,20 +95,20 @@ class Client(FlaskOAuth2App):  # type: ignore[misc]  # Authlib has no types
 
 
 def session_cookie(gate: Gate) -> str:
-    """Return the name of the cookie that holds a session's id; nginx looks for the same name."""
+    """Return the name of the cookie with a session's id; nginx tests for the same name."""
     return f"{_prefix(gate)}dify_gate"
 
 
 def login_cookie(gate: Gate, state: str) -> str:
-    """Return the name of a sign-in's own cookie: two tabs that sign in do not disturb each other."""
+    """Return the name of a sign-in's own cookie, so that sign-ins of two tabs are independent."""
     return f"{session_cookie(gate)}_{hashlib.sha256(state.encode()).hexdigest()[:8]}"
 
 
 def login_cookies(gate: Gate) -> list[str]:
-    """Return the names of this browser's cookies of sign-ins under way, the oldest first, as browsers send them."""
+    """Return the names of this browser's cookies of pending sign-ins, the oldest first, as browsers send them."""
     return [name for name in request.cookies if name.startswith(f"{session_cookie(gate)}_")]
 
 
 def _prefix(gate: Gate) -> str:
-    # Browsers then take it from this very host by https alone, and for no other host.
+    # Browsers accept the prefix only from this host over https, and send the cookie to no other host.
     return "__Host-" if gate.settings.secure else ""

@@ -1,4 +1,4 @@
-"""The gate in front of console and web app, as config.json has it: the provider, who may pass, and for how long."""
+"""`gate` of config.json: the provider, the rules of admission, and the lifetime of sessions."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from dify_gateway import entries
 from dify_gateway.reading import Entry
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-# Registered at the provider. The names are oauth2-proxy's: who comes from there changes nothing at the provider.
+# Registered at the provider. The paths are oauth2-proxy's, so a move from it needs no change at the provider.
 PREFIX = "/oauth2"
 CALLBACK, SIGNED_OUT = f"{PREFIX}/callback", f"{PREFIX}/signed_out"
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}", re.ASCII)
@@ -28,8 +28,8 @@ DEFAULT_SCOPES = ("openid", "email", "profile")
 class GateSettings:
     """`gate` of config.json. `client_secret` is a secret: never log it.
 
-    `origins` are those that people reach the console and the web app at, the first one being where strangers to the
-    list are sent. Whoever is listed by domain has to be in a group too, where groups are listed.
+    `origins` are those of console and web app; requests for an unlisted host are redirected to the
+    first one. When both domains and groups are listed, a user must match both.
     """
 
     origins: tuple[str, ...]
@@ -46,20 +46,20 @@ class GateSettings:
 
     @property
     def rules(self) -> str:
-        """A name for what a session stands for: with another provider or other rules, people sign in again."""
-        told = [
+        """A digest of provider and rules: sessions of another digest are invalid."""
+        parts = [
             *(self.issuer, self.client_id, self.session_seconds),
             *(self.email_domains, self.groups_claim, self.allowed_groups),
         ]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
     def secure(self) -> bool:
-        """Whether browsers may send the cookies by https alone."""
+        """Whether the cookies have the Secure attribute."""
         return self.origins[0].startswith("https://")
 
     def origin_of(self, host: str) -> str:
-        """Return the origin that a Host header names, empty for one that is not listed."""
+        """Return the listed origin of a Host header, empty when it is not listed."""
         asked = host.lower()
         for origin in self.origins:
             parts = urlsplit(origin)
@@ -76,11 +76,11 @@ def read_gate(entry: Entry, directory: Path) -> GateSettings:
     entry.only(set(GateSettings.__dataclass_fields__))
     scopes = _listed(entry, "scopes", SCOPE, "a scope of OAuth", DEFAULT_SCOPES)
     if "openid" not in scopes:
-        entry.fail("scopes", "must hold openid: without it no provider says who signed in")
+        entry.fail("scopes", "must contain openid: without it the provider returns no ID token")
     return GateSettings(
         origins=_origins(entry),
         issuer=entries.url(entry, "issuer"),
-        client_id=entry.text("client_id", entries.ANY_TEXT, "the client id that the provider gave"),
+        client_id=entry.text("client_id", entries.ANY_TEXT, "the client id that the provider issued"),
         client_secret=entry.text("client_secret", entries.ANY_TEXT, "the client's secret"),
         scopes=scopes,
         email_domains=_listed(entry, "email_domains", DOMAIN, DOMAIN_RULE, ()),
@@ -98,7 +98,7 @@ def _origins(entry: Entry) -> tuple[str, ...]:
         entry.fail("origins", "must be a list of origins, such as https://dify.example.com")
     for one in given:
         if entries.url_problem(one) or urlsplit(one).path:
-            entry.fail("origins", "must hold origins alone, such as https://dify.example.com")
+            entry.fail("origins", "must contain only origins, such as https://dify.example.com")
     if len({urlsplit(one).scheme for one in given}) > 1:
         entry.fail("origins", "mixes http and https: give all of them the same scheme")
     return tuple(dict.fromkeys(given))
@@ -112,5 +112,5 @@ def _listed(
         entry.fail(key, f"must be a list of at most {MOST_LISTED} texts")
     for one in value:
         if not isinstance(one, str) or not pattern.fullmatch(one):
-            entry.fail(key, f"must hold texts, each {rule}")
+            entry.fail(key, f"must contain texts, each {rule}")
     return tuple(dict.fromkeys(value))

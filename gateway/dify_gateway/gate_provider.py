@@ -1,6 +1,6 @@
-"""The provider that people sign in at: its endpoints and keys, and what an ID token of it says.
+"""The provider of the gate: its endpoints and keys, and verification of its ID tokens.
 
-Authlib's client leads people there and back; what it brings is judged here, by the same strict reading as every
+Authlib's client runs the redirects; what it receives is verified here, with the same strict parser as every
 other token of this service.
 """
 
@@ -20,7 +20,7 @@ from dify_gateway.gate_config import GateSettings
 from dify_gateway.issuers import Fetch, IssuerKeys, at, endpoint, fetch_json
 from dify_gateway.state import UnavailableError
 
-# Lists of groups make ID tokens long.
+# Lists of groups can make ID tokens long.
 LONGEST_ID_TOKEN = 32_768
 MOST_TEXT = 255
 TYPES: Final = frozenset({"jwt", ""})
@@ -31,12 +31,12 @@ REFRESH_SECONDS, REFETCH_SECONDS = 300, 10
 
 
 class RefusedError(Exception):
-    """Somebody signed in who may not pass. The message is a fixed phrase."""
+    """The signed-in user is not admitted. The message is a fixed phrase."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What the provider says about itself. `end_session` and `userinfo` are empty where it has none."""
+    """The provider's metadata. `end_session` and `userinfo` are empty when it has no such endpoint."""
 
     authorization: str
     token: str
@@ -47,14 +47,14 @@ class Metadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Who signed in."""
+    """The user who signed in."""
 
     subject: str
     email: str
 
 
 class Provider(IssuerKeys):
-    """The provider's documents, kept and renewed as those of external issuers are."""
+    """The provider's documents, cached and renewed like those of external issuers."""
 
     def __init__(self, settings: GateSettings, directory: Path, fetch: Fetch | None = None) -> None:
         issuer = Issuer(
@@ -75,28 +75,28 @@ class Provider(IssuerKeys):
         ca_file = str(directory / settings.ca_file) if settings.ca_file else ""
         super().__init__(issuer, fetch or fetch_json, ca_file)
         self._metadata: Metadata | None = None
-        # In a Basic header clients and servers do not agree on how to write anything else.
+        # Clients and servers encode other characters of a Basic header in different ways.
         self._plain = all(PLAIN.fullmatch(one) for one in (settings.client_id, settings.client_secret))
 
     def metadata(self) -> Metadata:
-        """Return the provider's endpoints. Raises UnavailableError while they could not be read."""
+        """Return the provider's endpoints. Raises UnavailableError until they have been read."""
         if self._metadata is None:
             self._renew()
         if self._metadata is None:
-            raise UnavailableError(f"the provider {self.issuer.issuer} did not tell its endpoints")
+            raise UnavailableError(f"the endpoints of the provider {self.issuer.issuer} could not be read")
         return self._metadata
 
     def read(self) -> Metadata:
-        """Read endpoints and keys now, whatever was read before. Raises IssuerError."""
+        """Read endpoints and keys now, also when they were read before. Raises IssuerError."""
         self._read()
         return self.metadata()
 
     def problem(self) -> str:
-        """Say what is wrong, for /healthz; empty when nothing is."""
-        return f"gate: {told}" if (told := super().problem()) else ""
+        """Return what is wrong, for /healthz; empty when nothing is."""
+        return f"gate: {keys_problem}" if (keys_problem := super().problem()) else ""
 
     def id_claims(self, text: object, nonce: object, access_token: object) -> dict[str, Any]:
-        """Return the claims of an ID token that was made for this client and this sign-in.
+        """Return the claims of an ID token that was issued for this client and this sign-in.
 
         OpenID Connect Core, section 3.1.3.7. Raises BadTokenError, or UnavailableError while there are no keys.
         """
@@ -146,11 +146,11 @@ class Provider(IssuerKeys):
         audiences = audience if isinstance(audience, list) else [audience]
         if client not in audiences:
             raise jose.BadTokenError("wrong audience")
-        # Made for several: it has to say that it was this client who asked.
+        # A token for several audiences must name this client as the authorized party.
         party = claims.get("azp", client if len(audiences) == 1 else None)
         if party != client:
             raise jose.BadTokenError("wrong authorized party")
-        # Keycloak says in a claim what a token is for.
+        # Keycloak has the purpose of a token in this claim.
         if claims.get("typ", "ID") != "ID":
             raise jose.BadTokenError("not an ID token")
 
@@ -167,28 +167,28 @@ class Provider(IssuerKeys):
 
 
 def admitted(settings: GateSettings, claims: Mapping[str, Any]) -> Person:
-    """Return who may pass by the settings' rules. Raises RefusedError for everybody else."""
+    """Return the user if the settings' rules admit them. Raises RefusedError otherwise."""
     subject = _text(claims.get("sub"))
     if not subject or not subject.isascii():
-        raise RefusedError("the provider does not say who signed in")
+        raise RefusedError("the ID token has no usable subject")
     email = _text(claims.get("email"))
     if settings.email_domains:
         if not email:
-            raise RefusedError("the provider tells no e-mail address")
-        # Some providers never say; one that says no means it.
+            raise RefusedError("the provider returned no e-mail address")
+        # Some providers omit the claim; an explicit false is respected.
         if claims.get("email_verified", True) not in (True, "true"):
             raise RefusedError("the e-mail address is not verified")
-        # Of two @ one stands in the name, and mail programs do not agree on which.
+        # With two @, mail programs disagree on where the domain begins.
         name, _, domain = email.partition("@")
         if not name or domain.lower() not in settings.email_domains:
             raise RefusedError("the e-mail address is of another domain")
     if settings.allowed_groups and not _groups(settings, claims) & set(settings.allowed_groups):
-        raise RefusedError("not in a group that may pass")
+        raise RefusedError("in no admitted group")
     return Person(subject=subject, email=email)
 
 
 def lacks(settings: GateSettings, claims: Mapping[str, Any]) -> bool:
-    """Say whether claims that the rules need are missing: the provider may tell them at its userinfo endpoint."""
+    """Return whether claims that the rules need are missing; the userinfo endpoint may have them."""
     no_email = bool(settings.email_domains) and "email" not in claims
     return no_email or (bool(settings.allowed_groups) and at(claims, settings.groups_claim) is None)
 
@@ -205,11 +205,11 @@ def _text(value: object) -> str:
 
 
 def _check_access_token(token: jose.Unverified, access_token: object) -> None:
-    """Compare `at_hash`, when there is one, with the access token that came along."""
+    """Compare `at_hash`, when there is one, with the access token of the same answer. Raises BadTokenError."""
     expected = token.claims.get("at_hash")
     if expected is None:
         return
     digest = HASHES[str(token.header["alg"])[2:]](str(access_token).encode()).digest()
     half = base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=")
     if not isinstance(expected, str) or not hmac.compare_digest(expected.encode(), half):
-        raise jose.BadTokenError("of another access token")
+        raise jose.BadTokenError("at_hash is of another access token")

@@ -1,8 +1,8 @@
-"""Who signed in at the gate, and who is about to.
+"""Sessions of the gate, and pending sign-ins.
 
-A session is kept in Redis and named in the browser by a cookie of 256 random bits; Redis holds their digest: who reads
-it cannot pass as anybody. A sign-in under way is kept nowhere but in the browser that began it, sealed by a key that
-only this service has: anybody may begin one, and a store that strangers fill would be full for those who belong here.
+A session is stored in Redis. The browser's cookie has 256 random bits, Redis only their digest, so a reader of Redis
+cannot take over a session. A pending sign-in is stored only in the browser that started it, sealed by a key that
+only this service has: anyone can start one, and a store on the server could be filled by unauthenticated requests.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from dify_gateway.state import State
 
 ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 ID_BYTES = 32
-# How long somebody may take to sign in at the provider.
+# The time limit of a sign-in at the provider.
 SIGN_IN_SECONDS = 600
 SEAL = {"alg": "dir", "enc": "A256GCM"}
-# The provider gets its ID token back when somebody signs out, in a URL.
+# At the sign-out the ID token is sent back to the provider, in a URL.
 LONGEST_HINT = 3072
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A session: who it is, until when (seconds of the epoch), and the ID token (empty: too long for a URL)."""
+    """A session: the user, its end (seconds of the epoch), and the ID token (empty when too long for a URL)."""
 
     subject: str
     email: str
@@ -43,77 +43,77 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class SignIn:
-    """A sign-in under way: what Authlib wants back, and the path to return to."""
+    """A pending sign-in: Authlib's state data, and the path to return to."""
 
     data: dict[str, Any]
     path: str
 
 
 class Sessions:
-    """The sessions under one set of rules: with others, nobody of before is found."""
+    """The sessions under one set of rules: a change of the rules invalidates all of them."""
 
     def __init__(self, state: State, settings: GateSettings) -> None:
         self._state = state
         self._rules = settings.rules
         self._seconds = settings.session_seconds
-        # All workers know the client's secret, and nobody outside does.
+        # A secret that all workers share: the client's secret.
         secret = settings.client_secret.encode()
         self._key = OctKey.import_key(hmac.digest(secret, b"dify-gateway: sign-ins under way", "sha256"))
 
     def open(self, person: Person, id_token: str) -> str:
-        """Keep a new session and return its id."""
+        """Store a new session and return its id. Raises UnavailableError."""
         made = secrets.token_urlsafe(ID_BYTES)
-        told = {
+        stored = {
             "subject": person.subject,
             "email": person.email,
             "expires_at": int(time.time()) + self._seconds,
             "id_token": id_token if len(id_token) <= LONGEST_HINT else "",
         }
-        self._state.keep(*self._name("session", made), value=json.dumps(told), seconds=self._seconds)
+        self._state.keep(*self._name("session", made), value=json.dumps(stored), seconds=self._seconds)
         return made
 
     def find(self, given: str) -> Session | None:
-        """Return a session that is not over. One round trip. Raises UnavailableError."""
+        """Return a session that has not expired, None without one. One round trip. Raises UnavailableError."""
         if not ID.fullmatch(given):
             return None
         session = _session(self._state.find(*self._name("session", given)))
-        # Redis ends it by its own clock; both have to agree.
+        # Redis expires it by its own clock; both clocks must agree.
         return session if session and session.expires_at > time.time() else None
 
     def close(self, given: str) -> Session | None:
-        """End a session and return what it was."""
+        """Delete a session and return it, None without one. Raises UnavailableError."""
         if not ID.fullmatch(given):
             return None
         return _session(self._state.take(*self._name("session", given)))
 
     def begin(self, state: str, data: dict[str, Any], path: str) -> str:
-        """Return what the browser has to bring along to end the sign-in that has this `state`."""
+        """Return the sealed cookie value that the browser must send to finish the sign-in with this `state`."""
         over = int(time.time()) + SIGN_IN_SECONDS
-        told = {"state": _digest(state), "rules": self._rules, "over": over, "data": data, "path": path}
-        return jwe.encrypt_compact(SEAL, json.dumps(told).encode(), self._key)
+        stored = {"state": _digest(state), "rules": self._rules, "over": over, "data": data, "path": path}
+        return jwe.encrypt_compact(SEAL, json.dumps(stored).encode(), self._key)
 
     def end(self, state: str, sealed: str) -> SignIn | None:
-        """Return a sign-in once, to the browser that began it. Raises UnavailableError."""
+        """Return a pending sign-in once, None for an invalid, expired or used one. Raises UnavailableError."""
         try:
-            told = json.loads(
+            stored = json.loads(
                 jwe.decrypt_compact(sealed, self._key, algorithms=list(SEAL.values())).plaintext or b""
             )
         except (JoseError, ValueError):
             return None
-        if not hmac.compare_digest(str(told["state"]), _digest(state)) or told["rules"] != self._rules:
+        if not hmac.compare_digest(str(stored["state"]), _digest(state)) or stored["rules"] != self._rules:
             return None
-        if told["over"] <= time.time() or not self._state.use_once(
-            "sign-in", _digest(sealed), told["over"] + 1
+        if stored["over"] <= time.time() or not self._state.use_once(
+            "sign-in", _digest(sealed), stored["over"] + 1
         ):
             return None
-        return SignIn(data=told["data"], path=str(told["path"]))
+        return SignIn(data=stored["data"], path=str(stored["path"]))
 
     def _name(self, kind: str, secret: str) -> tuple[str, ...]:
         return "gate", self._rules, kind, _digest(secret)
 
 
 class Gate:
-    """The gate: its settings, its provider, and the sessions of those who passed it."""
+    """The gate: its settings, its provider and its sessions."""
 
     def __init__(self, settings: GateSettings, provider: Provider, state: State) -> None:
         self.settings = settings

@@ -1,6 +1,6 @@
-"""What nginx alone reaches: /verify, the verdict about a token, /gate, the one about a session, and /healthz.
+"""The internal endpoints, reachable by nginx only: /verify checks a token, /gate a session, and /healthz.
 
-Plain WSGI, as it is asked often.
+Plain WSGI for speed: nginx calls it for most requests.
 """
 
 import json
@@ -13,10 +13,10 @@ from dify_gateway import jose, log, tokens, workers
 from dify_gateway.service import Loaded, NotLoadedError, Service
 from dify_gateway.state import UnavailableError
 
-# nginx keeps a verdict this long at most: with the poll of the configuration that makes the promised 5 s.
-VERDICT_SECONDS = 4
+# How long nginx caches an introspection result at most; with the poll of the configuration, the documented 5 s.
+RESULT_SECONDS = 4
 RETRY_SECONDS = 1
-# RFC 9110: one blank or more between the scheme and the token.
+# RFC 9110: one or more spaces between the scheme and the token.
 BEARER = re.compile(r"bearer +([^ ]+)", re.IGNORECASE | re.ASCII)
 STATUS: Final = {
     200: "200 OK",
@@ -30,10 +30,10 @@ REFUSAL: Final = {
     "error": "invalid_token",
     "error_description": "The access token is invalid or has expired",
 }
-NO_SESSION: Final = {"error": "login_required", "error_description": "Nobody signed in, or too long ago"}
+NO_SESSION: Final = {"error": "login_required", "error_description": "There is no session, or it has expired"}
 UNDECIDED: Final = {
     "error": "temporarily_unavailable",
-    "error_description": "The service cannot decide now; try again",
+    "error_description": "The service is temporarily unable to decide; try again",
 }
 
 Start = Callable[[str, list[tuple[str, str]]], object]
@@ -47,7 +47,7 @@ def create_app(service: Service) -> Callable[[dict[str, Any], Start], Iterable[b
     def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         try:
             status, headers, body = _route(service, environ)
-        except Exception as problem:  # noqa: BLE001  # no answer at all would look like a dead service
+        except Exception as problem:  # noqa: BLE001  # without an answer the service would seem to be down
             log.crash("internal request", problem, request_id=_request_id(environ))
             status, headers, body = 500, {"Cache-Control": "no-store"}, UNDECIDED
         data = json.dumps(body).encode() if body else b""
@@ -70,7 +70,7 @@ def _route(service: Service, environ: dict[str, Any]) -> Answer:
 
 
 def _pass(service: Service, environ: dict[str, Any]) -> Answer:
-    """Say whether the gate lets a session pass: 200 with X-Gate-User (who signed in), 401, or 503."""
+    """Check a session of the gate: 200 with X-Gate-User (the subject), 401, or 503."""
     try:
         gate = service.loaded.gate
         session = gate.sessions.find(environ.get("HTTP_X_GATE_SESSION", "")) if gate else None
@@ -87,12 +87,12 @@ def _verify(service: Service, environ: dict[str, Any]) -> Answer:
     if not given:
         return 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"}, REFUSAL
     try:
-        return _judge_with_news(service, given)
+        return _introspect_current(service, given)
     except jose.BadTokenError as problem:
         log.write("token refused", level="warning", reason=str(problem), request_id=_request_id(environ))
         headers = {
             "WWW-Authenticate": 'Bearer error="invalid_token"',
-            "Cache-Control": _cache_control(VERDICT_SECONDS),
+            "Cache-Control": _cache_control(RESULT_SECONDS),
         }
         return 401, headers, REFUSAL
     except UnavailableError as problem:
@@ -100,59 +100,59 @@ def _verify(service: Service, environ: dict[str, Any]) -> Answer:
         return 503, {"Cache-Control": "no-store", "Retry-After": str(RETRY_SECONDS)}, UNDECIDED
 
 
-def _judge_with_news(service: Service, given: str) -> Answer:
-    """Judge a token; before one is refused that a newer configuration may know, look whether there is one.
+def _introspect_current(service: Service, given: str) -> Answer:
+    """Check a token; before refusing one that a newer configuration may accept, look for a newer configuration.
 
-    Another worker may have read it already and issued this very token.
+    Another worker may have read it already and issued this token.
     """
     try:
-        return _judge(service.loaded, given)
+        return _introspect(service.loaded, given)
     except (jose.UnknownKeyError, tokens.StaleConfigError):
         if not service.follow():
             raise
-        return _judge(service.loaded, given)
+        return _introspect(service.loaded, given)
 
 
-def _judge(loaded: Loaded, given: str) -> Answer:
+def _introspect(loaded: Loaded, given: str) -> Answer:
     bearer = BEARER.fullmatch(given)
     if bearer is None:
         raise jose.BadTokenError("not a bearer token")
-    release, now = loaded.release, time.time()
+    configuration, now = loaded.configuration, time.time()
     token = jose.parse(bearer.group(1))
-    if token.claims.get("iss") == release.settings.issuer:
-        own = tokens.verify(release, token, now)
+    if token.claims.get("iss") == configuration.settings.issuer:
+        own = tokens.verify(configuration, token, now)
         if loaded.state.is_revoked(own.jti, own.issued_at):
             raise jose.BadTokenError("revoked")
         subject, tenant, scopes, expires_at = own.client_id, own.tenant, own.scopes, float(own.expires_at)
     else:
-        external = loaded.issuers.verify(token, release.tenants, now)
+        external = loaded.issuers.verify(token, configuration.tenants, now)
         subject, tenant, scopes = external.subject, external.tenant, external.scopes
         expires_at = external.expires_at
-    target = release.tenants[tenant]
+    target = configuration.tenants[tenant]
     headers = {
         "X-Auth-Sub": subject,
         "X-Auth-Tenant": tenant,
         "X-Auth-Scopes": " ".join(scopes),
         "X-Auth-Limits": target.limits,
-        # The tenant's Dify key. nginx puts it into the request to Dify; it appears in no other answer.
+        # The tenant's Dify key. nginx sets it in the request to Dify; no other answer contains it.
         "X-Auth-Upstream": target.app_key,
-        "Cache-Control": _cache_control(min(VERDICT_SECONDS, int(expires_at - now))),
+        "Cache-Control": _cache_control(min(RESULT_SECONDS, int(expires_at - now))),
     }
     return 200, headers, {}
 
 
 def _cache_control(seconds: int) -> str:
-    """Let nginx keep a verdict for this long at most.
+    """Return the Cache-Control that lets nginx cache a result for at most this many seconds.
 
-    It counts whole seconds, and the one in which a copy gets too old still counts: that one is taken off here.
+    nginx counts whole seconds and includes the one in which a copy expires, hence one less.
     """
     return f"max-age={seconds - 1}" if seconds > 1 else "no-store"
 
 
 def _health(service: Service) -> Answer:
-    """Say whether this service can decide: configuration, keys and clients read, Redis answering.
+    """Return the health: whether configuration, keys and clients are read and Redis answers.
 
-    A configuration that was refused while an older one is served is a problem, but no reason to be restarted.
+    A refused configuration while an older one is served is a problem, but no reason for a restart.
     """
     problems = service.problems()
     try:
@@ -168,13 +168,17 @@ def _health(service: Service) -> Answer:
     body: dict[str, Any] = {
         "status": "down" if loaded is None else "degraded" if problems else "ok",
         "problems": problems,
-        # Every worker's own: a change is live when they all name the new one.
+        # Those of all workers: a change is live when only the new one is left.
         "revisions": sorted({each["revision"] for each in reports}),
         "workers": len(reports),
     }
     if loaded is not None:
-        release = loaded.release
-        body |= {"clients": len(release.clients), "tenants": len(release.tenants), "keys": len(release.keys)}
+        configuration = loaded.configuration
+        body |= {
+            "clients": len(configuration.clients),
+            "tenants": len(configuration.tenants),
+            "keys": len(configuration.keys),
+        }
     return 503 if loaded is None else 200, {"Cache-Control": "no-store"}, body
 
 

@@ -1,7 +1,7 @@
-"""External issuers: their keys by OIDC discovery, kept and renewed, and what their tokens mean here.
+"""External issuers: their keys by OIDC discovery, cached and renewed, and the mapping of their claims.
 
-`iss` of a token chooses among the configured issuers by exact match, nothing more. The only addresses ever fetched
-are the configured issuer's discovery document, and the `jwks_uri` that it (or the configuration) names.
+`iss` of a token selects one of the configured issuers by exact match, nothing more. The only URLs ever fetched
+are the configured issuer's discovery document and the `jwks_uri` that it (or the configuration) names.
 """
 
 import ssl
@@ -18,21 +18,21 @@ from dify_gateway import jose, log
 from dify_gateway.config import SCOPES, Issuer, public_key
 from dify_gateway.state import UnavailableError
 
-# A verdict that waits for a fetch is a 503 at nginx after one second; the next one finds the keys.
+# A request that waits longer than one second for a fetch is a 503 at nginx; the next one finds the keys.
 FETCH_SECONDS = 2.0
-# Threads that wait for another one's fetch; more of them would let a slow issuer stop everybody's verdicts.
+# Threads that may wait for another thread's fetch; more would let a slow issuer block all requests.
 MOST_WAITING = 3
 WAIT_FOR_FETCH_SECONDS = 0.5
 MOST_BYTES = 262_144
 MOST_KEYS = 100
-# Keys that could not be renewed for this long are no longer trusted.
+# Keys that could not be renewed for this many seconds are no longer trusted.
 STALE_SECONDS = 3600
 DISCOVERY = "/.well-known/openid-configuration"
-# `typ` of access tokens; many issuers write the general one, some none.
+# `typ` of access tokens; many issuers use the generic one, some omit it.
 TYPES: Final = frozenset({"at+jwt", "application/at+jwt", "jwt", ""})
-# What only ID tokens hold: they tell a client who signed in, and open nothing.
+# Claims of ID tokens only, which are not accepted as access tokens.
 ID_TOKEN_CLAIMS: Final = frozenset({"at_hash", "c_hash", "s_hash"})
-# Keycloak says in a claim what a token is for.
+# Keycloak has the purpose of a token in this claim.
 OTHER_KINDS: Final = frozenset({"ID", "Refresh", "Offline", "Logout"})
 MOST_SUBJECT = 255
 
@@ -41,7 +41,7 @@ Fetch = Callable[[str, str], Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalToken:
-    """What a verified token of an external issuer means here. `expires_at` is seconds of the epoch."""
+    """The mapped claims of a verified token of an external issuer. `expires_at` is seconds of the epoch."""
 
     subject: str
     tenant: str
@@ -50,7 +50,7 @@ class ExternalToken:
 
 
 class IssuerKeys:
-    """The keys of one issuer. `ca_file` is a path, or empty for the system's certificates."""
+    """The keys of one issuer. `ca_file` is a path, or empty for the system's authorities."""
 
     def __init__(self, issuer: Issuer, fetch: Fetch, ca_file: str) -> None:
         self.issuer = issuer
@@ -58,16 +58,16 @@ class IssuerKeys:
         self._fetch = fetch
         self._keys: tuple[jose.VerificationKey, ...] = ()
         self._read_at = float("-inf")
-        # Two clocks: a renewal in the background must not keep a key away that was made just after it.
+        # Two timers: a renewal in the background must not delay the fetch of a key that is newer than it.
         self._tried_at = float("-inf")
         self._asked_at = float("-inf")
         self._lock = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
 
     def verify(self, token: jose.Unverified) -> None:
-        """Check a token's signature; fetch the keys once more when its kid is new, but not for each such token.
+        """Verify a token's signature; refetch the keys for an unknown kid, at most once per `refetch_seconds`.
 
-        Raises BadTokenError, or UnavailableError while there are no keys to judge it by.
+        Raises BadTokenError, or UnavailableError while there are no current keys.
         """
         if time.monotonic() - self._read_at > STALE_SECONDS:
             self._renew()
@@ -83,20 +83,20 @@ class IssuerKeys:
             jose.verify(token, self._keys, self.issuer.algorithms)
 
     def renew_when_due(self) -> None:
-        """Fetch the keys when they are older than the configuration wants, or were never read."""
+        """Fetch the keys when they are older than configured, or were never read."""
         if time.monotonic() - self._read_at > self.issuer.refresh_seconds:
             self._renew()
 
     def problem(self) -> str:
-        """Say what is wrong, for /healthz; empty when nothing is."""
+        """Return what is wrong, for /healthz; empty when nothing is."""
         if time.monotonic() - self._read_at > STALE_SECONDS:
             return f"issuer {self.issuer.issuer}: no current keys"
         return ""
 
     def _renew(self, known: tuple[jose.VerificationKey, ...] | None = None) -> None:
-        """Fetch the keys, unless somebody just tried. Keeps those it has when that fails.
+        """Fetch the keys, unless another thread just tried. Keeps the current ones when that fails.
 
-        `known` are the keys that did not fit a token: that is counted by itself, as anybody can make such tokens.
+        `known` are the keys that did not fit a token: such fetches have a timer of their own, as anyone can cause them.
         """
         if not self._lock.acquire(blocking=False):
             self._wait_for_fetch()
@@ -122,7 +122,7 @@ class IssuerKeys:
             self._lock.release()
 
     def _wait_for_fetch(self) -> None:
-        """Take the lock once the fetch of another thread has ended. Raises UnavailableError."""
+        """Acquire the lock after the fetch of another thread. Raises UnavailableError."""
         fetched = False
         if self._waiting.acquire(blocking=False):
             try:
@@ -136,42 +136,40 @@ class IssuerKeys:
         uri = self.issuer.jwks_uri or self._discover()
         listed = self._fetch(uri, self.ca_file).get("keys")
         if not isinstance(listed, list):
-            raise IssuerError(f"{uri} holds no list of keys")
+            raise IssuerError(f"{uri} contains no list of keys")
         found = [public_key(each) for each in listed[:MOST_KEYS] if isinstance(each, Mapping)]
         usable = tuple(key for key in found if key is not None and key.algorithms)
         if not usable:
-            raise IssuerError(f"{uri} holds no key for any of the algorithms that this service knows")
+            raise IssuerError(f"{uri} contains no key for an algorithm that this service supports")
         return usable
 
     def _discover(self) -> str:
         return endpoint(self.issuer, self._document(), "jwks_uri")
 
     def _document(self) -> Mapping[str, Any]:
-        """Return the issuer's discovery document, which has to be its own. Raises IssuerError."""
+        """Return the issuer's discovery document, whose `issuer` must match. Raises IssuerError."""
         address = self.issuer.issuer.rstrip("/") + DISCOVERY
         document = self._fetch(address, self.ca_file)
         if document.get("issuer") != self.issuer.issuer:
-            raise IssuerError(
-                f"{address} is of another issuer: copy `issuer` from it exactly into the settings"
-            )
+            raise IssuerError(f"{address} has another issuer: copy its `issuer` exactly into the settings")
         return document
 
 
 def endpoint(issuer: Issuer, document: Mapping[str, Any], name: str) -> str:
-    """Return an address of a discovery document; an issuer with https names none without. Raises IssuerError."""
+    """Return an endpoint of a discovery document, https if the issuer's URL is. Raises IssuerError."""
     uri = document.get(name)
     plain = not issuer.issuer.startswith("https://")
     if not isinstance(uri, str) or not uri.startswith(("https://", "http://") if plain else "https://"):
-        raise IssuerError(f"{issuer.issuer.rstrip('/')}{DISCOVERY} names no usable {name}")
+        raise IssuerError(f"{issuer.issuer.rstrip('/')}{DISCOVERY} has no usable {name}")
     return uri
 
 
 class IssuerError(Exception):
-    """An issuer's documents could not be read. The message names the address and what is wrong with it."""
+    """An issuer's documents could not be read. The message names the URL and the problem."""
 
 
 class Issuers:
-    """All external issuers of a release."""
+    """All external issuers of a configuration."""
 
     def __init__(
         self,
@@ -181,7 +179,7 @@ class Issuers:
         fetch: Fetch | None = None,
         before: "Issuers | None" = None,
     ) -> None:
-        """Take over the keys of issuers that did not change since the release before."""
+        """Take over the keys of issuers that are unchanged since the previous configuration."""
         known = before.all if before else {}
         self.all: dict[str, IssuerKeys] = {}
         for name, issuer in configured.items():
@@ -191,7 +189,7 @@ class Issuers:
             self.all[name] = old if old and same else IssuerKeys(issuer, fetch or fetch_json, ca_file)
 
     def verify(self, token: jose.Unverified, tenants: Iterable[str], now: float) -> ExternalToken:
-        """Check a token of an external issuer. Raises BadTokenError or UnavailableError."""
+        """Verify a token of an external issuer. Raises BadTokenError or UnavailableError."""
         name = token.claims.get("iss")
         keys = self.all.get(name) if isinstance(name, str) else None
         if keys is None:
@@ -203,7 +201,7 @@ class Issuers:
         return read_claims(keys.issuer, token.claims, tenants, now)
 
     def renew_when_due(self) -> None:
-        """Fetch what is due. Problems go to the log."""
+        """Fetch the keys that are due. Problems are logged."""
         for keys in self.all.values():
             try:
                 keys.renew_when_due()
@@ -218,7 +216,7 @@ class Issuers:
 def read_claims(
     issuer: Issuer, claims: Mapping[str, Any], tenants: Iterable[str], now: float
 ) -> ExternalToken:
-    """Check the claims of a token whose signature is right. Raises BadTokenError."""
+    """Check the claims of a token with a valid signature. Raises BadTokenError."""
     audience = claims.get("aud")
     if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
         raise jose.BadTokenError("wrong audience")
@@ -236,7 +234,7 @@ def read_claims(
     subject = claims.get(issuer.subject_claim)
     if not isinstance(subject, str) or not (subject.isascii() and subject.isprintable()):
         raise jose.BadTokenError("subject is not a text")
-    # It travels in a header.
+    # It is sent in a header.
     if not 0 < len(subject) <= MOST_SUBJECT or subject != subject.strip():
         raise jose.BadTokenError("subject is not a text")
     return ExternalToken(
@@ -248,7 +246,7 @@ def read_claims(
 
 
 def _tenant(issuer: Issuer, claims: Mapping[str, Any]) -> str:
-    """Return what the tenant claim names: a tenant only if the caller finds it among the configured ones."""
+    """Return the mapped tenant claim; the caller checks that such a tenant is configured."""
     value = at(claims, issuer.tenant_claim)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -264,7 +262,7 @@ def _scopes(issuer: Issuer, claims: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401  # whatever JSON holds
-    """Return the member that a path of names leads to, None where it leads nowhere."""
+    """Return the member at a path of names, None when there is none."""
     value: Any = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -281,32 +279,30 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def _trust(ca_file: str) -> ssl.SSLContext:
-    """Return whose certificates are taken: those of the system's CAs, or of the file's alone."""
+    """Return a context that trusts the system's authorities, or only those of the file."""
     trust = ssl.create_default_context(cafile=ca_file or None)
     if ca_file:
         # From Python 3.13 on certificates need an Authority Key Identifier, which `openssl x509 -req` leaves out: those
-        # of private CAs often have none. Chain, name and dates are checked as ever.
+        # of private CAs often have none. Chain, name and dates are verified as usual.
         trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return trust
 
 
 def fetch_json(address: str, ca_file: str) -> Mapping[str, Any]:
-    """Return the JSON object at an address. Raises IssuerError."""
+    """Return the JSON object at a URL. Raises IssuerError."""
     try:
         with (
             httpx.Client(verify=_trust(ca_file), timeout=FETCH_SECONDS, follow_redirects=False) as client,
             client.stream("GET", address, headers={"Accept": "application/json"}) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
-                raise IssuerError(f"{address} answered {answer.status_code}")
+                raise IssuerError(f"{address} answered with status {answer.status_code}")
             data = b""
             deadline = time.monotonic() + FETCH_SECONDS
             for chunk in answer.iter_bytes():
                 data += chunk
                 if len(data) > MOST_BYTES or time.monotonic() > deadline:
-                    raise IssuerError(
-                        f"{address} sends more than {MOST_BYTES} bytes, or is slower than a key set is"
-                    )
+                    raise IssuerError(f"{address} sends more than {MOST_BYTES} bytes, or sends too slowly")
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as problem:
         raise IssuerError(f"{address}: {type(problem).__name__}: {problem}") from None
     try:

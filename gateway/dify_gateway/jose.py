@@ -1,8 +1,8 @@
-"""Reading and verifying a JWS in compact form, for every kind of token this service takes.
+"""Parsing and verifying a JWS in compact form, for every kind of token that this service accepts.
 
-joserfc verifies signatures. What it, or a later version of it, would let through is refused here first: other
-spellings of the same token, repeated members, headers that ask for something, keys and algorithms that nobody
-configured. No header of a token ever chooses a key by anything but `kid`, and none is ever fetched from.
+joserfc verifies signatures. What it, or a later version of it, might accept is refused here first: other
+encodings of the same token, repeated members, critical headers, keys and algorithms that are not
+configured. Only `kid` of a token's header selects a key, and no URL of a header is ever fetched.
 """
 
 import base64
@@ -19,7 +19,7 @@ from joserfc.jws import JWSRegistry, deserialize_compact
 
 LONGEST_TOKEN = 8_192
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-# What may be verified at all: public keys only. `none` and the HMAC family are in no list.
+# The accepted algorithms use public keys only: `none` and the HMAC family are excluded.
 KEY_TYPES: Final = {
     "ES256": ("EC", "P-256"),
     "ES384": ("EC", "P-384"),
@@ -32,20 +32,20 @@ KEY_TYPES: Final = {
     "PS512": ("RSA", None),
 }
 SMALLEST_RSA_BITS = 2048
-# Members that change what the signature covers, or how the rest is to be read.
+# Members that change what the signature covers, or how the rest is interpreted.
 DEMANDING = ("crit", "b64", "zip", "enc")
 MOST_BRACKETS = 500
-# Keys with one kid that are tried; a set with more of them is broken.
+# The most keys with one kid that are tried; a set with more of them is malformed.
 MOST_CANDIDATES = 4
 
-# Headers that are none of our business (x5t and the like) are passed over.
+# Irrelevant members (x5t and the like) are ignored.
 REGISTRIES: Final = {name: JWSRegistry(algorithms=[name], strict_check_header=False) for name in KEY_TYPES}
 
 PublicKey = ECKey | RSAKey
 
 
 class BadTokenError(Exception):
-    """A token is refused. The message is a fixed phrase for the log; it never holds anything of the token."""
+    """A token is refused. The message is a fixed phrase for the log and contains nothing of the token."""
 
 
 class UnknownKeyError(BadTokenError):
@@ -54,7 +54,7 @@ class UnknownKeyError(BadTokenError):
 
 @dataclass(frozen=True, kw_only=True)
 class Unverified:
-    """A token taken apart: well-formed, and nothing more is known about it."""
+    """A parsed token: well-formed, not verified."""
 
     text: str
     header: dict[str, Any]
@@ -64,7 +64,7 @@ class Unverified:
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationKey:
-    """A public key, and the algorithms it may verify (none, when it was made for something else)."""
+    """A public key, and the algorithms it may verify (none when it is for another use)."""
 
     kid: str | None
     jwk: PublicKey
@@ -72,7 +72,7 @@ class VerificationKey:
 
 
 def parse(text: str, longest: int = LONGEST_TOKEN) -> Unverified:
-    """Take a compact JWS apart. Raises BadTokenError for anything that is not exactly one."""
+    """Parse a compact JWS. Raises BadTokenError for anything else."""
     if len(text) > longest:
         raise BadTokenError("too long")
     if not COMPACT.fullmatch(text):
@@ -82,12 +82,12 @@ def parse(text: str, longest: int = LONGEST_TOKEN) -> Unverified:
 
 
 def verify(token: Unverified, keys: Sequence[VerificationKey], algorithms: Iterable[str]) -> None:
-    """Check the signature with the key that `kid` names. Raises BadTokenError, UnknownKeyError among it."""
+    """Verify the signature with the key that `kid` names. Raises BadTokenError or its UnknownKeyError."""
     algorithm = token.header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in KEY_TYPES or algorithm not in algorithms:
         raise BadTokenError("algorithm not allowed")
     if any(name in token.header for name in DEMANDING):
-        raise BadTokenError("header with demands")
+        raise BadTokenError("critical header")
     for key in _candidates(token.header, algorithm, keys):
         if _signed_by(token.text, key.jwk, algorithm):
             return
@@ -95,14 +95,14 @@ def verify(token: Unverified, keys: Sequence[VerificationKey], algorithms: Itera
 
 
 def verification_key(jwk: PublicKey) -> VerificationKey:
-    """Work out what a key may verify: by its type, curve and size, and by what it says about itself."""
-    told = jwk.as_dict(private=False)
+    """Return the key with the algorithms it may verify: by type, curve, size, `use`, `key_ops` and `alg`."""
+    members = jwk.as_dict(private=False)
     fitting = frozenset(name for name, kind in KEY_TYPES.items() if _fits(jwk, kind))
-    if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
+    if members.get("use", "sig") != "sig" or "verify" not in members.get("key_ops", ["verify"]):
         fitting = frozenset()
-    if "alg" in told:
-        fitting &= {told["alg"]}
-    kid = told.get("kid")
+    if "alg" in members:
+        fitting &= {members["alg"]}
+    kid = members.get("kid")
     return VerificationKey(kid=kid if isinstance(kid, str) else None, jwk=jwk, algorithms=fitting)
 
 
@@ -118,7 +118,7 @@ def _candidates(
     kid = header.get("kid")
     if kid is None:
         fitting = [key for key in keys if algorithm in key.algorithms]
-        # Without a kid there must be nothing to choose.
+        # Without a kid there must be exactly one candidate.
         if len(fitting) != 1:
             raise BadTokenError("no kid")
         return fitting
@@ -143,15 +143,15 @@ def _decode(part: str) -> bytes:
         data = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise BadTokenError("not base64url") from None
-    # Several texts decode to the same bytes; only one of them encodes them.
+    # Several texts decode to the same bytes; only the canonical encoding is accepted.
     if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode():
         raise BadTokenError("not canonical base64url")
     return data
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object that bytes hold; repeated members and NaN are refused. Raises BadTokenError."""
-    # How deep the parser goes differs between Python's versions, and there is no use for it here.
+    """Return the JSON object in bytes; repeated members and NaN are refused. Raises BadTokenError."""
+    # The parser's depth limit differs between versions of Python, and deep nesting has no use here.
     if data.count(b"[") + data.count(b"{") > MOST_BRACKETS:
         raise BadTokenError("nested too deeply")
     try:

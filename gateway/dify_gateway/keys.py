@@ -1,7 +1,7 @@
-"""Signing keys: the document keys.json, and how it changes. Imports nothing of the service, so the kit uses it too.
+"""Signing keys: the document keys.json and its rotation. Imports nothing of the service, so the kit uses it too.
 
 The document is `{"keys": [...]}`, a list of JWKs (EC, P-256). Beside the JWK's own members each has `created_at`
-and `use_from`, and once it was replaced `retired_at` (all seconds of the epoch). The private part `d` is kept only
+and `use_from`, and after its replacement `retired_at` (all seconds of the epoch). The private part `d` is kept only
 while a key may still sign; a retired key verifies until the last token it signed has expired.
 """
 
@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey
 
 ALGORITHM = "ES256"
 CURVE = "P-256"
-# The longest lifetime that a client's tokens can be given (config.py refuses more), and thus the overlap.
+# The longest configurable lifetime of a client's tokens (config.py refuses more), and thus the overlap.
 LONGEST_TOKEN_SECONDS = 86_400
 PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "kid", "use", "alg")
 MEMBERS = {*PUBLIC_MEMBERS, "d", "created_at", "use_from", "retired_at"}
@@ -24,12 +24,12 @@ KeyDocument = dict[str, Any]
 
 
 class KeyDocumentError(ValueError):
-    """keys.json cannot be used. The message names the entry, the member and the fix, never a key's value."""
+    """keys.json is invalid. The message names the entry, the member and the fix, never a key's value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SigningKey:
-    """A key of the document. `secret` says whether it can sign; times are seconds of the epoch."""
+    """A key of the document. `secret` is true when it can sign; times are seconds of the epoch."""
 
     kid: str
     jwk: ECKey
@@ -45,7 +45,7 @@ def generate_key(now: int, *, lead_seconds: int = 0) -> dict[str, Any]:
 
 
 def new_document(now: int | None = None) -> KeyDocument:
-    """Return the document of a new installation: one key that signs at once."""
+    """Return the document of a new installation: one key that signs immediately."""
     return {"keys": [generate_key(int(time.time()) if now is None else now)]}
 
 
@@ -56,10 +56,10 @@ def rotate(
     lead_seconds: int = 0,
     overlap_seconds: int = LONGEST_TOKEN_SECONDS,
 ) -> KeyDocument:
-    """Return the document with a new signing key in front; the one given stays as it is.
+    """Return a document with a new signing key in front; the given document is not changed.
 
-    Keys that could sign so far lose their private part, unless the new one starts later: until then the newest
-    of them signs. A retired key is dropped once `overlap_seconds` have passed since its successor began to sign.
+    Earlier signing keys lose their private part, unless the new key starts later: until then the newest
+    of them signs. A retired key is removed `overlap_seconds` after its successor started to sign.
     """
     moment = int(time.time()) if now is None else now
     read_document(document)
@@ -80,7 +80,7 @@ def rotate(
 
 
 def read_document(document: object) -> tuple[SigningKey, ...]:
-    """Check a document and return its keys, in its order."""
+    """Validate a document and return its keys, in its order. Raises KeyDocumentError."""
     if (
         not isinstance(document, Mapping)
         or set(document) != {"keys"}
@@ -98,14 +98,14 @@ def read_document(document: object) -> tuple[SigningKey, ...]:
 
 
 def signing_key(keys: Sequence[SigningKey], now: float) -> SigningKey:
-    """Return the key that signs at a moment: the newest that has begun; before any has, the first to begin."""
+    """Return the key that signs at a time: the newest whose `use_from` has passed, or else the earliest."""
     able = [key for key in keys if key.secret]
     begun = [key for key in able if key.use_from <= now]
     return max(begun, key=lambda key: key.use_from) if begun else min(able, key=lambda key: key.use_from)
 
 
 def public_set(keys: Sequence[SigningKey]) -> dict[str, Any]:
-    """Return the JWK set that anyone may see: public members only, keys that do not sign yet included."""
+    """Return the public JWK set: public members only, keys that do not sign yet included."""
     return {"keys": [_public(key.jwk.as_dict(private=False)) for key in keys]}
 
 
@@ -132,13 +132,13 @@ def _read_key(where: str, entry: object) -> SigningKey:
             raise KeyDocumentError(f"{where}.{name} must be a whole number of seconds since 1970")
     material = {name: entry[name] for name in (*PUBLIC_MEMBERS, "d") if name in entry}
     try:
-        # The private number is not compared with the public point by every version of the libraries below.
+        # Not every version of the libraries below compares the private number with the public point.
         jwk = ECKey.import_key(cast("Any", material))
         consistent = "d" not in entry or _signs_for(jwk, ECKey.import_key(cast("Any", _public(material))))
     except (JoseError, ValueError, KeyError, TypeError):
-        raise KeyDocumentError(f"{where} is not a usable {CURVE} key: generate it anew") from None
+        raise KeyDocumentError(f"{where} is not a usable {CURVE} key: generate a new one") from None
     if not consistent:
-        raise KeyDocumentError(f"{where}: `d` does not belong to `x` and `y`: generate the key anew")
+        raise KeyDocumentError(f"{where}: `d` does not match `x` and `y`: generate a new key")
     return SigningKey(
         kid=entry["kid"],
         jwk=jwk,

@@ -1,4 +1,4 @@
-"""The service's log: one JSON object a line on standard output. No token, secret or key is ever passed to it."""
+"""The service's log: one JSON object a line on standard output. Callers pass no token, secret or key."""
 
 import json
 import re
@@ -14,20 +14,20 @@ _lock = threading.Lock()
 
 
 def write(event: str, *, level: str = "info", **fields: Any) -> None:  # noqa: ANN401  # whatever JSON holds
-    """Write an event. Empty fields are left out."""
+    """Write an event with its time (UTC) and level. Empty fields are omitted."""
     now = time.time()
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    told = {name: value for name, value in fields.items() if value not in ("", None)}
-    line = json.dumps({"time": moment, "level": level, "event": event, **told})
+    given = {name: value for name, value in fields.items() if value not in ("", None)}
+    line = json.dumps({"time": moment, "level": level, "event": event, **given})
     with _lock:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
 
 def crash(event: str, problem: BaseException, **fields: Any) -> None:  # noqa: ANN401
-    """Write an error that nobody foresaw: its type and where it came from.
+    """Write an unexpected error: its type and traceback.
 
-    Its message is left out, as nobody knows what a library quotes in it.
+    Its message is omitted: a library may quote secrets in it.
     """
     frames = traceback.extract_tb(problem.__traceback__)
     places = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames[-8:]]

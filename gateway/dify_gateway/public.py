@@ -1,4 +1,4 @@
-"""The endpoints that the world reaches through nginx: /oauth/..., the metadata under /.well-known/, and /oauth2/..."""
+"""The public endpoints behind nginx: /oauth/..., the metadata under /.well-known/, and /oauth2/... of the gate."""
 
 import base64
 import binascii
@@ -30,7 +30,7 @@ FORM_ENDPOINTS = ("/oauth/token", "/oauth/revoke", "/oauth/introspect")
 
 
 class RefusedError(Exception):
-    """A request that is malformed before any of its content matters."""
+    """A malformed request, refused before its content is examined."""
 
     def __init__(self, error: str, description: str, status: int = 400) -> None:
         super().__init__(description)
@@ -81,7 +81,7 @@ def _add_endpoints(app: Flask, server: Server) -> None:
 def _add_metadata(app: Flask) -> None:
     @app.get("/.well-known/oauth-authorization-server")
     def metadata() -> Response:
-        issuer = g.loaded.release.settings.issuer
+        issuer = g.loaded.configuration.settings.issuer
         algorithms = list(jose.KEY_TYPES)
         return _json(
             {
@@ -91,7 +91,7 @@ def _add_metadata(app: Flask) -> None:
                 "introspection_endpoint": f"{issuer}/oauth/introspect",
                 "jwks_uri": f"{issuer}/oauth/jwks.json",
                 "scopes_supported": list(SCOPES),
-                # There is no authorization endpoint, so no response type; the member is required nevertheless.
+                # There is no authorization endpoint, so no response type; the member is required anyway.
                 "response_types_supported": [],
                 "grant_types_supported": ["client_credentials"],
                 **{
@@ -106,7 +106,7 @@ def _add_metadata(app: Flask) -> None:
     @app.get("/oauth/jwks.json")
     def jwks() -> Response:
         return _json(
-            keys.public_set(g.loaded.release.keys),
+            keys.public_set(g.loaded.configuration.keys),
             headers={"Cache-Control": f"public, max-age={KEY_CACHE_SECONDS}"},
         )
 
@@ -126,7 +126,9 @@ def _add_errors(app: Flask) -> None:
     @app.errorhandler(UnavailableError)
     def unavailable(problem: UnavailableError) -> Response:
         g.unavailable = str(problem)
-        answer = _error("temporarily_unavailable", "The service cannot decide now; try again", 503)
+        answer = _error(
+            "temporarily_unavailable", "The service is temporarily unable to decide; try again", 503
+        )
         answer.headers["Retry-After"] = str(RETRY_SECONDS)
         return answer
 
@@ -147,12 +149,12 @@ def _add_errors(app: Flask) -> None:
 
 
 def _authenticated(answer: Callable[[], Response]) -> Response:
-    """Let Authlib answer, unless the request is malformed or its sender has failed too often."""
+    """Let Authlib answer, unless the request is malformed or there were too many failures before."""
     client, address = _claimed_client(request), _address(request)
     g.claimed = client
     g.loaded.state.check_failures(client, address)
     _check_form(request)
-    # Authlib would stumble over some headers that cannot be read; nothing in one can be right.
+    # Authlib fails on some malformed headers; none of them can be valid.
     readable = "Authorization" not in request.headers or _basic(request) is not None
     response = answer() if readable else unauthenticated()
     if response.status_code == UNAUTHORIZED:
@@ -161,14 +163,14 @@ def _authenticated(answer: Callable[[], Response]) -> Response:
 
 
 def _check_form(sent: Request) -> None:
-    """Refuse what RFC 6749 does not allow, and Authlib does not look at."""
+    """Refuse what RFC 6749 forbids and Authlib does not check."""
     if sent.mimetype != FORM:
         raise RefusedError("invalid_request", f"The body must be {FORM}")
     if sent.query_string:
-        raise RefusedError("invalid_request", "Parameters belong into the body, not into the URL")
+        raise RefusedError("invalid_request", "Parameters must be in the body, not in the URL")
     repeated = [name for name in sent.form if len(sent.form.getlist(name)) > 1]
     if repeated:
-        raise RefusedError("invalid_request", "A parameter stands more than once")
+        raise RefusedError("invalid_request", "A parameter occurs more than once")
     ways = [
         "Authorization" in sent.headers,
         "client_secret" in sent.form,
@@ -183,7 +185,7 @@ def _check_form(sent: Request) -> None:
 
 
 def _basic(sent: Request) -> tuple[str, str] | None:
-    """Return id and secret of a Basic header, nothing when it is none or cannot be read."""
+    """Return id and secret of a Basic header, None when it is absent or malformed."""
     scheme, _, encoded = sent.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -196,7 +198,7 @@ def _basic(sent: Request) -> tuple[str, str] | None:
 
 
 def _claimed_client(sent: Request) -> str:
-    """Return the client id that a request claims, for the count of failures; empty for anything odd."""
+    """Return the client id of a request, to count failures; empty when it is malformed."""
     claimed = (_basic(sent) or ("", ""))[0] or sent.form.get("client_id", "")
     if not claimed and "client_assertion" in sent.form:
         try:
@@ -207,7 +209,7 @@ def _claimed_client(sent: Request) -> str:
 
 
 def _address(sent: Request) -> str:
-    """Return who is counted: the address that nginx saw; of IPv6 the network, as one machine has many addresses."""
+    """Return the address to count failures for: the client's IPv4 address, or its IPv6 network."""
     given = sent.headers.get("X-Real-IP") or sent.remote_addr or ""
     try:
         address = ipaddress.ip_address(given)
@@ -221,24 +223,24 @@ def _address(sent: Request) -> str:
 
 
 def _log(response: Response) -> None:
-    told: dict[str, Any] = {"status": response.status_code, "request_id": g.get("request_id", "")}
+    fields: dict[str, Any] = {"status": response.status_code, "request_id": g.get("request_id", "")}
     if "unavailable" in g:
-        log.write("unavailable", level="error", path=request.path, problem=g.unavailable, **told)
+        log.write("unavailable", level="error", path=request.path, problem=g.unavailable, **fields)
     elif "event" in g:
-        log.write(**g.event, **told)
+        log.write(**g.event, **fields)
     elif request.path in FORM_ENDPOINTS and response.status_code >= BAD_REQUEST:
-        log.write("refused", level="warning", path=request.path, **_about_refusal(), **told)
+        log.write("refused", level="warning", path=request.path, **_about_refusal(), **fields)
 
 
 def _about_refusal() -> dict[str, Any]:
-    """Return who was refused and why. A client id that is not configured may be a secret in the wrong place."""
+    """Return the refused client and the reason. An unknown client id is omitted: it may be a misplaced secret."""
     problem = g.get("refused")
-    client = g.loaded.release.clients.get(g.get("claimed", ""))
+    client = g.loaded.configuration.clients.get(g.get("claimed", ""))
     return {
         "client": client.id if client else "",
         "tenant": client.tenant if client else "",
         "error": getattr(problem, "error", None) or type(problem).__name__,
-        # Only these descriptions are ours from end to end; others quote the request.
+        # Only these descriptions are fixed phrases; others quote the request.
         "reason": problem.description if isinstance(problem, InvalidClientError) else "",
         "address": _address(request),
     }

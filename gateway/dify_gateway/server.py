@@ -1,4 +1,4 @@
-"""The authorization server: Authlib's endpoints and grant, on our clients, tokens and Redis. No grant of our own."""
+"""The authorization server: Authlib's endpoints and grant with this service's clients, tokens and storage."""
 
 import json
 import time
@@ -26,14 +26,14 @@ from flask import request as flask_request
 
 from dify_gateway import client_secrets, jose, tokens
 from dify_gateway.assertions import PrivateKeyJwt
-from dify_gateway.config import PRIVATE_KEY, SCOPES, SECRET_BASIC, SECRET_POST, Client, Release
+from dify_gateway.config import PRIVATE_KEY, SCOPES, SECRET_BASIC, SECRET_POST, Client, Configuration
 from dify_gateway.service import Loaded
 
 GRANT_TYPE: str = ClientCredentialsGrant.GRANT_TYPE
 METHODS = [SECRET_BASIC, SECRET_POST, PRIVATE_KEY]
 CHALLENGE = 'Basic realm="oauth", charset="UTF-8"'
 REFUSED = "The client could not be authenticated"
-# Client ids that nobody has: the same work is done for them as for a wrong secret, and the same answer given.
+# Stands for unknown client ids: they cost the same work as a wrong secret and get the same answer.
 NOBODY = Client(
     id="",
     tenant="",
@@ -50,8 +50,8 @@ NOBODY = Client(
 class FormRequest(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
     """The request as Authlib reads it: the form of the body alone, never the query string.
 
-    Authlib refuses URLs without https. Whether the client used TLS is nginx's business and settled there; this
-    service sees only the hop from nginx, so the URL handed over says so.
+    Authlib refuses URLs without https. nginx decides whether clients must use TLS; this service sees only
+    the request of nginx, so the URL is always given with https.
     """
 
     def __init__(self, request: Request) -> None:
@@ -61,7 +61,7 @@ class FormRequest(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
 
     @property
     def args(self) -> dict[str, str]:
-        """Nothing: parameters stand in the body."""
+        """No parameters: those of the URL are not read."""
         return {}
 
     @property
@@ -80,7 +80,7 @@ class FormPayload(FlaskOAuth2Payload):  # type: ignore[misc]  # Authlib has no t
 
 
 class OAuthClient(ClientMixin):  # type: ignore[misc]  # Authlib has no types
-    """A configured client, as Authlib asks about it."""
+    """A configured client with Authlib's interface."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -90,52 +90,52 @@ class OAuthClient(ClientMixin):  # type: ignore[misc]  # Authlib has no types
         return self.client.id
 
     def get_allowed_scope(self, scope: str | None) -> str:
-        """Return the scopes that a token gets: those asked for, or all of the client."""
+        """Return the scopes of a token: the requested ones, or all of the client."""
         return " ".join(dict.fromkeys((scope or "").split())) or " ".join(self.client.scopes)
 
     def check_client_secret(self, client_secret: str) -> bool:
-        """Compare a secret with the client's hashes; a disabled client has no right one."""
+        """Return whether a secret matches the client's hashes; false for a disabled client."""
         right = client_secrets.matches(client_secret, self.client.hashes)
         return right and not self.client.disabled
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:  # noqa: ARG002  # the same for all
-        """Say whether the client may authenticate this way."""
+        """Return whether the client may authenticate this way."""
         return method in self.client.methods and not self.client.disabled
 
     def check_grant_type(self, grant_type: str) -> bool:
-        """Say whether the client may use a grant: there is one."""
+        """Return whether the client may use a grant: client_credentials only."""
         return grant_type == GRANT_TYPE
 
 
 class OwnToken(TokenMixin):  # type: ignore[misc]  # Authlib has no types
-    """An access token of ours that is valid but for revocation, as Authlib asks about it."""
+    """An access token of this service that is valid apart from revocation, with Authlib's interface."""
 
-    def __init__(self, release: Release, token: tokens.AccessToken, *, revoked: bool) -> None:
-        self.release = release
+    def __init__(self, configuration: Configuration, token: tokens.AccessToken, *, revoked: bool) -> None:
+        self.configuration = configuration
         self.token = token
         self.revoked = revoked
 
     def check_client(self, client: OAuthClient) -> bool:
-        """Say whether the token is the client's."""
+        """Return whether the token belongs to the client."""
         asking: Client = client.client
         return self.token.client_id == asking.id
 
     def is_expired(self) -> bool:
-        """Say whether its time is over."""
+        """Return whether it has expired."""
         return self.token.expires_at <= time.time()
 
     def is_revoked(self) -> bool:
-        """Say whether it was revoked."""
+        """Return whether it was revoked. Raises UnavailableError."""
         return self.revoked
 
 
 class Grant(ClientCredentialsGrant):  # type: ignore[misc]  # Authlib has no types
-    """Authlib's grant with the three ways to authenticate, and scopes that are the client's own."""
+    """Authlib's grant with the three authentication methods, and scopes limited to the client's own."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = METHODS
 
     def validate_requested_scope(self) -> None:
-        """Refuse scopes that nobody has, and those that this client has not."""
+        """Refuse unknown scopes, and those that this client does not have."""
         super().validate_requested_scope()
         asked = set((self.request.payload.scope or "").split())
         if not asked <= set(self.request.client.client.scopes):
@@ -148,63 +148,63 @@ class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib has no ty
     CLIENT_AUTH_METHODS = METHODS
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> OwnToken | None:  # noqa: ARG002
-        """Return the token, nothing when it is none of ours or over: that needs no revocation."""
+        """Return the token, None when it is foreign or expired and needs no revocation."""
         return own_token(current(), token_string)
 
     def revoke_token(self, token: OwnToken, request: FormRequest) -> None:  # noqa: ARG002  # Authlib's signature
-        """Let it be refused from now on."""
+        """Revoke the token until it expires."""
         current().state.revoke(token.token.jti, token.token.issued_at, token.token.expires_at)
         g.event = {"event": "token revoked", "client": token.token.client_id, "tenant": token.token.tenant}
 
 
 class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib has no types
-    """RFC 7662, for a client's own access tokens: any other is told to be inactive."""
+    """RFC 7662, for a client's own access tokens: any other is reported as inactive."""
 
     CLIENT_AUTH_METHODS = METHODS
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> OwnToken | None:  # noqa: ARG002
-        """Return the token, nothing when it is not valid."""
+        """Return the token, None when it is not valid."""
         return own_token(current(), token_string)
 
     def check_permission(self, token: OwnToken, client: OAuthClient, request: FormRequest) -> bool:  # noqa: ARG002
-        """Say whether the client may know about the token."""
+        """Return whether the client may introspect the token."""
         return token.check_client(client)
 
     def introspect_token(self, token: OwnToken) -> dict[str, Any]:
-        """Return what the token says."""
-        told = token.token
+        """Return the introspection response of an active token."""
+        access = token.token
         return {
             "active": True,
             "token_type": "Bearer",
-            "client_id": told.client_id,
-            "sub": told.client_id,
-            "tenant": told.tenant,
-            "scope": " ".join(told.scopes),
-            "iss": token.release.settings.issuer,
-            "aud": token.release.settings.audience,
-            "iat": told.issued_at,
-            "exp": told.expires_at,
-            "jti": told.jti,
+            "client_id": access.client_id,
+            "sub": access.client_id,
+            "tenant": access.tenant,
+            "scope": " ".join(access.scopes),
+            "iss": token.configuration.settings.issuer,
+            "aud": token.configuration.settings.audience,
+            "iat": access.issued_at,
+            "exp": access.expires_at,
+            "jti": access.jti,
         }
 
 
 class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
-    """Authlib's server for Flask. What is loaded for the request stands in `flask.g`."""
+    """Authlib's server for Flask. `flask.g.loaded` is the configuration of the request."""
 
     def create_oauth2_request(self, request: Any) -> FormRequest:  # noqa: ANN401  # a request, or nothing: Flask's
         """Return the request as Authlib reads it."""
         return request if isinstance(request, FormRequest) else FormRequest(flask_request)
 
     def handle_error_response(self, request: FormRequest, error: OAuth2Error) -> Response:
-        """Answer with an error. A failed authentication gets one answer, whatever failed."""
+        """Answer with an error. Every failed authentication gets the same answer."""
         g.refused = error
         if isinstance(error, InvalidClientError):
             return unauthenticated()
         if isinstance(error, UnsupportedTokenTypeError):
-            # RFC 7009 takes its errors from RFC 6749, where this one is no 401.
+            # RFC 7009 uses the errors of RFC 6749, where this one has another status than 401.
             error.status_code = 400
         if isinstance(error, UnsupportedGrantTypeError):
-            # Authlib's own description quotes what was sent.
+            # Authlib's description quotes the request.
             known = "The grant_type is client_credentials"
             asked = request.form.get("grant_type")
             error = OAuth2Error(known, error=error.error) if asked else InvalidRequestError(known)
@@ -230,36 +230,36 @@ def create_server(app: Flask) -> Server:
     generator = BearerTokenGenerator(
         _issue, expires_generator=lambda client, _grant: client.client.token_seconds
     )
-    # Authlib drops the scope when none was asked for; ours then are the client's.
+    # Authlib omits the scope when none was requested; here it is then the client's scopes.
     generator.get_allowed_scope = lambda client, scope: client.get_allowed_scope(scope)
     server.register_token_generator("default", generator)
     return server
 
 
 def current() -> Loaded:
-    """Return what is loaded, as it was when this request began."""
+    """Return the loaded configuration at the start of this request."""
     loaded: Loaded = g.loaded
     return loaded
 
 
 def own_token(loaded: Loaded, text: str) -> OwnToken | None:
-    """Return a token of ours that could be used, revoked or not."""
+    """Return a valid token of this service, revoked or not; None for any other."""
     try:
-        token = tokens.verify(loaded.release, jose.parse(text), time.time())
+        token = tokens.verify(loaded.configuration, jose.parse(text), time.time())
     except jose.BadTokenError:
         return None
-    return OwnToken(loaded.release, token, revoked=loaded.state.is_revoked(token.jti, token.issued_at))
+    return OwnToken(loaded.configuration, token, revoked=loaded.state.is_revoked(token.jti, token.issued_at))
 
 
 def _find(client_id: str) -> OAuthClient:
-    return OAuthClient(current().release.clients.get(client_id, NOBODY))
+    return OAuthClient(current().configuration.clients.get(client_id, NOBODY))
 
 
 def _by_assertion(query_client: Any, request: FormRequest) -> OAuthClient | None:  # noqa: ANN401  # Authlib's
     loaded = current()
-    method = PrivateKeyJwt(loaded.release.settings, loaded.state, loaded.release.settings.issuer)
+    method = PrivateKeyJwt(loaded.configuration.settings, loaded.state, loaded.configuration.settings.issuer)
     client: OAuthClient | None = method(query_client, request)
-    # RFC 7521, section 4.2: a client_id that comes along has to be the assertion's. An empty parameter is none.
+    # RFC 7521, section 4.2: a client_id parameter must match the assertion. An empty parameter counts as absent.
     named = request.form.get("client_id")
     if client and named and named != client.client.id:
         raise InvalidClientError(description="assertion: client_id names another client")
@@ -268,9 +268,9 @@ def _by_assertion(query_client: Any, request: FormRequest) -> OAuthClient | None
 
 def _issue(client: OAuthClient, grant_type: str, user: None, scope: str) -> str:  # noqa: ARG001  # Authlib's signature
     loaded = current()
-    # A token that Redis could not hold revoked must not be issued.
+    # A token that could not be revoked in Redis must not be issued.
     loaded.state.wait_for_memory()
-    return tokens.issue(loaded.release, client.client, scope.split(" "))
+    return tokens.issue(loaded.configuration, client.client, scope.split(" "))
 
 
 def _note(token: dict[str, Any], request: FormRequest) -> None:

@@ -1,4 +1,4 @@
-"""One worker's view of the world: the release it serves, Redis, the external issuers; and how it follows changes."""
+"""The state of one worker: its configuration, Redis and external issuers; and how it follows changes."""
 
 import os
 import threading
@@ -14,9 +14,9 @@ from dify_gateway.issuers import Fetch, Issuers
 from dify_gateway.reading import FileError
 from dify_gateway.state import State, UnavailableError
 
-# A client that was removed is refused this long after the switch, plus the 4 s of nginx's cached verdicts.
+# A removed client is refused after at most this many seconds, plus the 4 s of nginx's cached introspection results.
 POLL_SECONDS = 0.5
-# How often Redis is asked about its own settings.
+# The interval of checks of Redis's own settings.
 ADVICE_SECONDS = 30
 CURRENT = "current"
 
@@ -25,20 +25,20 @@ Mark = tuple[str, tuple[tuple[int, int, int], ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A release and the connections that belong to it. `gate` is None where console and web app have none."""
+    """A configuration and its connections. `gate` is None when console and web app have no gate."""
 
-    release: config.Release
+    configuration: config.Configuration
     state: State
     issuers: Issuers
     gate: Gate | None = None
 
 
 class NotLoadedError(UnavailableError):
-    """No usable configuration was read yet."""
+    """No valid configuration has been read yet."""
 
 
 class Service:
-    """Holds what is loaded; replaces it as a whole, and only by something that was checked."""
+    """Holds the loaded configuration; replaces it as a whole, and only with a validated one."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Service:
         self._fetch = fetch
         self._loaded: Loaded | None = None
         self._seen: Mark | None = None
-        self._problem = "no configuration was read yet"
+        self._problem = "no configuration has been read yet"
         self._redis_problem = ""
         self._advice = ""
         self._advised_at = float("-inf")
@@ -61,15 +61,15 @@ class Service:
 
     @property
     def loaded(self) -> Loaded:
-        """What is served now. A request reads it once. Raises NotLoadedError."""
+        """The current configuration. A request reads it once. Raises NotLoadedError."""
         if self._loaded is None:
             raise NotLoadedError(self._problem)
         return self._loaded
 
     def follow(self) -> bool:
-        """Read the configuration when it changed since it was last seen; say whether something new is served.
+        """Read the configuration when it has changed; return whether a new one is served.
 
-        A configuration that cannot be used changes nothing, and is reported in the log and by /healthz.
+        An invalid configuration changes nothing, and is reported in the log and by /healthz.
         """
         with self._lock:
             mark = self._mark()
@@ -78,9 +78,9 @@ class Service:
             self._seen = mark
             try:
                 self._take(config.load(Path(mark[0]), Path(mark[0]).name))
-            except Exception as problem:  # noqa: BLE001  # whatever it is, what is served must go on
+            except Exception as problem:  # noqa: BLE001  # any error leaves the current configuration in use
                 self._problem = str(problem) if isinstance(problem, FileError) else type(problem).__name__
-                kept = self._loaded.release.revision if self._loaded else ""
+                kept = self._loaded.configuration.revision if self._loaded else ""
                 log.write("configuration refused", level="error", problem=self._problem, still_serving=kept)
                 self._report()
                 return False
@@ -103,64 +103,68 @@ class Service:
         self._stopped.set()
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the configuration, Redis and the issuers; nothing of it stops the service."""
-        told = [self._problem, self._advice, *(self._loaded.issuers.problems() if self._loaded else [])]
+        """Return the problems of configuration, Redis and issuers; none of them stops the service."""
+        found = [self._problem, self._advice, *(self._loaded.issuers.problems() if self._loaded else [])]
         if self._loaded and self._loaded.gate:
-            told.append(self._loaded.gate.provider.problem())
-        return [each for each in told if each]
+            found.append(self._loaded.gate.provider.problem())
+        return [each for each in found if each]
 
-    def _take(self, release: config.Release) -> None:
+    def _take(self, configuration: config.Configuration) -> None:
         before = self._loaded
-        same_redis = before is not None and _redis_settings(before.release) == _redis_settings(release)
-        state = before.state if before and same_redis else self._connect(release.settings)
+        same_redis = before is not None and _redis_settings(before.configuration) == _redis_settings(
+            configuration
+        )
+        state = before.state if before and same_redis else self._connect(configuration.settings)
         self._loaded = Loaded(
-            release=release,
+            configuration=configuration,
             state=state,
             issuers=Issuers(
-                release.settings.issuers,
-                release.directory,
+                configuration.settings.issuers,
+                configuration.directory,
                 fetch=self._fetch,
                 before=before.issuers if before else None,
             ),
-            gate=self._gate(release, state, before.gate if before else None),
+            gate=self._gate(configuration, state, before.gate if before else None),
         )
         if before and not same_redis:
             before.state.close()
         log.write(
             "configuration",
-            revision=release.revision,
-            clients=len(release.clients),
-            tenants=len(release.tenants),
-            keys=[key.kid for key in release.keys],
-            issuers=list(release.settings.issuers),
-            gate=release.settings.gate.issuer if release.settings.gate else "",
+            revision=configuration.revision,
+            clients=len(configuration.clients),
+            tenants=len(configuration.tenants),
+            keys=[key.kid for key in configuration.keys],
+            issuers=list(configuration.settings.issuers),
+            gate=configuration.settings.gate.issuer if configuration.settings.gate else "",
         )
 
-    def _gate(self, release: config.Release, state: State, before: Gate | None) -> Gate | None:
-        """Return the gate; the provider's documents are kept as long as the settings are the same."""
-        settings = release.settings.gate
+    def _gate(self, configuration: config.Configuration, state: State, before: Gate | None) -> Gate | None:
+        """Return the gate; the provider's documents are kept while its settings are unchanged."""
+        settings = configuration.settings.gate
         if settings is None:
             return None
         same = before is not None and before.settings == settings and not settings.ca_file
-        provider = before.provider if before and same else Provider(settings, release.directory, self._fetch)
+        provider = (
+            before.provider if before and same else Provider(settings, configuration.directory, self._fetch)
+        )
         return Gate(settings, provider, state)
 
     def _mark(self) -> Mark:
-        """Return which directory is the current one, and what tells its files from changed ones."""
+        """Return the current directory, and inode, time and size of its files."""
         link = self._directory / CURRENT
-        # Without the link the directory itself is the release: files that were mounted one by one.
+        # Without the link the directory itself is the revision: its files were mounted one by one.
         chosen = os.path.realpath(link if link.is_symlink() or link.exists() else self._directory)
         files = []
         for name in config.FILES:
             try:
-                told = os.stat(f"{chosen}/{name}")  # noqa: PTH116  # twice a second, and before each refusal
-                files.append((told.st_ino, told.st_mtime_ns, told.st_size))
+                status = os.stat(f"{chosen}/{name}")  # noqa: PTH116  # twice a second, and before each refusal
+                files.append((status.st_ino, status.st_mtime_ns, status.st_size))
             except OSError:
                 files.append((0, 0, 0))
         return chosen, tuple(files)
 
     def _report(self) -> None:
-        workers.report(self._loaded.release.revision if self._loaded else "", self._problem)
+        workers.report(self._loaded.configuration.revision if self._loaded else "", self._problem)
 
     def _renew_issuers(self) -> None:
         if self._loaded is not None:
@@ -169,7 +173,7 @@ class Service:
                 self._loaded.gate.provider.renew_when_due()
 
     def _remember(self) -> None:
-        """Let Redis remember from the start on, rather than from the first token."""
+        """Start the memory of Redis now rather than with the first token."""
         if self._loaded is not None:
             problem = ""
             try:
@@ -177,7 +181,7 @@ class Service:
             except UnavailableError as unavailable:
                 problem = str(unavailable)
             if problem != self._redis_problem:
-                log.write("redis", level="error" if problem else "info", problem=problem or "none any more")
+                log.write("redis", level="error" if problem else "info", problem=problem or "solved")
             self._redis_problem = problem
             if time.monotonic() - self._advised_at > ADVICE_SECONDS:
                 self._advised_at = time.monotonic()
@@ -187,11 +191,11 @@ class Service:
         while not self._stopped.is_set():
             try:
                 step()
-            except Exception as problem:  # noqa: BLE001  # the thread must outlive whatever it meets
+            except Exception as problem:  # noqa: BLE001  # the thread must survive any error
                 log.crash(f"{name} thread", problem)
             self._stopped.wait(pause)
 
 
-def _redis_settings(release: config.Release) -> tuple[object, ...]:
-    settings = release.settings
+def _redis_settings(configuration: config.Configuration) -> tuple[object, ...]:
+    settings = configuration.settings
     return settings.redis_url, settings.redis_prefix, settings.seal_key, settings.limits

@@ -1,7 +1,7 @@
-"""What the service keeps in Redis: revoked tokens, used assertions, failed attempts, sessions of the gate.
+"""The data in Redis: revoked tokens, used assertions, failed attempts, sessions of the gate.
 
-Without Redis nothing passes. What lets somebody pass carries a seal that binds it to its name and to this service:
-whoever else can write there makes nobody a session. Entries that keep somebody out need none.
+Without Redis every request is refused. Entries that grant access have a seal that binds them to their key and this
+service, so write access to Redis is not enough to forge a session. Entries that deny access need no seal.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from redis.retry import Retry
 
 from dify_gateway.config import Settings
 
-# nginx waits one second for a verdict, and answers 503 itself after that.
+# nginx waits one second for an introspection result, and then answers 503 itself.
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 0.8
-# After failures in a row the next calls fail at once, so that a Redis that hangs does not occupy every thread. A
-# single one may be a machine that is busy.
+# After consecutive failures the next calls fail immediately, so that a hanging Redis does not occupy every thread. A
+# single failure may be due to a busy machine.
 FAILURES_BEFORE_PAUSE = 2
 PAUSE_SECONDS = 0.25
 LONGEST_MEMORY_WAIT = 1.5
@@ -33,11 +33,11 @@ LONGEST_PROBLEM = 160
 
 
 class UnavailableError(Exception):
-    """Redis, or an external issuer, did not answer: neither yes nor no may be said."""
+    """Redis or an external issuer did not answer, so a request can be neither accepted nor refused."""
 
 
 class TooManyFailuresError(Exception):
-    """An address, or a client at an address, has failed too often. `seconds` is how long to wait."""
+    """An address, or a client at an address, had too many failures. `seconds` is the time to wait."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"too many failures, {seconds} s to wait")
@@ -45,10 +45,10 @@ class TooManyFailuresError(Exception):
 
 
 class State:
-    """One worker's connection pool to Redis, and what is kept there.
+    """One worker's connection pool to Redis, and the data there.
 
-    `memory_since` is the moment (seconds of the epoch) from which on Redis remembers. It is written when it is
-    missing: a Redis that lost its data cannot know which older tokens were revoked, so those count as revoked.
+    `memory_since` is the time (seconds of the epoch) since which Redis has kept its data. It is written when it is
+    missing: after a loss of data, revocations of older tokens are unknown, so all older tokens count as revoked.
     """
 
     def __init__(
@@ -70,28 +70,28 @@ class State:
         self._limiter: FixedWindowRateLimiter | None = None
 
     def is_revoked(self, jti: str, issued_at: int) -> bool:
-        """Say whether a token was revoked, or may have been and Redis cannot know. One round trip."""
+        """Return whether a token was revoked, or may have been before a loss of data. One round trip."""
         with self._reaching():
             since, revoked = self._commands("mget", [self._key("memory-since"), self._key("revoked", jti)])
             return revoked is not None or issued_at < self._memory_since(since)
 
     def revoke(self, jti: str, issued_at: int, expires_at: int) -> None:
-        """Remember a token as revoked until it expires."""
+        """Store a token as revoked until it expires (seconds of the epoch). Raises UnavailableError."""
         with self._reaching():
             self._memory_since(self._commands("get", self._key("memory-since")))
             self._commands("set", self._key("revoked", jti), str(issued_at), exat=expires_at + 1)
 
     def use_once(self, client: str, jti: str, expires_at: int) -> bool:
-        """Note an assertion as used; false when it was used before."""
+        """Store an id as used; return false when it was used before. Raises UnavailableError."""
         with self._reaching():
             return bool(
                 self._commands("set", self._key("assertion", client, jti), "1", nx=True, exat=expires_at)
             )
 
     def check_failures(self, client: str, address: str) -> None:
-        """Raise TooManyFailuresError when the client at this address, or the address, has failed too often.
+        """Raise TooManyFailuresError when the client at this address, or the address, had too many failures.
 
-        Failures count per address and per client *at that address*: nobody can lock a client out from elsewhere.
+        Failures count per address and per client *at that address*: a client cannot be locked out from another address.
         """
         with self._reaching():
             waits = [
@@ -103,50 +103,52 @@ class State:
             raise TooManyFailuresError(max(waits))
 
     def note_failure(self, client: str, address: str) -> None:
-        """Count a failed authentication."""
+        """Count a failed authentication. Raises UnavailableError."""
         with self._reaching():
             for item, key in self._failure_keys(client, address):
                 self._rate_limiter().hit(item, *key)
 
     def keep(self, *name: str, value: str, seconds: int) -> None:
-        """Keep a text under a name for some seconds."""
+        """Store a sealed text under a name for some seconds. Raises UnavailableError."""
         with self._reaching():
             key = self._key(*name)
             self._commands("set", key, self._sealed(key, value), ex=seconds)
 
     def find(self, *name: str) -> str | None:
-        """Return the text that is kept under a name; None also for one that this service did not write there."""
+        """Return the text under a name; None without one, or when its seal is invalid."""
         with self._reaching():
             key = self._key(*name)
             return self._opened(key, self._commands("get", key))
 
     def take(self, *name: str) -> str | None:
-        """Return the text that is kept under a name, and keep it no longer: nobody gets it a second time."""
+        """Return and delete the text under a name, so that it is read only once; None as for `find`."""
         with self._reaching():
             key = self._key(*name)
             return self._opened(key, self._commands("getdel", key))
 
     def wait_for_memory(self) -> None:
-        """Make sure that Redis remembers from now on, so that a token issued after this call can be revoked.
+        """Make sure that a token issued after this call can be revoked: `memory_since` is set and has passed.
 
-        Takes up to a second when Redis has just lost its data. Raises UnavailableError when it does not answer.
+        Takes up to a second after a loss of data. Raises UnavailableError when Redis does not answer.
         """
         with self._reaching():
             missing = self._memory_since(self._commands("get", self._key("memory-since"))) - self._clock()
         if missing > LONGEST_MEMORY_WAIT:
-            raise UnavailableError("Redis remembers from a later moment: the clocks of two machines differ")
+            raise UnavailableError(
+                "the memory of Redis starts in the future: synchronise the clocks of the machines"
+            )
         if missing > 0:
             time.sleep(missing)
 
     def advice(self) -> str:
-        """Say whether Redis may drop what it was told to remember; empty when it does not, or does not tell."""
+        """Return a warning when Redis may evict its data; empty when it may not, or does not answer."""
         try:
             with self._reaching():
-                told = self._commands("info", "memory")
+                memory = self._commands("info", "memory")
         except UnavailableError:
             return ""
-        policy = told.get("maxmemory_policy", KEEPS_ALL)
-        if not int(told.get("maxmemory", 0)) or policy == KEEPS_ALL:
+        policy = memory.get("maxmemory_policy", KEEPS_ALL)
+        if not int(memory.get("maxmemory", 0)) or policy == KEEPS_ALL:
             return ""
         return f"Redis may evict revoked tokens (maxmemory-policy {policy}): set it to {KEEPS_ALL}"
 
@@ -169,7 +171,7 @@ class State:
         return max(1, min(item.get_expiry(), round(reset - time.time() + 0.5)))
 
     def _rate_limiter(self) -> FixedWindowRateLimiter:
-        # Made at the first use: the library asks Redis for its scripts while it is made.
+        # Created on first use: its constructor loads scripts into Redis.
         if self._limiter is None:
             self._limiter = FixedWindowRateLimiter(
                 RedisStorage("redis://", connection_pool=self._storage_pool)
@@ -181,7 +183,7 @@ class State:
         since = self._opened(key, stored)
         if since is not None:
             return int(since)
-        # The current second may already have seen a revocation that is lost now. What is not ours is overwritten.
+        # A revocation of this second may be lost, hence the next one. An entry with an invalid seal is overwritten.
         now = int(self._clock()) + 1
         self._commands("set", key, self._sealed(key, str(now)), nx=stored is None)
         since = self._opened(key, self._commands("get", key))
@@ -191,9 +193,9 @@ class State:
         return sealed(self._seal_key, key, value)
 
     def _opened(self, key: str, stored: Any) -> str | None:  # noqa: ANN401  # whatever Redis holds
-        told = _text(stored) or ""
-        _, dot, value = told.partition(".")
-        ours = dot and hmac.compare_digest(told.encode(), self._sealed(key, value).encode())
+        text = _text(stored) or ""
+        _, dot, value = text.partition(".")
+        ours = dot and hmac.compare_digest(text.encode(), self._sealed(key, value).encode())
         return value if ours else None
 
     def _commands(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # redis types its answers as Any
@@ -205,7 +207,7 @@ class State:
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         if time.monotonic() < self._paused_until:
-            raise UnavailableError("Redis did not answer a moment ago")
+            raise UnavailableError("Redis did not answer recent requests")
         try:
             yield
             self._failures = 0
@@ -213,12 +215,12 @@ class State:
             self._failures += 1
             if self._failures >= FAILURES_BEFORE_PAUSE:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
-            # What Redis says quotes no value of ours, and may be long.
+            # Messages of Redis quote no value, and may be long.
             raise UnavailableError(f"Redis: {type(problem).__name__}: {problem}"[:LONGEST_PROBLEM]) from None
 
 
 def sealed(seal_key: str, key: str, value: str) -> str:
-    """Return a value with the seal that binds it to the key that it is kept under."""
+    """Return a value with the seal that binds it to its key in Redis."""
     seal = hmac.new(seal_key.encode(), f"{key}\0{value}".encode(), hashlib.sha256)
     return f"{seal.hexdigest()}.{value}"
 
@@ -232,7 +234,7 @@ def _pool(url: str) -> redis.ConnectionPool:
         url,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
-        # A connection that a restarted Redis closed is replaced once, at once.
+        # A connection that a restart of Redis closed is replaced once, immediately.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         client_name="dify-gateway",
     )

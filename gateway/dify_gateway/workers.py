@@ -1,4 +1,4 @@
-"""What each worker process serves, in a file of its own: /healthz asks one worker and has to answer for all."""
+"""The status of each worker process in a file of its own, so that /healthz of one worker reports on all."""
 
 import json
 import os
@@ -9,7 +9,7 @@ DIRECTORY = Path(os.environ.get("DIFY_GATEWAY_RUN", "/dev/shm/dify-gateway"))  #
 
 
 def report(revision: str, problem: str) -> None:
-    """Say what this process serves, and what it could not read."""
+    """Store the revision that this process serves, and the problem of a newer one."""
     DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = DIRECTORY / f".{os.getpid()}"
     draft.write_text(json.dumps({"revision": revision, "problem": problem}), encoding="utf-8")
@@ -17,7 +17,7 @@ def report(revision: str, problem: str) -> None:
 
 
 def reports() -> list[dict[str, Any]]:
-    """Return what the living processes reported; files of dead ones are removed."""
+    """Return the reports of the running processes; files of ended ones are removed."""
     found = []
     for path in sorted(DIRECTORY.glob("[0-9]*")):
         if not Path(f"/proc/{path.name}").exists():

@@ -1,4 +1,4 @@
-"""What the server runs: one application for each port. Which port a request came to decides, never what it says."""
+"""The WSGI entry point: one application for each port, chosen by the port of the socket, never by the request."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ DIRECTORY = "/etc/dify-gateway"
 
 
 def create_application(service: Service) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
-    """Return the application for both ports. SERVER_PORT is the listening socket's own, not a header's."""
+    """Return the application for both ports. SERVER_PORT is that of the listening socket, not of a header."""
     outside, inside = public.create_app(service), internal.create_app(service)
 
     def application(environ: dict[str, Any], start: Any) -> Iterable[bytes]:  # noqa: ANN401  # WSGI's callable

@@ -1,5 +1,6 @@
-"""What `Pulumi.yaml` declares: the settings that exist and their defaults."""
+"""What the project declares: the settings of `Pulumi.yaml` with their defaults, and the form of a stack's name."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+# A stack names containers, networks and volumes.
+STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
+STACK_NAME_RULE = "a lower-case letter, then at most 30 lower-case letters, digits or '-'"
 
 
 @cache

@@ -7,36 +7,11 @@ kit's own files are held to it by a test, an operator's (`dify:catalogue`) befor
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from infra.catalogue import releases
-from infra.catalogue.releases import CATALOGUE, ENVIRONMENT_OF, CatalogueError, Release
+from infra.catalogue import releases, selection
+from infra.catalogue.releases import CATALOGUE, CatalogueError, Release
 
-# What each service of Dify runs, by role of the catalogue.
-ROLES: Mapping[str, str] = MappingProxyType(
-    {
-        "api": "api",
-        "api_websocket": "api",
-        "worker": "api",
-        "worker_beat": "api",
-        "web": "web",
-        "plugin_daemon": "plugin_daemon",
-        "sandbox": "sandbox",
-        "ssrf_proxy": "squid",
-        "agent_ssrf_proxy": "squid",
-        "agent_backend": "agent_backend",
-        "local_sandbox": "local_sandbox",
-        "nginx": "nginx",
-    }
-)
-# Every stack runs these services, and these images beside them.
-REQUIRED_SERVICES = frozenset(
-    {"api", "worker", "worker_beat", "web", "plugin_daemon", "sandbox", "ssrf_proxy", "nginx"}
-)
-REQUIRED_IMAGES = frozenset({"postgres", "redis", "weaviate", "qdrant", "pgvector", "certbot", "busybox"})
-# Services whose variables the file lists; the rest is configured by files or shares those of api.
-READERS = ("api", "web", "plugin_daemon", "sandbox", "agent_backend", "local_sandbox")
 # Groups of routes that the edge has a policy for.
 GROUPS = frozenset(
     {"console", "api", "v1", "files", "mcp", "triggers", "openapi", "socket", "endpoints", "explore", "web"}
@@ -78,19 +53,20 @@ def _all(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
 
 def _services(document: Mapping[str, Any]) -> Iterator[str]:
     listed = document["services"]
-    known = sorted(ROLES)
+    known = sorted(selection.release_roles())
     for at, service in enumerate(listed):
-        if not isinstance(service, str) or service not in ROLES:
+        if not isinstance(service, str) or service not in known:
             yield f"services[{at}] is {service!r}: the kit runs {', '.join(known)}"
         elif service in listed[:at]:
             yield f"services[{at}] is {service!r}: listed twice"
-    for service in sorted(REQUIRED_SERVICES.difference(map(str, listed))):
+    for service in sorted(selection.required_services().difference(map(str, listed))):
         yield f"services: {service} is missing; every stack runs it"
 
 
 def _images(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
     images = document["images"]
-    known = REQUIRED_IMAGES | set(ROLES.values())
+    required, role_of = selection.required_images(), selection.release_roles()
+    known = required | set(role_of.values())
     for role, image in images.items():
         if role not in known:
             yield f"images.{role}: no such role; roles are {', '.join(sorted(known))}"
@@ -107,7 +83,7 @@ def _images(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
                 yield f"images.{role}.{part} is {value!r}: it is text such as {example}"
         if image.get("tag") == "latest":
             yield f"images.{role}.tag is 'latest': name a version; the next pull could bring another one"
-    needed = REQUIRED_IMAGES | {ROLES[service] for service in release.services if service in ROLES}
+    needed = required | {role_of[service] for service in release.services if service in role_of}
     for role in sorted(needed - images.keys()):
         yield f"images.{role} is missing: {{repository: ..., tag: ...}}"
 
@@ -150,19 +126,16 @@ def _variables(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
     section = document["variables"]
     if set(section) == {"same_as"}:
         return
-    known = {*READERS, "weaviate", "qdrant"}
+    known = set(selection.readers(complete=False))
     for service, entries in section.items():
         if service not in known:
-            hint = (
-                f"they are those of {ENVIRONMENT_OF[service]}"
-                if service in ENVIRONMENT_OF
-                else "no such service"
-            )
+            other = selection.variables_of(str(service))
+            hint = f"they are those of {other}" if other != service else "no such service"
             yield f"variables.{service}: {hint}; known are {', '.join(sorted(known))}"
         for name in entries:
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 yield f"variables.{service}.{name}: not a variable's name"
-    for service in READERS:
+    for service in selection.readers():
         if service in release.services and not section.get(service):
             yield f"variables.{service} is missing: what the service reads; `dify-kit release import` makes it"
 

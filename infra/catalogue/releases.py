@@ -14,49 +14,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from infra.catalogue import selection
 from infra.catalogue import variables as environment_variables
+from infra.catalogue.images import Image, images_of_the_kit
 from infra.catalogue.variables import Variable
 
 _Entry = TypeVar("_Entry")
 CATALOGUE = Path(__file__).parent
-DATA_SERVICES = frozenset({"db_postgres", "redis"})
-VECTOR_STORES = frozenset({"weaviate", "qdrant", "pgvector"})
-JOBS = frozenset({"init_permissions", "migration"})
-# Ours, in every release: the OAuth gateway.
-GATEWAY = "gateway"
-# What it remembers: a Redis of its own, which no other service reaches.
-GATEWAY_REDIS = "gateway_redis"
-# LiteLLM's proxy, of `dify:llm.engine: litellm`.
-LITELLM = "litellm"
-# Configured by files or by the kit alone: variables would reach nobody.
-WITHOUT_ENVIRONMENT = frozenset(
-    {
-        "db_postgres",
-        "redis",
-        "pgvector",
-        "init_permissions",
-        "nginx",
-        "ssrf_proxy",
-        "agent_ssrf_proxy",
-        GATEWAY,
-        GATEWAY_REDIS,
-        LITELLM,
-    }
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """An image by its registry name. `digest` is `sha256:...`, or None where no public source pins it."""
-
-    repository: str
-    tag: str
-    digest: str | None = None
-
-
-# Not a part of Dify: the version that containers/litellm is made of where images are built. 1.82.7, 1.82.8 and 1.107.0
-# were malicious; releases from 1.106.6 on are signed with the key that came after that.
-LITELLM_IMAGE = Image(repository="ghcr.io/berriai/litellm", tag="v1.106.12")
 # Majors of PostgreSQL behind the role `postgres`, by where images come from.
 POSTGRES_MAJOR: Mapping[str, int] = MappingProxyType({"registry": 15, "mirror": 15, "local": 17})
 
@@ -124,7 +88,7 @@ class Release:
 
     def variables(self, service: str) -> Mapping[str, Variable]:
         """Return what the environment of a service may hold, by name; empty for one that is configured by files."""
-        return _variables(self.file).get(ENVIRONMENT_OF.get(service, service), MappingProxyType({}))
+        return _variables(self.file).get(selection.variables_of(service), MappingProxyType({}))
 
     def with_weaviate(self, tag: str) -> "Release":
         """Return this release with another version of Weaviate: a rung of its ladder."""
@@ -187,16 +151,6 @@ _KEYS = frozenset(
     }
 )
 _REQUIRED_KEYS = ("version", "dsl", "celery_app", "images", "services", "routes", "variables")
-# The plugin daemon is written in Go, and reads numbers and booleans as Go does.
-_GO_SERVICES = frozenset({"plugin_daemon", "sandbox", "weaviate"})
-# Run from the image of api, with its settings.
-ENVIRONMENT_OF: Mapping[str, str] = MappingProxyType(
-    {"worker": "api", "worker_beat": "api", "api_websocket": "api", "migration": "api"}
-)
-
-
-# Servers that read more than the official compose folder sets, which is all that the catalogue knows of them.
-PARTLY_KNOWN = frozenset({"weaviate", "qdrant"})
 
 
 @cache
@@ -228,7 +182,7 @@ def load(file: Path) -> Release:
     routes = _list(file, document, "routes")
     return Release(
         version=version,
-        images=MappingProxyType({**images, LITELLM: LITELLM_IMAGE}),
+        images=MappingProxyType({**images, **images_of_the_kit()}),
         services=frozenset(str(service) for service in _list(file, document, "services")),
         routes=tuple(_entry(file, f"routes[{at}]", Route, route) for at, route in enumerate(routes)),
         renamed=MappingProxyType(
@@ -280,7 +234,7 @@ def _variable(file: Path, service: str, name: str, entry: object) -> Variable:
     if not isinstance(entry, dict):
         raise CatalogueError(f"{where} is {entry!r}: it is a map such as {{type: integer, minimum: 0}}")
     try:
-        return environment_variables.read(name, entry, go=service in _GO_SERVICES)
+        return environment_variables.read(name, entry, go=service in selection.go_services())
     except (TypeError, ValueError) as problem:
         raise CatalogueError(f"{where}: {problem}") from None
 

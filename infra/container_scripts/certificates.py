@@ -1,14 +1,14 @@
 """Gets certificates by ACME and publishes them for nginx. Runs in certbot's container, with its Python.
 
-`prepare` (as root, once): gives the volumes to the user of nginx and certbot, and publishes a certificate that
-nobody signed, so that nginx can start before the first real one.
+`prepare` (as root, once): gives the volumes to the user of nginx and certbot, and publishes a self-signed
+placeholder, so that nginx can start before the first real certificate.
 `run`: asks certbot for what is missing or due, publishes it, sleeps, and starts over.
 `check`: exits with 0 when a real certificate for every name is published and not near its end, with 3 right after
 a failure that left things so, with 1 otherwise.
 `renew`: asks for a new one now, due or not.
 
 A published certificate is a directory of its own; `current` is a link that changes in one step. nginx's container
-watches that link: nobody needs the Docker socket, or anything else of each other.
+watches that link, so neither container needs the Docker socket.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ CERTBOT_SECONDS = 300
 FIRST_PAUSE, LONGEST_PAUSE = 120.0, 3600.0
 JITTER = 0.1
 PLACEHOLDER_DAYS = 7
-# So long is a failure news, and ends an `up` at once. An `up` that comes later waits for the next try.
+# For this long a failure ends an `up` immediately. A later `up` waits for the next attempt.
 FRESH_SECONDS = 20.0
 HOPELESS = 3
 # certbot renews at a third of the life; at a sixth something has been going wrong for long.
@@ -43,7 +43,7 @@ FACTS, CHAIN, KEY, CURRENT, PLACEHOLDER = "facts.json", "fullchain.pem", "key.pe
 
 @dataclass(frozen=True)
 class Place:
-    """Where things lie, whom they belong to, and what is wanted; from the environment of the container."""
+    """Paths, owners and the wanted certificate, from the environment of the container."""
 
     names: tuple[str, ...]
     email: str
@@ -147,7 +147,7 @@ def _target(published: Path) -> str:
 
 
 def make_placeholder(names: tuple[str, ...]) -> tuple[str, str]:
-    """Return a certificate signed by nobody, and its key, both in PEM."""
+    """Return a self-signed placeholder and its key, both in PEM."""
     from cryptography import x509  # noqa: PLC0415
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
@@ -257,9 +257,9 @@ def run(where: Place) -> int:
             failures += 1
             pause = pauses(failures)
             say(
-                f"no certificate; the next try is in {pause:.0f} s, or at once when this container is restarted"
+                f"no certificate; the next try is in {pause:.0f} s, or immediately after a restart of this container"
             )
-        # Not everybody at the same second of the day.
+        # Spread over the day, so that stacks do not renew at the same second.
         time.sleep(pause * (1 + JITTER * random.random()))  # noqa: S311  # no secret
 
 
@@ -302,7 +302,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 def main() -> int:
     """Do what the argument names."""
-    # As the container's first process it would not hear of it otherwise.
+    # As PID 1 of the container it ignores the signal otherwise.
     signal.signal(signal.SIGTERM, _stop)
     commands = {"prepare": prepare, "run": run, "check": check, "renew": renew}
     return commands[sys.argv[1]](place(os.environ))

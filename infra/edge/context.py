@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from infra.catalogue import ports
 from infra.catalogue.releases import Release
 from infra.catalogue.request_headers import IDENTITY, KINDS, MORE, PASSED
+from infra.catalogue.selection import port_of
 from infra.edge import errors as edge_errors
 from infra.edge.gate import EdgeGate, edge_gate, gate_limits, gate_routes
 from infra.edge.limits import EdgeLimits, edge_limits
@@ -181,16 +181,6 @@ class EdgeContext:
         return tuple(replace(one, gated=gate.guards(group=one.group, console=one.console)) for one in found)
 
 
-SERVICE_PORTS: Mapping[str, int] = MappingProxyType(
-    {
-        "api": ports.API,
-        "api_websocket": ports.API,
-        "web": ports.WEB,
-        "plugin_daemon": ports.PLUGIN_DAEMON,
-    }
-)
-
-
 def edge_context(settings: Settings, release: Release) -> EdgeContext:
     """Derive the edge's policies from the settings and the routes from the release."""
     upload = settings.max_upload_megabytes + BODY_OVERHEAD_MEGABYTES
@@ -218,7 +208,7 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
             ),
         ),
         services=(
-            *(EdgeService(name=name, port=SERVICE_PORTS[name], direct=name == DIRECT) for name in names),
+            *(EdgeService(name=name, port=port_of(name), direct=name == DIRECT) for name in names),
             *(
                 EdgeService(name=name, port=port, host=GATEWAY)
                 for name, port in oauth_services(on=settings.gateway)

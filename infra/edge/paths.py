@@ -11,23 +11,31 @@ The configuration is on a volume of its own:
 A recreated or restarted container therefore comes back with the configuration that ran last.
 """
 
-EDGE_DIRECTORY = "/etc/dify-kit/nginx"
+from infra.catalogue.container_paths import (
+    CHALLENGES,
+    EDGE_DIRECTORY,
+    EDGE_RUN_DIRECTORY,
+    EDGE_RUN_MEGABYTES,
+    PUBLISHED,
+    USAGE_DIRECTORY,
+)
+
+__all__ = ["CHALLENGES", "EDGE_DIRECTORY", "PUBLISHED", "USAGE_DIRECTORY"]
+
 RELEASES_DIRECTORY = f"{EDGE_DIRECTORY}/releases"
-# Counts of the LLM proxy, on a volume that outlives the stack; nginx writes here.
-USAGE_DIRECTORY = f"{EDGE_DIRECTORY}/usage"
 # Request bodies of the LLM proxy that are too large for memory, on the volume of nginx's temporary files.
 BODIES_DIRECTORY = "/tmp/edge_llm_bodies"  # noqa: S108  # the container's own
 CURRENT = f"{EDGE_DIRECTORY}/current"
 NGINX_CONFIG = f"{CURRENT}/nginx.conf"
 # Sockets, the process id and the mark of a drain, on a tmpfs.
-RUN_DIRECTORY = "/run/edge"
+RUN_DIRECTORY = EDGE_RUN_DIRECTORY
 # What the OAuth gateway said about tokens: app keys among it, so never on a disk.
 VERDICTS = f"{RUN_DIRECTORY}/verdicts"
 # nginx's zone of keys for them: about 2 000, 128 bytes each. A verdict's file holds its token and the answer, at most
 # `VERDICT_BYTES`, so that all of them fit into the tmpfs.
 VERDICT_KEYS = "256k"
 VERDICT_BYTES = 24 * 1024
-RUN_MEGABYTES = 64
+RUN_MEGABYTES = EDGE_RUN_MEGABYTES
 # While this file exists, answers close their connections: a reload then meets no idle ones.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
 # Idle connections of clients are closed by a reload; a client that used one in that moment would lose its
@@ -37,7 +45,3 @@ DRAIN_SECONDS = 2.5
 AFTER_RELOAD_SECONDS = 0.5
 # Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.
 CERTIFICATE_FILE, KEY_FILE = "tls/fullchain.pem", "tls/key.pem"
-# Certificates that certbot gets, on a volume: <PUBLISHED>/current -> <PUBLISHED>/<serial>/{fullchain,key}.pem
-PUBLISHED = "/etc/dify-kit/certificates"
-# The answers to a CA's checks, on a volume.
-CHALLENGES = "/var/lib/dify-kit/challenges"

@@ -5,8 +5,9 @@ A route that no scope lists is denied to OAuth. Paths and methods are Dify's (it
 
 from dataclasses import dataclass
 
-# Every scope there is; the gateway knows the same ones (gateway/dify_gateway).
-SCOPES = ("chat", "workflows", "files", "conversations", "llm")
+from dify_gateway.config import SCOPES
+
+__all__ = ["ROUTES", "SCOPES", "ScopedRoute"]
 
 
 @dataclass(frozen=True, kw_only=True)

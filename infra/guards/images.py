@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import pulumi
 
 from infra import engine
+from infra.catalogue.images import BASE, local_builds, own_roles
 from infra.catalogue.releases import Release
 from infra.platforms import image_needs
-from infra.platforms.images import LOCAL_BUILDS, OWN, local_name, reference
+from infra.platforms.images import BASE_ARGUMENT, loaded_name, local_name, reference
 from infra.settings.stack import Settings
 
 ENGINE_TIMEOUT_SECONDS = 15
@@ -48,15 +49,16 @@ def problem(missing: list[str], parts: image_needs.Parts, release: Release) -> s
         f"dify:images: preloaded, and {len(missing)} image(s) are not in the engine:",
         listed,
         "on a machine with the registry and this version of the kit:",
-        f"  .venv/bin/dify-kit images save {options} dify-images.tar",
+        f"  dify-kit images save {options} dify-images.tar",
         "then here:",
-        "  .venv/bin/dify-kit images load dify-images.tar",
+        "  dify-kit images load dify-images.tar",
         "or load copies of your own (`docker load --input <file>`) under these names (`docker tag <image> <name>`)",
     ]
-    for role in sorted(OWN & parts.optional):
-        name, (directory, _) = local_name(role), LOCAL_BUILDS[role]
+    for role in sorted(own_roles() & parts.optional):
+        name, (directory, _) = local_name(role), local_builds()[role]
         if name in missing:
-            build = f"`docker build --tag {name} {directory}`"
+            base = f"{BASE_ARGUMENT}={loaded_name(BASE)}"
+            build = f"`docker build --build-arg {base} --tag {name} {directory}`"
             lines.append(f"{name} is the kit's own; where Debian's packages can be reached: {build}")
     return "\n".join(lines)
 

@@ -10,9 +10,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pulumi
+from typing import Any, NoReturn
 
 from infra import engine
 from infra.engine import host_addresses
@@ -38,20 +36,26 @@ def check(settings: Settings, provider_host: str = "") -> None:
     try:
         endpoint = engine.chosen()
     except engine.EngineChoiceError as problem:
-        raise pulumi.RunError(f"{problem}; {problem.fix}") from None
+        _refuse(f"{problem}; {problem.fix}")
     _check_provider(endpoint, provider_host)
     _check(settings, endpoint, "httpPort", settings.http_port)
     if settings.tls.on:
         _check(settings, endpoint, "httpsPort", settings.https_port)
 
 
+def _refuse(message: str) -> NoReturn:
+    import pulumi  # noqa: PLC0415  # the command line uses `conflict` without Pulumi
+
+    raise pulumi.RunError(message) from None
+
+
 def _check_provider(endpoint: engine.Endpoint, provider_host: str) -> None:
     """Refuse to look at one engine while the provider would create containers on another."""
     taken = engine.provider_takes(os.environ, provider_host)
     if taken != endpoint.address:
-        raise pulumi.RunError(
+        _refuse(
             f"Docker's own rules choose the engine at {endpoint}, and Pulumi's Docker provider would take {taken}; "
-            'run `eval "$(.venv/bin/dify-kit env)"` first, which names one engine for both (and set no docker:host)'
+            'run `eval "$(dify-kit env)"` first, which names one engine for both (and set no docker:host)'
         )
 
 
@@ -63,7 +67,7 @@ def _check(settings: Settings, endpoint: engine.Endpoint, key: str, port: int) -
     problem = conflict(addresses, port, found, f"dify-{settings.stack}-nginx", local=endpoint.local)
     if problem is not None:
         at, reason, fix = problem
-        raise pulumi.RunError(
+        _refuse(
             f"dify:{at or key}: {settings.bind_address if at else port} {reason}; {fix}: "
             f"`pulumi config set dify:{at or key} <{'address' if at else 'port'}> --stack {settings.stack}`"
         )

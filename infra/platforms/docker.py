@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_docker as docker
 
+from infra.catalogue.service import HealthCheck, Keep
 from infra.platforms.images import Images
 from infra.resources.pids_limit import PidsLimit
 from infra.resources.ready import Ready
-from infra.services.spec import File, HealthCheck, ServiceSpec
+from infra.services.spec import File, ServiceSpec
 
 STACK_LABEL = "dify-kit.stack"
 SERVICE_LABEL = "dify-kit.service"
@@ -75,12 +76,13 @@ class DockerPlatform:
                 opts=pulumi.ResourceOptions(delete_before_replace=True),
             )
 
-    def add_volumes(self, volumes: Sequence[str], parent: pulumi.Resource, *, keep: bool = True) -> None:
-        """Create or adopt the stack's volumes.
+    def add_volumes(self, volumes: Mapping[str, Keep], parent: pulumi.Resource) -> None:
+        """Create or adopt volumes of the stack.
 
-        They outlive `pulumi destroy`, unless `dify:keepVolumes` is false, or not `keep`: no data in them.
+        They outlive `pulumi destroy`, except those of `Keep.EPHEMERAL`, and all with `dify:keepVolumes: false`.
         """
-        for logical in volumes:
+        for logical, how_long in volumes.items():
+            keep = how_long is not Keep.EPHEMERAL
             self._volumes[logical] = docker.Volume(
                 f"volume-{logical}",
                 name=self.name(logical),

@@ -1,30 +1,21 @@
-"""Which images a stack needs, by role of the catalogue. Plain facts in, so that no stack has to exist."""
+"""Which images a stack needs, by role of the catalogue. No stack has to exist."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.catalogue.releases import GATEWAY, LITELLM, Release
-from infra.platforms.images import BASE_ROLE, OWN
+from infra.catalogue import selection
+from infra.catalogue.images import BASE_ROLE, own_roles
+from infra.catalogue.releases import Release
+from infra.catalogue.service import Part
+from infra.services.specs import parts_of as parts_turned_on
 from infra.settings.stack import Settings
 
-# Service -> the role of its image, where the two differ.
-_ROLES: Mapping[str, str] = {
-    "worker": "api",
-    "worker_beat": "api",
-    "api_websocket": "api",
-    "ssrf_proxy": "squid",
-    "agent_ssrf_proxy": "squid",
-}
-# In every stack, beside the services of the release and the vector store.
-_ALWAYS = frozenset({"busybox", "postgres", "redis", "nginx"})
-CERTBOT = "certbot"
-# What a stack may need on top, by its settings.
-OPTIONAL = frozenset({GATEWAY, LITELLM, CERTBOT})
+# What a stack may need on top, by its settings: parts of the catalogue, which are named as the roles of their images.
+OPTIONAL = frozenset(str(part) for part in selection.OPTIONAL_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What decides about the images of a stack besides its release: the vector store, and roles of OPTIONAL."""
+    """What decides about the images of a stack besides its release: the vector store, and parts of OPTIONAL."""
 
     vector_store: str
     optional: frozenset[str] = frozenset()
@@ -32,23 +23,24 @@ class Parts:
 
 def parts_of(settings: Settings) -> Parts:
     """Return what the settings of a stack turn on."""
-    found = {
-        GATEWAY: settings.gateway,
-        LITELLM: bool(settings.llm and settings.llm.litellm),
-        CERTBOT: bool(settings.tls.acme),
-    }
     return Parts(
-        vector_store=settings.vector_store, optional=frozenset(role for role, on in found.items() if on)
+        vector_store=settings.vector_store,
+        optional=OPTIONAL & {str(part) for part in parts_turned_on(settings)},
     )
 
 
 def roles(parts: Parts, release: Release) -> tuple[str, ...]:
     """Return the roles whose images the containers of a stack run, sorted."""
-    services = {_ROLES.get(service, service) for service in release.services}
-    return tuple(sorted(services | _ALWAYS | {parts.vector_store} | parts.optional))
+    chosen = selection.Selection(
+        release=release.services,
+        vector_store=parts.vector_store,
+        parts=frozenset(Part(one) for one in parts.optional),
+    )
+    return tuple(sorted({service.image for service in chosen.services().values()}))
 
 
 def roles_to_copy(parts: Parts, release: Release) -> tuple[str, ...]:
     """Return the roles that a mirror must hold: own images are built there on the base image, from the mirror."""
     wanted = roles(parts, release)
-    return tuple(role for role in wanted if role not in OWN) + ((BASE_ROLE,) if OWN & set(wanted) else ())
+    own = own_roles()
+    return tuple(role for role in wanted if role not in own) + ((BASE_ROLE,) if own & set(wanted) else ())

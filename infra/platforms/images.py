@@ -4,6 +4,7 @@ The kit's own images are in no registry: they are built on a base image from whe
 `dify:images preloaded` demands that they are in the engine, too.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,37 +12,17 @@ from pathlib import Path
 import pulumi
 import pulumi_docker as docker
 
+from infra.catalogue.images import BASE, BASE_ROLE, STANDIN, Image, local_builds, own_roles
 from infra.catalogue.project import ROOT
-from infra.catalogue.releases import LITELLM, Image, Release
+from infra.catalogue.releases import Release
+from infra.catalogue.services import LITELLM
 from infra.engine.registry_login import logged_in
 from infra.platforms import standin_image
 from infra.platforms.litellm_image import prepared_context
 from infra.settings.stack import Settings
 
-# Built in every mode: nobody publishes them.
-OWN = frozenset({"gateway"})
-BASE = Image(repository="debian", tag="trixie-slim")
-# What own images are built on: no service runs it.
-BASE_ROLE = "base"
-# How mode `local` builds each role: directory of the build context, and the target of its Dockerfile.
-LOCAL_BUILDS: dict[str, tuple[str, str | None]] = {
-    "api": ("standin", "api"),
-    "web": ("standin", "web"),
-    "sandbox": ("standin", "sandbox"),
-    "plugin_daemon": ("standin", "plugin-daemon"),
-    "agent_backend": ("standin", "agent-backend"),
-    "local_sandbox": ("standin", "local-sandbox"),
-    "postgres": ("containers/postgres", None),
-    "pgvector": ("containers/postgres", None),
-    "redis": ("containers/redis", None),
-    "nginx": ("containers/nginx", None),
-    "squid": ("containers/squid", None),
-    "certbot": ("containers/certbot", None),
-    "gateway": ("gateway", None),
-    LITELLM: ("containers/litellm", None),
-    # Any image with a shell and chown will do, and this one is there already.
-    "busybox": ("containers/postgres", None),
-}
+# The build argument of every Dockerfile of the kit.
+BASE_ARGUMENT = "BASE"
 
 
 def context_digest(directory: Path) -> str:
@@ -52,10 +33,15 @@ def context_digest(directory: Path) -> str:
 
 def build_digest(role: str) -> str:
     """Return 12 hex digits over all that a role's image is built from."""
-    directory, _ = LOCAL_BUILDS[role]
-    if directory == standin_image.DIRECTORY:
-        return standin_image.digest_of(standin_image.files())
-    return context_digest(ROOT / directory)
+    directory, _ = local_builds()[role]
+    if directory == STANDIN:
+        return _on_base(standin_image.digest_of(standin_image.files()))
+    return _on_base(context_digest(ROOT / directory))
+
+
+def _on_base(digest: str) -> str:
+    """Return a digest of a build context together with the base image."""
+    return hashlib.sha256(f"{digest} {BASE.tag} {BASE.digest}".encode()).hexdigest()[: len(digest)]
 
 
 def registry_of(repository: str) -> str:
@@ -95,26 +81,38 @@ def local_name(role: str) -> str:
 
 def build_directory(role: str) -> Path:
     """Return the build context of a role, filled first where the repository does not hold all of it."""
-    directory, _ = LOCAL_BUILDS[role]
-    if directory == standin_image.DIRECTORY:
+    directory, _ = local_builds()[role]
+    if directory == STANDIN:
         return standin_image.prepared_context()
     return prepared_context(build_digest(role)) if role == LITELLM else ROOT / directory
 
 
 def _local_key(role: str) -> str:
-    directory, target = LOCAL_BUILDS[role]
+    directory, target = local_builds()[role]
     name = Path(directory).name
     return f"{name}-{target}" if target else name
 
 
 def reference(role: str, settings: Settings, release: Release) -> str:
     """Return the name of the image that a stack of these settings runs for a role."""
-    if settings.images == "local" or role in OWN:
+    if role == BASE_ROLE:
+        return base_name(settings)
+    if settings.images == "local" or role in own_roles():
         return local_name(role)
-    image = BASE if role == BASE_ROLE else release.images[role]
+    image = release.images[role]
     if settings.images == "preloaded":
         return loaded_name(image)
     return pulled_name(image, settings.mirror, pinned=settings.image_pins)
+
+
+def base_name(settings: Settings) -> str:
+    """Return the base image of what a stack builds: by digest where a registry has it, else the engine's own.
+
+    Machines without a registry make their base image from Debian packages (`dify_kit.setup.base_images`).
+    """
+    if settings.images in {"local", "preloaded"}:
+        return loaded_name(BASE)
+    return pulled_name(BASE, settings.mirror, pinned=settings.image_pins)
 
 
 class Images:
@@ -136,7 +134,7 @@ class Images:
         """Return the image id for a role of the catalogue."""
         if self._mode == "preloaded":
             return self._loaded[role]
-        if self._mode == "local" or role in OWN:
+        if self._mode == "local" or role in own_roles():
             return self._image(_local_key(role), lambda: self._build(role)).image_id
         return self._pulled(role).image_id
 
@@ -174,8 +172,8 @@ class Images:
         )
 
     def _build(self, role: str) -> docker.RemoteImage:
-        _, target = LOCAL_BUILDS[role]
-        mirrored = self._mode == "mirror"
+        _, target = local_builds()[role]
+        pulled = self._mode in {"registry", "mirror"}
         return docker.RemoteImage(
             _local_key(role),
             name=local_name(role),
@@ -185,16 +183,14 @@ class Images:
             build=docker.RemoteImageBuildArgs(
                 context=os.path.relpath(build_directory(role)),
                 target=target,
-                build_args={"BASE": reference(BASE_ROLE, self._settings, self._release)}
-                if mirrored
-                else None,
+                build_args={BASE_ARGUMENT: base_name(self._settings)},
             ),
             # Other stacks may run the same image, and a kept one makes the next `up` short.
             keep_locally=True,
             opts=pulumi.ResourceOptions(
                 parent=self._group,
-                # A build has no credentials for the mirror, and takes a base image that the engine has.
-                depends_on=[self._pulled(BASE_ROLE)] if mirrored else None,
+                # A build has no credentials for a registry, and takes a base image that the engine has.
+                depends_on=[self._pulled(BASE_ROLE)] if pulled else None,
             ),
         )
 

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from infra.catalogue.images import STANDIN
 from infra.catalogue.project import ROOT
 
-DIRECTORY = "standin"
 # Below the checkout, so that the state names it alike wherever the checkout lies. Git ignores it.
 CONTEXTS = ROOT / ".build"
 CATALOGUE = "infra/catalogue"
@@ -20,14 +20,19 @@ CATALOGUE = "infra/catalogue"
 CODE = (
     "infra/__init__.py",
     "infra/catalogue/__init__.py",
-    "infra/catalogue/releases.py",
-    "infra/catalogue/variables.py",
+    *(
+        f"infra/catalogue/{name}.py"
+        for name in (
+            *("container_paths", "health", "images", "networks", "ports", "releases", "selection"),
+            *("service", "services", "variables", "volumes"),
+        )
+    ),
 )
 
 
 def files(root: Path = ROOT) -> dict[str, Path]:
     """Return the files of the build context: their paths in it, and where they come from."""
-    own = root / DIRECTORY
+    own = root / STANDIN
     found = {str(path.relative_to(own)): path for path in own.rglob("*") if _wanted(path)}
     shared = [root / name for name in CODE] + sorted((root / CATALOGUE).glob("*.yaml"))
     return found | {str(path.relative_to(root)): path for path in shared}
@@ -45,7 +50,7 @@ def digest_of(files: Mapping[str, Path]) -> str:
 def prepared_context(root: Path = ROOT, contexts: Path = CONTEXTS) -> Path:
     """Return the build context, put together first when it is not there. It is complete or absent."""
     parts = files(root)
-    target = contexts / f"{DIRECTORY}-{digest_of(parts)}"
+    target = contexts / f"{STANDIN}-{digest_of(parts)}"
     if target.is_dir():
         return target
     contexts.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """Dify's admin, apps and API keys as Pulumi resources."""
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any, TypedDict, Unpack
 
 import pulumi
 import yaml
@@ -11,6 +13,7 @@ from infra.resources.console_providers import (
     AppKeyProvider,
     AppProvider,
     DatasetKeyProvider,
+    KeyProvider,
     marker,
 )
 
@@ -18,40 +21,41 @@ from infra.resources.console_providers import (
 MOST_DESCRIPTION = 400
 
 
+class Access(TypedDict):
+    """How a resource reaches Dify's console: the api's container, the console's public origin, and the admin's account.
+
+    `password` should be a secret output.
+    """
+
+    container: pulumi.Input[str]
+    console_url: pulumi.Input[str]
+    email: pulumi.Input[str]
+    password: pulumi.Input[str]
+
+
 class Admin(dynamic.Resource):
     """The account that owns the instance.
 
-    Inputs: container (the api's name), console_url (public origin), email, password, admin_name, and
-    init_password (INIT_PASSWORD of the api). Passwords should be secret outputs.
+    Inputs: those of `Access`, admin_name, and init_password (INIT_PASSWORD of the api, a secret output).
     """
 
     def __init__(
         self,
         name: str,
         *,
-        container: pulumi.Input[str],
-        console_url: pulumi.Input[str],
-        email: pulumi.Input[str],
-        password: pulumi.Input[str],
         admin_name: pulumi.Input[str],
         init_password: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
+        **access: Unpack[Access],
     ) -> None:
-        props = {
-            "container": container,
-            "console_url": console_url,
-            "email": email,
-            "password": password,
-            "admin_name": admin_name,
-            "init_password": init_password,
-        }
+        props = {**access, "admin_name": admin_name, "init_password": init_password}
         super().__init__(AdminProvider(), name, props, opts)
 
 
 class App(dynamic.Resource):
     """An app, from the text of its DSL.
 
-    `app_name` is what the kit calls it, whatever its title in Dify. `keep`: removing this resource leaves the
+    `app_name` is the kit's name for it, whatever its title in Dify. `keep`: removing this resource leaves the
     app in Dify. Outputs: `app_id`, and `mode` as Dify names it. Raises pulumi.RunError for a malformed DSL.
     """
 
@@ -61,21 +65,15 @@ class App(dynamic.Resource):
         self,
         name: str,
         *,
-        container: pulumi.Input[str],
-        console_url: pulumi.Input[str],
-        email: pulumi.Input[str],
-        password: pulumi.Input[str],
         app_name: str,
         dsl: str,
         keep: bool = True,
         opts: pulumi.ResourceOptions | None = None,
+        **access: Unpack[Access],
     ) -> None:
         marked, mode = mark(dsl, app_name)
         props = {
-            "container": container,
-            "console_url": console_url,
-            "email": email,
-            "password": password,
+            **access,
             "app_name": app_name,
             "dsl": marked,
             "digest": hashlib.sha256(marked.encode()).hexdigest(),
@@ -86,64 +84,52 @@ class App(dynamic.Resource):
 
     @property
     def app_id(self) -> pulumi.Output[str]:
-        """The app's id in Dify, which a preview of a changed DSL knows too."""
+        """The app's id in Dify, which a preview of a changed DSL has, too."""
         return self.id
 
 
-class AppKey(dynamic.Resource):
-    """An API key of an app. Output: `key`, a secret."""
+class Key(dynamic.Resource):
+    """An API key of Dify. A key of an interrupted run is found by the resource's name. Output: `key`, a secret."""
 
     key: pulumi.Output[str]
 
     def __init__(
         self,
+        provider: KeyProvider,
+        name: str,
+        props: Mapping[str, Any],
+        opts: pulumi.ResourceOptions | None,
+    ) -> None:
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["key"])
+        super().__init__(
+            provider,
+            name,
+            {**props, "owner": name, "key": None},
+            pulumi.ResourceOptions.merge(opts, secret),
+        )
+
+
+class AppKey(Key):
+    """An API key of an app."""
+
+    def __init__(
+        self,
         name: str,
         *,
-        container: pulumi.Input[str],
-        console_url: pulumi.Input[str],
-        email: pulumi.Input[str],
-        password: pulumi.Input[str],
         app_id: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
+        **access: Unpack[Access],
     ) -> None:
-        props = {
-            "container": container,
-            "console_url": console_url,
-            "email": email,
-            "password": password,
-            "app_id": app_id,
-            "owner": name,
-            "key": None,
-        }
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["key"])
-        super().__init__(AppKeyProvider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        super().__init__(AppKeyProvider(), name, {**access, "app_id": app_id}, opts)
 
 
-class DatasetKey(dynamic.Resource):
-    """A key of the knowledge API, which opens every knowledge base of the workspace. Output: `key`, a secret."""
-
-    key: pulumi.Output[str]
+class DatasetKey(Key):
+    """A key of the knowledge API, which opens every knowledge base of the workspace."""
 
     def __init__(
-        self,
-        name: str,
-        *,
-        container: pulumi.Input[str],
-        console_url: pulumi.Input[str],
-        email: pulumi.Input[str],
-        password: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
+        self, name: str, *, opts: pulumi.ResourceOptions | None = None, **access: Unpack[Access]
     ) -> None:
-        props = {
-            "container": container,
-            "console_url": console_url,
-            "email": email,
-            "password": password,
-            "owner": name,
-            "key": None,
-        }
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["key"])
-        super().__init__(DatasetKeyProvider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        super().__init__(DatasetKeyProvider(), name, dict(access), opts)
 
 
 def mark(dsl: str, app_name: str) -> tuple[str, str]:

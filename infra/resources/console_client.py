@@ -63,7 +63,7 @@ class NotFoundError(ConsoleError):
 
 
 class NotClaimedError(ConsoleError):
-    """Nobody has claimed the instance: it has no account, no app and no key."""
+    """The instance is not claimed: it has no account, no app and no key."""
 
 
 class UnavailableError(ConsoleError):
@@ -91,7 +91,7 @@ class Console:
     sessions: Sessions = SESSIONS
 
     def setup_finished(self) -> bool:
-        """Tell whether somebody has claimed the instance."""
+        """Tell whether the instance is claimed."""
         return bool(self._open("GET", "/setup").json().get("step") == "finished")
 
     def claim(self, name: str, init_password: str) -> None:
@@ -230,7 +230,7 @@ class Console:
     def _login(self) -> Session:
         # Asked first, as an instance without accounts would count the attempt as a failure.
         if not self.setup_finished():
-            raise NotClaimedError(f"nobody has claimed the instance at {self.url}")
+            raise NotClaimedError(f"the instance at {self.url} is not claimed")
         body = {"email": self.email, "password": _encoded(self.password), "remember_me": True}
         answer = self._send(self._request("POST", "/login", body=body))
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -1,7 +1,7 @@
 """What Pulumi does with Dify's admin, apps and API keys: create, read, diff, update, delete.
 
 The providers are pickled by reference: this module must keep its name as long as stacks exist. They store the
-api container's name, not its id, so a recreated api changes nothing here. How each of them lives is told in
+api container's name, not its id, so a recreated api changes nothing here. The life of each of them:
 docs/concepts/apps-as-code.md.
 """
 
@@ -22,11 +22,11 @@ from infra.resources.console_client import (
 from infra.resources.console_session import LoginError, LoginRefusedError
 from infra.resources.console_transport import ContainerMissingError, ContainerTransport, TransportError
 
-# Stands in the state for a password that Dify refused: `up` then shows a change and tries the configured one.
+# In the state it replaces a password that Dify refused: `up` then shows a change and tries the configured one.
 REFUSED = ""
-# How the console is reached: a change is written down, and concerns nothing that Dify stores.
+# How the console is reached: a change is stored, and changes nothing in Dify.
 ACCESS = frozenset({"container", "console_url", "email", "password"})
-# A look at what exists must not hold up the repair of what is missing.
+# Reading what exists must not delay the repair of what is missing.
 READ_PATIENCE, READ_SECONDS = 3.0, 15
 AWAY = (ContainerMissingError, TransportError, UnavailableError, LoginError)
 
@@ -36,24 +36,18 @@ def marker(app_name: str) -> str:
     return f"(managed by dify-kit: {app_name})"
 
 
-def _console(props: dict[str, Any]) -> Console:
+def _console(props: dict[str, Any], **limits: Any) -> Console:  # noqa: ANN401  # fields of Console
     return Console(
         transport=ContainerTransport(props["container"]),
         url=props["console_url"],
         email=props["email"],
         password=props["password"],
+        **limits,
     )
 
 
 def _hasty_console(props: dict[str, Any]) -> Console:
-    return Console(
-        transport=ContainerTransport(props["container"]),
-        url=props["console_url"],
-        email=props["email"],
-        password=props["password"],
-        patience=READ_PATIENCE,
-        seconds=READ_SECONDS,
-    )
+    return _console(props, patience=READ_PATIENCE, seconds=READ_SECONDS)
 
 
 def _diff(
@@ -68,21 +62,21 @@ def _diff(
 def _read(
     what: str, id_: str, props: dict[str, Any], look: Callable[[], dict[str, Any]]
 ) -> dynamic.ReadResult:
-    """Report an object as `look` sees it: gone when Dify does not have it, unchanged when nobody can say.
+    """Report an object as `look` sees it: gone when Dify does not have it, unchanged when Dify does not answer.
 
-    An api that is away must not fail a refresh: the `up` that follows is what brings it back.
+    An api that is down must not fail a refresh: the `up` that follows repairs it.
     """
     try:
         return dynamic.ReadResult(id_, look())
     except (NotFoundError, NotClaimedError):
         return dynamic.ReadResult("", {})
     except AWAY as problem:
-        pulumi.log.warn(f"{what}: taken as unchanged, as Dify could not be asked: {problem}")
+        pulumi.log.warn(f"{what}: assumed to be unchanged, as Dify does not answer: {problem}")
         return dynamic.ReadResult(id_, props)
 
 
 def _delete(what: str, action: Callable[[], None]) -> None:
-    """Delete; say what stays when Dify is away, as nothing else may hold up a destroy."""
+    """Delete; report what stays when Dify does not answer, since a destroy must go on."""
     try:
         action()
     except (NotFoundError, NotClaimedError):
@@ -95,19 +89,19 @@ class AdminProvider(dynamic.ResourceProvider):
     """Claims the instance; adopts it when it is claimed with the same credentials."""
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Claim or adopt. Raises LoginError when somebody else has claimed the instance."""
+        """Claim or adopt. Raises LoginError when the instance is claimed with other credentials."""
         console = _console(props)
         console.claim(props["admin_name"], props["init_password"])
         console.sign_in()
         return dynamic.CreateResult(props["email"], props)
 
     def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Report the admin gone when nobody has claimed the instance, changed when Dify refuses it."""
+        """Report the admin gone when the instance is unclaimed, changed when Dify refuses the password."""
 
         def look() -> dict[str, Any]:
             console = _hasty_console(props)
             if not console.setup_finished():
-                raise NotClaimedError(f"nobody has claimed the instance at {props['console_url']}")
+                raise NotClaimedError(f"the instance at {props['console_url']} is not claimed")
             if props["password"] == REFUSED:
                 return props
             try:
@@ -120,12 +114,12 @@ class AdminProvider(dynamic.ResourceProvider):
         return _read("admin", id_, props, look)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Everything changes in place: the instance stays the same."""
+        """Everything changes in place."""
         updates = ACCESS | {"admin_name", "init_password"}
         return _diff(_olds, _news, updates=updates, replaces=frozenset())
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Change password and name in Dify; take over what was changed there already."""
+        """Change password and name in Dify; adopt what was changed there already."""
         console = _console(_news)
         if _olds["email"] != _news["email"]:
             self._adopt_email(_olds, _news, console)
@@ -154,11 +148,11 @@ class AdminProvider(dynamic.ResourceProvider):
         try:
             _console({**news, "password": olds["password"]}).change_password(news["password"])
         except LoginRefusedError:
-            # Changed by hand, or by a run that was killed before it could remember.
+            # Changed by hand, or by a run that was killed before it could store the new one.
             console.sign_in()
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        """Nothing: an instance cannot be unclaimed, and its data may outlive the stack."""
+        """Do nothing: an instance cannot be unclaimed, and its data may outlive the stack."""
         pulumi.log.info(f"the account {props['email']} stays in Dify's database, if the volumes stay")
 
 
@@ -166,7 +160,7 @@ class AppProvider(dynamic.ResourceProvider):
     """An app, described by its DSL."""
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Import the app; one that is there from before is found by its description, and used again."""
+        """Import the app; an existing one is found by its description, and used again."""
         console = _console(props)
         found = console.find_app(marker(props["app_name"]), props["mode"])
         if found and props["mode"] not in WORKFLOW_MODES:
@@ -203,7 +197,7 @@ class AppProvider(dynamic.ResourceProvider):
         return dynamic.UpdateResult(news)
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
-        """Keep the app unless told otherwise: it holds conversations, and a later `up` finds it again."""
+        """Keep the app unless `keep` is false: it holds conversations, and a later `up` finds it again."""
         what = f"app {props['app_name']} ({id_})"
         if props.get("keep", True):
             pulumi.log.info(f"{what} stays in Dify's database with its conversations, if the volumes stay")
@@ -211,67 +205,96 @@ class AppProvider(dynamic.ResourceProvider):
         _delete(what, lambda: _hasty_console(props).delete_app(id_))
 
 
-class AppKeyProvider(dynamic.ResourceProvider):
-    """An API key of an app."""
+class KeyProvider(dynamic.ResourceProvider):
+    """A key that Dify makes. Subclasses say of which list of keys it is one."""
+
+    replaces: frozenset[str] = frozenset()
+
+    def name(self, id_: str) -> str:
+        """Return what messages call the key."""
+        raise NotImplementedError
+
+    def listed(self, console: Console, props: dict[str, Any]) -> set[str]:
+        """Return the ids of all keys beside it."""
+        raise NotImplementedError
+
+    def made(self, console: Console, props: dict[str, Any]) -> tuple[str, str, str]:
+        """Make a key; return its id, itself, and why it was not noted (or nothing)."""
+        raise NotImplementedError
+
+    def removed(self, console: Console, props: dict[str, Any], id_: str) -> None:
+        """Delete the key in Dify."""
+        raise NotImplementedError
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Make a key, in place of one that this resource made before and nobody remembers."""
-        key_id, key, unnoted = _console(props).create_key(props["app_id"], props["owner"])
+        """Make a key, in place of one that an interrupted run of this resource made and did not store."""
+        key_id, key, unnoted = self.made(_console(props), props)
         if unnoted:
-            pulumi.log.warn(f"API key {key_id}: not noted on the storage volume ({unnoted})")
+            pulumi.log.warn(f"{self.name(key_id)}: not noted on the storage volume ({unnoted})")
         return dynamic.CreateResult(key_id, {**props, "key": key})
 
     def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
         """Report the key gone when Dify does not list it."""
 
         def look() -> dict[str, Any]:
-            if id_ not in _hasty_console(props).keys(props["app_id"]):
-                raise NotFoundError(f"API key {id_}")
+            if id_ not in self.listed(_hasty_console(props), props):
+                raise NotFoundError(self.name(id_))
             return props
 
-        return _read(f"API key {id_}", id_, props, look)
+        return _read(self.name(id_), id_, props, look)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Another app needs another key."""
-        return _diff(_olds, _news, updates=ACCESS, replaces=frozenset({"app_id"}))
+        """Compare how the console is reached, and what needs another key."""
+        return _diff(_olds, _news, updates=ACCESS, replaces=self.replaces)
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Write down how the console is reached now."""
+        """Store how the console is reached now."""
         return dynamic.UpdateResult({**news, "key": olds["key"]})
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Delete the key: from now on Dify refuses it."""
-        _delete(f"API key {id_}", lambda: _hasty_console(props).delete_key(props["app_id"], id_))
+        _delete(self.name(id_), lambda: self.removed(_hasty_console(props), props, id_))
 
 
-class DatasetKeyProvider(dynamic.ResourceProvider):
+class AppKeyProvider(KeyProvider):
+    """An API key of an app. Another app needs another key."""
+
+    replaces = frozenset({"app_id"})
+
+    def name(self, id_: str) -> str:
+        """Return what messages call the key."""
+        return f"API key {id_}"
+
+    def listed(self, console: Console, props: dict[str, Any]) -> set[str]:
+        """Return the ids of the app's keys."""
+        return console.keys(props["app_id"])
+
+    def made(self, console: Console, props: dict[str, Any]) -> tuple[str, str, str]:
+        """Make a key of the app."""
+        return console.create_key(props["app_id"], props["owner"])
+
+    def removed(self, console: Console, props: dict[str, Any], id_: str) -> None:
+        """Delete the key of the app."""
+        console.delete_key(props["app_id"], id_)
+
+
+class DatasetKeyProvider(KeyProvider):
     """A key of the knowledge API."""
 
-    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Make a key, in place of one that this resource made before and nobody remembers."""
-        key_id, key, unnoted = _console(props).create_dataset_key(props["owner"])
-        if unnoted:
-            pulumi.log.warn(f"key {key_id} of the knowledge API: not noted on the storage volume ({unnoted})")
-        return dynamic.CreateResult(key_id, {**props, "key": key})
+    def name(self, id_: str) -> str:
+        """Return what messages call the key."""
+        return f"key {id_} of the knowledge API"
 
-    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Report the key gone when Dify does not list it."""
+    def listed(self, console: Console, props: dict[str, Any]) -> set[str]:
+        """Return the ids of the workspace's keys."""
+        del props
+        return console.dataset_keys()
 
-        def look() -> dict[str, Any]:
-            if id_ not in _hasty_console(props).dataset_keys():
-                raise NotFoundError(f"key {id_} of the knowledge API")
-            return props
+    def made(self, console: Console, props: dict[str, Any]) -> tuple[str, str, str]:
+        """Make a key of the workspace."""
+        return console.create_dataset_key(props["owner"])
 
-        return _read(f"key {id_} of the knowledge API", id_, props, look)
-
-    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Nothing asks for another key."""
-        return _diff(_olds, _news, updates=ACCESS, replaces=frozenset())
-
-    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Write down how the console is reached now."""
-        return dynamic.UpdateResult({**news, "key": olds["key"]})
-
-    def delete(self, id_: str, props: dict[str, Any]) -> None:
-        """Delete the key: from now on Dify refuses it."""
-        _delete(f"key {id_} of the knowledge API", lambda: _hasty_console(props).delete_dataset_key(id_))
+    def removed(self, console: Console, props: dict[str, Any], id_: str) -> None:
+        """Delete the key of the workspace."""
+        del props
+        console.delete_dataset_key(id_)

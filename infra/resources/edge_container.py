@@ -1,4 +1,4 @@
-"""What a change of nginx's configuration asks of the edge's container, through the Docker API alone."""
+"""The edge's container as a change of nginx's configuration needs it, through the Docker API alone."""
 
 import json
 import posixpath
@@ -15,17 +15,17 @@ from infra.edge.paths import (
     RUN_DIRECTORY,
 )
 from infra.resources.own_directory import directory_archive
-from infra.resources.release_container import LOG_LINES, Ran, ReleaseContainer
+from infra.resources.revision_container import LOG_LINES, Ran, RevisionContainer
 
 
-class EdgeContainer(ReleaseContainer):
+class EdgeContainer(RevisionContainer):
     """The edge's container, by its id."""
 
     def __init__(self, container: str) -> None:
         super().__init__(container, EDGE_DIRECTORY)
 
     def address_of(self, container: str, network: str) -> str:
-        """Return the address that another container has in a network, empty when it does not run there."""
+        """Return the address of another container in a network, empty when it is not running there."""
         import docker  # noqa: PLC0415
 
         try:
@@ -36,12 +36,12 @@ class EdgeContainer(ReleaseContainer):
         return str(place.get("IPAddress") or "")
 
     def own(self, directory: str, owner: int) -> None:
-        """Let `owner` (a uid) alone write to a directory; what is in it stays. It lies on a volume."""
+        """Make a directory on a volume writable for `owner` (a uid) alone; its content stays."""
         parent, name = posixpath.split(directory)
         self._api.put_archive(self._id, parent, directory_archive(name, owner))
 
     def accepts(self, revision: str) -> Ran:
-        """Let nginx itself judge a configuration, in the container that will run it."""
+        """Let nginx check a configuration, in the container that will run it."""
         config = f"{RELEASES_DIRECTORY}/{revision}/nginx.conf"
         return self._run(["nginx", "-e", "stderr", "-t", "-c", config])
 
@@ -54,16 +54,16 @@ class EdgeContainer(ReleaseContainer):
         return self._run(["sh", "-c", script])
 
     def started(self) -> bool:
-        """Tell whether nginx runs at all, be it too busy to answer; else the container waits for something to run."""
+        """Tell whether nginx runs, even if it is too busy to answer; else the container awaits a configuration."""
         pid = f"{RUN_DIRECTORY}/nginx.pid"
         return self._run(["sh", "-c", f"kill -0 $(cat {pid})"]).code == 0
 
     def running(self) -> str:
         """Return the revision that nginx answers with, empty when it does not answer."""
         address = f"http://127.0.0.1:{ports.EDGE_STATUS}/revision"
-        told = self._run(["curl", "-fsS", "--max-time", "3", address])
+        ran = self._run(["curl", "-fsS", "--max-time", "3", address])
         try:
-            return str(json.loads(told.output)["revision"])
+            return str(json.loads(ran.output)["revision"])
         except (ValueError, KeyError, TypeError):
             return ""
 
@@ -77,7 +77,7 @@ class EdgeContainer(ReleaseContainer):
         return False
 
     def complaints(self, since: float) -> str:
-        """Return what nginx complained about in its log since a moment (seconds of the epoch)."""
+        """Return the errors that nginx logged since a moment (seconds of the epoch)."""
         logged: bytes = self._api.logs(self._id, stdout=False, since=int(since))
         lines = logged.decode(errors="replace").splitlines()
         return "\n".join([line for line in lines if "[emerg]" in line or "[alert]" in line][-LOG_LINES:])

@@ -1,7 +1,6 @@
 """LiteLLM's configuration as a resource: what LiteLLM cannot read never goes live.
 
-Written beside the running configuration, read by LiteLLM itself in its own container, switched, and the container
-restarted in order: LiteLLM reads its configuration at its start only. Requests in flight are finished.
+LiteLLM reads its configuration at its start alone, so the container restarts. Requests in flight are finished.
 """
 
 import hashlib
@@ -14,57 +13,52 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
-from infra.resources.release_container import ContainerError, Ran, ReleaseContainer
-from infra.services.litellm import ALIVE, CONFIG, DIRECTORY, REVISION_FILE, STOP_SECONDS
+from infra.catalogue.container_paths import LITELLM_DIRECTORY
+from infra.catalogue.health import LITELLM_ALIVE
+from infra.catalogue.services import LITELLM, SERVICES
+from infra.resources.configuration import Change, ConfigurationProvider, ConfigurationRejectedError, Props
+from infra.resources.revision_container import ContainerError, Ran, RevisionContainer
+from infra.services.litellm import CONFIG, REVISION_FILE
 
 # Its start takes 10 to 15 s of a free core.
 LIVE_SECONDS = 180.0
-# A recreated container starts with what its volume has.
 ANSWER_SECONDS = LIVE_SECONDS
-# It takes 5 s of a free core, and less than what is waited for an answer of the engine.
+# The check takes 5 s of a free core. The limit is shorter than the wait for an answer of the engine.
 CHECK_SECONDS, TIMED_OUT = 50, 124
-# What LiteLLM's proxy does with its configuration, short of serving it. Its own words for what is wrong, in one line.
+# What LiteLLM's proxy does with its configuration, except for serving it. It prints LiteLLM's error in one line.
 CHECK = """
 import sys, yaml
 try:
     with open(sys.argv[1], encoding="utf-8") as file:
-        told = yaml.safe_load(file)
+        config = yaml.safe_load(file)
     from litellm import Router
-    Router(model_list=told["model_list"], **(told.get("router_settings") or {}))
-    told["general_settings"]["master_key"]
+    Router(model_list=config["model_list"], **(config.get("router_settings") or {}))
+    config["general_settings"]["master_key"]
 except Exception as problem:
     sys.exit("refused: " + type(problem).__name__ + ": " + " ".join(str(problem).split()))
 """
 _KEY = re.compile(r"^\s*(?:api_key|master_key): *(\S.*?)\s*$", re.MULTILINE)
 
 
-class LitellmRefusalError(Exception):
-    """The configuration did not go live; the one before it still runs."""
-
-
-class LitellmContainer(ReleaseContainer):
+class LitellmContainer(RevisionContainer):
     """LiteLLM's container, by its id."""
 
     def __init__(self, container: str) -> None:
-        super().__init__(container, DIRECTORY)
+        super().__init__(container, LITELLM_DIRECTORY)
 
     def accepts(self, revision: str) -> Ran:
-        """Let LiteLLM judge a configuration, in the container that will run it."""
-        config = f"{DIRECTORY}/releases/{revision}/{CONFIG}"
+        """Let LiteLLM read a configuration, in the container that will run it."""
+        config = f"{LITELLM_DIRECTORY}/releases/{revision}/{CONFIG}"
         return self._run(["python3", "-c", CHECK, config], seconds=CHECK_SECONDS)
 
     def running(self) -> str:
         """Return the revision that answers, empty when none does."""
-        told = self._run(["sh", "-c", f'python3 -c "$0" && cat {REVISION_FILE}', ALIVE])
-        return told.output.strip().rsplit("/", 1)[-1] if told.code == 0 else ""
+        ran = self._run(["sh", "-c", f'python3 -c "$0" && cat {REVISION_FILE}', LITELLM_ALIVE])
+        return ran.output.strip().rsplit("/", 1)[-1] if ran.code == 0 else ""
 
     def restart(self) -> None:
-        """Let it end its requests, and start with what `current` points to."""
-        self._api.restart(self._id, timeout=STOP_SECONDS)
-
-    def forget(self) -> None:
-        """Remove the link to what runs."""
-        self._must("taking the configuration back", ["rm", "-f", f"{DIRECTORY}/current"], root=True)
+        """Restart LiteLLM with what `current` points to; requests in flight are finished."""
+        self._api.restart(self._id, timeout=SERVICES[LITELLM].stop_grace)
 
 
 def revision_of(files: Mapping[str, str]) -> str:
@@ -81,108 +75,94 @@ def masked(text: str, files: Mapping[str, str]) -> str:
     return text
 
 
-def go_live(litellm: LitellmContainer, props: Mapping[str, Any]) -> str:
-    """Bring a configuration into the container and return its name.
+class _Change(Change):
+    """A revision of LiteLLM's configuration. LiteLLM checks it in its container, and a restart takes it."""
 
-    Raises LitellmRefusalError when LiteLLM does not take it; then the one before runs on, or is back.
-    """
-    files: Mapping[str, str] = props["files"]
-    revision = revision_of(files)
-    before = litellm.current()
-    if before == revision and _wait(litellm, revision, ANSWER_SECONDS):
-        return revision
-    if before != revision:
+    def __init__(self, litellm: LitellmContainer, props: Mapping[str, Any]) -> None:
+        self._files: Mapping[str, str] = props["files"]
+        super().__init__(litellm, revision_of(self._files))
+        self.answer_seconds, self.live_seconds = ANSWER_SECONDS, LIVE_SECONDS
+        self._litellm = litellm
         # Pulumi's numbers are floats, and no uid is one.
-        litellm.write(revision, {}, files, int(props["owner"]))
-    verdict = litellm.accepts(revision)
-    stays = ", and the old one stays" if before and before != revision else ""
-    if verdict.code != 0:
-        if before != revision:
-            litellm.discard(revision)
-        if verdict.code == TIMED_OUT:
-            raise ContainerError(
-                f"LiteLLM did not read its new configuration within {CHECK_SECONDS} s{stays}; is the machine "
+        self._owner = int(props["owner"])
+
+    @property
+    def _stays(self) -> str:
+        return ", and the old one stays" if self.replaces else ""
+
+    def write(self) -> None:
+        self._litellm.write(self.revision, {}, self._files, self._owner)
+
+    def check(self) -> Exception | None:
+        checked = self._litellm.accepts(self.revision)
+        if checked.code == 0:
+            return None
+        if checked.code == TIMED_OUT:
+            return ContainerError(
+                f"LiteLLM did not read its new configuration within {CHECK_SECONDS} s{self._stays}; is the machine "
                 "overloaded? Run the same command again"
             )
-        said = masked(verdict.output.strip()[-1000:], files).removeprefix("refused: ")
-        raise LitellmRefusalError(
-            f"LiteLLM rejects the new configuration{stays}: {said}; look at dify:llm, and at a template of your own "
-            "(litellm/config.yaml.j2) if you have one"
+        reason = masked(checked.output.strip()[-1000:], self._files).removeprefix("refused: ")
+        return ConfigurationRejectedError(
+            f"LiteLLM rejects the new configuration{self._stays}: {reason}; look at dify:llm, and at a template of "
+            "your own (litellm/config.yaml.j2) if you have one"
         )
-    litellm.switch(revision)
-    if before:
-        litellm.restart()
-    if _wait(litellm, revision, LIVE_SECONDS):
-        # An old release holds keys that should be gone.
-        litellm.keep([revision])
-        return revision
-    said = masked(litellm.last_logs(), files)
-    if before and before != revision:
-        litellm.switch(before)
-        litellm.restart()
-        _wait(litellm, before, LIVE_SECONDS)
-        litellm.discard(revision)
-    elif not before:
-        litellm.forget()
-        litellm.restart()
-    raise ContainerError(
-        f"LiteLLM does not answer with its new configuration {LIVE_SECONDS:.0f} s after it got it{stays}; last log "
-        f"lines:\n{said}"
-    )
+
+    def activate(self, *, running: bool) -> bool:
+        if running:
+            self._litellm.restart()
+        return True
+
+    def serves(self, revision: str, seconds: float, *, recovering: bool = False) -> bool:
+        del recovering
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if self._litellm.running() == revision:
+                    return True
+            except ContainerError:
+                # It is stopping or starting, and runs no command.
+                pass
+            time.sleep(0.5)
+        return False
+
+    def failure(self) -> Exception:
+        return ContainerError(
+            f"LiteLLM does not answer with its new configuration {LIVE_SECONDS:.0f} s after it got it{self._stays}; "
+            f"last log lines:\n{masked(self._litellm.last_logs(), self._files)}"
+        )
 
 
-def _wait(litellm: LitellmContainer, revision: str, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if litellm.running() == revision:
-                return True
-        except ContainerError:
-            # It is on its way down or up, and runs no command.
-            pass
-        time.sleep(0.5)
-    return False
+def go_live(litellm: LitellmContainer, props: Mapping[str, Any]) -> str:
+    """Bring a configuration into the container and return its revision. Raises what `Change.go_live` raises."""
+    return _Change(litellm, props).go_live()
 
 
-class LitellmConfigProvider(dynamic.ResourceProvider):
+class LitellmConfigProvider(ConfigurationProvider):
     """Pickled by reference: this module must keep its name."""
 
-    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Give a new container its configuration."""
-        revision = go_live(LitellmContainer(props["container"]), props)
-        return dynamic.CreateResult(props["container"][:12], {**props, "revision": revision})
+    def bring(self, props: dict[str, Any]) -> dict[str, Any]:
+        """Let LiteLLM's configuration go live."""
+        return {**props, "revision": go_live(LitellmContainer(props["container"]), props)}
 
-    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Another configuration is an update; another container gets everything anew."""
-        moved = _olds.get("container") != _news.get("container")
-        changed = moved or _olds.get("revision") != revision_of(_news["files"])
-        return dynamic.DiffResult(
-            changes=changed, replaces=["container"] if moved else [], delete_before_replace=True
-        )
+    def changed(self, olds: Props, news: Props) -> bool:
+        """Compare what the configuration consists of."""
+        return bool(olds.get("revision") != revision_of(news["files"]))
 
-    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Let the new configuration go live."""
-        return dynamic.UpdateResult(
-            {**_news, "revision": go_live(LitellmContainer(_news["container"]), _news)}
-        )
+    def container(self, props: Props) -> LitellmContainer:
+        """Return LiteLLM's container."""
+        return LitellmContainer(props["container"])
 
-    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Report the release that runs, and the configuration gone with its container."""
-        litellm = LitellmContainer(props["container"])
-        if litellm.status() != "running":
-            return dynamic.ReadResult("", {})
-        running = litellm.running()
-        same = running == props.get("revision")
-        return dynamic.ReadResult(id_, props if same else {**props, "revision": running or "none"})
-
-    def delete(self, _id: str, props: dict[str, Any]) -> None:
-        """Nothing: the configuration goes with the container and its volume."""
+    def running(self, container: LitellmContainer, props: Props) -> str:
+        """Return the revision that answers."""
+        del props
+        return container.running()
 
 
 class LitellmConfig(dynamic.Resource):
     """The configuration that LiteLLM runs in `container` (an id).
 
-    Inputs: `files` (a secret) maps the name of a file in the release to its text; `owner` is the uid that alone reads
+    Inputs: `files` (a secret) maps the name of a file in the revision to its text; only `owner`, a uid, can read
     them. Output: `revision`.
     """
 

@@ -1,13 +1,12 @@
-"""nginx's configuration as a resource: a change goes live in the running container, or not at all.
+"""nginx's configuration as a resource.
 
-Written beside the running configuration, checked by nginx itself in its own container, switched, reloaded, and
-believed only once nginx answers with the new revision: `nginx -t` and `nginx -s reload` exit with 0 in several
-cases in which the old configuration stays.
+nginx checks a revision in its own container and reloads. The revision counts as live only once nginx answers with it:
+`nginx -t` and `nginx -s reload` exit with 0 in several cases in which the old configuration stays.
 """
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from pulumi import dynamic
 
 from infra.edge.live_files import completed
 from infra.edge.paths import RELEASES_DIRECTORY, USAGE_DIRECTORY
+from infra.resources.configuration import Change, ConfigurationProvider, ConfigurationRejectedError, Props
 from infra.resources.edge_container import EdgeContainer
-from infra.resources.release_container import ContainerError
+from infra.resources.revision_container import ContainerError
 
 LIVE_SECONDS = 15.0
 # A port that another process holds is tried five times by nginx within 2.5 s. What it still complains about
@@ -27,10 +27,6 @@ START_SECONDS = 20.0
 # A recreated container starts with what its volume has; it needs a moment to answer.
 ANSWER_SECONDS = 5.0
 _PLACE = re.compile(re.escape(RELEASES_DIRECTORY) + r"/[0-9a-f-]+/(?P<path>[^:\s]+):(?P<line>\d+)")
-
-
-class ConfigurationRejectedError(Exception):
-    """The configuration did not go live; the one before it still runs."""
 
 
 def located(said: str, files: Mapping[str, str], templates: Mapping[str, str]) -> str:
@@ -75,90 +71,109 @@ def _completed(edge: EdgeContainer, props: Mapping[str, Any]) -> tuple[str, dict
     return completed(revision, files, service=direct["service"], address=address, port=int(direct["port"]))
 
 
-def go_live(edge: EdgeContainer, props: Mapping[str, Any]) -> None:
-    """Bring a configuration into the container. Raises ConfigurationRejectedError; then the old one runs on."""
-    revision, files = _completed(edge, props)
-    private, templates = props["private_files"], props["templates"]
-    before = edge.current()
-    if before == revision and edge.wait_for(revision, ANSWER_SECONDS):
-        return
-    if before != revision:
+class _Change(Change):
+    """A revision of nginx's configuration. nginx checks it itself, and a reload takes it."""
+
+    answer_seconds = ANSWER_SECONDS
+    live_seconds = LIVE_SECONDS
+
+    def __init__(self, edge: EdgeContainer, props: Mapping[str, Any]) -> None:
+        revision, self._files = _completed(edge, props)
+        super().__init__(edge, revision)
+        self._edge = edge
+        self._props = props
+        self._began = time.time()
+        self._started = True
+        self._reloaded = ""
+
+    def write(self) -> None:
         # Pulumi's numbers are floats, and no uid is one.
-        edge.write(revision, files, private, int(props["owner"]))
-        edge.own(USAGE_DIRECTORY, int(props["owner"]))
-    verdict = edge.accepts(revision)
-    if verdict.code != 0:
-        reason = located(_words_of(verdict.output), files, templates)
+        owner = int(self._props["owner"])
+        self._edge.write(self.revision, self._files, self._props["private_files"], owner)
+        self._edge.own(USAGE_DIRECTORY, owner)
+
+    def check(self) -> Exception | None:
+        checked = self._edge.accepts(self.revision)
+        if checked.code == 0:
+            return None
         stays = (
-            "nginx rejects the new configuration, and the old one stays" if before else "nginx rejects this"
+            "nginx rejects the new configuration, and the old one stays"
+            if self.before
+            else "nginx rejects this"
         )
-        raise ConfigurationRejectedError(f"{stays}: {reason}")
-    if not edge.started():
+        return ConfigurationRejectedError(f"{stays}: {self._located(checked.output)}")
+
+    def activate(self, *, running: bool) -> bool:
+        del running
         # A container without a configuration that works waits for one, and then starts nginx by itself.
-        edge.switch(revision)
-        if not edge.wait_for(revision, START_SECONDS):
-            raise ContainerError(
-                f"nginx does not answer {START_SECONDS:.0f} s after it got its configuration; last log "
-                f"lines:\n{edge.last_logs()}"
-            )
-        return
-    edge.switch(revision)
-    began = time.time()
-    reloaded = edge.reload()
-    if reloaded.code == 0 and _went_live(edge, revision, began):
-        edge.keep([revision, before])
-        return
-    edge.switch(before)
-    edge.reload()
-    said = edge.complaints(began) or reloaded.output.strip() or "it gave no reason"
-    raise ConfigurationRejectedError(
-        f"nginx did not take the new configuration (revision {revision}), and the old one ({before}) is back: "
-        f"{located(_words_of(said), files, templates)}"
-    )
-
-
-def _went_live(edge: EdgeContainer, revision: str, began: float) -> bool:
-    while time.time() - began < LIVE_SECONDS:
-        if edge.wait_for(revision, 1.0):
+        self._started = self._edge.started()
+        if not self._started:
             return True
-        if time.time() - began > COMPLAINT_SECONDS and edge.complaints(began):
-            return False
-    return False
+        self._began = time.time()
+        reloaded = self._edge.reload()
+        self._reloaded = reloaded.output.strip()
+        return reloaded.code == 0
+
+    def serves(self, revision: str, seconds: float, *, recovering: bool = False) -> bool:
+        if recovering:
+            return self._edge.wait_for(revision, seconds)
+        if not self._started:
+            return self._edge.wait_for(revision, START_SECONDS)
+        began = time.time()
+        while time.time() - began < seconds:
+            if self._edge.wait_for(revision, 1.0):
+                return True
+            if time.time() - began > COMPLAINT_SECONDS and self._edge.complaints(self._began):
+                return False
+        return False
+
+    def kept(self) -> Sequence[str]:
+        return [self.revision, self.before]
+
+    def failure(self) -> Exception:
+        if not self._started:
+            return ContainerError(
+                f"nginx does not answer {START_SECONDS:.0f} s after it got its configuration; last log "
+                f"lines:\n{self._edge.last_logs()}"
+            )
+        reason = self._edge.complaints(self._began) or self._reloaded or "it gave no reason"
+        return ConfigurationRejectedError(
+            f"nginx did not take the new configuration (revision {self.revision}), and the old one ({self.before}) is "
+            f"back: {self._located(reason)}"
+        )
+
+    def take_back(self) -> None:
+        # An nginx that is starting reads the revision at this moment; the next `up` finds it started.
+        if self._started:
+            super().take_back()
+
+    def _located(self, output: str) -> str:
+        return located(_words_of(output), self._files, self._props["templates"])
 
 
-class LiveConfigProvider(dynamic.ResourceProvider):
+class LiveConfigProvider(ConfigurationProvider):
     """Pickled by reference: this module must keep its name."""
 
-    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Give a new container its configuration."""
-        go_live(EdgeContainer(props["container"]), props)
-        return dynamic.CreateResult(props["container"][:12], props)
+    def bring(self, props: dict[str, Any]) -> dict[str, Any]:
+        """Let nginx's configuration go live. The state has the name that the program gave it."""
+        _Change(EdgeContainer(props["container"]), props).go_live()
+        return props
 
-    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Another revision is an update; another container gets everything anew."""
-        moved = _olds.get("container") != _news.get("container")
-        changed = moved or any(_olds.get(key) != _news.get(key) for key in ("revision", "direct"))
-        return dynamic.DiffResult(
-            changes=changed, replaces=["container"] if moved else [], delete_before_replace=True
-        )
+    def changed(self, olds: Props, news: Props) -> bool:
+        """Compare the revision, and the service whose address is in it."""
+        return any(olds.get(key) != news.get(key) for key in ("revision", "direct"))
 
-    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.UpdateResult:
-        """Let the new configuration go live."""
-        go_live(EdgeContainer(_news["container"]), _news)
-        return dynamic.UpdateResult(_news)
+    def container(self, props: Props) -> EdgeContainer:
+        """Return nginx's container."""
+        return EdgeContainer(props["container"])
 
-    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
-        """Report the revision that runs, and the configuration gone with its container."""
-        edge = EdgeContainer(props["container"])
-        if edge.status() != "running":
-            return dynamic.ReadResult("", {})
-        # The service behind it may be away at this moment: then nobody knows a better address.
-        wanted, running = _completed(edge, props)[0], edge.running()
-        same = running == wanted or (wanted == props["revision"] and running.startswith(wanted))
-        return dynamic.ReadResult(id_, props if same else {**props, "revision": running or "none"})
-
-    def delete(self, _id: str, props: dict[str, Any]) -> None:
-        """Nothing: the configuration goes with the container and its volume."""
+    def running(self, container: EdgeContainer, props: Props) -> str:
+        """Return the revision that nginx answers with."""
+        # Without the service behind it, its address is unknown: then any address of it counts as the same.
+        wanted, running = _completed(container, props)[0], container.running()
+        revision = str(props["revision"])
+        same = running == wanted or (wanted == revision and running.startswith(wanted))
+        return revision if same else running
 
 
 class LiveConfig(dynamic.Resource):

@@ -1,18 +1,18 @@
-"""Rendered configuration files that services get: those of Squid and of Redis."""
+"""The rendered configuration files of Squid and of Redis."""
 
 from dataclasses import dataclass
 
 import pulumi
 
 from infra import engine
-from infra.catalogue import ports
+from infra.catalogue import ports, services
 from infra.catalogue.addresses import SPECIAL_PURPOSE
+from infra.catalogue.container_paths import SQUID_CONFIG
 from infra.engine import host_addresses
 from infra.jinja import render
 from infra.settings.stack import Settings
 
-SQUID_CONFIG = "/etc/squid/squid.conf"
-# Where a container of the stack can have its address.
+# The ranges that a container of the stack can have its address in.
 STACK_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "127.0.0.0/8", "::1/128")
 
 
@@ -43,8 +43,8 @@ class RedisContext:
 
 
 def squid_files(service: str, settings: Settings) -> dict[str, str]:
-    """Render the configuration of `ssrf_proxy` or `agent_ssrf_proxy`: path in the container -> text."""
-    template = "squid/agent.conf.j2" if service == "agent_ssrf_proxy" else "squid/sandbox.conf.j2"
+    """Render the configuration of a forward proxy of the catalogue: path in the container -> text."""
+    (template,) = services.SERVICES[service].templates
     allowed = settings.ssrf_allow_private
     context = ProxyContext(
         name=service,
@@ -57,11 +57,11 @@ def squid_files(service: str, settings: Settings) -> dict[str, str]:
 
 
 def _denied_besides(settings: Settings) -> tuple[str, ...]:
-    """Return what the way out is refused besides: the engine's own machine, and what the operator names."""
+    """Return further networks that the proxies refuse: those of the engine's machine and of `dify:ssrfDeny`."""
     try:
         own = host_addresses.engine_networks(engine.chosen())
     except engine.EngineChoiceError:
-        own = ()  # port_guard says so
+        own = ()  # infra.guards.ports reports it
     listed = dict.fromkeys((*settings.ssrf_deny, *own))
     allowed = set(settings.ssrf_allow_private)
     return tuple(item for item in listed if item not in allowed)

@@ -1,31 +1,16 @@
-"""What a service is, without saying which engine runs it.
+"""The description of a service that a platform runs: its row of the catalogue, and what the settings add.
 
-A tier describes each of its services once as a :class:`ServiceSpec`; a platform (``infra.platforms``) turns
-the description into containers or Swarm services.
+`infra.services.specs` makes the descriptions; a platform (``infra.platforms``) turns them into containers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pulumi
 
-
-@dataclass(frozen=True, kw_only=True)
-class HealthCheck:
-    """A command that exits 0 exactly when the service does its work.
-
-    ``command`` runs inside the container, without a shell unless it names one. Times are in whole seconds.
-
-    The engine asks every ``interval``, for as long as the stack stands: each question costs 15 to 60 ms of CPU, times
-    all services. While a service starts, `Ready` asks by itself, and more often. So what fails is unhealthy after
-    ``interval * retries + timeout`` at the latest: 130 s.
-    """
-
-    command: tuple[str, ...]
-    interval: int = 60
-    timeout: int = 10
-    retries: int = 2
-    start_period: int = 60
+from infra.catalogue.releases import Release
+from infra.catalogue.service import HealthCheck, Limits, Mount
+from infra.settings.stack import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +28,6 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mount:
-    """A named volume of the stack, mounted at ``path``."""
-
-    volume: str
-    path: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Port:
     """A container port published on one address of the host."""
 
@@ -61,24 +37,24 @@ class Port:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Most a service may use. ``memory`` in MiB, ``cpus`` in cores, ``pids``: processes and threads together."""
+class Details:
+    """What the settings add to a service's row of the catalogue. `environment` comes on top of its variables."""
 
-    memory: int
-    cpus: float = 2.0
-    pids: int = 512
+    command: tuple[str, ...] | None = None
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
+Detail = Callable[[Settings, Release], Details]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSpec:
-    """One service of the stack.
+    """One service of the stack. The fields without an explanation here are those of `infra.catalogue.service.Service`.
 
-    ``image`` is a role of the release catalogue (``infra.catalogue.releases``), not an image name. ``networks`` are
-    logical names (none: no network at all); the service answers there to ``name``. ``after`` names the
-    services that must be ready first. A ``job`` runs once, to exit code 0.
-    ``capabilities`` (`CHOWN`, not `CAP_CHOWN`) are added back after all were dropped; None keeps the engine's
-    default set without NET_RAW. ``init`` puts a reaping PID 1 before the command. ``stop_grace``, ``ready_timeout``:
-    seconds. ``dns_options`` are those of resolv.conf.
+    ``networks`` are the logical names of networks that the stack has (none: no network at all); the service answers
+    there to ``name``. ``after`` names the services of the stack that must be ready first.
     """
 
     name: str

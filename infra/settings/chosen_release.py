@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from infra.catalogue import release_file, releases
-from infra.catalogue.releases import RELEASES, VECTOR_STORES, CatalogueError, Release
+from infra.catalogue import release_file, releases, selection
+from infra.catalogue.images import can_build
+from infra.catalogue.releases import RELEASES, CatalogueError, Release
 from infra.settings.reader import Section
 
 
@@ -43,11 +44,12 @@ def read_release(top: Section, catalogue: Path | None) -> tuple[str, Release]:
 
 def read_vector_store(top: Section, images: str) -> str:
     """Read `dify:vectorStore`."""
-    stores = tuple(sorted(VECTOR_STORES))
+    stores = tuple(sorted(selection.vector_stores()))
     store = top.choice("vectorStore", stores)
-    if images == "local" and store != "pgvector":
+    if images == "local" and not can_build(store):
+        usable = ", ".join(one for one in stores if can_build(one))
         top.problems.add(
-            "vectorStore", store, "cannot be built on this machine (dify:images local)", "use pgvector"
+            "vectorStore", store, "cannot be built on this machine (dify:images local)", f"use {usable}"
         )
     return store
 

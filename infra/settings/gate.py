@@ -5,19 +5,21 @@ What the gateway itself would refuse is refused here by the gateway's own code, 
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import pulumi
 
 from dify_gateway import entries
 from dify_gateway import gate_config as gateway
 from dify_gateway.reading import Entry, FileError
 from infra.settings.ca import read_ca
 from infra.settings.reader import Problems, Section
+from infra.settings.stack_secrets import SecretReader
+
+if TYPE_CHECKING:
+    import pulumi
 
 CLIENT_SECRET = "oidcGateClientSecret"  # noqa: S105  # a setting's name
 CA_FILE = "gate-ca.pem"
@@ -50,7 +52,7 @@ class Gate:
     session_seconds: int
     web_app: bool
     ca: str = ""
-    client_secret: pulumi.Output[str] | None = field(default=None)
+    client_secret: "pulumi.Output[str] | None" = field(default=None)
 
     @property
     def secure(self) -> bool:
@@ -69,23 +71,20 @@ class Gate:
 
 
 class GateReader:
-    """Reads `dify:oidcGate`. `secret` is (key, required=...) -> the secret's text, empty when it is not set.
-
-    `console` and `app` are the origins of the console and of the web app.
-    """
+    """Reads `dify:oidcGate`. `console` and `app` are the origins of the console and of the web app."""
 
     def __init__(
         self,
         section: Section,
         problems: Problems,
         *,
-        secret: Callable[..., str],
+        secrets: SecretReader,
         console: str,
         app: str,
     ) -> None:
         self._section = section
         self._problems = problems
-        self._secret = secret
+        self._secrets = secrets
         self._console = console
         self._app = app
 
@@ -96,7 +95,7 @@ class GateReader:
             return None
         before = len(self._problems.lines)
         web_app = section.boolean("webApp")
-        secret = self._secret(CLIENT_SECRET, required=True)
+        secret = self._secrets.text(CLIENT_SECRET, required=True)
         gate = Gate(
             origins=tuple(dict.fromkeys((self._console, self._app) if web_app else (self._console,))),
             issuer=self._issuer(),
@@ -108,7 +107,7 @@ class GateReader:
             session_seconds=section.integer("sessionMinutes", SHORTEST_MINUTES, LONGEST_MINUTES) * 60,
             web_app=web_app,
             ca=read_ca(section),
-            client_secret=pulumi.Output.secret(secret),
+            client_secret=self._secrets.conceal(secret),
         )
         if len(self._problems.lines) == before:
             self._refuse_everybody(gate)

@@ -1,74 +1,44 @@
 """The settings of the LLM proxy: `dify:llm`, `dify:llmKeys`, and the keys issued to callers."""
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
-from urllib.parse import urlsplit
-
-import pulumi
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from infra.catalogue.llm_presets import LONGEST_ANSWER, PRESETS, PRICES, Price, key_problem
-from infra.settings.ca import read_ca
-from infra.settings.origins import DEFAULT_PORTS, host_problem
+from infra.settings.given import SEALED
+from infra.settings.llm_upstreams import MAX_TIMEOUT, UpstreamAddress, read_upstreams
 from infra.settings.proxy_keys import ProxyKey, ProxyKeyError
 from infra.settings.rate_limits import GroupLimits, read_group
-from infra.settings.reader import Problems, Section
+from infra.settings.reader import Section
+from infra.settings.stack_secrets import SecretReader
+
+if TYPE_CHECKING:
+    import pulumi
 
 KEYS = "llmKeys"
 MASTER_KEY = "litellmMasterKey"
 NGINX, LITELLM = ENGINES = ("nginx", "litellm")
-UPSTREAM_DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {"preset": "custom", "baseUrl": "", "caFile": "", "timeoutSeconds": 300}
-)
 MAX_BODY_MEGABYTES = 50
 MAX_ANSWER_TOKENS = 10_000_000
-MAX_TIMEOUT = 3600
 MAX_DOLLARS = 1_000_000
-LOOPBACK_PROBLEM = "is nginx's own container there, and not this machine"
-# Docker's default; `dify-kit keys check` asks the engine.
-BRIDGE_FIX = (
-    "the address that containers reach this machine by, Docker's bridge: http://172.17.0.1:<port>/v1 by default, "
-    "else as `docker network inspect bridge` has it"
-)
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
-_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upstream:
-    """Where requests go. `path` begins with a slash or is empty; `ca` is in PEM, empty for the public ones.
+class Upstream(UpstreamAddress):
+    """An upstream with its key. `key_digest` changes with the key and does not disclose it."""
 
-    `key_digest` names the key without telling it: another key is another configuration.
-    """
-
-    name: str
-    preset: str
-    scheme: str
-    host: str
-    port: int
-    path: str
-    ca: str
-    timeout_seconds: int
-    key: pulumi.Output[str]
+    key: "pulumi.Output[str]"
     key_digest: str
-
-    @property
-    def base_url(self) -> str:
-        """The URL below which `/chat/completions` and `/models` lie."""
-        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{self.host}{port}{self.path}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Litellm:
     """LiteLLM's proxy as the engine. `key` opens it, and `key_digest` names that without telling it."""
 
-    key: pulumi.Output[str]
+    key: "pulumi.Output[str]"
     key_digest: str
 
 
@@ -105,36 +75,26 @@ class Llm:
 
 
 class LlmReader:
-    """Reads `dify:llm`. `check_encrypted` reports a setting that is stored in plain text."""
+    """Reads `dify:llm`. `issued` reads the keys issued to callers."""
 
     def __init__(
-        self,
-        section: Section,
-        keys: Mapping[str, Any],
-        problems: Problems,
-        check_encrypted: Callable[[str], None],
-        *,
-        secret: Callable[..., str],
-        issued: Callable[[], tuple[ProxyKey, ...]],
+        self, section: Section, *, secrets: SecretReader, issued: Callable[[], tuple[ProxyKey, ...]]
     ) -> None:
         self._section = section
-        self._keys = keys
-        self._problems = problems
-        self._check_encrypted = check_encrypted
-        # (key, required=...) -> the secret's text, empty when it is not set.
-        self._secret = secret
+        self._problems = section.problems
+        self._secrets = secrets
         self._issued = issued
+        self._keys: Mapping[str, Any] | None = {}
 
     def read(self) -> Llm | None:
         """Return the settings, None when the proxy is off; only to be used when no problem was reported."""
         section = self._section
         if not section.boolean("enabled"):
             return None
-        if self._keys:
-            self._check_encrypted(KEYS)
-        upstreams = self._upstreams()
+        self._keys = self._secrets.by_name(KEYS)
+        upstreams = tuple(self._with_key(one) for one in read_upstreams(section))
         names = tuple(section.mapping("upstreams"))
-        for unknown in sorted(set(self._keys) - set(names)):
+        for unknown in sorted(set(self._keys or ()) - set(names)):
             self._problems.add_secret(
                 f"{KEYS}.{unknown}",
                 "llm.upstreams has no such upstream",
@@ -184,90 +144,25 @@ class LlmReader:
                     "is the stack's own LiteLLM, which would ask itself",
                     "name what it is to ask, or set llm.engine to nginx for a LiteLLM of your own",
                 )
-        key = self._secret(MASTER_KEY, required=True)
+        key = self._secrets.text(MASTER_KEY, required=True)
         return Litellm(
-            key=pulumi.Output.secret(key),
+            key=self._secrets.conceal(key),
             key_digest=hashlib.sha256(f"litellm {key}".encode()).hexdigest()[:12],
         )
 
-    def _upstreams(self) -> tuple[Upstream, ...]:
-        found = []
-        for name, value in self._section.mapping("upstreams").items():
-            key = f"{self._section.prefix}upstreams.{name}"
-            # `dify-kit keys rotate signing` is about another key.
-            if not _NAME.fullmatch(name) or name == "signing":
-                self._problems.add(
-                    key,
-                    name,
-                    "cannot name an upstream",
-                    "use lower-case letters, digits and '_', a letter first, and not signing",
-                )
-                continue
-            if not isinstance(value, dict):
-                self._problems.add(key, value, "not an object", "use {preset: holysheep}")
-                continue
-            preset = name if name in PRESETS and "preset" not in value else UPSTREAM_DEFAULTS["preset"]
-            one = Section(self._problems, value, {**UPSTREAM_DEFAULTS, "preset": preset}, f"{key}.")
-            one.refuse_unknown()
-            found.append(self._upstream(name, one))
-        if not found:
-            self._problems.add("llm.upstreams", "{}", "no upstream", "add one, such as {holysheep: {}}")
-        return tuple(found)
-
-    def _upstream(self, name: str, section: Section) -> Upstream:
-        preset = section.choice("preset", tuple(PRESETS))
-        scheme, host, port, path = self._address(section, PRESETS[preset].base_url)
-        key = self._key(name, preset)
+    def _with_key(self, address: UpstreamAddress) -> Upstream:
+        key = self._key(address.name, address.preset)
         return Upstream(
-            name=name,
-            preset=preset,
-            scheme=scheme,
-            host=host,
-            port=port,
-            path=path,
-            ca=read_ca(section),
-            timeout_seconds=section.integer("timeoutSeconds", 1, MAX_TIMEOUT),
-            key=pulumi.Output.secret(key),
-            key_digest=hashlib.sha256(f"{name} {key}".encode()).hexdigest()[:12],
+            **asdict(address),
+            key=self._secrets.conceal(key),
+            key_digest=hashlib.sha256(f"{address.name} {key}".encode()).hexdigest()[:12],
         )
 
-    def _address(self, section: Section, known: str) -> tuple[str, str, int, str]:
-        url = section.text("baseUrl") or known
-        fix = "use the URL below which /chat/completions lies, such as https://llm.example.com/v1"
-        nowhere = ("https", "invalid.example", 443, "")
-        if not url:
-            self._problems.add(
-                section.key("baseUrl"), url, "is empty, and this preset has none of its own", fix
-            )
-            return nowhere
-        try:
-            parts = urlsplit(url)
-            port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
-        except ValueError:
-            self._problems.add(section.key("baseUrl"), url, "no URL", fix)
-            return nowhere
-        host, path = parts.hostname or "", parts.path.rstrip("/")
-        if parts.scheme not in DEFAULT_PORTS or "@" in parts.netloc or parts.query or parts.fragment:
-            problem = "no http(s) URL without user name and query"
-        elif ":" in host:
-            problem = "IPv6 addresses are not supported here"
-        elif not _PATH.fullmatch(path):
-            problem = "its path has other characters than letters, digits, '.', '_', '~' and '-'"
-        elif wrong := host_problem(host):
-            problem = wrong
-        elif is_loopback(host):
-            problem = LOOPBACK_PROBLEM
-            fix = f"use {BRIDGE_FIX}, and let the upstream listen there"
-        elif parts.scheme == "http" and not _is_near(host):
-            problem = "the key would travel in plain text"
-            fix = "use https; plain http is for a container's name or a private address"
-        else:
-            return parts.scheme, host, port, path
-        self._problems.add(section.key("baseUrl"), url, problem, fix)
-        return nowhere
-
     def _key(self, upstream: str, preset: str) -> str:
-        key = self._keys.get(upstream)
+        """Return an upstream's key; empty for one that is not set, or sealed."""
+        key = SEALED if self._keys is None else self._keys.get(upstream)
+        if key is SEALED:
+            return ""
         known = PRESETS[preset]
         if not isinstance(key, str) or not key:
             where = f"; a key is made at {known.register}" if known.register else ""
@@ -367,24 +262,3 @@ class LlmReader:
                     "has no price, and there is a budget",
                     f"set llm.prices.{model} to {{input: ..., output: ...}}, dollars a million tokens",
                 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is whoever asks: nginx's container asks itself there."""
-    if host.rstrip(".").lower() in {"localhost", "ip6-localhost"} or host.lower().endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
-
-
-def _is_near(host: str) -> bool:
-    """Whether a host is a container's name, or an address that is not public."""
-    if "." not in host:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return False

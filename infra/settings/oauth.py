@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import pulumi
+from typing import TYPE_CHECKING, Any
 
 from dify_gateway import config as gateway
 from dify_gateway import keys
@@ -25,16 +23,17 @@ from infra.settings.oauth_clients import (
     SIGNING_KEYS,
     ClientsFile,
     ClientsFileError,
-    clients_path,
     read_clients,
+    read_clients_path,
 )
 from infra.settings.oauth_limits import OAuthLimits, default_oauth_limits, read_oauth_limits
 from infra.settings.rate_limits import GroupLimits, read_group
 from infra.settings.reader import Problems, Section
+from infra.settings.stack_secrets import SecretReader
 
-TENANT_RULE = "1 to 32 small letters, digits and hyphens, the first not a hyphen"
-# A tenant's name also names its limits at the edge (`X-Auth-Limits`).
-_TENANT = gateway.WORD
+if TYPE_CHECKING:
+    import pulumi
+
 _AUDIENCE = gateway.ANY_TEXT
 _IN_RELEASE = re.compile(r"^(?P<file>[a-z]+\.json): (?P<rest>.*)$", re.DOTALL)
 
@@ -71,7 +70,7 @@ class OAuth:
     limits: OAuthLimits = field(default_factory=default_oauth_limits)
     clients_file: Path = Path()
     clients_digest: str = ""
-    signing_keys: pulumi.Output[str] | None = None
+    signing_keys: "pulumi.Output[str] | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +95,14 @@ class OAuthReader:
         problems: Problems,
         *,
         origin: Callable[[str, str], str],
-        secret: Callable[..., str],
+        secrets: SecretReader,
         around: Around,
     ) -> None:
         self._section = section
         self._problems = problems
         # (key, value) -> the value, an origin.
         self._origin = origin
-        # (key, required=...) -> the secret's text, empty when it is not set.
-        self._secret = secret
+        self._secrets = secrets
         self._around = around
 
     def read(self) -> OAuth | None:
@@ -117,7 +115,7 @@ class OAuthReader:
         tenants = self._tenants()
         clients = self._clients_file()
         issuers, ca_files = self._issuers()
-        signing_keys = self._secret(SIGNING_KEYS, required=True)
+        signing_keys = self._secrets.text(SIGNING_KEYS, required=True)
         oauth = OAuth(
             issuer=issuer,
             audience=self._audience(issuer),
@@ -131,7 +129,7 @@ class OAuthReader:
             limits=read_oauth_limits(section.section("limits", section.defaults["limits"])),
             clients_file=clients.path,
             clients_digest=clients.digest,
-            signing_keys=pulumi.Output.secret(signing_keys),
+            signing_keys=self._secrets.conceal(signing_keys),
         )
         if len(self._problems.lines) == before:
             self._let_the_gateway_judge(oauth, clients)
@@ -183,8 +181,8 @@ class OAuthReader:
         return tuple(found)
 
     def _tenant(self, key: str, name: str, value: object) -> Tenant | None:
-        if not _TENANT.fullmatch(name):
-            self._problems.add(key, name, "no name of a tenant", f"use {TENANT_RULE}")
+        if not gateway.TENANT.fullmatch(name):
+            self._problems.add(key, name, "no name of a tenant", f"use {gateway.TENANT_RULE}")
             return None
         if name == CANARY_TENANT:
             self._problems.add(key, name, "is the smoke tests' own tenant", "choose another name")
@@ -218,9 +216,8 @@ class OAuthReader:
 
     def _clients_file(self) -> ClientsFile:
         key, given = self._section.key("clientsFile"), self._section.text("clientsFile")
-        path = clients_path(self._around.stack, self._around.settings_file, given)
+        path = read_clients_path(self._section, self._around.stack, self._around.settings_file)
         if not path.is_absolute():
-            self._problems.add(key, given, "a relative path", "use the absolute path of a file")
             return ClientsFile(path=path)
         try:
             found = read_clients(path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.settings.apps import CANARY
+from infra.settings.reader import Section
 
 MAX_CLIENTS = 10_000
 # The smoke tests' own tenant and client: made by the program, on the app of the same name.
@@ -52,6 +53,17 @@ def clients_path(stack: str, settings_file: Path, given: str = "") -> Path:
     if given:
         return Path(given).expanduser()
     return settings_file.resolve().parent / f"clients.{stack}.json"
+
+
+def read_clients_path(oauth: Section, stack: str, settings_file: Path) -> Path:
+    """Return where the clients are, by `dify:oauth.clientsFile`; `oauth` is the section above it."""
+    given = oauth.text("clientsFile")
+    path = clients_path(stack, settings_file, given)
+    if not path.is_absolute():
+        oauth.problems.add(
+            oauth.key("clientsFile"), given, "a relative path", "use the absolute path of a file"
+        )
+    return path
 
 
 def digest_of(data: bytes) -> str:

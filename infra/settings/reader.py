@@ -36,9 +36,10 @@ def _is_number(value: object, pattern: re.Pattern[str]) -> bool:
 
 @dataclass
 class Problems:
-    """Everything that is wrong, in the order it was found."""
+    """Everything that is wrong, in the order it was found; `warnings` keep nothing from working."""
 
     lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, key: str, value: object, why: str, fix: str) -> None:
         """Add a problem of a setting that is no secret."""

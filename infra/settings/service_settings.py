@@ -4,31 +4,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.catalogue.releases import (
-    DATA_SERVICES,
-    GATEWAY,
-    GATEWAY_REDIS,
-    JOBS,
-    LITELLM,
-    PARTLY_KNOWN,
-    VECTOR_STORES,
-    WITHOUT_ENVIRONMENT,
-    Release,
-)
+from infra.catalogue import selection
+from infra.catalogue import services as catalogue
+from infra.catalogue.releases import Release
 from infra.catalogue.variables import problems
 from infra.settings.reader import Section
 from infra.settings.secrets import SECRET_VARIABLES
 
 MAX_MEMORY = 1024 * 1024
-MIN_MEMORY = 32
-# One worker of LiteLLM has 325 MiB after some load.
-MIN_LITELLM_MEMORY = 512
 MAX_CPUS = 256.0
 MIN_PIDS, MAX_PIDS = 64, 1_000_000
 # The stand-in's own variables; nothing else reads them.
 STAND_IN_PREFIX = "DIFY_STANDIN_"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-TEMPLATED = frozenset({"redis", "gateway_redis", "nginx", "ssrf_proxy", "agent_ssrf_proxy"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +28,13 @@ class ServiceLimits:
     pids: int | None = None
 
 
-def known_services(release: Release) -> set[str]:
-    """Return the names of all services that a stack of this release can have."""
-    return {
-        *release.services,
-        *DATA_SERVICES,
-        *JOBS,
-        *VECTOR_STORES,
-        GATEWAY,
-        GATEWAY_REDIS,
-        LITELLM,
-    }
-
-
 def read_extra_env(top: Section, release: Release) -> dict[str, dict[str, str]]:
     """Read `dify:extraEnv`: variables by service."""
     result: dict[str, dict[str, str]] = {}
     for service, variables in top.mapping("extraEnv").items():
         if not _is_service(top, release, "extraEnv", service, variables):
             continue
-        if service in WITHOUT_ENVIRONMENT:
+        if service in selection.without_variables():
             top.problems.add(
                 f"extraEnv.{service}",
                 variables,
@@ -105,7 +80,7 @@ def read_resources(top: Section, release: Release) -> dict[str, ServiceLimits]:
             )
         section.refuse_unknown()
         memory, cpus, pids = (section.raw(part) for part in ("memory", "cpus", "pids"))
-        least = MIN_LITELLM_MEMORY if service == LITELLM else MIN_MEMORY
+        least = catalogue.SERVICES[service].least_memory
         result[service] = ServiceLimits(
             memory=None if memory is None else section.integer("memory", least, MAX_MEMORY),
             cpus=None if cpus is None else section.number("cpus", 0.1, MAX_CPUS),
@@ -115,7 +90,7 @@ def read_resources(top: Section, release: Release) -> dict[str, ServiceLimits]:
 
 
 def _is_service(top: Section, release: Release, key: str, service: str, value: object) -> bool:
-    known = known_services(release)
+    known = selection.known(release.services)
     if service in known:
         return True
     top.problems.add(
@@ -128,8 +103,8 @@ def _is_service(top: Section, release: Release, key: str, service: str, value: o
 
 
 def _without_environment(release: Release, service: str) -> str:
-    takers = ", ".join(sorted(known_services(release) - WITHOUT_ENVIRONMENT))
-    templates = " or shadow its template with dify:templatesDir" if service in TEMPLATED else ""
+    takers = ", ".join(sorted(selection.known(release.services) - selection.without_variables()))
+    templates = " or shadow its template with dify:templatesDir" if service in selection.templated() else ""
     return f"use one of {takers}{templates}"
 
 
@@ -139,7 +114,7 @@ def _check_variables(top: Section, release: Release, service: str, given: Mappin
     if not known:
         return
     of_dify = {name: value for name, value in given.items() if not name.startswith(STAND_IN_PREFIX)}
-    found = problems(known, of_dify, complete=service not in PARTLY_KNOWN)
+    found = problems(known, of_dify, complete=service not in selection.partly_known())
     for name, words in found.items():
         key, version = f"extraEnv.{service}.{name}", release.version
         if name in known:

@@ -4,19 +4,16 @@
 secrets in it are Pulumi secrets and stay out of logs and plain state.
 """
 
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import pulumi
+from typing import TYPE_CHECKING
 
 from infra.catalogue import addresses, ports, releases
-from infra.catalogue.project import ROOT, declared
+from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
+from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
 from infra.settings.apps import app_file, known_apps
 from infra.settings.chosen_release import (
@@ -43,8 +40,8 @@ from infra.settings.dify import (
     read_telemetry,
 )
 from infra.settings.gate import Gate, GateReader
+from infra.settings.given import NAMESPACE, Given
 from infra.settings.image_source import read_images, read_mirror
-from infra.settings.llm import KEYS as LLM_KEYS
 from infra.settings.llm import Llm, LlmReader
 from infra.settings.network import (
     LOOPBACK_NAMES,
@@ -57,15 +54,16 @@ from infra.settings.network import (
 from infra.settings.oauth import Around, OAuth, OAuthReader
 from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section, shown
-from infra.settings.service_settings import ServiceLimits, known_services, read_extra_env, read_resources
-from infra.settings.stack_secrets import SecretReader, Secrets
+from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
+from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
 from infra.settings.urls import Cors, Urls, read_cors, read_hosts, read_origin, read_public_url, read_urls
 
-NAMESPACE = "dify"
+if TYPE_CHECKING:
+    import pulumi
+
 ACCESS_LOGS = ("all", "errors", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_STACK = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,56 +135,53 @@ class Settings:
         return self.oauth is not None or self.oidc_gate is not None
 
 
-def load(config: pulumi.Config, stack: str) -> Settings:
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What reading found. `settings` can work only without `problems`: harmless values take the place of wrong ones."""
+
+    settings: Settings
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """All problems, one a line."""
+        listed = "\n".join(f"  - {line}" for line in self.problems)
+        return f"the settings of stack {self.settings.stack} cannot work:\n{listed}"
+
+    def sound(self, *keys: str) -> bool:
+        """Whether no problem is about one of these settings of `Pulumi.yaml`."""
+        wrong = tuple(f"{NAMESPACE}:{key}{end}" for key in keys for end in (":", ".", "["))
+        return not any(line.startswith(wrong) for line in self.problems)
+
+
+def read(
+    given: Given,
+    stack: str,
+    *,
+    settings_file: Path | None = None,
+    conceal: Callable[[str], "pulumi.Output[str]"] = withhold,
+) -> Reading:
     """Read and check the settings of `stack`.
 
-    Raises pulumi.RunError with one line for each problem: key, value, what is wrong, what to do.
+    `settings_file` is the stack's file, beside which its clients and issued keys are (default: where Pulumi looks for
+    it). `conceal` makes Pulumi's secret of a text; by default secrets are checked and left out of the settings.
     """
     problems = Problems()
-    settings = _read(_given(config, problems), stack)
-    if problems.lines:
-        listed = "\n".join(f"  - {line}" for line in problems.lines)
-        raise pulumi.RunError(f"the settings of stack {stack} cannot work:\n{listed}")
-    return settings
+    top = given.top(problems)
+    top.refuse_unknown()
+    secrets = SecretReader(top, stack, given.encrypted, conceal)
+    # Pulumi reads this file; `dify-kit` makes it a link to where the settings are.
+    file = settings_file or ROOT / f"Pulumi.{stack}.yaml"
+    settings = _read(top, secrets, stack, file)
+    return Reading(settings=settings, problems=tuple(problems.lines), warnings=tuple(problems.warnings))
 
 
-def _given(config: pulumi.Config, problems: Problems) -> Section:
-    """Collect what the stack sets, with the defaults of Pulumi.yaml behind it."""
-    entries = declared()
-    every = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
-    values: dict[str, Any] = {}
-    for full, text in every.items():
-        namespace, _, key = full.partition(":")
-        if namespace == config.name:
-            hidden = key not in entries and pulumi.runtime.config.is_config_secret(full)
-            # An unknown key is shown with its value.
-            values[key] = (
-                "a secret" if hidden else _parsed(text, str(entries.get(key, {}).get("type", "string")))
-            )
-    section = Section(problems, values, {key: entry.get("default") for key, entry in entries.items()})
-    section.refuse_unknown()
-    return section
-
-
-def _parsed(text: object, kind: str) -> object:
-    if kind not in {"array", "object", "boolean", "integer"} or not isinstance(text, str):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        # The reader of this key says what it wants instead.
-        return text
-
-
-def _read(top: Section, stack: str) -> Settings:
+def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settings:
     """Return the settings; only to be used when no problem was reported."""
     problems = top.problems
-    secrets = SecretReader(top, stack)
-    if not _STACK.fullmatch(stack):
-        problems.lines.append(
-            f"stack name {shown(stack)}: cannot name containers; use a lower-case letter, then at "
-            "most 30 lower-case letters, digits or '-'"
-        )
+    if not STACK_NAME.fullmatch(stack):
+        problems.lines.append(f"stack name {shown(stack)}: cannot name containers; use {STACK_NAME_RULE}")
     catalogue = read_catalogue(top)
     version, release = read_release(top, catalogue)
     images = read_images(top, stack)
@@ -206,6 +201,38 @@ def _read(top: Section, stack: str) -> Settings:
     limits = read_app_limits(top)
     rate_limits = read_rate_limits(top.part("rateLimits"), active_requests=limits.active_requests)
     canary = top.boolean("canary")
+    tls_settings = TlsReader(
+        tls,
+        problems,
+        secrets,
+        Surroundings(
+            stack=stack,
+            bind_address=bind_address,
+            http_port=port,
+            https_port=https_port,
+            public_url=public_url,
+            hosts=hosts,
+            names=server_names,
+        ),
+    ).read(tls_mode)
+    oauth = OAuthReader(
+        top.part("oauth"),
+        problems,
+        origin=partial(read_origin, top),
+        secrets=secrets,
+        around=Around(
+            stack=stack,
+            settings_file=file,
+            public_url=public_url,
+            apps=known_apps(),
+            canary=canary,
+            v1=rate_limits.groups["v1"],
+            active_requests=limits.active_requests,
+        ),
+    ).read()
+    gate = GateReader(
+        top.part("oidcGate"), problems, secrets=secrets, console=urls.console, app=urls.app
+    ).read()
     return Settings(
         stack=stack,
         release=version,
@@ -219,52 +246,19 @@ def _read(top: Section, stack: str) -> Settings:
         bind_address=bind_address,
         server_names=server_names,
         urls=urls,
-        tls=TlsReader(
-            tls,
-            problems,
-            secrets.text,
-            Surroundings(
-                stack=stack,
-                bind_address=bind_address,
-                http_port=port,
-                https_port=https_port,
-                public_url=public_url,
-                hosts=hosts,
-                names=server_names,
-            ),
-        ).read(tls_mode),
+        tls=tls_settings,
         cors=read_cors(top, urls),
         rate_limits=rate_limits,
         llm=_llm(
             top,
             secrets,
-            stack,
-            server_names,
-            (port, https_port, *map(origins.port_of, urls.every)),
+            file,
+            stack=stack,
+            names=server_names,
+            own_ports=(port, https_port, *map(origins.port_of, urls.every)),
         ),
-        oauth=OAuthReader(
-            top.part("oauth"),
-            problems,
-            origin=partial(read_origin, top),
-            secret=secrets.text,
-            around=Around(
-                stack=stack,
-                # Pulumi reads this one; `dify-kit` makes it a link to where the settings lie.
-                settings_file=ROOT / f"Pulumi.{stack}.yaml",
-                public_url=public_url,
-                apps=known_apps(),
-                canary=canary,
-                v1=rate_limits.groups["v1"],
-                active_requests=limits.active_requests,
-            ),
-        ).read(),
-        oidc_gate=GateReader(
-            top.part("oidcGate"),
-            problems,
-            secret=secrets.text,
-            console=urls.console,
-            app=urls.app,
-        ).read(),
+        oauth=oauth,
+        oidc_gate=gate,
         trusted_proxies=read_networks(top, "trustedProxies"),
         console_allow_from=read_networks(top, "consoleAllowFrom"),
         access_log=top.choice("accessLog", ACCESS_LOGS),
@@ -295,24 +289,27 @@ def _read(top: Section, stack: str) -> Settings:
         limits=limits,
         plugins=read_plugins(top),
         sandbox_network=top.boolean("sandboxNetwork"),
-        ssrf_allow_private=read_ssrf_allow_private(top, known_services(release)),
+        ssrf_allow_private=read_ssrf_allow_private(top, known(release.services)),
         ssrf_deny=read_ssrf_deny(top),
         telemetry=read_telemetry(top),
         check_updates=top.boolean("checkUpdates"),
-        secrets=secrets.read(mail, storage, login),
+        secrets=secrets.read(mail, storage, login, gateway=oauth is not None or gate is not None),
     )
 
 
 def _llm(
-    top: Section, secrets: SecretReader, stack: str, names: tuple[str, ...], own_ports: tuple[int, ...]
+    top: Section,
+    secrets: SecretReader,
+    file: Path,
+    *,
+    stack: str,
+    names: tuple[str, ...],
+    own_ports: tuple[int, ...],
 ) -> Llm | None:
     llm = LlmReader(
         top.part("llm"),
-        top.mapping(LLM_KEYS),
-        top.problems,
-        secrets.check_encrypted,
-        secret=secrets.text,
-        issued=lambda: proxy_keys.read(proxy_keys.file_of(ROOT / f"Pulumi.{stack}.yaml", stack)),
+        secrets=secrets,
+        issued=lambda: proxy_keys.read(proxy_keys.file_of(file, stack)),
     ).read()
     own_hosts = {f"dify-{stack}-nginx", "nginx"}
     own = {(name, port) for name in names for port in own_ports}

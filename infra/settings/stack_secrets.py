@@ -1,54 +1,76 @@
 """The secrets of a stack: whether each is set, encrypted, and of the shape that its reader takes."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-
-import pulumi
+from typing import TYPE_CHECKING, Any, cast
 
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.settings.dify import Login, Mail, Storage
+from infra.settings.given import SEALED
 from infra.settings.reader import Section, snake
 from infra.settings.secrets import LLM_SECRETS, OAUTH_SECRETS, SHAPES, TLS_SECRETS, Shape
 
-NAMESPACE = "dify"
+if TYPE_CHECKING:
+    import pulumi
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """Takes the place of a secret in settings that are read outside of Pulumi's program."""
+
+
+def withhold(_: str) -> "pulumi.Output[str]":
+    """Return a placeholder that no service can be given."""
+    return cast("pulumi.Output[str]", Withheld())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secrets:
     """Every secret, once. Optional ones are None when their feature is off."""
 
-    admin_password: pulumi.Output[str]
-    secret_key: pulumi.Output[str]
-    init_password: pulumi.Output[str]
-    postgres_password: pulumi.Output[str]
-    redis_password: pulumi.Output[str]
-    sandbox_api_key: pulumi.Output[str]
-    plugin_daemon_key: pulumi.Output[str]
-    plugin_inner_api_key: pulumi.Output[str]
-    vector_store_api_key: pulumi.Output[str]
-    agent_server_secret_key: pulumi.Output[str]
-    agent_api_token: pulumi.Output[str]
-    agent_sandbox_token: pulumi.Output[str]
-    gateway_secret: pulumi.Output[str] | None
-    mail_password: pulumi.Output[str] | None
-    storage_secret_key: pulumi.Output[str] | None
-    github_client_secret: pulumi.Output[str] | None
-    google_client_secret: pulumi.Output[str] | None
+    admin_password: "pulumi.Output[str]"
+    secret_key: "pulumi.Output[str]"
+    init_password: "pulumi.Output[str]"
+    postgres_password: "pulumi.Output[str]"
+    redis_password: "pulumi.Output[str]"
+    sandbox_api_key: "pulumi.Output[str]"
+    plugin_daemon_key: "pulumi.Output[str]"
+    plugin_inner_api_key: "pulumi.Output[str]"
+    vector_store_api_key: "pulumi.Output[str]"
+    agent_server_secret_key: "pulumi.Output[str]"
+    agent_api_token: "pulumi.Output[str]"
+    agent_sandbox_token: "pulumi.Output[str]"
+    gateway_secret: "pulumi.Output[str] | None"
+    mail_password: "pulumi.Output[str] | None"
+    storage_secret_key: "pulumi.Output[str] | None"
+    github_client_secret: "pulumi.Output[str] | None"
+    google_client_secret: "pulumi.Output[str] | None"
 
 
 class SecretReader:
-    """Reads the secrets among the settings of a stack, and reports to their list of problems."""
+    """Reads the secrets among the settings of a stack, and reports to their list of problems.
 
-    def __init__(self, top: Section, stack: str) -> None:
+    A sealed secret is set and encrypted; its text, which is unknown, is not checked.
+    """
+
+    def __init__(
+        self,
+        top: Section,
+        stack: str,
+        encrypted: Collection[str],
+        conceal: "Callable[[str], pulumi.Output[str]]",
+    ) -> None:
         self._top = top
         self._problems = top.problems
         self._stack = stack
+        self._encrypted = encrypted
+        # Makes Pulumi's secret of a text.
+        self.conceal = conceal
 
-    def read(self, mail: Mail, storage: Storage, login: Login) -> Secrets:
-        """Read those that services get; only to be used when no problem was reported."""
+    def read(self, mail: Mail, storage: Storage, login: Login, *, gateway: bool) -> Secrets:
+        """Read the secrets that services get; only to be used when no problem was reported."""
         needed: dict[str, bool] = {
-            "gatewaySecret": any(
-                self._top.mapping(part).get("enabled") in {True, "true"} for part in ("oauth", "oidcGate")
-            ),
+            "gatewaySecret": gateway,
             "mailPassword": mail.type in {"resend", "sendgrid"} or bool(mail.username),
             "storageSecretKey": storage.type == "s3",
             "githubClientSecret": bool(login.github_client_id),
@@ -59,10 +81,12 @@ class SecretReader:
             for key in SHAPES
             if key not in TLS_SECRETS | OAUTH_SECRETS | LLM_SECRETS
         }
-        return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported: load raises
+        return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported
 
     def text(self, key: str, *, required: bool) -> str:
-        """Return the text of a secret that is read here and not handed to a service as it is."""
+        """Return the text of a secret that is read here; empty for one that is not set, or sealed."""
+        if self._sealed(key):
+            return ""
         shape = SHAPES.get(key)
         value = self._top.text(key) if shape else self._pem(key)
         if not value:
@@ -79,6 +103,18 @@ class SecretReader:
             self._problems.add_secret(key, problem, shape.fix)
         return value
 
+    def by_name(self, key: str) -> "dict[str, Any] | None":
+        """Return the secrets of an object by their names, which are read here; None when the names are sealed too."""
+        if self._sealed(key):
+            return None
+        values = self._top.mapping(key)
+        if values:
+            self.check_encrypted(key)
+        return values
+
+    def _sealed(self, key: str) -> bool:
+        return self._top.raw(key) is SEALED
+
     def _pem(self, key: str) -> str:
         """Read text of several lines."""
         value = self._top.raw(key)
@@ -86,15 +122,15 @@ class SecretReader:
 
     def check_encrypted(self, key: str) -> None:
         """Report a secret that is stored in plain text."""
-        if not pulumi.runtime.config.is_config_secret(f"{NAMESPACE}:{key}"):
+        if key not in self._encrypted:
             self._problems.add_secret(
                 key, "is stored in plain text", f"set it again: `pulumi config set --secret dify:{key}`"
             )
 
-    def _secret(self, key: str, shape: Shape, *, required: bool) -> pulumi.Output[str] | None:
+    def _secret(self, key: str, shape: Shape, *, required: bool) -> "pulumi.Output[str] | None":
+        if self._sealed(key):
+            return self.conceal("")
         value = self._top.text(key)
-        if value:
-            self.check_encrypted(key)
         if not value:
             if required:
                 fix = f"run `dify-kit init {self._stack}`" if shape.generate else "set it with `--secret`"
@@ -102,10 +138,11 @@ class SecretReader:
                     fix = f"`dify-kit up` makes it, or run `{shape.command}`"
                 self._problems.add_secret(key, "the secret is not set", fix)
             return None
+        self.check_encrypted(key)
         if value in PUBLISHED_DEFAULTS:
             self._problems.add_secret(
-                key, "is the value that upstream publishes", "everybody knows it: generate another one"
+                key, "is the value that upstream publishes", "everyone knows it: generate another one"
             )
         elif problem := shape.problem(value):
             self._problems.add_secret(key, problem, shape.fix)
-        return pulumi.Output.secret(value)
+        return self.conceal(value)

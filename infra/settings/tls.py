@@ -2,22 +2,24 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pulumi
+from typing import TYPE_CHECKING, Any
 
 from infra.settings import certificates, selfsigned
 from infra.settings.ca import read_ca
 from infra.settings.certificates import Certificate
+from infra.settings.dify import EMAIL
 from infra.settings.reader import Problems, Section
+from infra.settings.stack_secrets import SecretReader
+
+if TYPE_CHECKING:
+    import pulumi
 
 MODES = ("off", "selfsigned", "files", "acme")
 # Two years: what browsers' preload lists ask for at most.
 MAX_HSTS = 63072000
 EXPIRY_WARNING_DAYS = 14
-_EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 _DIRECTORY = re.compile(r"https://[^\s\"'\\]+")
 
 
@@ -43,7 +45,7 @@ class Tls:
     hsts_seconds: int
     hosts: tuple[str, ...]
     certificate: Certificate | None = None
-    key: pulumi.Output[str] | None = None
+    key: "pulumi.Output[str] | None" = None
     ca: str = ""
     acme: Acme | None = None
 
@@ -75,12 +77,11 @@ class TlsReader:
     """Reads `dify:tls` and what belongs to it. Every method reports to the same list of problems."""
 
     def __init__(
-        self, section: Section, problems: Problems, secret: Callable[..., str], around: Surroundings
+        self, section: Section, problems: Problems, secrets: SecretReader, around: Surroundings
     ) -> None:
         self._section = section
         self._problems = problems
-        # (key, required=...) -> the secret's text, empty when it is not set.
-        self._secret = secret
+        self._secrets = secrets
         self._around = around
 
     def read(self, mode: str) -> Tls:
@@ -121,16 +122,16 @@ class TlsReader:
             )
 
     def _selfsigned(self, common: dict[str, Any]) -> Tls:
-        seed = self._secret("tlsSeed", required=True)
+        seed = self._secrets.text("tlsSeed", required=True)
         issued = selfsigned.issue(seed, self._around.stack, self._around.names, certificates.now_utc())
         return Tls(
-            **common, certificate=issued.certificate, key=pulumi.Output.secret(issued.key), ca=issued.ca
+            **common, certificate=issued.certificate, key=self._secrets.conceal(issued.key), ca=issued.ca
         )
 
     def _files(self, common: dict[str, Any]) -> Tls:
         texts = {}
         for key in (certificates.CERTIFICATE, certificates.KEY):
-            texts[key] = self._secret(key, required=True)
+            texts[key] = self._secrets.text(key, required=True)
         if not all(texts.values()):
             return Tls(**common)
         chain, key = texts[certificates.CERTIFICATE], texts[certificates.KEY]
@@ -142,15 +143,15 @@ class TlsReader:
             return Tls(**common)
         certificate = certificates.describe(chain)
         if (days := (certificate.not_after - now).days) < EXPIRY_WARNING_DAYS:
-            pulumi.log.warn(
+            self._problems.warnings.append(
                 f"dify:tlsCertificate: expires in {days} days, on {certificate.not_after:%Y-%m-%d}; set a "
                 "renewed one"
             )
-        return Tls(**common, certificate=certificate, key=pulumi.Output.secret(key))
+        return Tls(**common, certificate=certificate, key=self._secrets.conceal(key))
 
     def _acme(self, section: Section) -> Acme:
         email, directory = section.text("email"), section.text("directory")
-        if not _EMAIL.fullmatch(email):
+        if not EMAIL.fullmatch(email):
             self._problems.add(
                 section.key("email"), email, "no e-mail address", "name whom the CA may write to"
             )

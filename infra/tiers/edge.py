@@ -5,16 +5,20 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_docker as docker
 
+from infra.catalogue.container_paths import EDGE_UID
+from infra.catalogue.networks import APP
 from infra.catalogue.releases import Release
+from infra.catalogue.selection import port_of
+from infra.catalogue.service import Tier
+from infra.catalogue.services import NGINX
 from infra.edge import llm as edge_llm
 from infra.edge import render
-from infra.edge.context import DIRECT, SERVICE_PORTS, edge_context
+from infra.edge.context import DIRECT, edge_context
 from infra.edge.tls import private_files, public_files
 from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.live_config import LiveConfig
-from infra.services import certificates, edge
-from infra.services.networks import APP
 from infra.services.spec import ServiceSpec
+from infra.services.specs import specs, tier_volumes
 from infra.settings.stack import Settings
 
 
@@ -51,26 +55,22 @@ class EdgeTier(pulumi.ComponentResource):
                     "service": DIRECT,
                     "container": before[DIRECT].container.id,
                     "network": platform.name(APP),
-                    "port": str(SERVICE_PORTS[DIRECT]),
+                    "port": str(port_of(DIRECT)),
                 },
                 templates={path: render.template_of(path, overrides) for path in configuration.files},
-                owner=edge.NGINX_UID,
+                owner=EDGE_UID,
                 opts=pulumi.ResourceOptions(parent=container),
             )
 
-        passing = (*edge.volumes(), *certificates.passing_volumes(settings))
-        platform.add_volumes(passing, parent=self, keep=False)
-        lasting = (*edge.lasting_volumes(settings), *certificates.lasting_volumes(settings))
-        platform.add_volumes(lasting, parent=self)
+        platform.add_volumes(tier_volumes(Tier.EDGE, settings, release), parent=self)
         self.running: dict[str, Running] = dict(before)
-        for spec in certificates.preparing(settings):
-            self.running[spec.name] = platform.run(spec, parent=self, after=after)
-        nginx = edge.service(settings)
-        self.running[nginx.name] = platform.run(
-            nginx, parent=self, after=[*self._ready(nginx), *after], configure=configure
-        )
-        for spec in certificates.getting(settings):
-            self.running[spec.name] = platform.run(spec, parent=self, after=self._ready(spec))
+        for spec in specs(Tier.EDGE, settings, release):
+            self.running[spec.name] = platform.run(
+                spec,
+                parent=self,
+                after=[*self._ready(spec), *after],
+                configure=configure if spec.name == NGINX else None,
+            )
         self.register_outputs({})
 
     def _ready(self, spec: ServiceSpec) -> list[pulumi.Resource]:

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_docker as docker
 
+from infra.catalogue.container_paths import LITELLM_UID
+from infra.catalogue.releases import Release
+from infra.catalogue.service import Tier
+from infra.catalogue.services import LITELLM
 from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.litellm_config import LitellmConfig
-from infra.services import litellm
 from infra.services import litellm_files as litellm_config
+from infra.services.specs import specs, tier_volumes
 from infra.settings.llm import Litellm, Llm
 from infra.settings.stack import Settings
 
@@ -20,24 +24,34 @@ class LlmTier(pulumi.ComponentResource):
     """
 
     def __init__(
-        self, name: str, settings: Settings, platform: DockerPlatform, *, before: Mapping[str, Running]
+        self,
+        name: str,
+        settings: Settings,
+        release: Release,
+        platform: DockerPlatform,
+        *,
+        before: Mapping[str, Running],
     ) -> None:
         super().__init__("dify-kit:tiers:Llm", name)
         self.running: dict[str, Running] = dict(before)
         if settings.llm and settings.llm.litellm:
-            self._run(settings, settings.llm, settings.llm.litellm, platform)
+            self._run(settings, release, settings.llm, settings.llm.litellm, platform)
         self.register_outputs({})
 
-    def _run(self, settings: Settings, llm: Llm, own: Litellm, platform: DockerPlatform) -> None:
+    def _run(
+        self, settings: Settings, release: Release, llm: Llm, own: Litellm, platform: DockerPlatform
+    ) -> None:
         def configure(container: docker.Container) -> LitellmConfig:
             return LitellmConfig(
                 "litellm-config",
                 container=container.id,
                 files=litellm_config.files(llm, own, settings.templates_dir),
-                owner=litellm.UID,
+                owner=LITELLM_UID,
                 opts=pulumi.ResourceOptions(parent=container),
             )
 
-        platform.add_volumes(litellm.volumes(), parent=self, keep=False)
-        spec = litellm.service(settings)
-        self.running[spec.name] = platform.run(spec, parent=self, configure=configure)
+        platform.add_volumes(tier_volumes(Tier.LLM, settings, release), parent=self)
+        for spec in specs(Tier.LLM, settings, release):
+            self.running[spec.name] = platform.run(
+                spec, parent=self, configure=configure if spec.name == LITELLM else None
+            )

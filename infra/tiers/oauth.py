@@ -6,13 +6,17 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra.catalogue.releases import GATEWAY_REDIS
+from infra.catalogue.container_paths import GATEWAY_DIRECTORY, GATEWAY_UID
+from infra.catalogue.releases import Release
+from infra.catalogue.service import Tier
+from infra.catalogue.services import GATEWAY, GATEWAY_REDIS
 from infra.platforms.docker import DockerPlatform, Running
 from infra.resources.gateway_config import GatewayConfig
 from infra.resources.oauth_client import OAuthClient
 from infra.services import gateway, gateway_secrets
 from infra.services.environment import redis_url
 from infra.services.gateway_files import gateway_files
+from infra.services.specs import specs, tier_volumes
 from infra.settings.oauth_clients import CANARY_CLIENT, CANARY_SCOPES, CANARY_TENANT, LLM_SCOPE
 from infra.settings.stack import Settings
 from infra.tiers.apps import AppsTier
@@ -29,6 +33,7 @@ class OAuthTier(pulumi.ComponentResource):
         self,
         name: str,
         settings: Settings,
+        release: Release,
         platform: DockerPlatform,
         apps: AppsTier,
         *,
@@ -38,10 +43,10 @@ class OAuthTier(pulumi.ComponentResource):
         self.running: dict[str, Running] = dict(before)
         self.canary: OAuthClient | None = None
         if settings.gateway:
-            self._run(settings, platform, apps)
+            self._run(settings, release, platform, apps)
         self.register_outputs({})
 
-    def _run(self, settings: Settings, platform: DockerPlatform, apps: AppsTier) -> None:
+    def _run(self, settings: Settings, release: Release, platform: DockerPlatform, apps: AppsTier) -> None:
         oauth = settings.oauth
         if oauth and settings.canary:
             self.canary = OAuthClient(
@@ -52,33 +57,26 @@ class OAuthTier(pulumi.ComponentResource):
             return GatewayConfig(
                 "gateway-config",
                 container=container.id,
-                directory=gateway.DIRECTORY,
+                directory=GATEWAY_DIRECTORY,
                 files=_files(settings, apps),
                 clients_file=str(oauth.clients_file) if oauth else "",
                 clients_digest=oauth.clients_digest if oauth else "",
                 own_clients={CANARY_CLIENT: _entry(self.canary, llm=settings.llm is not None)}
                 if self.canary
                 else {},
-                owner=gateway.UID,
+                owner=GATEWAY_UID,
                 workers=gateway.WORKERS,
                 opts=pulumi.ResourceOptions(parent=container),
             )
 
-        platform.add_volumes(gateway.volumes(), parent=self, keep=False)
-        platform.add_volumes(gateway.lasting_volumes(), parent=self)
-        memory = gateway.memory(settings, _secret(settings).apply(gateway_secrets.redis_password))
-        self.running[memory.name] = platform.run(memory, parent=self)
-        spec = gateway.service(settings)
-        self.running[spec.name] = platform.run(
-            spec,
-            parent=self,
-            after=[self.running[service].ready for service in spec.after],
-            configure=configure,
-        )
-
-
-def _secret(settings: Settings) -> pulumi.Output[str]:
-    return pulumi.Output.secret(settings.secrets.gateway_secret or "")
+        platform.add_volumes(tier_volumes(Tier.OAUTH, settings, release), parent=self)
+        for spec in specs(Tier.OAUTH, settings, release):
+            self.running[spec.name] = platform.run(
+                spec,
+                parent=self,
+                after=[self.running[service].ready for service in spec.after],
+                configure=configure if spec.name == GATEWAY else None,
+            )
 
 
 def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
@@ -90,8 +88,10 @@ def _files(settings: Settings, apps: AppsTier) -> pulumi.Output[dict[str, str]]:
 
     return pulumi.Output.secret(
         pulumi.Output.all(
-            redis_url=redis_url(_secret(settings).apply(gateway_secrets.redis_password), 0, GATEWAY_REDIS),
-            seal_key=_secret(settings).apply(gateway_secrets.seal_key),
+            redis_url=redis_url(
+                gateway.secret(settings).apply(gateway_secrets.redis_password), 0, GATEWAY_REDIS
+            ),
+            seal_key=gateway.secret(settings).apply(gateway_secrets.seal_key),
             app_keys=pulumi.Output.all(**apps.tenant_keys),
             signing_keys=(oauth.signing_keys if oauth else None) or "",
             client_secret=(gate.client_secret if gate else None) or "",

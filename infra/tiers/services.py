@@ -1,9 +1,10 @@
-"""A tier: services that belong together, brought up in the order their dependencies ask for."""
+"""A tier: services that start together, in the order of their dependencies."""
 
 from collections.abc import Mapping, Sequence
 
 import pulumi
 
+from infra.catalogue.service import Keep
 from infra.platforms.docker import DockerPlatform, Running
 from infra.services.spec import ServiceSpec
 
@@ -20,7 +21,7 @@ class ServiceTier(pulumi.ComponentResource):
         specs: Sequence[ServiceSpec],
         platform: DockerPlatform,
         *,
-        volumes: Sequence[str] = (),
+        volumes: Mapping[str, Keep],
         before: Mapping[str, Running] | None = None,
         after: Sequence[pulumi.Resource] = (),
     ) -> None:

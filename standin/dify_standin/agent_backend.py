@@ -1,4 +1,4 @@
-"""In the place of the agent backend: health and the token check."""
+"""Stand-in for the agent backend: health and the token check."""
 
 import hmac
 

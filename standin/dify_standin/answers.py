@@ -1,4 +1,4 @@
-"""What an app says while it runs: the text of its answer and end nodes, each piece as soon as it is known."""
+"""The output of a running app: the text of its answer and end nodes, each piece as soon as it is available."""
 
 import time
 from collections import deque
@@ -61,7 +61,7 @@ def of_outputs(node: str, outputs: Sequence[Mapping[str, Any]]) -> Iterator[Piec
 
 
 class Answers:
-    """The pieces of a run, in the order of its nodes. A piece that is not known yet holds back those after it."""
+    """The pieces of a run, in the order of its nodes. A piece that is not available yet delays those after it."""
 
     def __init__(self, nodes: Iterable[Node], query: str) -> None:
         self._text: dict[str, str] = {}
@@ -69,7 +69,7 @@ class Answers:
         self.add(nodes, query)
 
     def add(self, nodes: Iterable[Node], query: str) -> None:
-        """Say also what these nodes say, after what is said already: the branch that was chosen."""
+        """Add the output of these nodes after the current one: those of the chosen branch."""
         for node in nodes:
             name, data = str(node["id"]), node["data"]
             if data["type"] == "answer":
@@ -79,7 +79,7 @@ class Answers:
                 self._waiting += of_outputs(name, data.get("outputs", []))
 
     def known(self, variables: Mapping[str, Any]) -> Iterator[Event]:
-        """Yield what can be said now."""
+        """Yield the pieces that are available now."""
         while self._waiting:
             piece = self._waiting[0]
             if piece.literal is None and ".".join(piece.selector) not in variables:
@@ -87,12 +87,12 @@ class Answers:
             yield from self._say(variables)
 
     def rest_of(self, node: str, variables: Mapping[str, Any]) -> Iterator[Event]:
-        """Yield what a node still has to say when it runs; a variable that nothing sets is empty."""
+        """Yield the remaining pieces of a node when it runs; an unset variable is empty."""
         while any(piece.node == node for piece in self._waiting):
             yield from self._say(variables)
 
     def text(self, node: str) -> str:
-        """Return what an answer node has said."""
+        """Return the text of an answer node."""
         return self._text[node]
 
     def _say(self, variables: Mapping[str, Any]) -> Iterator[Event]:

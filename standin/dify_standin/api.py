@@ -59,13 +59,13 @@ def create_app() -> Flask:
         app.register_blueprint(group)
     if dialect().openapi and flag("OPENAPI_ENABLED"):
         app.register_blueprint(_openapi())
-    # On unless it is turned off: so it is in Dify's code, whatever its compose file says.
+    # On by default: Dify's code has this default, whatever its compose file sets.
     if flag("SWAGGER_UI_ENABLED", default=True):
         schema.publish(app, described)
 
     @app.get("/health")
     def health() -> Response:
-        # A process that answers, and nothing more: so does Dify's.
+        # As Dify's: it shows that the process answers, and nothing more.
         return jsonify({"pid": 0, "status": "ok", "version": release()})
 
     @app.get("/socket.io/")

@@ -10,7 +10,7 @@ from typing import NoReturn
 AGENT_KEY_BYTES = 32
 START_SECONDS = 0.5
 
-# Without these a service does nothing that is of use, and says so at its start.
+# Variables without which a service cannot work, so that it refuses to start.
 REQUIRED: dict[str, tuple[str, ...]] = {
     "api": (
         "SECRET_KEY",

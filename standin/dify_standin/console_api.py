@@ -89,7 +89,7 @@ def _is_set_up() -> store.Row | None:
 
 @blueprint.get("/setup")
 def setup() -> Response:
-    """Tell whether the instance is claimed."""
+    """Return whether the instance is claimed."""
     done = _is_set_up()
     if done is None:
         return jsonify({"step": "not_started", "setup_at": None})
@@ -135,14 +135,14 @@ def do_setup() -> tuple[Response, int]:
 
 @blueprint.get("/init")
 def init() -> Response:
-    """Tell whether the gate before /install was passed."""
+    """Return whether the password before /install was given."""
     passed = not text("INIT_PASSWORD") or session.get("is_init_validated") or _is_set_up()
     return jsonify({"status": "finished" if passed else "not_started"})
 
 
 @blueprint.post("/init")
 def do_init() -> tuple[Response, int]:
-    """Pass the gate before /install."""
+    """Check the password before /install."""
     if _is_set_up():
         raise ApiError(403, "already_setup", "Dify has been successfully installed.")
     given = str(request.get_json().get("password", ""))
@@ -221,7 +221,7 @@ def refresh() -> Response:
 
 @blueprint.post("/logout")
 def logout() -> Response:
-    """Forget the session."""
+    """Delete the session."""
     cookies = Cookies.from_environment()
     response = make_response(jsonify({"result": "success"}))
     for base in ("access_token", "refresh_token", "csrf_token"):
@@ -243,7 +243,7 @@ def version() -> Response:
 
 @blueprint.get("/system-features")
 def features() -> Response:
-    """Show how people may sign in."""
+    """Return the enabled sign-in methods."""
     return jsonify(
         {
             "enable_email_password_login": flag("ENABLE_EMAIL_PASSWORD_LOGIN", default=True),
@@ -396,7 +396,7 @@ def import_app() -> tuple[Response, int]:
 
 @blueprint.post("/apps/imports/<uuid:import_id>/confirm")
 def confirm_import(import_id: uuid.UUID) -> tuple[Response, int]:
-    """Import a DSL that is newer than this release, as far as it is understood."""
+    """Import a confirmed DSL that is newer than this release, as far as the stand-in supports it."""
     cache, key = store.cache(), f"standin:import:{import_id}"
     kept = cache.get(key)
     if kept is None:
@@ -477,13 +477,13 @@ def enable_api(app_id: uuid.UUID) -> Response:
 
 @blueprint.get("/apps/<uuid:app_id>/export")
 def export_app(app_id: uuid.UUID) -> Response:
-    """Give an app's DSL back."""
+    """Return an app's DSL."""
     return jsonify({"data": _app(app_id)["dsl"]})
 
 
 @blueprint.post("/apps/<uuid:app_id>/workflows/publish")
 def publish(app_id: uuid.UUID) -> Response:
-    """Make the draft what callers run."""
+    """Publish the draft."""
     app = _app(app_id)
     if app["mode"] not in {"advanced-chat", "workflow"}:
         raise ApiError(404, "app_not_found", "App not found.")
@@ -568,11 +568,11 @@ def delete_dataset_key(key_id: uuid.UUID) -> tuple[Response, int]:
 
 @blueprint.get("/workspaces/current/plugin/list")
 def plugin_list() -> Response:
-    """List the installed plugins: the plugin daemon knows them."""
+    """List the installed plugins, which the plugin daemon has."""
     page = request.args.get("page", 1, type=int)
     size = min(plugins.MOST, request.args.get("page_size", plugins.MOST, type=int))
-    told = plugins.call("management/list", page=page, page_size=size, response_type="paged")
-    return jsonify({"plugins": told.get("list") or [], "total": told.get("total", 0)})
+    listed = plugins.call("management/list", page=page, page_size=size, response_type="paged")
+    return jsonify({"plugins": listed.get("list") or [], "total": listed.get("total", 0)})
 
 
 @blueprint.get("/workspaces/current")

@@ -177,7 +177,7 @@ def delete(dataset_id: uuid.UUID) -> tuple[str, int]:
 @blueprint.post("/<uuid:dataset_id>/document/create-by-text")
 @blueprint.post("/<uuid:dataset_id>/document/create_by_text")
 def create_by_text(dataset_id: uuid.UUID) -> Response:
-    """Keep a text on the storage volume, and give the worker the task to index it."""
+    """Store a text on the storage volume, and queue the task to index it."""
     payload = TextPayload.model_validate(request.get_json())
     dataset = _dataset(dataset_id)
     technique = _technique(payload.indexing_technique) or dataset["indexing_technique"]
@@ -233,7 +233,7 @@ def documents(dataset_id: uuid.UUID) -> Response:
 
 @blueprint.get("/<uuid:dataset_id>/documents/<batch>/indexing-status")
 def indexing_status(dataset_id: uuid.UUID, batch: str) -> Response:
-    """Tell how far the worker is."""
+    """Return the progress of indexing."""
     found = store.rows(
         "select * from documents where dataset_id = %s and batch = %s", _dataset(dataset_id)["id"], batch
     )
@@ -265,7 +265,7 @@ def retrieve(dataset_id: uuid.UUID) -> Response:
     """Find the segments that share keywords with the query."""
     payload = RetrievePayload.model_validate(request.get_json())
     dataset, model = _dataset(dataset_id), payload.retrieval_model or {}
-    # Dify asks for vectors then, and an economy knowledge base has none.
+    # Dify then searches vectors, and an economy knowledge base has none.
     wanted = indexing.keywords(payload.query) if model.get("search_method") == "keyword_search" else []
     found = store.rows(
         "select s.*, d.name from segments s join documents d on d.id = s.document_id "
@@ -303,6 +303,6 @@ def retrieve(dataset_id: uuid.UUID) -> Response:
 
 
 @blueprint.route("/<path:anything>", methods=["GET", "POST", "PATCH", "PUT", "DELETE"])
-def nothing(anything: str) -> Response:  # noqa: ARG001  # whatever it is
+def nothing(anything: str) -> Response:  # noqa: ARG001  # every path
     """There is no more."""
     raise NotFound

@@ -1,4 +1,4 @@
-"""How a release speaks, where releases differ. What was seen on which: docs/reference/stand-in.md."""
+"""The differences between releases in events, bodies and headers. Sources: docs/reference/stand-in.md."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ def number(version: str) -> tuple[int, ...]:
 
 
 def dialect() -> Dialect:
-    """Return how the release of this container speaks."""
+    """Return the dialect of this container's release."""
     version = number(release())
     since_1_14, since_1_17 = version >= (1, 14), version >= (1, 17)
     return Dialect(
@@ -47,7 +47,7 @@ def dialect() -> Dialect:
         vary_cookie=since_1_17,
         input_placeholder=since_1_17,
         upload_reference=since_1_17,
-        # Before, Dify forgot to fill the message in.
+        # Earlier releases send the placeholder itself.
         too_large_message="" if since_1_17 else "File size exceeded. {message}",
         pydantic="2.12" if since_1_17 else "2.11",
         openapi=since_1_17,

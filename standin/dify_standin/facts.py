@@ -24,7 +24,7 @@ def current() -> Release:
     version = release()
     if version not in RELEASES:
         refuse(
-            f"DIFY_STANDIN_RELEASE: the stand-in does not know {version!r}; it knows {', '.join(RELEASES)}"
+            f"DIFY_STANDIN_RELEASE: the stand-in does not support {version!r}; set one of {', '.join(RELEASES)}"
         )
     return RELEASES[version]
 
@@ -37,7 +37,7 @@ def variables(role: str) -> Mapping[str, Variable]:
 def problems(role: str, environment: Mapping[str, str]) -> dict[str, tuple[Variable, str]]:
     """Return the variables that the real service would refuse, by name, with their values.
 
-    Names that it does not know are none of them: Dify reads what it knows and ignores the rest.
+    Unknown names are not among them: Dify ignores variables that it does not know.
     """
     known = variables(role)
     return {

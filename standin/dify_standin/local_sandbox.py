@@ -1,4 +1,4 @@
-"""In the place of the agents' local sandbox: health and the token check."""
+"""Stand-in for the agents' local sandbox: health and the token check."""
 
 import hmac
 

@@ -16,7 +16,7 @@ Variables = dict[str, Any]
 RESULT = "<<RESULT>>"
 UNAVAILABLE = 503
 REFUSED = (401, 403)
-# Dify asks again after these, unless the node's own settings say that it must not.
+# Dify retries after these, unless the node's own settings forbid it.
 FORCED = (429, 500, 502, 503, 504)
 METHODS = frozenset({"get", "head", "post", "put", "delete", "patch", "options"})
 LARGEST = 1024 * 1024
@@ -92,7 +92,7 @@ def _in_sandbox(language: str, script: str) -> str:
     )
     try:
         with _direct().open(request, timeout=integer("CODE_EXECUTION_READ_TIMEOUT", 60)) as answer:
-            told = json.load(answer)
+            result = json.load(answer)
     except HTTPError as problem:
         if problem.code == UNAVAILABLE:
             raise NodeError("Code execution service is unavailable") from None
@@ -101,11 +101,11 @@ def _in_sandbox(language: str, script: str) -> str:
         raise NodeError(_sandbox_away(str(problem))) from None
     except ValueError:
         raise NodeError("Failed to parse response") from None
-    if told.get("code") != 0:
-        raise NodeError(f"Got error code: {told.get('code')}. Got error msg: {told.get('message')}")
-    if told["data"].get("error"):
-        raise NodeError(str(told["data"]["error"]))
-    return str(told["data"].get("stdout") or "")
+    if result.get("code") != 0:
+        raise NodeError(f"Got error code: {result.get('code')}. Got error msg: {result.get('message')}")
+    if result["data"].get("error"):
+        raise NodeError(str(result["data"]["error"]))
+    return str(result["data"].get("stdout") or "")
 
 
 def _sandbox_away(why: str) -> str:
@@ -191,7 +191,7 @@ def _body(body: dict[str, Any], variables: Variables) -> bytes | None:
 
 
 def _direct() -> urllib.request.OpenerDirector:
-    """Return a way that no proxy of the environment stands in."""
+    """Return a client that ignores the proxies of the environment."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -1,6 +1,6 @@
-"""In the place of the plugin daemon: its health, its key check, and look-ups in a database that holds no plugin.
+"""Stand-in for the plugin daemon: its health, its key check, and look-ups in a database that holds no plugin.
 
-As the real one's, its health tells of a process alone: only a look-up shows that it can answer.
+As with the real one, its health only shows that the process runs: a look-up shows that it works.
 """
 
 import hmac
@@ -66,7 +66,7 @@ def endpoint(hook: str, path: str) -> tuple[Response, int]:  # noqa: ARG001  # n
 
 @app.get("/plugin/<tenant>/management/list")
 def installed(tenant: str) -> Response:
-    """List the installed plugins. What fails is told with status 200, as the real one does."""
+    """List the installed plugins. A failure is reported with status 200, as by the real one."""
     try:
         found = store.rows(
             "select id, plugin_id from plugin_installations where tenant_id = %s", str(uuid.UUID(tenant))

@@ -28,10 +28,10 @@ def call(path: str, **query: str | int) -> dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(called, timeout=integer("PLUGIN_DAEMON_TIMEOUT", 600)) as answer:
-            told = json.load(answer)
+            body = json.load(answer)
     except (HTTPError, ValueError, OSError, http.client.HTTPException):
         raise ApiError(400, "invalid_param", f"Failed to request plugin daemon, url: {path}") from None
-    if told.get("code") != 0:
-        raise ApiError(400, "plugin_error", str(told.get("message")))
-    data: dict[str, Any] = told.get("data") or {}
+    if body.get("code") != 0:
+        raise ApiError(400, "plugin_error", str(body.get("message")))
+    data: dict[str, Any] = body.get("data") or {}
     return data

@@ -1,4 +1,4 @@
-"""In the place of dify-sandbox: it runs Python in a process of its own, inside a container that reaches nothing."""
+"""Stand-in for dify-sandbox: it runs Python in a process of its own, inside a container that reaches nothing."""
 
 import base64
 import hmac

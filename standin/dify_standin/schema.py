@@ -1,4 +1,4 @@
-"""The API schemas that Dify shows to everybody unless SWAGGER_UI_ENABLED is false: one for each route group."""
+"""The API schemas that Dify serves openly unless SWAGGER_UI_ENABLED is false: one for each route group."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -133,7 +133,7 @@ def main() -> None:
     """Start one role."""
     parser = argparse.ArgumentParser(prog="dify-stand-in", description=__doc__)
     parser.add_argument("role", choices=sorted(ROLES))
-    parser.add_argument("--check", action="store_true", help="judge the environment, and end")
+    parser.add_argument("--check", action="store_true", help="check the environment, and exit")
     arguments = parser.parse_args()
     role = arguments.role
     print(

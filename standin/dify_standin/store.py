@@ -103,7 +103,7 @@ def _connections() -> ConnectionPool[psycopg.Connection[Row]]:
 
 @contextmanager
 def transaction() -> Iterator[psycopg.Connection[Row]]:
-    """Lend a connection for one transaction. Raises psycopg errors when the database is away."""
+    """Lend a connection for one transaction. Raises psycopg errors when the database is unreachable."""
     with _connections().connection() as connection:
         yield connection
 
@@ -146,7 +146,7 @@ def revision() -> str | None:
 
 
 def migrate() -> str:
-    """Bring the schema to this release, once, whoever else tries. Returns what was done."""
+    """Bring the schema to this release, once, also with concurrent calls. Returns what was done."""
     wanted = REVISIONS[release()]
     lock = cache().lock("db_upgrade_lock", timeout=60)
     if not lock.acquire(blocking=False):

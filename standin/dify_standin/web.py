@@ -1,4 +1,4 @@
-"""In the place of Dify's web frontend: pages that say what this is."""
+"""Stand-in for Dify's web frontend: pages that say what this is."""
 
 from flask import Flask, Response
 
@@ -8,7 +8,7 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Dify stand-in</title>
 <style>body{{font:16px/1.5 system-ui;max-width:42rem;margin:4rem auto;padding:0 1rem}}</style></head>
 <body><h1>This is a stand-in, not Dify</h1>
-<p>dify-kit runs it in the place of Dify {release}, because this stack was set up without the official images
+<p>dify-kit runs it instead of Dify {release}, because this stack was set up without the official images
 (<code>dify:images local</code>). It follows Dify's HTTP contract for the service API and the console API, so that
 everything around Dify can be tried. It has no user interface and no language models.</p>
 <p>Console API: <code>{console}/console/api</code><br>Service API: <code>{app}/v1</code></p>

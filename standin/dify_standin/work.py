@@ -102,7 +102,7 @@ def _directives(query: str) -> Callable[[], None]:
 
     def act() -> None:
         if word == "/fail":
-            raise RunError(rest or "it was told to fail")
+            raise RunError(rest or "the query asked for a failure")
         if word == "/sleep":
             with contextlib.suppress(ValueError):
                 time.sleep(min(MAX_SLEEP, max(0.0, float(rest))))
@@ -128,15 +128,15 @@ def _execute(run: dict[str, Any]) -> Iterator[Event]:
         node, steps = ahead.popleft(), steps + 1
         if steps > integer("WORKFLOW_MAX_EXECUTION_STEPS", 500):
             raise RunError("Max steps reached.")
-        told = NodeEvents(run, node)
-        yield told.started()
+        events = NodeEvents(run, node)
+        yield events.started()
         time.sleep(NODE_SECONDS)
         inputs = _inputs(run, node, variables, speech)
         yield from answers.rest_of(node["id"], variables)
         result = _run_node(node, inputs, variables, answers)
         variables |= {f"{node['id']}.{name}": value for name, value in result.items()}
         yield from answers.known(variables)
-        yield told.finished(inputs, result)
+        yield events.finished(inputs, result)
         if node["data"]["type"] == "if-else":
             branch = graph.path(graph.following(node["id"], result["selected_case_id"]))
             ahead += branch

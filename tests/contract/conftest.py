@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.stacks import Stack
 from tests.contract.instance import StackInstance, of_stack
 from tests.contract.recordings import Speakers
-from tests.integration.stacks import Stack
 
 
 @pytest.fixture(scope="package")

@@ -10,8 +10,8 @@ import httpx
 import yaml
 
 from infra.settings.apps import app_file
+from support.stacks import Stack
 from tests.integration.small_dify import SmallDify
-from tests.integration.stacks import Stack
 
 FILE_UPLOAD = {
     "enabled": True,
@@ -58,16 +58,16 @@ class Instance:
 
     def imports(self, dsl: str) -> dict[str, Any]:
         """Send a DSL and return what is said about it."""
-        told: dict[str, Any] = self.console.post(
+        body: dict[str, Any] = self.console.post(
             "/apps/imports", json={"mode": "yaml-content", "yaml_content": dsl}
         ).json()
-        return told
+        return body
 
     def import_app(self, dsl: str) -> str:
         """Import and publish an app; return its id."""
-        told = self.imports(dsl)
-        assert told["status"] in IMPORTED, told
-        app_id = str(told["app_id"])
+        body = self.imports(dsl)
+        assert body["status"] in IMPORTED, body
+        app_id = str(body["app_id"])
         assert self.console.post(f"/apps/{app_id}/workflows/publish", json={}).is_success
         return app_id
 

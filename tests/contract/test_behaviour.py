@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from infra.platforms.images import local_name
+from support.stacks import wait_until
 from tests.contract.instance import StackInstance
 from tests.integration.containers import printed
-from tests.integration.stacks import wait_until
 
 # What each container of the stand-in refuses to start without, and what it says.
 MISSING = [

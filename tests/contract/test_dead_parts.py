@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from infra.services.files import SQUID_CONFIG
+from infra.catalogue.container_paths import SQUID_CONFIG
+from support.stacks import Stack, wait_until
 from tests.integration.containers import printed
-from tests.integration.stacks import Stack, wait_until
 from tests.unit.smoke_runs import read
 
 SANDBOX = {"test_code_runs_in_the_sandbox"}
-ALLOWS = {"test_squid_lets_through_what_it_has_to"}
-REFUSES = {f"test_squid_refuses_what_lies_inside[{probe}]" for probe in ("private", "metadata")}
+ALLOWS = {"test_squid_allows_difys_own_files"}
+REFUSES = {f"test_squid_refuses_private_addresses[{probe}]" for probe in ("private", "metadata")}
 INDEXED = {"test_a_document_is_indexed_and_found"}
 DAEMON = {"test_plugin_daemon_looks_endpoints_up", "test_plugin_daemon_answers_api"}
 ALL = SANDBOX | ALLOWS | REFUSES | INDEXED | DAEMON
@@ -38,7 +38,7 @@ def failures(stack: Stack, reports: Path, *, indexing: str = BROKEN_SECONDS) -> 
         "-k", "test_parts", "--indexing", indexing, "--browser", "none", "--reports", str(reports)
     )
     results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}
-    assert results.keys() == ALL, done.told[-4000:]
+    assert results.keys() == ALL, done.output[-4000:]
     return {name: text for name, text in results.items() if text}
 
 
@@ -128,7 +128,7 @@ def test_a_whole_stack_passes(stack: Stack, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("breaking", "tests", "told"),
+    ("breaking", "tests", "message"),
     [
         pytest.param(lambda stack: stopped(stack, "sandbox"), SANDBOX, "sandbox: ", id="sandbox-dead"),
         pytest.param(
@@ -144,11 +144,11 @@ def test_a_broken_part_turns_its_tests_red(
     tmp_path: Path,
     breaking: Callable[[Stack], Any],
     tests: set[str],
-    told: str,
+    message: str,
 ) -> None:
     with breaking(stack):
         # What the engine finds healthy says nothing about the work.
         failed = failures(stack, tmp_path, indexing=BROKEN_SECONDS if tests == INDEXED else RIGHT_SECONDS)
 
     assert failed.keys() == tests
-    assert all(told in text for text in failed.values()), failed
+    assert all(message in text for text in failed.values()), failed

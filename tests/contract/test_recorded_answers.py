@@ -76,10 +76,10 @@ def test_answer_is_the_recorded_one(speaker: Speaker, release: str, case: str) -
     kind = one["headers"]["Content-Type"]
     if kind.startswith("text/event-stream"):
         # A recording that is cut ends inside an event.
-        told, expected = events(answer.text), events(one["body"])
+        received, expected = events(answer.text), events(one["body"])
         if one["body"].endswith("\n\n"):
-            assert len(told) == len(expected), answer.text
-        assert comparable_events(told[: len(expected)]) == comparable_events(expected)
+            assert len(received) == len(expected), answer.text
+        assert comparable_events(received[: len(expected)]) == comparable_events(expected)
     elif kind.startswith("application/json"):
         assert Comparable().of(answer.json()) == Comparable().of(json.loads(one["body"]))
     else:
@@ -99,14 +99,14 @@ def names(text: str) -> list[str]:
 def test_a_whole_stream_has_the_order_of_its_release(speaker: Speaker, release: str) -> None:
     """The recording of 1.12.1 is cut, and none of 1.14 was kept: their ends were seen, and are in dify-behaviour."""
     request = CASES[OLD]["streaming"]["request"]
-    told = names(send(speaker, request, "streaming").text)
+    received = names(send(speaker, request, "streaming").text)
 
     expected = {
         "1.12.1": [*EVENTS_OF_1_14[1:-2], "workflow_finished", "message_end"],
         "1.14.2": EVENTS_OF_1_14,
         "1.17.1": [*EVENTS_OF_1_14[:2], "message", "message", "node_started", *EVENTS_OF_1_14[5:]],
     }
-    assert told == expected[release]
+    assert received == expected[release]
 
 
 @releases

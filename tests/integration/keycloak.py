@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from tests.certificates import issue
+from support.certificates import issue
 from tests.integration.bridge import bridge, free_port
 from tests.integration.realms import Realm, client_documents, realm_document, scope_documents
 from tests.keycloak_install import environment, keycloak_directory

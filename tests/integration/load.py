@@ -23,9 +23,9 @@ function request() return wrk.format(METHOD, nil, HEADERS, BODY) end
 function response(status, headers, body)
   counts[status] = (counts[status] or 0) + 1
   if status == 503 then
-    local told = false
-    for name, _ in pairs(headers) do told = told or string.lower(name) == "retry-after" end
-    if not told then bare = bare + 1 end
+    local limited = false
+    for name, _ in pairs(headers) do limited = limited or string.lower(name) == "retry-after" end
+    if not limited then bare = bare + 1 end
   end
 end
 function done(summary, latency, requests)
@@ -112,13 +112,13 @@ def steady_load(
         subprocess.run(
             ["docker", "kill", "--signal", "INT", name], check=True, capture_output=True, timeout=60
         )
-        told, _ = load.communicate(timeout=30)
+        output, _ = load.communicate(timeout=30)
     finally:
         subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=60)
         load.kill()
         load.wait()
-    found = [line.removeprefix("RESULT ") for line in told.splitlines() if line.startswith("RESULT ")]
-    assert found, told
+    found = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
+    assert found, output
     result = json.loads(found[0])
     counted.statuses = {int(status): number for status, number in result["statuses"].items()}
     counted.lost = {cause: number for cause, number in result["errors"].items() if number}

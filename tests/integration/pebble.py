@@ -13,9 +13,9 @@ import httpx
 
 from dify_kit.setup.commands import cache_directory
 from dify_kit.setup.go_toolchain import find_go
-from tests.certificates import issue
+from support.certificates import issue
+from support.stacks import wait_until
 from tests.integration.bridge import free_port
-from tests.integration.stacks import wait_until
 
 VERSION = "v2.10.1"
 BUILD_SECONDS = 900

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from dify_kit.setup import engine_env
 from infra.catalogue.project import ROOT
-from tests.integration.stacks import Done
+from support.stacks import Done
 
 PULUMI_SECONDS = 180
 
@@ -76,7 +76,7 @@ class Program:
     def set_secret(self, name: str, value: str) -> None:
         """Set one secret setting."""
         done = self.pulumi("config", "set", "--secret", name, stdin=value)
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
 
     def try_up(self, *, refresh: bool = True) -> Done:
         """Deploy, after a refresh as the kit does it."""
@@ -85,7 +85,7 @@ class Program:
     def up(self) -> dict[str, int]:
         """Deploy, demand success, and return what happened: operation -> count."""
         done = self.try_up()
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         history = self.pulumi("stack", "history", "--json", "--page-size", "1")
         changes: dict[str, int] = json.loads(history.stdout)[0]["resourceChanges"]
         return changes
@@ -93,13 +93,13 @@ class Program:
     def destroy(self) -> Done:
         """Destroy, and demand success."""
         done = self.pulumi("destroy", "--yes", "--skip-preview", "--refresh")
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         return done
 
     def steps(self, *arguments: str) -> dict[str, str]:
         """Return what a preview would do: resource name -> operation, without what stays the same."""
         done = self.pulumi("preview", "--json", *arguments)
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         steps = json.loads(done.stdout).get("steps", [])
         kept = {"same", "read", "refresh"}
         return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps if step["op"] not in kept}

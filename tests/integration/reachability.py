@@ -11,7 +11,7 @@ from typing import Any
 import docker
 
 from infra.engine import host_addresses
-from tests.integration.stacks import Stack
+from support.stacks import Stack
 
 CONNECT_SECONDS = 3
 # Reads targets as JSON, connects to all of them at once, prints those that answered. A link-local address is tried on

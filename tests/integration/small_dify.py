@@ -10,29 +10,19 @@ from typing import Any
 import docker
 
 from infra.catalogue.releases import RELEASES
-from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
 from infra.resources.console_client import NOTES, Console
 from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport, Request, TransportError
-from infra.services import data
+from infra.services.specs import spec
+from support.configuration import settings
+from tests.integration.images import image_of
 from tests.integration.programs import Program
-from tests.unit.configuration import settings
 
 START_SECONDS = 240
 ADMIN_EMAIL = "admin@example.com"
 SAVED = "/run/saved.sql"
 
 Docker = Any  # docker's models are not typed
-
-
-def built(client: Docker, role: str) -> str:
-    """Return the image of a role, under the kit's own name for it; built when it is not there yet."""
-    name, (_, target) = local_name(role), LOCAL_BUILDS[role]
-    try:
-        client.images.get(name)
-    except docker.errors.ImageNotFound:
-        client.images.build(path=str(build_directory(role)), tag=name, target=target, rm=True)
-    return name
 
 
 @dataclass(kw_only=True)
@@ -90,9 +80,9 @@ class SmallDify:
 
     def _prepare_storage(self) -> None:
         """Make the storage volume what it is in a stack, with its marker."""
-        guard, *_ = data.services(settings({"release": self.release}), RELEASES[self.release])
+        guard = spec("init_permissions", settings({"release": self.release}), RELEASES[self.release])
         self.client.containers.run(
-            built(self.client, guard.image),
+            image_of(guard.image),
             name=f"{self.prefix}-{guard.name}",
             entrypoint=[*(guard.entrypoint or ())],
             command=[*(guard.command or ())],
@@ -251,9 +241,9 @@ class SmallDify:
             [program, "-h", "127.0.0.1", "-U", "postgres", "-d", "dify", *arguments],
             environment={"PGPASSWORD": self.data_password},
         )
-        told = str(done.output.decode().strip())
-        assert done.exit_code == 0 or not check, told
-        return told
+        output = str(done.output.decode().strip())
+        assert done.exit_code == 0 or not check, output
+        return output
 
     def _in_api(self, script: str) -> None:
         done = self.client.containers.get(self.api).exec_run(["sh", "-c", script])
@@ -266,9 +256,7 @@ class SmallDify:
         self._start(self._create(role, name=role, **arguments), alias=alias)
 
     def _create(self, role: str, *, name: str, **arguments: Any) -> Docker:
-        return self.client.containers.create(
-            built(self.client, role), name=f"{self.prefix}-{name}", **arguments
-        )
+        return self.client.containers.create(image_of(role), name=f"{self.prefix}-{name}", **arguments)
 
     def _start(self, container: Docker, *, alias: str) -> None:
         self.client.networks.get(self.prefix).connect(container, aliases=[alias])
@@ -335,6 +323,6 @@ class ConsoleProgram(Program):
     def output(self, app: str) -> Mapping[str, str]:
         """Return an app's id, mode and key."""
         done = self.pulumi("stack", "output", "--json", "--show-secrets")
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         found: dict[str, dict[str, str]] = json.loads(done.stdout)
         return found[app]

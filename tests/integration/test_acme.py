@@ -12,10 +12,10 @@ import httpx
 import pytest
 from cryptography import x509
 
+from support.stacks import SMALLEST, Stack, wait_until
 from tests.integration.bridge import bridge, free_port
 from tests.integration.containers import printed
 from tests.integration.pebble import Pebble, pebble
-from tests.integration.stacks import SMALLEST, Stack, wait_until
 
 NAME = "dify.test"
 CHECK = ["python3", "/opt/dify-kit/certificates.py", "check"]
@@ -108,7 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with pebble(scratch, address=address, http_port=stack.port) as server:
         try:
             created = stack.init(**{"public-url": f"https://{NAME}:{https_port}"})
-            assert created.code == 0, created.told
+            assert created.code == 0, created.output
             for path, value in (
                 ("bindAddress", address),
                 ("httpsPort", str(https_port)),
@@ -133,10 +133,10 @@ def test_name_that_leads_elsewhere_fails_up_with_the_cas_reason(site: Site) -> N
     failed = site.stack.try_up()
 
     assert failed.code == 1
-    assert "certbot: will not get ready: " in failed.told, failed.told[-4000:]
-    assert "no certificate of https://" in failed.told
-    assert "127.0.0.1" in failed.told, "the CA's own words name the address"
-    assert "Traceback" not in failed.told
+    assert "certbot: will not get ready: " in failed.output, failed.output[-4000:]
+    assert "no certificate of https://" in failed.output
+    assert "127.0.0.1" in failed.output, "the CA's own words name the address"
+    assert "Traceback" not in failed.output
     assert "waiting for a certificate" in site.served().subject.rfc4514_string()
 
 

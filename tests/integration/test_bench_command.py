@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from dify_kit.benchmark.targets import USER
-from tests.integration.stacks import Stack
+from support.stacks import Stack
 
 REQUESTS = 12
 
@@ -46,12 +46,12 @@ def test_canary_is_measured_by_its_key_and_left_as_it_was(stack: Stack, mode: st
         "bench", "--stack", stack.name, *options, "--json", str(file), "--chart", str(chart), timeout=120
     )
 
-    assert done.code == 0, done.told
+    assert done.code == 0, done.output
     (result,) = json.loads(file.read_text())
     assert (result["target"], result["mode"], result["concurrency"]) == ("api-key", mode, 3)
     assert (result["requests"], result["ok"], result["errors"]) == (REQUESTS, REQUESTS, {})
     assert result["warmUp"] == {"requests": 3, "errors": {}}
-    assert "could not be deleted" not in done.told
+    assert "could not be deleted" not in done.output
     assert ordered(result["latencyMs"])
     if mode == "streaming":
         assert ordered(result["firstTokenMs"])
@@ -62,4 +62,4 @@ def test_canary_is_measured_by_its_key_and_left_as_it_was(stack: Stack, mode: st
     assert made.json()["conversation_id"] in before
     assert conversations(stack, key) == before
     ET.parse(chart)  # noqa: S314  # our own file
-    assert key not in done.told + file.read_text() + chart.read_text()
+    assert key not in done.output + file.read_text() + chart.read_text()

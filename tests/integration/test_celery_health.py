@@ -10,9 +10,9 @@ import docker
 import pytest
 
 from infra.container_scripts import celery_health
+from support.stacks import wait_until
 from tests.integration.containers import readable
-from tests.integration.edge.container import image_of
-from tests.integration.stacks import wait_until
+from tests.integration.images import image_of
 
 SCRIPT = Path(celery_health.__file__)
 # With every character that a URL has to escape.
@@ -64,10 +64,10 @@ class Celery:
 
     def redis(self, *words: str) -> str:
         """Ask Redis something."""
-        told = self.things[0].exec_run(
+        done = self.things[0].exec_run(
             ["redis-cli", "-n", "1", *words], environment={"REDISCLI_AUTH": PASSWORD}
         )
-        return str(told.output.decode().strip())
+        return str(done.output.decode().strip())
 
     def remove(self) -> None:
         """Remove everything."""
@@ -157,9 +157,9 @@ def test_beat_is_healthy_while_it_runs(celery: Celery) -> None:
 
     healthy(beat, "beat")
     beat.kill(signal="SIGSTOP")
-    code, told = check(beat, "beat")
+    code, output = check(beat, "beat")
 
-    assert (code, told.partition(":")[0]) == (1, "celery beat does not run")
+    assert (code, output.partition(":")[0]) == (1, "celery beat does not run")
 
 
 def test_what_a_killed_check_left_is_removed_by_a_later_one(celery: Celery) -> None:

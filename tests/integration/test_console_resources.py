@@ -31,8 +31,9 @@ from infra.resources.console_transport import (
     TransportError,
 )
 from infra.settings.apps import app_file
-from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify, built
-from tests.integration.stacks import CHECKOUT, wait_until
+from support.stacks import CHECKOUT, wait_until
+from tests.integration.images import image_of
+from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify
 
 ECHO = app_file("echo-chat").read_text(encoding="utf-8")
 MODE = "advanced-chat"
@@ -112,7 +113,7 @@ def test_answer_comes_with_status_headers_and_body(dify: SmallDify) -> None:
 
 
 def test_missing_and_stopped_containers_are_told_apart(dify: SmallDify) -> None:
-    stopped = dify.client.containers.create(built(dify.client, "api"), name=f"{dify.prefix}-stopped")
+    stopped = dify.client.containers.create(image_of("api"), name=f"{dify.prefix}-stopped")
     try:
         with pytest.raises(ContainerMissingError, match=rf"{stopped.name} does not run \(created\)"):
             ContainerTransport(stopped.name).send(Request(method="GET", path="/"))
@@ -124,7 +125,7 @@ def test_missing_and_stopped_containers_are_told_apart(dify: SmallDify) -> None:
 
 def test_api_that_does_not_listen_yet_is_known_from_a_lost_answer(dify: SmallDify) -> None:
     silent = dify.client.containers.run(
-        built(dify.client, "api"), entrypoint=["sleep", "60"], name=f"{dify.prefix}-silent", detach=True
+        image_of("api"), entrypoint=["sleep", "60"], name=f"{dify.prefix}-silent", detach=True
     )
     try:
         with pytest.raises(NotReachedError, match="refused"):
@@ -451,11 +452,11 @@ def test_life_of_the_resources(deployed: ConsoleProgram) -> None:
 
 
 def test_no_secret_is_readable_in_the_state_or_told(program: ConsoleProgram) -> None:
-    told = program.try_up(refresh=False).told
+    told = program.try_up(refresh=False).output
     program.set_secret("password", "Another-password-2")
-    told += program.try_up().told
+    told += program.try_up().output
     key = program.output("echo")["key"]
-    shown = program.pulumi("stack", "output", "--json").told
+    shown = program.pulumi("stack", "output", "--json").output
     secrets = [program.dify.password, program.dify.init_password, "Another-password-2", key]
 
     written = program.on_disk()
@@ -515,9 +516,9 @@ def test_instance_of_a_stranger_is_a_clear_error(program: ConsoleProgram) -> Non
     failed = program.try_up()
 
     assert failed.code != 0
-    assert "was claimed by somebody else" in failed.told
-    assert "Two ways out: set dify:adminEmail" in failed.told
-    assert program.dify.password not in failed.told
+    assert "was claimed by somebody else" in failed.output
+    assert "Two ways out: set dify:adminEmail" in failed.output
+    assert program.dify.password not in failed.output
     assert program.dify.login_failures() == 1
     assert program.dify.sql("select count(*) from apps") == "0"
 
@@ -544,7 +545,7 @@ def test_password_changed_in_the_console_fails_until_the_setting_follows(deploye
     failed = deployed.try_up()
 
     assert failed.code != 0
-    assert "the password was changed in the console" in failed.told
+    assert "the password was changed in the console" in failed.output
     assert deployed.dify.login_failures() == 1
 
     deployed.set_secret("password", new)
@@ -558,7 +559,7 @@ def test_new_email_needs_the_console(deployed: ConsoleProgram) -> None:
     failed = deployed.try_up()
 
     assert failed.code != 0
-    assert "dify:adminEmail: other@example.com: the admin is admin@example.com" in failed.told
+    assert "dify:adminEmail: other@example.com: the admin is admin@example.com" in failed.output
 
     deployed.dify.sql("update accounts set email = 'other@example.com'")
     deployed.up()
@@ -574,8 +575,8 @@ def test_database_that_is_away_does_not_fail_a_refresh(deployed: ConsoleProgram)
         database.start()
         deployed.dify.wait(deployed.dify.answers, "api")
 
-    assert refreshed.code == 0, refreshed.told
-    assert "taken as unchanged" in refreshed.told
+    assert refreshed.code == 0, refreshed.output
+    assert "assumed to be unchanged" in refreshed.output
     assert refreshed.seconds < 60
     assert deployed.steps() == {}
 
@@ -588,8 +589,8 @@ def test_destroy_works_without_api_and_nothing_piles_up(deployed: ConsoleProgram
     finally:
         deployed.dify.start_api()
 
-    assert f"there is no container {deployed.dify.api}" in destroyed.told
-    assert "stays in Dify's database" in destroyed.told
+    assert f"there is no container {deployed.dify.api}" in destroyed.output
+    assert "stays in Dify's database" in destroyed.output
     deployed.up()
     after = deployed.output("echo")
     assert after["id"] == before["id"]

@@ -16,7 +16,7 @@ from dify_kit.containers.docker_host import JOB_LABEL, SERVICE_LABEL, STACK_LABE
 from dify_kit.errors import KitError
 from infra import engine
 from infra.guards.ports import Publisher
-from tests.integration.stacks import free_port
+from support.stacks import free_port
 
 IMAGE = "debian:trixie-slim"
 
@@ -100,10 +100,10 @@ def test_removal_stops_first_and_forgives_what_is_gone(name: str) -> None:
     engine.remove_container(identity, stop=True)
     engine.remove_container(identity)
 
-    told = client.containers.run(
+    output = client.containers.run(
         IMAGE, ["cat", "/data/how"], remove=True, volumes={volume: {"bind": "/data"}}
     )
-    assert told == b"stopped\n"
+    assert output == b"stopped\n"
     assert engine.containers(name) == []
     assert engine.volumes([volume, f"{volume}-2"]) == [volume]
 
@@ -180,7 +180,7 @@ def test_engine_is_the_one_that_docker_chooses(tmp_path: Path, case: str) -> Non
         )
     environ |= variables
 
-    told = subprocess.run(
+    done = subprocess.run(
         [docker_command, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"],
         env=environ,
         check=True,
@@ -188,7 +188,7 @@ def test_engine_is_the_one_that_docker_chooses(tmp_path: Path, case: str) -> Non
         text=True,
     ).stdout.strip()
 
-    assert engine.chosen(environ).address == told
+    assert engine.chosen(environ).address == done
 
 
 def test_current_context_is_the_engine_of_the_command_line(

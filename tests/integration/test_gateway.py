@@ -15,21 +15,14 @@ import httpx
 import pytest
 
 from dify_gateway import client_secrets, keys
+from dify_kit.setup.base_images import BASE
 from infra.catalogue.project import ROOT
-from infra.platforms.images import LOCAL_BUILDS, local_name
+from infra.platforms.images import BASE_ARGUMENT
+from support.gateway import ACME_KEY, AUDIENCE, ISSUER, KID, OTHER_SECRET, SECRET, SIGNING_KEY, documents
+from support.tokens import Forge
 from tests.integration.containers import printed
-from tests.unit.gateway.forge import Forge
+from tests.integration.images import image_of
 from tests.unit.gateway.hostile import CASES
-from tests.unit.gateway.world import (
-    ACME_KEY,
-    AUDIENCE,
-    ISSUER,
-    KID,
-    OTHER_SECRET,
-    SECRET,
-    SIGNING_KEY,
-    documents,
-)
 
 CONFIG = "/etc/dify-gateway"
 GATEWAY_UID = 1002
@@ -55,7 +48,7 @@ def installation() -> dict[str, Any]:
 
 
 def archive(revision: str, files: Mapping[str, Any]) -> bytes:
-    """Return a tar of a release, and of the link that makes it the current one."""
+    """Return a tar of a revision, and of the link that makes it the current one."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name in ("releases", f"releases/{revision}"):
@@ -78,7 +71,9 @@ class Running:
         # A connection for each request, so that both workers are asked.
         self.http = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
         self.name = f"gateway-{secrets.token_hex(4)}"
-        self.image, _ = self.docker.images.build(path=str(ROOT / "gateway"), tag=f"{self.name}:test", rm=True)
+        self.image, _ = self.docker.images.build(
+            path=str(ROOT / "gateway"), tag=f"{self.name}:test", rm=True, buildargs={BASE_ARGUMENT: BASE}
+        )
         self.network = self.docker.networks.create(self.name)
         self.containers: list[Any] = []
         self.released = 0
@@ -101,7 +96,7 @@ class Running:
             ports=any_port,
         )
         self.containers.append(self.gateway)
-        self.release(installation())
+        self.switch(installation())
         self.gateway.start()
         self.wait()
 
@@ -111,11 +106,7 @@ class Running:
         return container
 
     def _redis_image(self) -> str:
-        name = local_name("redis")
-        if not self.docker.images.list(name):
-            directory, _ = LOCAL_BUILDS["redis"]
-            self.docker.images.build(path=str(ROOT / directory), tag=name, rm=True)
-        return name
+        return image_of("redis")
 
     def address(self, port: int) -> str:
         self.gateway.reload()
@@ -129,8 +120,8 @@ class Running:
     def internal(self) -> str:
         return self.address(8091)
 
-    def release(self, files: Mapping[str, Any]) -> str:
-        """Push a release through the Docker API and switch to it, as the kit does for nginx."""
+    def switch(self, files: Mapping[str, Any]) -> str:
+        """Push a revision through the Docker API and switch to it, as the kit does for nginx."""
         self.released += 1
         revision = str(self.released)
         assert self.gateway.put_archive(CONFIG, archive(revision, files))
@@ -207,7 +198,7 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def answers_of(running: Running, token: str) -> set[int]:
-    """Return the verdicts' statuses over enough connections to reach both workers, each on its own way back."""
+    """Return the statuses of enough checks over connections of their own that both workers answer."""
     return {running.verify(token).status_code for _ in range(8)}
 
 
@@ -216,10 +207,10 @@ def test_the_flow_of_the_article(running: Running) -> None:
 
     assert answer.status_code == 200
     assert answer.json()["expires_in"] == 3600
-    verdict = running.verify(answer.json()["access_token"])
-    assert verdict.status_code == 200
-    assert verdict.headers["X-Auth-Upstream"] == ACME_KEY
-    assert verdict.headers["Cache-Control"] == "max-age=3"
+    result = running.verify(answer.json()["access_token"])
+    assert result.status_code == 200
+    assert result.headers["X-Auth-Upstream"] == ACME_KEY
+    assert result.headers["Cache-Control"] == "max-age=3"
 
 
 @pytest.mark.parametrize("name", SENDABLE)
@@ -254,7 +245,7 @@ def test_the_forge_can_make_a_token_that_is_let_in(running: Running, forge: Forg
     "path", ["/verify", "/oauth/verify", "/oauth/..%2fverify", "/oauth/../verify", "//verify"]
 )
 @pytest.mark.parametrize("host", ["localhost:8091", "gateway:8091", ""])
-def test_the_public_port_gives_no_verdicts(running: Running, path: str, host: str) -> None:
+def test_the_public_port_has_no_token_check(running: Running, path: str, host: str) -> None:
     headers = {"Authorization": f"Bearer {running.issued()}", "X-Forwarded-Port": "8091"}
     if host:
         headers["Host"] = host
@@ -301,12 +292,12 @@ def test_a_removed_client_is_refused_by_every_worker_soon(running: Running) -> N
     files = installation()
     del files["clients.json"]["clients"]["globex-app"]
 
-    revision = running.release(files)
+    revision = running.switch(files)
 
     # Half a second until it is looked for; the rest is for a busy machine.
     assert running.wait(revision) < 4
     assert {running.verify(token).status_code for _ in range(20)} == {401}
-    running.release(installation())
+    running.switch(installation())
     running.wait()
 
 
@@ -333,20 +324,20 @@ def test_keys_are_rotated_without_a_failing_token(running: Running) -> None:
     files = installation()
     for _ in range(3):
         files["keys.json"] = keys.rotate(files["keys.json"])
-        running.wait(running.release(files))
+        running.wait(running.switch(files))
     stop.set()
     for thread in threads:
         thread.join(timeout=20)
 
     assert failures == []
     assert len({token.split(".")[0] for token in issued}) > 1, "the new keys must have been used"
-    running.release(installation())
+    running.switch(installation())
     running.wait()
 
 
 def test_a_broken_release_changes_nothing_and_is_reported_for_all_workers(running: Running) -> None:
     before = running.health()["revisions"]
-    running.release({**installation(), "clients.json": "{"})
+    running.switch({**installation(), "clients.json": "{"})
 
     assert eventually(lambda: running.health()["status"] == "degraded", 5)
     health = running.health()
@@ -355,7 +346,7 @@ def test_a_broken_release_changes_nothing_and_is_reported_for_all_workers(runnin
     ]
     assert health["revisions"] == before
     assert running.verify(running.issued()).status_code == 200
-    running.release(installation())
+    running.switch(installation())
     running.wait()
 
 
@@ -445,7 +436,7 @@ def test_ten_thousand_clients(running: Running) -> None:
     }
 
     with_few = seconds_to_issue(running)
-    assert running.wait(running.release(files)) < 10
+    assert running.wait(running.switch(files)) < 10
     # Twice as long is what a busy machine makes of the same.
     assert seconds_to_issue(running) < 2 * with_few + 0.005
     used = running.gateway.stats(stream=False)["memory_stats"]
@@ -462,7 +453,7 @@ def test_ten_thousand_clients(running: Running) -> None:
             for token in issued
         }
     assert statuses == {200}
-    running.release(installation())
+    running.switch(installation())
     running.wait()
 
 

@@ -11,19 +11,21 @@ import docker
 import pytest
 
 from dify_gateway import client_secrets
+from infra.catalogue.container_paths import GATEWAY_DIRECTORY, GATEWAY_UID
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.gateway_config import (
     GatewayConfigProvider,
     GatewayContainer,
-    GatewayRefusalError,
     revision_of,
 )
 from infra.services import gateway as gateway_service
+from infra.services.specs import spec as spec_of
 from infra.settings.oauth import documents
 from infra.settings.secrets import signing_keys
+from support.configuration import settings
+from support.stacks import wait_until
 from tests.integration.containers import printed
-from tests.integration.small_dify import built
-from tests.integration.stacks import wait_until
-from tests.unit.configuration import settings
+from tests.integration.images import image_of
 
 Docker = Any  # docker's models are not typed
 PASSWORD = secrets.token_hex(16)
@@ -41,7 +43,7 @@ class Installation:
         self.clients_file = directory / "clients.json"
         self.network = self.client.networks.create(self.name, internal=True)
         redis = self.client.containers.create(
-            built(self.client, "redis"),
+            image_of("redis"),
             command=["redis-server", "--appendonly", "yes", "--requirepass", PASSWORD],
             name=f"{self.name}-redis",
         )
@@ -53,9 +55,9 @@ class Installation:
 
     def start(self) -> None:
         """Start the gateway's container as the stack does."""
-        spec = gateway_service.service(settings())
+        spec = spec_of("gateway", found := settings(), found.dify)
         self.gateway: Docker = self.client.containers.create(
-            built(self.client, spec.image),
+            image_of(spec.image),
             name=f"{self.name}-gateway",
             network=self.name,
             user=spec.user,
@@ -91,20 +93,20 @@ class Installation:
         files = documents(oauth, redis=redis, app_keys=APP_KEYS)
         return {
             "container": self.gateway.id,
-            "directory": gateway_service.DIRECTORY,
+            "directory": GATEWAY_DIRECTORY,
             "files": {**files, "keys.json": self.signing_keys, **changes},
             "clients_file": str(self.clients_file),
             "clients_digest": oauth.clients_digest,
             "own_clients": {},
             # Pulumi's numbers are floats.
-            "owner": float(gateway_service.UID),
+            "owner": float(GATEWAY_UID),
             "workers": float(gateway_service.WORKERS),
         }
 
     @property
     def container(self) -> GatewayContainer:
         """The gateway's container as the provider sees it."""
-        return GatewayContainer(self.gateway.id, gateway_service.DIRECTORY)
+        return GatewayContainer(self.gateway.id, GATEWAY_DIRECTORY)
 
     def token(self, client: str = "bot") -> int:
         """Ask for a token and return the status."""
@@ -125,7 +127,7 @@ class Installation:
 
     def releases(self) -> list[str]:
         """Return what lies on the volume."""
-        return sorted(printed(self.gateway, ["ls", f"{gateway_service.DIRECTORY}/releases"]).split())
+        return sorted(printed(self.gateway, ["ls", f"{GATEWAY_DIRECTORY}/releases"]).split())
 
     def remove(self) -> None:
         """Remove everything."""
@@ -172,11 +174,11 @@ def test_container_without_a_configuration_waits_for_one(installation: Installat
 def test_files_are_closed_and_its_own_user_cannot_change_them(
     installation: Installation, state: dict[str, Any]
 ) -> None:
-    directory = f"{gateway_service.DIRECTORY}/releases/{state['revision']}"
-    told = printed(installation.gateway, ["sh", "-c", f"stat -c '%a %u' {directory}/*"])
+    directory = f"{GATEWAY_DIRECTORY}/releases/{state['revision']}"
+    output = printed(installation.gateway, ["sh", "-c", f"stat -c '%a %u' {directory}/*"])
 
-    assert set(told.splitlines()) == {f"400 {gateway_service.UID}"}
-    for command in (f"touch {directory}/x", f"rm {gateway_service.DIRECTORY}/current", f"rm -rf {directory}"):
+    assert set(output.splitlines()) == {f"400 {GATEWAY_UID}"}
+    for command in (f"touch {directory}/x", f"rm {GATEWAY_DIRECTORY}/current", f"rm -rf {directory}"):
         assert installation.gateway.exec_run(["sh", "-c", command]).exit_code != 0
     assert installation.token() == 200
 
@@ -207,7 +209,7 @@ def test_removed_client_is_refused_as_soon_as_the_update_ends(
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "told"),
+    ("file", "text", "message"),
     [
         (
             "config.json",
@@ -219,12 +221,12 @@ def test_removed_client_is_refused_as_soon_as_the_update_ends(
     ],
 )
 def test_what_the_gateway_refuses_never_goes_live(
-    installation: Installation, state: dict[str, Any], file: str, text: str, told: str
+    installation: Installation, state: dict[str, Any], file: str, text: str, message: str
 ) -> None:
-    with pytest.raises(GatewayRefusalError, match="the old one stays") as caught:
+    with pytest.raises(ConfigurationRejectedError, match="the old one stays") as caught:
         GatewayConfigProvider().update("id", state, installation.props(**{file: text}))
 
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert PASSWORD not in str(caught.value)
     assert installation.container.current() == state["revision"]
     health = installation.container.health()
@@ -239,7 +241,7 @@ def test_clients_that_changed_after_they_were_checked_do_not_go_live(
 ) -> None:
     props = installation.props() | {"clients_digest": "0" * 64}
 
-    with pytest.raises(GatewayRefusalError, match="was changed while this ran"):
+    with pytest.raises(ConfigurationRejectedError, match="was changed while this ran"):
         GatewayConfigProvider().update("id", state, props)
 
     assert installation.container.current() == state["revision"]
@@ -248,7 +250,7 @@ def test_clients_that_changed_after_they_were_checked_do_not_go_live(
 def test_lost_file_does_not_lock_everybody_out(installation: Installation, state: dict[str, Any]) -> None:
     installation.clients_file.unlink()
 
-    with pytest.raises(GatewayRefusalError, match="is gone, and with it every client"):
+    with pytest.raises(ConfigurationRejectedError, match="is gone, and with it every client"):
         GatewayConfigProvider().update("id", state, installation.props())
 
     assert installation.token() == 200

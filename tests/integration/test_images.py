@@ -17,8 +17,8 @@ from dify_kit.errors import KitError
 from dify_kit.images import archive, copying
 from dify_kit.images.wanted import ImageStore, Wanted
 from dify_kit.setup.base_images import BASE
+from support.stacks import RUN, free_port, wait_until
 from tests.integration.programs import Program
-from tests.integration.stacks import RUN, free_port, wait_until
 
 USER, PASSWORD = "operator", secrets.token_hex(12)
 IMAGE = "dify-kit-test/registry:1"
@@ -140,8 +140,8 @@ class Pulling(Program):
         return """import json, os
 from types import SimpleNamespace
 import pulumi
-from infra.images import Images
-from infra.releases import Image
+from infra.catalogue.images import Image
+from infra.platforms.images import Images
 
 values = json.loads(os.environ["TEST_VALUES"])
 settings = SimpleNamespace(images="mirror", mirror=values["mirror"], image_pins=False)
@@ -184,7 +184,7 @@ def test_an_image_goes_to_a_registry_and_from_there_to_another_path_and_into_a_s
     ).try_up()
     assert closed.code != 0
     # After the refusal the engine tries HTTP, which it may at this address: the words are those of the second try.
-    assert "unable to pull image" in closed.told
+    assert "unable to pull image" in closed.output
 
     program = Pulling(
         home=tmp_path / "program",

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from infra.edge.paths import DRAIN_MARK, EDGE_DIRECTORY
+from support.stacks import Stack, settings_changed
 from tests.integration.containers import printed
 from tests.integration.load import steady_load
-from tests.integration.stacks import Stack, settings_changed
 
 ORIGIN = "https://live.example.com"
 # As long as the changes take, on any machine: it is stopped when they are through. The last one comes after 20 minutes.
@@ -34,8 +34,8 @@ def revisions(stack: Stack) -> list[str]:
 
 def triggers_zone(stack: Stack) -> str:
     """Return the line of nginx's running configuration that declares the limit of /triggers."""
-    told = printed(stack.container("nginx"), ["cat", f"{EDGE_DIRECTORY}/current/http/limits.conf"])
-    return "\n".join(line for line in told.splitlines() if "limit_req_zone" in line and "triggers" in line)
+    output = printed(stack.container("nginx"), ["cat", f"{EDGE_DIRECTORY}/current/http/limits.conf"])
+    return "\n".join(line for line in output.splitlines() if "limit_req_zone" in line and "triggers" in line)
 
 
 @dataclass(kw_only=True)
@@ -144,9 +144,9 @@ def test_changes_under_load_lose_no_request_and_cut_no_stream(stack: Stack, tmp_
             stack.set_config("templatesDir", broken)
             refused = stack.try_up()
             assert refused.code == 1
-            assert f"{broken}/nginx/snippets/server/hello.conf.j2, line 2" in refused.told
-            assert "bogus_directive" in refused.told
-            assert "Traceback" not in refused.told
+            assert f"{broken}/nginx/snippets/server/hello.conf.j2, line 2" in refused.output
+            assert "bogus_directive" in refused.output
+            assert "Traceback" not in refused.output
             assert httpx.get(f"{stack.url}/hello").text == "hello", "the old configuration stays"
 
             stack.set_config("templatesDir", good)

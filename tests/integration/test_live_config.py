@@ -9,17 +9,19 @@ from typing import Any
 import docker
 import pytest
 
+from infra.catalogue.container_paths import EDGE_UID
 from infra.catalogue.releases import RELEASES
 from infra.edge.context import edge_context
 from infra.edge.paths import DRAIN_MARK, EDGE_DIRECTORY, NGINX_CONFIG, RUN_DIRECTORY
 from infra.edge.render import EdgeConfiguration, edge_configuration
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.edge_container import EdgeContainer
-from infra.resources.live_config import ConfigurationRejectedError, LiveConfigProvider
-from infra.resources.release_container import ContainerError
-from infra.services import edge as edge_service
-from tests.integration.edge.container import image_of
-from tests.integration.stacks import wait_until
-from tests.unit.configuration import settings
+from infra.resources.live_config import LiveConfigProvider
+from infra.resources.revision_container import ContainerError
+from infra.services.specs import spec as spec_of
+from support.configuration import settings
+from support.stacks import wait_until
+from tests.integration.images import image_of
 
 Docker = Any  # docker's models are not typed
 API = """
@@ -40,7 +42,7 @@ class Nginx:
     def __init__(self) -> None:
         self.client: Docker = docker.from_env(timeout=60)
         self.name = f"live-test-{secrets.token_hex(4)}"
-        self.volumes = [self.client.volumes.create(f"{self.name}-{name}") for name in edge_service.volumes()]
+        self.volumes = [self.client.volumes.create(f"{self.name}-{name}") for name in ("edge", "edge_temp")]
         self.network = self.client.networks.create(self.name)
         self.others: list[Docker] = []
         self.container = self.start()
@@ -68,7 +70,7 @@ class Nginx:
     def start(self) -> Docker:
         """Start a container over the volumes."""
         name = image_of("nginx")
-        spec = edge_service.service(settings())
+        spec = spec_of("nginx", found := settings(), found.dify)
         mounts = {
             volume.name: {"bind": mount.path, "mode": "rw"}
             for volume, mount in zip(self.volumes, spec.mounts, strict=True)
@@ -105,11 +107,11 @@ class Nginx:
             "templates": {},
             "direct": {},
             # Pulumi hands numbers over as floats.
-            "owner": float(edge_service.NGINX_UID),
+            "owner": float(EDGE_UID),
             **more,
         }
 
-    def told(self, *command: str) -> str:
+    def output_of(self, *command: str) -> str:
         """Run a command in the container and return what it printed."""
         done = self.container.exec_run(list(command))
         assert done.exit_code == 0, done.output
@@ -151,24 +153,27 @@ def live(
     """Bring a configuration live and return the resource's outputs."""
     made = provider.create(nginx.props(wanted, **more))
     assert made.outs is not None
-    assert wanted.revision in nginx.told("curl", "-fsS", REVISION_URL)
+    assert wanted.revision in nginx.output_of("curl", "-fsS", REVISION_URL)
     return dict(made.outs)
 
 
 def test_first_configuration_starts_nginx_and_the_next_ones_replace_it(nginx: Nginx) -> None:
     provider = LiveConfigProvider()
     with pytest.raises(AssertionError):
-        nginx.told("curl", "-fsS", REVISION_URL)
+        nginx.output_of("curl", "-fsS", REVISION_URL)
 
     first, second, third = configuration(), configuration(), configuration()
     outs = live(nginx, provider, first)
-    started = nginx.told("cat", f"{RUN_DIRECTORY}/nginx.pid")
+    started = nginx.output_of("cat", f"{RUN_DIRECTORY}/nginx.pid")
     outs = provider.update("id", outs, nginx.props(second)).outs or {}
     provider.update("id", outs, nginx.props(third))
 
-    assert third.revision in nginx.told("curl", "-fsS", REVISION_URL)
-    assert nginx.told("cat", f"{RUN_DIRECTORY}/nginx.pid") == started == "1\n"
-    assert set(nginx.told("ls", f"{EDGE_DIRECTORY}/releases").split()) == {second.revision, third.revision}
+    assert third.revision in nginx.output_of("curl", "-fsS", REVISION_URL)
+    assert nginx.output_of("cat", f"{RUN_DIRECTORY}/nginx.pid") == started == "1\n"
+    assert set(nginx.output_of("ls", f"{EDGE_DIRECTORY}/releases").split()) == {
+        second.revision,
+        third.revision,
+    }
     assert nginx.container.exec_run(["test", "-e", DRAIN_MARK]).exit_code == 1
 
 
@@ -183,8 +188,8 @@ def test_rejected_configuration_names_the_line_and_the_old_one_stays(nginx: Ngin
     assert "snippets/server/own.conf, line 3" in str(caught.value)
     assert 'unknown directive "bogus_directive"' in str(caught.value)
     assert "the old one stays" in str(caught.value)
-    assert good.revision in nginx.told("curl", "-fsS", REVISION_URL)
-    assert nginx.told("readlink", f"{EDGE_DIRECTORY}/current").strip() == f"releases/{good.revision}"
+    assert good.revision in nginx.output_of("curl", "-fsS", REVISION_URL)
+    assert nginx.output_of("readlink", f"{EDGE_DIRECTORY}/current").strip() == f"releases/{good.revision}"
 
 
 def test_configuration_that_passes_the_test_but_not_the_reload_is_switched_back(nginx: Nginx) -> None:
@@ -199,8 +204,8 @@ def test_configuration_that_passes_the_test_but_not_the_reload_is_switched_back(
 
     assert 'limit_req "own" uses the "$server_name" key while previously it used' in str(caught.value)
     assert good.revision in str(caught.value)
-    assert good.revision in nginx.told("curl", "-fsS", REVISION_URL)
-    assert nginx.told("readlink", f"{EDGE_DIRECTORY}/current").strip() == f"releases/{good.revision}"
+    assert good.revision in nginx.output_of("curl", "-fsS", REVISION_URL)
+    assert nginx.output_of("readlink", f"{EDGE_DIRECTORY}/current").strip() == f"releases/{good.revision}"
     # And the next good one goes live.
     live(nginx, provider, configuration(http=zone.format(key="$binary_remote_addr")))
 
@@ -216,13 +221,13 @@ def test_service_behind_is_reached_at_its_address_and_through_the_hop_when_it_mo
     address = api.attrs["NetworkSettings"]["Networks"][network]["IPAddress"]
 
     def answer() -> str:
-        return nginx.told("curl", "-sS", "-H", "Host: localhost:8080", "http://127.0.0.1:8080/v1/x")
+        return nginx.output_of("curl", "-sS", "-H", "Host: localhost:8080", "http://127.0.0.1:8080/v1/x")
 
     def answers_soon() -> None:
         # What has just started is a 503 until it says that it is well.
         wait_until(lambda: answer() == "from api", seconds=20, what="an answer of api")
 
-    assert f"server {address}:5001 " in nginx.told("cat", f"{EDGE_DIRECTORY}/current/live/api.conf")
+    assert f"server {address}:5001 " in nginx.output_of("cat", f"{EDGE_DIRECTORY}/current/live/api.conf")
     answers_soon()
     assert provider.read("id", outs).outs == outs, "no drift"
 
@@ -238,7 +243,7 @@ def test_service_behind_is_reached_at_its_address_and_through_the_hop_when_it_mo
     news = nginx.props(wanted, direct={**direct, "container": moved.id})
     assert provider.diff("id", outs, news).changes
     outs = dict(provider.update("id", outs, news).outs or {})
-    assert f"server {address}:5001 " not in nginx.told("cat", f"{EDGE_DIRECTORY}/current/live/api.conf")
+    assert f"server {address}:5001 " not in nginx.output_of("cat", f"{EDGE_DIRECTORY}/current/live/api.conf")
     answers_soon()
     moved.remove(force=True)
     assert provider.read("id", outs).outs == outs, "a service that is away is no drift of the edge"
@@ -267,14 +272,16 @@ def test_nginx_that_does_not_answer_is_reloaded_all_the_same(nginx: Nginx) -> No
     provider = LiveConfigProvider()
     outs = live(nginx, provider, configuration())
     new = configuration()
-    workers = nginx.told("sh", "-c", f"cat /proc/$(cat {RUN_DIRECTORY}/nginx.pid)/task/*/children").split()
+    workers = nginx.output_of(
+        "sh", "-c", f"cat /proc/$(cat {RUN_DIRECTORY}/nginx.pid)/task/*/children"
+    ).split()
     assert workers
-    nginx.told("sh", "-c", f"kill -STOP {' '.join(workers)}")
+    nginx.output_of("sh", "-c", f"kill -STOP {' '.join(workers)}")
     assert EdgeContainer(nginx.container.id).running() == ""
 
     provider.update("id", outs, nginx.props(new))
 
-    assert new.revision in nginx.told("curl", "-fsS", REVISION_URL)
+    assert new.revision in nginx.output_of("curl", "-fsS", REVISION_URL)
 
 
 def test_container_with_a_configuration_that_does_not_work_waits_for_a_better_one(nginx: Nginx) -> None:
@@ -301,8 +308,8 @@ def test_private_files_are_readable_by_nginx_alone(nginx: Nginx) -> None:
     live(nginx, provider, configuration(), private_files={"keys/one.key": key})
 
     path = f"{EDGE_DIRECTORY}/current/keys/one.key"
-    assert nginx.told("stat", "-c", "%u %a", path).split() == ["101", "400"]
-    assert nginx.told("cat", path) == key
+    assert nginx.output_of("stat", "-c", "%u %a", path).split() == ["101", "400"]
+    assert nginx.output_of("cat", path) == key
     written = nginx.container.exec_run(["sh", "-c", f"echo x > {NGINX_CONFIG}"])
     assert written.exit_code != 0, "nginx itself cannot change its configuration"
 
@@ -319,7 +326,7 @@ def test_change_by_hand_is_seen_and_undone(nginx: Nginx) -> None:
     assert seen.outs["revision"] == other.revision
     assert provider.diff("id", dict(seen.outs), nginx.props(wanted)).changes
     provider.update("id", dict(seen.outs), nginx.props(wanted))
-    assert wanted.revision in nginx.told("curl", "-fsS", REVISION_URL)
+    assert wanted.revision in nginx.output_of("curl", "-fsS", REVISION_URL)
 
 
 def test_stopped_container_is_reported_gone_and_cannot_be_changed(nginx: Nginx) -> None:

@@ -21,6 +21,7 @@ import yaml
 from openai import OpenAI
 
 from infra.catalogue import ports
+from support.stacks import Stack, wait_until
 from tests.clients_guide import programs, run, save
 from tests.integration.bridge import bridge
 from tests.integration.containers import printed, readable
@@ -28,7 +29,6 @@ from tests.integration.keycloak import Keycloak
 from tests.integration.load import steady_load
 from tests.integration.reachability import networks_of_service, reached_from
 from tests.integration.realms import AUDIENCE, TENANT_CLAIM, Realm, ServiceClient
-from tests.integration.stacks import Stack, wait_until
 from tests.integration.upstream_stack import Provider
 from tests.unit.gateway import provider as sign_ins
 
@@ -77,7 +77,7 @@ class Caller:
             *("client", "add", client, "--tenant", "acme"),
             *(part for scope in scopes for part in ("--scope", scope)),
         )
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         self.secret = done.stdout.strip()
         assert self.secret.startswith("dks_")
         assert self.secret not in done.stderr
@@ -157,12 +157,12 @@ def stack(
             "embeddings": {},
         }
         created = stack.init(set=(f"oauth={json.dumps(oauth)}", f"llm={json.dumps(llm)}"))
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         gate = {"enabled": "true", "issuer": sign_in.url, "clientId": sign_ins.CLIENT}
         for part, value in gate.items():
             stack.set_config(f"oidcGate.{part}", value)
         kept = stack.pulumi("config", "set", "--secret", "dify:oidcGateClientSecret", stdin=sign_ins.SECRET)
-        assert kept.code == 0, kept.told
+        assert kept.code == 0, kept.output
         yield stack
     finally:
         # A network goes when nothing is in it any more.
@@ -174,12 +174,12 @@ def stack(
 def proxy_keys(stack: Stack, provider: Provider) -> dict[str, str]:
     """Keys of the LLM proxy's callers by name, `inside` for Dify itself; issued before the first `up`."""
     stored = stack.kit("keys", "set", "provider", "--stdin", stdin=provider.keys[0])
-    assert stored.code == 0, stored.told
+    assert stored.code == 0, stored.output
     found = {}
     unlimited = ("--requests-per-minute", "0", "--concurrent", "0")
     for name, options in (("outside", unlimited), ("inside", ("--internal",))):
         issued = stack.kit("keys", "issue", name, *options)
-        assert issued.code == 0, issued.told
+        assert issued.code == 0, issued.output
         found[name] = issued.stdout.strip()
     return found
 
@@ -223,7 +223,7 @@ def llm_client(stack: Stack, credential: str) -> OpenAI:
 def used_by(stack: Stack, caller: str) -> dict[str, float]:
     """Return what a caller used of the model this month, as `dify-kit usage` tells it."""
     done = stack.kit("usage", "--stack", stack.name, "--json")
-    assert done.code == 0, done.told
+    assert done.code == 0, done.output
     months = json.loads(done.stdout)
     return dict(months[max(months)].get(caller, {}).get(MODEL, {})) if months else {}
 
@@ -236,10 +236,10 @@ def processes(more: str = "") -> str:
 
 def key_in_use(stack: Stack, credential: str) -> str:
     """Return which of its keys the provider is asked with, counted from 0."""
-    told = llm_client(stack, credential).chat.completions.create(
+    completion = llm_client(stack, credential).chat.completions.create(
         model=MODEL, messages=ASKED, user="provider=which"
     )
-    return str(told.choices[0].message.content)
+    return str(completion.choices[0].message.content)
 
 
 def statuses(send: Callable[[], httpx.Response], *, seconds: float) -> list[int]:
@@ -258,10 +258,10 @@ def test_token_of_the_article_opens_the_app(bot: Caller) -> None:
     answer = bot.ask_token()
 
     assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert set(told) == {"access_token", "token_type", "expires_in", "scope"}
-    assert (told["token_type"], told["expires_in"], told["scope"]) == ("Bearer", 3600, "chat conversations")
-    said = bot.chat(told["access_token"], "a question")
+    body = answer.json()
+    assert set(body) == {"access_token", "token_type", "expires_in", "scope"}
+    assert (body["token_type"], body["expires_in"], body["scope"]) == ("Bearer", 3600, "chat conversations")
+    said = bot.chat(body["access_token"], "a question")
     assert said.status_code == 200, said.text
     assert "a question" in said.json()["answer"]
 
@@ -338,7 +338,7 @@ def test_second_up_changes_nothing(stack: Stack, bot: Caller) -> None:
 
 
 def test_nothing_secret_lies_about(stack: Stack, bot: Caller) -> None:
-    told = stack.outputs()
+    exports = stack.outputs()
     every = stack.outputs(secrets_too=True)
     state = "\n".join(
         path.read_text(errors="replace") for path in (stack.home / "state").rglob("*.json") if path.is_file()
@@ -347,12 +347,12 @@ def test_nothing_secret_lies_about(stack: Stack, bot: Caller) -> None:
     token = bot.token()
     bot.chat(token)
 
-    assert told["oauth"]["tenants"] == ["acme", "canary"]
-    assert told["oauth"]["tokenUrl"] == f"{stack.url}/oauth/token"
-    assert told["oauthCanary"] == "[secret]"
+    assert exports["oauth"]["tenants"] == ["acme", "canary"]
+    assert exports["oauth"]["tokenUrl"] == f"{stack.url}/oauth/token"
+    assert exports["oauthCanary"] == "[secret]"
     canary = every["oauthCanary"]["clientSecret"]
-    assert told["oidcGate"]["callbackUrls"] == [f"{stack.url}/oauth2/callback"]
-    for text in (state, logs, json.dumps(told)):
+    assert exports["oidcGate"]["callbackUrls"] == [f"{stack.url}/oauth2/callback"]
+    for text in (state, logs, json.dumps(exports)):
         for secret in (bot.secret, canary, token.split(".")[2], sign_ins.SECRET):
             assert secret not in text
     # Only dify:apps and the canary have a key that is exported; the tenants' are others.
@@ -437,23 +437,23 @@ def test_bench_measures_by_oauth(stack: Stack, tmp_path: Path) -> None:
 
     done = stack.kit("bench", "--stack", stack.name, *options)
 
-    assert done.code == 0, done.told
+    assert done.code == 0, done.output
     (result,) = json.loads(file.read_text())
     assert (result["target"], result["ok"], result["errors"]) == ("oauth", 6, {})
     # The canary's token may delete what it made.
-    assert "could not be deleted" not in done.told
+    assert "could not be deleted" not in done.output
     canary = stack.outputs(secrets_too=True)["oauthCanary"]
-    assert canary["clientSecret"] not in done.told + file.read_text()
+    assert canary["clientSecret"] not in done.output + file.read_text()
 
 
 def test_official_client_chats_and_streams_by_key_and_by_token(
     stack: Stack, callers: dict[str, Caller], proxy_keys: dict[str, str]
 ) -> None:
-    told = stack.outputs(secrets_too=True)["oauthCanary"]
+    exports = stack.outputs(secrets_too=True)["oauthCanary"]
     form = {
         "grant_type": "client_credentials",
-        "client_id": told["clientId"],
-        "client_secret": told["clientSecret"],
+        "client_id": exports["clientId"],
+        "client_secret": exports["clientSecret"],
     }
     token = callers["bot"].http.post("/oauth/token", data=form).json()["access_token"]
 
@@ -587,14 +587,14 @@ def test_one_change_rotates_secret_and_keys_removes_a_client_adds_an_issuer_and_
                 time.sleep(0.3)
         upstream_key = rotation.result()
         ended = time.monotonic()
-        assert upstream_key.code == 0, upstream_key.told
+        assert upstream_key.code == 0, upstream_key.output
         assert statuses(lambda: leaver.chat(left), seconds=REFUSED_SECONDS)[-1] == 401
         assert time.monotonic() - ended < REFUSED_SECONDS
         assert key_in_use(stack, proxy_keys["outside"]) == "1"
 
-    assert "revoke it" in upstream_key.told
+    assert "revoke it" in upstream_key.output
     assert "keys rotate provider" in "".join(seen)
-    assert not any(key in text for text in (*seen, upstream_key.told) for key in provider.keys)
+    assert not any(key in text for text in (*seen, upstream_key.output) for key in provider.keys)
     assert set(load.statuses) == {200}
     assert load.total > 20
     assert load.lost == {}
@@ -717,7 +717,7 @@ def test_smoke_tests_pass(stack: Stack, bot: Caller) -> None:
     chosen = "oauth or llm or authentication or exposure or gate or target or console or edge"
     done = stack.smoke("-k", chosen, "--browser", "none")
 
-    assert done.code == 0, done.told[-4000:]
+    assert done.code == 0, done.output[-4000:]
     for file in ("test_oauth.py", "test_llm.py", "test_gate.py"):
-        assert file in done.told
-    assert bot.secret not in done.told
+        assert file in done.output
+    assert bot.secret not in done.output

@@ -15,8 +15,8 @@ import pytest
 from dify_kit.checks import published
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.workspace.files import DataDir, StackFiles
-from tests.integration.edge.container import image_of
-from tests.integration.stacks import free_port
+from support.stacks import free_port
+from tests.integration.images import image_of
 
 PROGRAM = """
 import http.server

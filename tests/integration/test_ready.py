@@ -14,8 +14,8 @@ import pytest
 from dify_kit.setup.base_images import BASE
 from infra.resources import ready
 from infra.resources.ready import NotReadyError, ReadyProvider
+from support.stacks import wait_until
 from tests.integration.programs import Program
-from tests.integration.stacks import wait_until
 
 # Far below any deadline given here, far above what an engine with other work to do takes to tell.
 SOON = 40
@@ -94,18 +94,18 @@ def test_service_is_ready_when_its_command_succeeds(box: Box) -> None:
 def test_service_that_exits_at_once_is_told_with_its_last_words(box: Box) -> None:
     service = box.start("echo cannot read its settings >&2; exit 7")
 
-    told = failure(props(service, "true"))
+    problem = failure(props(service, "true"))
 
-    assert told == "main: exited with code 7; last log lines:\ncannot read its settings"
+    assert problem == "main: exited with code 7; last log lines:\ncannot read its settings"
 
 
 def test_service_that_restarts_is_not_waited_for(box: Box) -> None:
     service = box.start("sleep 1; echo again; exit 7", restart_policy={"Name": "always"})
 
-    told = failure(props(service, "false"))
+    problem = failure(props(service, "false"))
 
     # What the engine shows depends on the moment.
-    reason, words = told.split("; last log lines:\n")
+    reason, words = problem.split("; last log lines:\n")
     assert reason in {"main: exited with code 7", "main: exited and was started again"}
     assert words.startswith("again")
 
@@ -114,9 +114,9 @@ def test_service_that_the_engine_calls_unhealthy_is_not_waited_for(box: Box) -> 
     check = {"test": ["CMD", "false"], "interval": SECOND, "timeout": SECOND, "retries": 2}
     service = box.start("echo listening elsewhere; exec sleep 300", healthcheck=check)
 
-    told = failure(props(service, "sh", "-c", "echo nobody listens >&2; exit 22"))
+    problem = failure(props(service, "sh", "-c", "echo nobody listens >&2; exit 22"))
 
-    assert told == (
+    assert problem == (
         "main: is unhealthy: health command exited with 22: nobody listens; last log lines:\nlistening elsewhere"
     )
     assert ReadyProvider().read("an-id", props(service)).id == ""
@@ -125,10 +125,10 @@ def test_service_that_the_engine_calls_unhealthy_is_not_waited_for(box: Box) -> 
 def test_service_that_never_gets_ready_is_told_at_the_deadline(box: Box) -> None:
     service = box.start("exec sleep 300")
 
-    told = failure(props(service, "sh", "-c", "echo not yet; exit 1", timeout=2))
+    problem = failure(props(service, "sh", "-c", "echo not yet; exit 1", timeout=2))
 
     # How long two seconds take is the machine's affair.
-    assert re.sub(r"within \d+ s", "within 2 s", told) == (
+    assert re.sub(r"within \d+ s", "within 2 s", problem) == (
         "main: not ready within 2 s, and it does nothing any more (no CPU time, no log line); health command exited "
         "with 1: not yet; last log lines:\n"
         "(the container logged nothing)"
@@ -138,10 +138,10 @@ def test_service_that_never_gets_ready_is_told_at_the_deadline(box: Box) -> None
 def test_service_that_hangs_with_its_command_is_told_at_the_deadline(box: Box) -> None:
     service = box.start("exec sleep 300")
 
-    told = failure(props(service, "sleep", "300", timeout=3))
+    problem = failure(props(service, "sleep", "300", timeout=3))
 
-    assert told.startswith("main: not ready within ")
-    assert "; health command did not end within " in told
+    assert problem.startswith("main: not ready within ")
+    assert "; health command did not end within " in problem
 
 
 def test_hanging_command_does_not_hide_that_the_next_one_succeeds(
@@ -192,9 +192,9 @@ def test_job_is_done_when_it_exits_with_0(box: Box) -> None:
 def test_job_that_fails_now_is_told_and_not_run_again(box: Box) -> None:
     job = box.start("echo no such table >&2; exit 3")
 
-    told = failure(props(job, job=True))
+    problem = failure(props(job, job=True))
 
-    assert told == "main: exited with code 3; last log lines:\nno such table"
+    assert problem == "main: exited with code 3; last log lines:\nno such table"
     assert ReadyProvider().read("an-id", props(job, job=True)).id == ""
 
 
@@ -216,17 +216,17 @@ def test_job_that_fails_again_is_run_once_more_only(box: Box, monkeypatch: pytes
     ended(job)
     time.sleep(1.1)
 
-    told = failure(props(job, job=True))
+    problem = failure(props(job, job=True))
 
-    assert told == "main: exited with code 3; last log lines:\na run\na run"
+    assert problem == "main: exited with code 3; last log lines:\na run\na run"
 
 
 def test_job_that_hangs_is_told_at_the_deadline(box: Box) -> None:
     job = box.start("echo waiting for a lock; exec sleep 300")
 
-    told = failure(props(job, job=True, timeout=2))
+    problem = failure(props(job, job=True, timeout=2))
 
-    assert re.sub(r"within \d+ s", "within 2 s", told) == (
+    assert re.sub(r"within \d+ s", "within 2 s", problem) == (
         "main: did not finish within 2 s, and it does nothing any more (no CPU time, no log line); last log lines:\n"
         "waiting for a lock"
     )
@@ -286,8 +286,8 @@ def test_no_up_accepts_a_service_that_runs_and_never_gets_healthy(box: Box, tmp_
 
     for failed in failures:
         assert failed.code != 0
-        assert "first: is unhealthy: health command exited with 1" in failed.told
-        assert "it is sick" in failed.told, "the last log lines are shown"
+        assert "first: is unhealthy: health command exited with 1" in failed.output
+        assert "it is sick" in failed.output, "the last log lines are shown"
     assert containers() == {"first"}, "what needs it is never started"
 
     program.state = "well"

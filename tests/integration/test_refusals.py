@@ -7,7 +7,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.integration.stacks import Stack
+from support.stacks import Stack
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def undeployed(tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(home=tmp_path / "home")
     try:
         created = stack.init()
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         yield stack
     finally:
         stack.remove()
@@ -36,10 +36,10 @@ def test_port_of_another_process_is_refused_before_anything_is_created(undeploye
     for refused in (plain, kit):
         assert refused.code != 0
         assert f"dify:httpPort: {undeployed.port} on 127.0.0.1 cannot be used: Address already in use" in (
-            refused.told
+            refused.output
         )
-        assert "pulumi config set" in refused.told
-        assert "Traceback" not in refused.told
+        assert "pulumi config set" in refused.output
+        assert "Traceback" not in refused.output
     assert created(undeployed) == []
 
 
@@ -51,6 +51,6 @@ def test_malformed_settings_are_refused_before_anything_is_created(undeployed: S
 
     assert plain.code != 0
     for told in ("dify:logLevel: 'loud'", "DEBUG, INFO", "dify:cors.v1: 'https://app.example.com/'"):
-        assert told in plain.told
-    assert "Traceback" not in plain.told
+        assert told in plain.output
+    assert "Traceback" not in plain.output
     assert created(undeployed) == []

@@ -15,6 +15,7 @@ from infra.catalogue.addresses import SPECIAL_PURPOSE
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.engine import host_addresses
 from infra.resources.console_client import NOTES
+from support.stacks import PYTEST, Stack, settings_changed, wait_until
 from tests.integration.containers import printed
 from tests.integration.reachability import (
     FORBIDDEN,
@@ -26,7 +27,6 @@ from tests.integration.reachability import (
     networks_of,
     reached_from,
 )
-from tests.integration.stacks import PYTEST, Stack, settings_changed, wait_until
 
 CANARY_KEYS = ("canaryKey", "canaryNodesKey", "canaryDatasetKey")
 # A service whose start the stand-in refuses, as Dify does: the value is no wrong one by itself.
@@ -39,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(home=tmp_path_factory.mktemp("home"))
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         stack.first = stack.up()
         yield stack
     finally:
@@ -59,7 +59,7 @@ def test_first_up_warns_of_nothing_and_notes_the_keys(stack: Stack) -> None:
     assert stack.first is not None
     noted = printed(stack.container("api"), ["ls", NOTES]).split()
 
-    assert [line for line in stack.first.told.splitlines() if line.startswith("  ! ")] == []
+    assert [line for line in stack.first.output.splitlines() if line.startswith("  ! ")] == []
     # One for each app of the stack, those of the smoke tests among them, and one of the knowledge API.
     assert len(noted) == 4
     assert not [name for name in noted if name.endswith(".new")]
@@ -105,9 +105,9 @@ def test_service_that_fails_to_start_fails_every_up_until_mended(stack: Stack) -
         for failed in (first, second):
             assert failed.code == 1
             # "with code 1", or "and was started again" when it was asked a moment later.
-            assert re.search(r"worker: exited (with code [1-9]|and was started again)", failed.told)
-            assert "OPENDAL_FS_ROOT" in failed.told, "the last log lines are shown"
-            assert "Traceback" not in failed.told
+            assert re.search(r"worker: exited (with code [1-9]|and was started again)", failed.output)
+            assert "OPENDAL_FS_ROOT" in failed.output, "the last log lines are shown"
+            assert "Traceback" not in failed.output
     stack.up()
     assert stack.container("worker").attrs["State"]["Status"] == "running"
 
@@ -119,7 +119,7 @@ def test_failed_migration_leaves_api_running_and_is_tried_again(stack: Stack) ->
         again = stack.try_up()
 
         assert (failed.code, again.code) == (1, 1)
-        assert "migration: exited with code" in failed.told
+        assert "migration: exited with code" in failed.output
         assert stack.container("api").id == api.id
         assert httpx.get(f"{stack.url}/console/api/setup").status_code == 200
     stack.up()
@@ -143,7 +143,7 @@ def test_settings_that_do_not_fit_the_volumes_are_refused(
         refused = stack.try_up()
 
         assert refused.code == 1
-        assert reason in refused.told
+        assert reason in refused.output
         after = stack.containers()
         assert after["db_postgres"] == before["db_postgres"]
         assert after["api"] == before["api"]
@@ -171,7 +171,7 @@ def test_data_survives_down_and_up(stack: Stack) -> None:
 
 def test_no_published_default_secret_anywhere(stack: Stack, tmp_path: Path) -> None:
     rendered = stack.kit("render", "--stack", stack.name, "--out", str(tmp_path / "out"))
-    assert rendered.code == 0, rendered.told
+    assert rendered.code == 0, rendered.output
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert files
     texts = {str(path): path.read_text(encoding="utf-8") for path in files}
@@ -336,13 +336,13 @@ def test_init_refuses_volumes_of_unknown_secrets(stack: Stack, tmp_path: Path) -
         link.symlink_to(target)
 
     assert refused.code != 0
-    assert f"dify-{stack.name}-postgres" in refused.told
+    assert f"dify-{stack.name}-postgres" in refused.output
 
 
 def test_plain_pulumi_up_works(stack: Stack) -> None:
     done = stack.pulumi("up", "--yes", "--skip-preview")
 
-    assert done.code == 0, done.told[-4000:]
+    assert done.code == 0, done.output[-4000:]
 
 
 def test_smoke_tests_fail_without_a_stack(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from infra.edge.paths import CURRENT, KEY_FILE
-from tests.certificates import Pair, issue
+from support.certificates import Pair, issue
+from support.stacks import SMALLEST, Stack, free_port
 from tests.integration.containers import printed
 from tests.integration.load import steady_load
-from tests.integration.stacks import SMALLEST, Stack, free_port
 
 CA = issue(ca=True, name="a CA of one's own")
 
@@ -24,7 +24,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(home=tmp_path_factory.mktemp("home"), release=SMALLEST)
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         for path, value in (
             ("httpsPort", str(free_port())),
             ("tls.mode", "selfsigned"),
@@ -57,7 +57,7 @@ def served(stack: Stack) -> str:
 
 def set_secret(stack: Stack, key: str, value: str) -> None:
     done = stack.pulumi("config", "set", "--secret", f"dify:{key}", stdin=value)
-    assert done.code == 0, done.told
+    assert done.code == 0, done.output
 
 
 def set_pair(stack: Stack, pair: Pair, *, key: str | None = None) -> None:
@@ -69,7 +69,7 @@ def test_smoke_tests_pass_and_look_at_tls(secure: Stack) -> None:
     # The browser's view of it has a test beside the others that need a browser.
     done = secure.smoke("--browser", "none")
 
-    assert done.code == 0, done.told[-5000:]
+    assert done.code == 0, done.output[-5000:]
     assert "they look at TLS" not in done.stdout, "left out"
 
 
@@ -147,7 +147,7 @@ def test_wrong_pair_is_refused_before_anything_changes(secure: Stack) -> None:
     refused = secure.try_up()
 
     assert refused.code == 1
-    assert "dify:tlsKey: does not belong to the certificate" in refused.told
-    assert stranger.splitlines()[1] not in refused.told
+    assert "dify:tlsKey: does not belong to the certificate" in refused.output
+    assert stranger.splitlines()[1] not in refused.output
     assert secure.containers() == before
     assert served(secure) == certificate

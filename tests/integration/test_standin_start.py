@@ -11,8 +11,9 @@ import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.services.environment import environment
-from tests.integration.small_dify import SmallDify, built
-from tests.unit.configuration import resolved, settings
+from support.configuration import resolved, settings
+from tests.integration.images import image_of
+from tests.integration.small_dify import SmallDify
 
 # Services by the role of their image, as the official ones are.
 IMAGES = {
@@ -48,7 +49,7 @@ def rendered(release: str, service: str) -> dict[str, str]:
 def ended(engine: Any, service: str, variables: dict[str, str], *more: str) -> tuple[int, str]:
     """Start a service's image with these variables and no network; return its exit code and log."""
     role = IMAGES[service]
-    image = built(engine, role)
+    image = image_of(role)
     command = [*engine.images.get(image).attrs["Config"]["Cmd"], *more]
     container = engine.containers.run(
         image, command=command, environment=variables, network_mode="none", detach=True

@@ -27,7 +27,7 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
 
 from dify_kit.stack import rendering
 from infra.catalogue import ports
-from tests.certificates import issue
+from support.certificates import issue
 from tests.integration.tls_edge import ORIGIN, TlsEdge
 from tests.unit.test_render_tls import tls_settings
 
@@ -153,8 +153,8 @@ def test_plain_http_is_sent_to_https_and_keeps_method_and_body(local: TlsEdge, m
     assert answer.status_code == 308
     assert answer.headers["location"] == f"https://localhost:{local.https_port}/v1/info?a=b%2Fc"
     with local.client() as client:
-        told = client.request(method, "/v1/info?a=b%2Fc", content=b"body" if method != "GET" else None).json()
-    assert (told["method"], told["path"]) == (method, "/v1/info?a=b%2Fc")
+        body = client.request(method, "/v1/info?a=b%2Fc", content=b"body" if method != "GET" else None).json()
+    assert (body["method"], body["path"]) == (method, "/v1/info?a=b%2Fc")
 
 
 def test_preflight_is_answered_on_both_ports(local: TlsEdge) -> None:
@@ -211,18 +211,18 @@ def test_without_being_asked_for_there_is_no_hsts(named: TlsEdge) -> None:
 
 def test_upstream_hears_of_https(local: TlsEdge) -> None:
     with local.client() as client:
-        told = client.get("/v1/info").json()["headers"]
+        body = client.get("/v1/info").json()["headers"]
 
-    assert told["x-forwarded-proto"] == "https"
-    assert told["x-forwarded-port"] == str(local.https_port)
-    assert told["host"] == f"localhost:{local.https_port}"
+    assert body["x-forwarded-proto"] == "https"
+    assert body["x-forwarded-port"] == str(local.https_port)
+    assert body["host"] == f"localhost:{local.https_port}"
 
 
 def test_upstream_hears_of_http_where_it_is_served(named: TlsEdge) -> None:
     answer = raw(named.http_port, f"GET /v1/info HTTP/1.0\r\nHost: {NAME}\r\n\r\n")
 
-    told = json.loads(answer.partition(b"\r\n\r\n")[2])["headers"]
-    assert (told["x-forwarded-proto"], told["x-forwarded-port"]) == ("http", str(named.http_port))
+    body = json.loads(answer.partition(b"\r\n\r\n")[2])["headers"]
+    assert (body["x-forwarded-proto"], body["x-forwarded-port"]) == ("http", str(named.http_port))
 
 
 def test_http2_is_offered_and_works(local: TlsEdge) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.integration.stacks import SMALLEST, Stack, kill_group, wait_until
+from support.stacks import SMALLEST, Stack, kill_group, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(home=tmp_path_factory.mktemp("second"), release=SMALLEST)
     try:
         created = stack.init()
-        assert created.code == 0, created.told
+        assert created.code == 0, created.output
         yield stack
     finally:
         stack.remove()
@@ -34,7 +34,7 @@ def test_up_after_sigkill_finishes_and_both_stacks_work(stack: Stack, second: St
     # All of them, but for the browser's view, which has been looked at; of the first stack, that it answers.
     for one, chosen in ((second, []), (stack, ["-k", "authentication"])):
         smoke = one.smoke("--browser", "none", *chosen)
-        assert smoke.code == 0, smoke.told[-5000:]
+        assert smoke.code == 0, smoke.output[-5000:]
     assert stack.containers() == before
     assert second.outputs()["release"] == SMALLEST
     assert "agent_backend" not in second.containers()
@@ -47,7 +47,7 @@ def test_down_with_its_data_leaves_nothing_of_it_and_the_other_alone(stack: Stac
 
     done = second.kit("down", "--stack", second.name, "--yes-delete-data-of", second.name)
 
-    assert done.code == 0, done.told[-5000:]
+    assert done.code == 0, done.output[-5000:]
     assert second.containers() == {}
     assert second.volumes() == []
     assert docker.from_env().networks.list(filters={"name": f"dify-{second.name}-"}) == []

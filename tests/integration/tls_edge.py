@@ -18,9 +18,9 @@ from infra.edge.context import edge_context
 from infra.edge.paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
 from infra.edge.render import edge_files
 from infra.edge.tls import public_files
-from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
-from tests.integration.stacks import free_port, wait_until
-from tests.unit.configuration import resolved, settings
+from support.configuration import resolved, settings
+from support.stacks import free_port, wait_until
+from tests.integration.images import image_of
 
 ORIGIN = "https://app.example.com"
 
@@ -32,9 +32,9 @@ class Telling(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        told = {"path": self.path, "method": self.command, "length": len(body),
+        fields = {"path": self.path, "method": self.command, "length": len(body),
                 "headers": {name.lower(): value for name, value in self.headers.items()}}
-        answer = json.dumps(told).encode()
+        answer = json.dumps(fields).encode()
         self.send_response(200)
         self.send_header("Strict-Transport-Security", "max-age=1")
         self.send_header("Content-Length", str(len(answer)))
@@ -46,16 +46,6 @@ class Telling(BaseHTTPRequestHandler):
 for port in (5001, 5002, 3000):
     threading.Thread(target=ThreadingHTTPServer(("0.0.0.0", port), Telling).serve_forever).start()
 """
-
-
-def image_of(role: str) -> str:
-    """Return a local image, built when it is not there yet."""
-    name = local_name(role)
-    client = docker.from_env()
-    if not client.images.list(name=name):
-        _, target = LOCAL_BUILDS[role]
-        client.images.build(path=str(build_directory(role)), tag=name, target=target or "", rm=True)
-    return name
 
 
 @dataclass(kw_only=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import docker
 
-from tests.certificates import issue
+from support.certificates import issue
+from support.stacks import Stack, free_port
 from tests.integration.edge import llm_upstream
-from tests.integration.edge.container import image_of
-from tests.integration.stacks import Stack, free_port
+from tests.integration.images import image_of
 
 
 class Provider:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.settings.stack import Settings
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 SECRET = {"oidcGateClientSecret": "the-secret-of-the-client"}
 GATE: Mapping[str, Any] = {"enabled": True, "issuer": "https://id.example.com/realms/a", "clientId": "dify"}

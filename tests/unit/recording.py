@@ -13,7 +13,7 @@ from unittest import mock
 import pulumi
 from pulumi.runtime import mocks
 
-from tests.unit.configuration import configure
+from support.configuration import configure
 
 PROGRAM = Path(__file__).resolve().parents[2] / "infra" / "__main__.py"
 CONTAINER = "docker:index/container:Container"

@@ -1,4 +1,4 @@
-"""The small Dify with OAuth in front of it: tokens, scopes and revocation, right but for the defect asked for."""
+"""The small Dify with OAuth in front of it: tokens, scopes and revocation."""
 
 import secrets
 import time
@@ -16,8 +16,6 @@ CLIENT = "canary"
 SECRET = "dks_UnitTestSecret4mZ8xQ2pLUnitTestSecret4mZ8xQ"
 SCOPES = ("chat", "conversations")
 SIGNING = ECKey.generate_key("P-256", auto_kid=True)
-PREFIX = "oauth-"
-RIGHT = f"{PREFIX}right"
 INVALID = {
     "error": "invalid_token",
     "error_description": "The access token is invalid or has expired",
@@ -59,29 +57,29 @@ class OAuthHandler(Handler):
             self.client(body)
             self.revoked.add(body["token"])
             self.send(200, {})
-        elif path == "/verify" and self.wrong(f"{PREFIX}open-verify"):
+        elif path == "/verify" and self.wrong("open-verify"):
             self.send(200, "", {"X-Auth-Tenant": "canary", "X-Auth-Upstream": KEY})
         else:
             super().route(body)
 
     def client(self, form: dict[str, Any]) -> None:
         known = form["client_id"] == CLIENT
-        if known and (form["client_secret"] == SECRET or self.wrong(f"{PREFIX}any-secret")):
+        if known and (form["client_secret"] == SECRET or self.wrong("any-secret")):
             return
-        told = "The client is unknown" if not known and self.wrong(f"{PREFIX}tells-clients") else "Refused"
-        raise Refused(401, {"error": "invalid_client", "error_description": told})
+        description = "The client is unknown" if not known and self.wrong("reveals-clients") else "Refused"
+        raise Refused(401, {"error": "invalid_client", "error_description": description})
 
     def token(self, form: dict[str, Any]) -> None:
         assert form["grant_type"] == "client_credentials"
         self.client(form)
         scopes = form.get("scope", " ".join(self.granted))
-        if not set(scopes.split()) <= set(self.granted) and not self.wrong(f"{PREFIX}any-scope"):
+        if not set(scopes.split()) <= set(self.granted) and not self.wrong("any-scope"):
             raise Refused(400, {"error": "invalid_scope"})
         claims = {"exp": int(time.time()) + 600, "scope": scopes, "jti": secrets.token_hex(8)}
         token = jwt.encode({"alg": "ES256", "kid": SIGNING.kid}, claims, SIGNING)
-        cached = {} if self.wrong(f"{PREFIX}cached") else {"Cache-Control": "no-store"}
-        told = {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": scopes}
-        self.send(200, told, cached)
+        cached = {} if self.wrong("cached") else {"Cache-Control": "no-store"}
+        issued = {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": scopes}
+        self.send(200, issued, cached)
 
     def authenticate(self) -> None:
         token = self.headers.get("Authorization", "").strip().partition(" ")[2]
@@ -91,26 +89,24 @@ class OAuthHandler(Handler):
         scopes = self.scopes(token)
         path = urlsplit(self.path).path
         needed = next(route.scope for route in ROUTES if path.startswith(route.path))
-        if needed not in scopes and not self.wrong(f"{PREFIX}no-scopes"):
+        if needed not in scopes and not self.wrong("no-scopes"):
             raise Refused(403, {"error": "insufficient_scope", "error_description": "", "scope": needed})
 
     def unauthorized(self, message: str) -> None:
-        # No key opens the knowledge API; a token is judged first.
+        # The knowledge API accepts no app key; a token is checked first.
         if urlsplit(self.path).path == "/v1/datasets":
             self.authenticate()
         super().unauthorized(message)
 
     def scopes(self, token: str) -> list[str]:
-        if self.wrong(f"{PREFIX}any-token"):
+        if self.wrong("any-token"):
             return ["chat"]
         try:
             claims = jwt.decode(token, SIGNING, algorithms=["ES256"]).claims
         except (JoseError, ValueError):
             claims = {}
-        forgotten = token in self.revoked and not self.wrong(f"{PREFIX}keeps-revoked")
+        forgotten = token in self.revoked and not self.wrong("keeps-revoked")
         if not claims or forgotten:
-            challenge = (
-                'Bearer error="invalid_token"' if not self.wrong(f"{PREFIX}no-challenge") else "Bearer"
-            )
+            challenge = 'Bearer error="invalid_token"' if not self.wrong("no-token-challenge") else "Bearer"
             raise Refused(401, INVALID, **{"WWW-Authenticate": challenge})
         return str(claims["scope"]).split()

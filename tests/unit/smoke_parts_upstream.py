@@ -1,4 +1,4 @@
-"""The small Dify with nodes, squid, a worker and a plugin daemon behind it, right but for the defect asked for."""
+"""The small Dify with nodes, squid, a worker and a plugin daemon behind it."""
 
 import uuid
 from typing import Any, ClassVar
@@ -6,13 +6,11 @@ from urllib.parse import urlsplit
 
 from tests.unit.smoke_upstream import Handler, Refused
 
-PREFIX = "parts-"
-RIGHT = f"{PREFIX}right"
 NODES_KEY = "app-UnitTestNodes7rT4wYx1"
 DATASET_KEY = "dataset-UnitTestKnow2hG6jK3"
 SQUID = {"server": "squid/6.13", "x-squid-error": "ERR_ACCESS_DENIED 0", "content-type": "text/html"}
 API = {"content-type": "application/json", "x-version": "1.17.1"}
-# What an HTTP node says of a proxy that is not there.
+# The error of an HTTP node without a proxy.
 GONE = "Reached maximum retries (0) for URL http://api:5001/"
 BLOCKED = "Access to 'http://api:5001/health' was blocked by SSRF protection. The URL may point to a private address."
 
@@ -22,9 +20,6 @@ class PartsHandler(Handler):
 
     texts: ClassVar[dict[str, str]] = {}
 
-    def wrongly(self, defect: str) -> bool:
-        return self.wrong(f"{PREFIX}{defect}")
-
     def route(self, body: dict[str, Any]) -> None:
         path = urlsplit(self.path).path
         if path == "/v1/workflows/run":
@@ -32,11 +27,11 @@ class PartsHandler(Handler):
             self.run(body["inputs"])
         elif path.startswith("/v1/datasets") and self.headers.get("Authorization") == f"Bearer {DATASET_KEY}":
             self.knowledge(path.removeprefix("/v1/datasets"), body)
-        elif path.startswith("/e/") and self.wrongly("daemon-without-database"):
+        elif path.startswith("/e/") and self.wrong("daemon-without-database"):
             self.send(500, {"code": -500, "message": "internal server error", "data": None})
-        elif path.startswith("/e/") and self.wrongly("daemon-dead"):
+        elif path.startswith("/e/") and self.wrong("daemon-dead"):
             self.send(502, {"code": "bad_gateway", "message": "The service is away.", "status": 502})
-        elif path.startswith("/e/") and self.wrongly("no-plugin-route"):
+        elif path.startswith("/e/") and self.wrong("no-plugin-route"):
             self.send(404, "<html>404 page not found</html>")
         else:
             super().route(body)
@@ -51,19 +46,19 @@ class PartsHandler(Handler):
         self.send(200, {"workflow_run_id": str(uuid.uuid4()), "data": data})
 
     def node_code(self, text: str) -> tuple[dict[str, Any], str | None]:
-        if self.wrongly("sandbox-dead"):
+        if self.wrong("sandbox-dead"):
             return {}, "Failed to execute code, which is likely a network issue"
-        if self.wrongly("sandbox-refuses"):
+        if self.wrong("sandbox-refuses"):
             return {}, "error: operation not permitted"
         answer = f"{text[::-1]} {sum(map(ord, text))}"
-        return {"answer": "42" if self.wrongly("sandbox-makes-up") else answer}, None
+        return {"answer": "42" if self.wrong("sandbox-makes-up") else answer}, None
 
     def node_allowed(self, _text: str) -> tuple[dict[str, Any], str | None]:
-        if self.wrongly("squid-dead"):
+        if self.wrong("squid-dead"):
             return {}, GONE
-        if self.wrongly("squid-closed"):
+        if self.wrong("squid-closed"):
             return self.squid()
-        if self.wrongly("squid-without-dns"):
+        if self.wrong("squid-without-dns"):
             return {
                 "status_code": 503,
                 "headers": SQUID | {"x-squid-error": "ERR_DNS_FAIL 0"},
@@ -72,21 +67,21 @@ class PartsHandler(Handler):
         return {"status_code": 404, "headers": API, "body": "{}"}, None
 
     def node_private(self, _text: str) -> tuple[dict[str, Any], str | None]:
-        if self.wrongly("squid-dead"):
+        if self.wrong("squid-dead"):
             return {}, GONE
-        if self.wrongly("squid-open"):
+        if self.wrong("squid-open"):
             return {"status_code": 200, "headers": API, "body": '{"status": "ok"}'}, None
-        if self.wrongly("squid-open-to-a-403"):
+        if self.wrong("squid-open-to-a-403"):
             return {"status_code": 403, "headers": API, "body": "{}"}, None
         return self.squid()
 
     def node_metadata(self, _text: str) -> tuple[dict[str, Any], str | None]:
-        if self.wrongly("squid-open") or self.wrongly("squid-dead"):
+        if self.wrong("squid-open") or self.wrong("squid-dead"):
             return {}, GONE
         return self.squid()
 
     def squid(self) -> tuple[dict[str, Any], str | None]:
-        if self.wrongly("older-dify"):
+        if self.wrong("older-dify"):
             return {"status_code": 403, "headers": SQUID, "body": "<html>"}, None
         return {}, BLOCKED
 
@@ -105,14 +100,14 @@ class PartsHandler(Handler):
             self.send(200, {"document": {"id": str(uuid.uuid4())}, "batch": "20260101"})
         elif path.endswith("/indexing-status"):
             status = "completed"
-            if self.wrongly("worker-dead"):
+            if self.wrong("worker-dead"):
                 status = "waiting"
-            if self.wrongly("worker-fails"):
+            if self.wrong("worker-fails"):
                 status = "error"
             self.send(200, {"data": [{"indexing_status": status, "error": "no space left"}]})
         else:
-            text = "something else" if self.wrongly("finds-another") else self.texts[path.split("/")[1]]
-            records = [] if self.wrongly("finds-nothing") else [{"segment": {"content": text}, "score": 0.0}]
-            if self.wrongly("retrieval-fails"):
+            text = "something else" if self.wrong("finds-another") else self.texts[path.split("/")[1]]
+            records = [] if self.wrong("finds-nothing") else [{"segment": {"content": text}, "score": 0.0}]
+            if self.wrong("retrieval-fails"):
                 raise Refused(500, {"code": "unknown", "message": "Internal Server Error", "status": 500})
             self.send(200, {"query": {"content": body["query"]}, "records": records})

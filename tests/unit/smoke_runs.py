@@ -1,8 +1,7 @@
 """Runs the smoke tests against environments with defects, all in one process: starting Python costs most.
 
-`python -m tests.unit.smoke_runs DIRECTORY DEFECT,DEFECT... [OPTION...]` prints an Outcome for each defect; the
-options go to each run. `results` maps a test to its problem (empty: passed); `refused` counts 429s; `left`
-counts conversations.
+`python -m tests.unit.smoke_runs DIRECTORY ENVIRONMENT DEFECT,DEFECT... [OPTION...]` prints an Outcome for each
+defect; the options go to each run.
 """
 
 import contextlib
@@ -13,38 +12,66 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.smoke_gate_upstream import PREFIX as GATE_PREFIX
 from tests.unit.smoke_gate_upstream import GateHandler
-from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, TOKEN_PREFIX, LlmHandler, TokenHandler
-from tests.unit.smoke_llm_upstream import PREFIX as LLM_PREFIX
-from tests.unit.smoke_oauth_upstream import CLIENT, PREFIX, SECRET, OAuthHandler
+from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, LlmHandler, TokenHandler
+from tests.unit.smoke_oauth_upstream import CLIENT, SECRET, OAuthHandler
 from tests.unit.smoke_parts_upstream import DATASET_KEY, NODES_KEY, PartsHandler
-from tests.unit.smoke_parts_upstream import PREFIX as PARTS_PREFIX
 from tests.unit.smoke_upstream import ALLOWED, KEY, Handler, serving
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RIGHT = "none"
+NO_DEFECT = "none"
+LLM_OPTIONS = (*(word for model in MODELS for word in ("--llm-model", model)), "-k", "test_llm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What serves the requests of a run, and the options that select its tests."""
+
+    handler: type[Handler]
+    options: tuple[str, ...] = ()
+    # Option -> key: each is written to a file for every run, as an operator would lend it.
+    key_files: Mapping[str, str] = field(default_factory=dict)
+
+
+ENVIRONMENTS: Mapping[str, Environment] = {
+    "dify": Environment(handler=Handler),
+    "gate": Environment(
+        handler=GateHandler,
+        options=("--gated", "-k", "test_gate or test_target or test_edge or test_console"),
+    ),
+    "oauth": Environment(
+        handler=OAuthHandler,
+        options=("--oauth-client", CLIENT, "-k", "test_oauth or test_authentication"),
+    ),
+    "llm": Environment(handler=LlmHandler, options=LLM_OPTIONS),
+    "llm-tokens": Environment(handler=TokenHandler, options=(*LLM_OPTIONS, "--oauth-client", CLIENT)),
+    "parts": Environment(
+        handler=PartsHandler,
+        options=("-k", "test_parts"),
+        key_files={"--nodes-key-file": NODES_KEY, "--dataset-key-file": DATASET_KEY},
+    ),
+}
 
 
 def run(url: str, reports: Path, *more: str) -> tuple[int, str]:
-    """Run the smoke tests, without a browser unless told otherwise; return exit code and output."""
-    told = io.StringIO()
+    """Run the smoke tests, without a browser unless `more` chooses one; return exit code and output."""
+    printed = io.StringIO()
     arguments = [
         str(CHECKOUT / "smoke_tests"),
         *("-c", str(CHECKOUT / "pyproject.toml"), "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
         *("--capture", "sys", "--url", url, "--allowed-origin", ALLOWED),
         *("--reports", str(reports), "--patience", "20", "--browser", "none", *more),
     ]
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = pytest.main(arguments)
-    return int(code), told.getvalue()
+    return int(code), printed.getvalue()
 
 
 def read(report: Path) -> dict[str, str]:
@@ -56,26 +83,15 @@ def read(report: Path) -> dict[str, str]:
     return found
 
 
-def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
+def run_with(environment: Environment, defect: str, reports: Path, *more: str) -> dict[str, Any]:
     """Run the smoke tests against an environment with one defect, or with several: `one+another`."""
-    oauth = defect.startswith(PREFIX)
-    options: tuple[str, ...] = (
-        ("--oauth-client", CLIENT, "-k", "test_oauth or test_authentication") if oauth else ()
-    )
-    kind: type[Handler] = OAuthHandler if oauth else Handler
-    if defect.startswith((LLM_PREFIX, TOKEN_PREFIX)):
-        kind = LlmHandler
-        options = (*(word for model in MODELS for word in ("--llm-model", model)), "-k", "test_llm")
-    if defect.startswith(GATE_PREFIX):
-        kind = GateHandler
-        options = ("--gated", "-k", "test_gate or test_target or test_edge or test_console")
-    if defect.startswith(PARTS_PREFIX):
-        kind = PartsHandler
-        options = ("-k", "test_parts", *_key_files(reports))
-    if defect.startswith(TOKEN_PREFIX):
-        kind = TokenHandler
-        options = (*options, "--oauth-client", CLIENT)
-    with serving(*defect.split("+"), kind=kind) as upstream:
+    reports.mkdir(parents=True, exist_ok=True)
+    options = list(environment.options)
+    for option, key in environment.key_files.items():
+        file = reports / option.lstrip("-")
+        file.write_text(key, encoding="ascii")
+        options += [option, str(file)]
+    with serving(*defect.split("+"), kind=environment.handler) as upstream:
         code, output = run(upstream.url, reports, *options, *more)
         results = {name: text for report in reports.glob("*.xml") for name, text in read(report).items()}
         return {
@@ -87,20 +103,12 @@ def run_with(defect: str, reports: Path, *more: str) -> dict[str, Any]:
         }
 
 
-def _key_files(reports: Path) -> list[str]:
-    """Return the options for the keys of the parts: files, as the environment would lend them to every run."""
-    reports.mkdir(parents=True, exist_ok=True)
-    options = []
-    for name, key in (("nodes", NODES_KEY), ("dataset", DATASET_KEY)):
-        file = reports / f"{name}-key"
-        file.write_text(key, encoding="ascii")
-        options += [f"--{name}-key-file", str(file)]
-    return options
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A smoke run that ended."""
+    """A smoke run that ended: `results` maps a test to its problem, empty when it passed.
+
+    `refused` counts answers with 429, `left` the conversations or knowledge bases that still exist.
+    """
 
     code: int
     output: str
@@ -120,11 +128,21 @@ class Outcome:
         }
 
 
-def outcomes(directory: Path, defects: Sequence[str], *options: str, seconds: float) -> Mapping[str, Outcome]:
+def outcomes(
+    directory: Path, environment: str, defects: Sequence[str], *options: str, seconds: float
+) -> Mapping[str, Outcome]:
     """Run the smoke tests once for each defect, in a process of their own without this one's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIFY_", "PULUMI_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.smoke_runs", str(directory), ",".join(defects), *options],
+        [
+            sys.executable,
+            "-m",
+            "tests.unit.smoke_runs",
+            str(directory),
+            environment,
+            ",".join(defects),
+            *options,
+        ],
         cwd=CHECKOUT,
         # With --url nothing may need Docker.
         env=kept
@@ -145,6 +163,6 @@ def outcomes(directory: Path, defects: Sequence[str], *options: str, seconds: fl
 
 
 if __name__ == "__main__":
-    place, named, *rest = sys.argv[1:]
-    found = {defect: run_with(defect, Path(place) / defect, *rest) for defect in named.split(",")}
-    json.dump(found, sys.stdout)
+    place, kind, names, *rest = sys.argv[1:]
+    ended = {name: run_with(ENVIRONMENTS[kind], name, Path(place) / name, *rest) for name in names.split(",")}
+    json.dump(ended, sys.stdout)

@@ -1,7 +1,7 @@
-"""A small Dify behind an edge, right in every respect but the one that a test asks to be wrong.
+"""A small Dify behind an edge, correct except for the defects that a test plants.
 
-It answers what the smoke tests ask (see /v1 and CORS in docs/guides/smoke-tests.md), so that each of them can
-be shown to notice its defect.
+It answers the requests of the smoke tests (see /v1 and CORS in docs/guides/smoke-tests.md), so that each of them can
+be shown to detect its defect.
 """
 
 import json
@@ -21,7 +21,7 @@ ALLOWED = "https://app.example.com"
 LIMIT = 20 * 1024 * 1024
 PAUSE_SECONDS = 0.004
 NOT_FOUND = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
-# As the plugin daemon says it: the message is JSON once more.
+# As from the plugin daemon: the message is JSON once more.
 PLUGINLESS = {
     "code": -400,
     "message": '{"message":"endpoint not found","error_type":"PluginDaemonBadRequestError","args":null}',
@@ -34,7 +34,7 @@ PING = b"event: ping\n\n"
 
 @dataclass
 class Upstream:
-    """What the server knows. `defects` are the names of what it does wrong."""
+    """The state of the server. `defects` are the names of the planted defects."""
 
     defects: frozenset[str]
     url: str = ""
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         return defect in self.upstream.defects
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_OPTIONS(self) -> None:
         self.answer()
@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
         return found
 
     def limits(self) -> None:
-        """Refuse every fifth request when told to, or all of them after some."""
+        """Refuse every fifth request, or every one after the twelfth, for a defect of the limits."""
         self.upstream.counted += 1
         wait = "0" if self.wrong("limits-now-and-then") else "30"
         if (self.wrong("limits-now-and-then") and self.upstream.counted % 5 == 0) or (
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.schema(path):
             self.send(200, {"swagger": "2.0", "paths": {}})
         elif path == "/socket.io/":
-            self.rooms()
+            self.sockets()
         elif path.startswith("/e/"):
             self.send(404, PLUGINLESS)
         elif path.startswith("/v1/conversations/") and self.command == "DELETE":
@@ -139,16 +139,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send(404, NOT_FOUND)
 
     def schema(self, path: str) -> bool:
-        """Tell whether a schema is let out: anywhere, or only where the path is written in another way."""
+        """Return whether a schema is served: always, or only for a non-normalised path."""
         if self.wrong("open-schema"):
             return path.endswith("/swagger.json")
         read = "/" + "/".join(part for part in unquote(path).split("/") if part)
-        return self.wrong("schema-spelled") and read == "/v1/swagger.json" != path
+        return self.wrong("schema-non-normalised") and read == "/v1/swagger.json" != path
 
-    def rooms(self) -> None:
-        """Let the console in, and no page of others."""
-        if self.headers.get("Origin") == self.upstream.url or self.wrong("any-page-joins"):
-            self.send(403 if self.wrong("console-shut-out") else 200, '0{"sid":"x"}')
+    def sockets(self) -> None:
+        """Answer the console's sockets, and refuse other origins."""
+        if self.headers.get("Origin") == self.upstream.url or self.wrong("any-origin-connects"):
+            self.send(403 if self.wrong("console-refused") else 200, '0{"sid":"x"}')
         else:
             self.send(403, {"code": "forbidden", "message": "Access is not allowed.", "status": 403})
 
@@ -212,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         said = {"query": body["query"], "user": body["user"]}
         self.upstream.conversations.setdefault(conversation, []).append(said)
         self.upstream.started.setdefault(conversation, time.time())
-        answer = "Hello" if self.wrong("says-something-else") else f"You said: {body['query']}"
+        answer = "Hello" if self.wrong("answers-something-else") else f"You said: {body['query']}"
         common = {"conversation_id": conversation, "message_id": str(uuid.uuid4())}
         if body["response_mode"] == "blocking":
             self.send(200, {"event": "message", "answer": answer, **common})

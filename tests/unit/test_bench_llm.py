@@ -18,7 +18,7 @@ from bench.rounds import Turn
 from infra.edge import llm as edge_llm
 from infra.edge.paths import EDGE_DIRECTORY, USAGE_DIRECTORY
 from infra.settings import proxy_keys
-from tests.certificates import issue
+from support.certificates import issue
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "sk-upstream-0123456789-0123456789"

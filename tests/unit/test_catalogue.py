@@ -72,13 +72,14 @@ def test_worker_migration_and_websocket_read_what_api_reads() -> None:
 
 
 def test_every_release_has_the_images_that_its_services_run() -> None:
-    from infra.services import data, dify  # noqa: PLC0415  # they import Pulumi
-    from tests.unit.configuration import settings  # noqa: PLC0415
+    from infra.catalogue.service import Tier  # noqa: PLC0415
+    from infra.services.specs import specs  # noqa: PLC0415  # imports Pulumi
+    from support.configuration import settings  # noqa: PLC0415
 
     for version, release in RELEASES.items():
         for store in ("weaviate", "qdrant", "pgvector"):
             found = settings({"release": version, "vectorStore": store, "images": "registry"})
-            for spec in (*data.services(found, release), *dify.services(found, release)):
+            for spec in (*specs(Tier.DATA, found, release), *specs(Tier.DIFY, found, release)):
                 assert spec.image in release.images, (version, spec.name)
 
 

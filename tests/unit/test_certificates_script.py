@@ -14,7 +14,7 @@ from cryptography import x509
 
 from infra.container_scripts import certificates
 from infra.container_scripts.certificates import Place, attempt, place, prepare, problem_of
-from tests.certificates import DAY, Pair, issue
+from support.certificates import DAY, Pair, issue
 
 NAMES = ("dify.example.com", "chat.example.com")
 URL = "https://ca.example/directory"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.catalogue.releases import RELEASES
-from infra.services import data
-from tests.unit.configuration import resolved, settings
+from infra.services.specs import spec as spec_of
+from support.configuration import resolved, settings
 
 WEAVIATE = {"images": "registry", "vectorStore": "weaviate"}
 
@@ -16,7 +16,7 @@ WEAVIATE = {"images": "registry", "vectorStore": "weaviate"}
 def run(directory: Path, release: str, **plain: str) -> subprocess.CompletedProcess[str]:
     """Run the guard of a release over what lies in the directory."""
     found = settings({"release": release, **WEAVIATE, **plain})
-    spec = data._init_permissions(found, found.dify)
+    spec = spec_of("init_permissions", found, found.dify)
     assert spec.command is not None
     return subprocess.run(
         ["sh", "-c", spec.command[0].replace("/app_storage", str(directory))],

@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.catalogue.releases import DATA_SERVICES, PARTLY_KNOWN, RELEASES, VECTOR_STORES
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.selection import partly_known, vector_stores, without_variables
 from infra.catalogue.variables import problems
-from infra.services.environment import _BUILDERS, environment, redis_url
+from infra.services.environment import BUILDERS, environment, redis_url
 from infra.settings.reader import snake
 from infra.settings.secrets import SECRET_VARIABLES
-from tests.unit.configuration import SECRETS, resolved, settings
+from support.configuration import SECRETS, resolved, settings
 
 NEWEST = RELEASES["1.17.1"]
 BACKEND = ("api", "api_websocket", "worker", "worker_beat", "migration")
-SERVICES = [name for name in _BUILDERS if name not in VECTOR_STORES]
+SERVICES = [name for name in BUILDERS if name not in vector_stores()]
 
 
 def env(
@@ -170,7 +171,7 @@ def test_one_upload_limit_for_all() -> None:
     assert len(limits) == 4
 
 
-@pytest.mark.parametrize("store", sorted(VECTOR_STORES))
+@pytest.mark.parametrize("store", sorted(vector_stores()))
 def test_vector_store_is_wired(store: str) -> None:
     variables = env("api", {"images": "registry", "vectorStore": store})
 
@@ -274,14 +275,14 @@ def test_every_variable_that_the_kit_sets_is_read_by_the_real_service_and_has_a_
         {"release": release, **plain},
         {"storageSecretKey": "s" * 20, "mailPassword": "mail-password", "githubClientSecret": "g" * 20},
     )
-    for service in _BUILDERS:
+    for service in BUILDERS:
         runs = found.dify.has(service) or service in {"migration", found.vector_store}
         if not runs:
             continue
         variables = resolved(environment(service, found, found.dify))
         variables.pop("DIFY_STANDIN_RELEASE", None)
         known = found.dify.variables(service)
-        assert problems(known, variables, complete=service not in PARTLY_KNOWN) == {}, service
+        assert problems(known, variables, complete=service not in partly_known()) == {}, service
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -312,4 +313,4 @@ def test_every_secret_variable_names_a_setting_that_exists() -> None:
     found = settings()
 
     assert all(hasattr(found.secrets, snake(key)) for key in SECRET_VARIABLES.values())
-    assert DATA_SERVICES.isdisjoint(SERVICES)
+    assert without_variables().isdisjoint(SERVICES)

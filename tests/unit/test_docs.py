@@ -17,14 +17,16 @@ import yaml
 from dify_kit.__main__ import app
 from dify_kit.app import Group
 from infra.catalogue.project import ROOT, declared
-from infra.catalogue.releases import JOBS, RELEASES, VECTOR_STORES
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.selection import jobs, vector_stores, without_variables
 from infra.services.environment import environment
 from infra.settings.urls import CORS_GROUPS, URL_PARTS
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "templates/README.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+        ROOT / "templates" / "README.md",
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
@@ -165,9 +167,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
                 waiting += sorted(target.glob("*.md")) if target.is_dir() else []
                 waiting += [target] if target.suffix == ".md" else []
 
-    assert [name_of(page) for page in PAGES if page not in reached and page.name != "CHANGELOG.md"] == [
-        "CONTRIBUTING.md"
-    ]
+    assert [name_of(page) for page in PAGES if page not in reached and page.name != "CHANGELOG.md"] == []
 
 
 def test_every_setting_is_documented_once_and_no_other() -> None:
@@ -188,11 +188,11 @@ def made_variables() -> set[str]:
     """Return the variables that the settings can make for any service of any release."""
     found: set[str] = set()
     for release, mail, storage, vector in product(
-        RELEASES.values(), ("smtp", "resend", "sendgrid"), ({}, S3), sorted(VECTOR_STORES)
+        RELEASES.values(), ("smtp", "resend", "sendgrid"), ({}, S3), sorted(vector_stores())
     ):
         plain = {**FULL, "release": release.version, "storage": storage, "vectorStore": vector}
         full = settings(plain | {"mail": {**FULL["mail"], "type": mail}}, FULL_SECRETS)
-        services = (release.services | JOBS) - {"nginx", "ssrf_proxy", "agent_ssrf_proxy", "init_permissions"}
+        services = (release.services | jobs()) - without_variables()
         for service in services | ({vector} - {"pgvector"}):
             found |= set(environment(service, full, release))
     return found

@@ -8,31 +8,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from dify_kit.checks import doctor, preflight
-from dify_kit.checks.doctor import (
-    GIB,
-    Check,
+from dify_kit.checks import doctor, preflight, stack
+from dify_kit.checks import machine as machine_checks
+from dify_kit.checks.doctor import run_checks
+from dify_kit.checks.machine import (
     EngineFacts,
-    Status,
     check_base_image,
     check_clock,
     check_disk,
     check_docker,
-    check_gate,
-    check_loaded,
     check_memory,
     check_packages,
     check_pulumi,
-    check_release,
-    check_settings,
-    run_checks,
 )
+from dify_kit.checks.result import GIB, Check, Status
+from dify_kit.checks.stack import check_gate, check_loaded, check_release, check_settings
 from dify_kit.errors import KitError, UsageError
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin
 from dify_kit.workspace.files import DataDir, StackFiles
 from infra.catalogue.releases import RELEASES
+from infra.settings.secrets import SHAPES
+from infra.settings.stack import Reading
+from support import certificates
 from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
@@ -45,13 +45,16 @@ FACTS = EngineFacts(
     clock=NOON,
     has_base_image=True,
 )
+SECRETS = "".join(
+    f"  dify:{key}: {{secure: 'v1:nonce:data'}}\n" for key, one in SHAPES.items() if one.generate
+)
 STACK_FILE = """\
 encryptionsalt: v1:abc
 config:
   dify:images: {images}
   dify:httpPort: "8080"
-  dify:adminPassword:
-    secure: v1:nonce:data
+  dify:vectorStore: pgvector
+  dify:adminEmail: admin@example.com
 """
 
 
@@ -65,10 +68,15 @@ def files(tmp_path: Path) -> StackFiles:
 
 def create(files: StackFiles, images: str = "local", mode: int = 0o600) -> None:
     files.data.stacks.mkdir(parents=True)
-    files.stored.write_text(STACK_FILE.format(images=images))
+    files.stored.write_text(STACK_FILE.format(images=images) + SECRETS)
     files.stored.chmod(mode)
     files.data.passphrase.write_text("a passphrase")
     files.data.passphrase.chmod(0o600)
+
+
+def reading_of(files: StackFiles) -> Reading | None:
+    """Return the settings as the doctor reads them."""
+    return check_settings(files, {})[0]
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, float]]:
@@ -135,7 +143,7 @@ def test_clocks(now: dt.datetime, engine: dt.datetime | None, status: Status) ->
     ],
 )
 def test_the_engines_clock_is_read(text: str, expected: dt.datetime | None) -> None:
-    assert doctor.moment(text) == expected
+    assert machine_checks.moment(text) == expected
 
 
 LOCK = """\
@@ -230,7 +238,7 @@ def test_only_local_stacks_depend_on_the_base_image(there: bool, images: str | N
 
 
 def test_a_stack_that_does_not_exist_is_no_failure(files: StackFiles) -> None:
-    check = check_settings(files, {})
+    _, [check] = check_settings(files, {})
 
     assert check.status is Status.OK
     assert "not created yet" in check.found
@@ -239,23 +247,27 @@ def test_a_stack_that_does_not_exist_is_no_failure(files: StackFiles) -> None:
 def test_a_stack_in_order(files: StackFiles) -> None:
     create(files)
 
-    check = check_settings(files, {})
+    reading, [check] = check_settings(files, {})
 
-    assert check == Check(name="stack dev", status=Status.OK, found=f"3 settings in {files.stored}")
+    assert check == Check(name="stack dev", status=Status.OK, found=f"20 settings in {files.stored}")
+    assert reading is not None
+    assert reading.problems == ()
 
 
 def test_secrets_without_their_passphrase_fail(files: StackFiles) -> None:
     create(files)
     files.data.passphrase.unlink()
 
-    assert check_settings(files, {}).status is Status.FAILED
-    assert check_settings(files, {"PULUMI_CONFIG_PASSPHRASE_FILE": "/run/secrets/p"}).status is Status.OK
+    _, [without] = check_settings(files, {})
+    _, [elsewhere] = check_settings(files, {"PULUMI_CONFIG_PASSPHRASE_FILE": "/run/secrets/p"})
+
+    assert (without.status, elsewhere.status) == (Status.FAILED, Status.OK)
 
 
 def test_settings_that_others_can_read_are_a_warning(files: StackFiles) -> None:
     create(files, mode=0o644)
 
-    check = check_settings(files, {})
+    _, [check] = check_settings(files, {})
 
     assert check.status is Status.WARNING
     assert check.hint == f"chmod 600 {files.stored}"
@@ -266,7 +278,30 @@ def test_settings_that_cannot_be_read_fail(files: StackFiles, content: bytes) ->
     create(files)
     files.stored.write_bytes(content)
 
-    assert check_settings(files, {}).status is Status.FAILED
+    reading, [check] = check_settings(files, {})
+
+    assert (reading, check.status) == (None, Status.FAILED)
+
+
+def test_a_certificate_that_ends_soon_is_a_warning(files: StackFiles) -> None:
+    soon = dt.datetime.now(tz=dt.UTC) + dt.timedelta(days=5)
+    chain = certificates.issue(["dify.example.com"], end=soon)
+    create(files)
+    # Stored as Pulumi does not: what counts here is the date.
+    document = yaml.safe_load(files.stored.read_text())
+    document["config"] |= {
+        "dify:publicUrl": "https://dify.example.com",
+        "dify:tls": {"mode": "files"},
+        "dify:tlsCertificate": chain.pem,
+        "dify:tlsKey": chain.key_pem,
+    }
+    files.stored.write_text(yaml.safe_dump(document))
+
+    _, checks = check_settings(files, {})
+
+    assert [one.status for one in checks] == [Status.OK, Status.FAILED, Status.WARNING]
+    assert "dify:tlsKey: is stored in plain text" in checks[1].found
+    assert "expires in" in checks[2].found
 
 
 class Machine:
@@ -282,13 +317,16 @@ class Machine:
         now = dt.datetime.now(tz=dt.UTC)
         self.facts: EngineFacts | KitError = replace(FACTS, root=root, clock=now)
         monkeypatch.setattr(doctor, "CHECKOUT", root / "checkout")
-        monkeypatch.setattr(doctor, "DockerEngine", lambda: None)
-        monkeypatch.setattr(doctor, "ask_version", lambda _program, _environment: "3.259.0")
+        for module in (doctor, stack):
+            monkeypatch.setattr(module, "DockerEngine", lambda: None)
+        monkeypatch.setattr(machine_checks, "ask_version", lambda _program, _environment: "3.259.0")
         monkeypatch.setattr(preflight, "check_port", lambda _files, _engine: None)
-        monkeypatch.setattr(doctor, "check_published", lambda _files, **_: [])
+        monkeypatch.setattr(stack, "check_published", lambda _files, **_: [])
         (root / "checkout" / "requirements.lock").write_text("")
         monkeypatch.setattr(
-            doctor, "check_packages", lambda *_: Check(name="Python packages", status=Status.OK, found="")
+            machine_checks,
+            "check_packages",
+            lambda *_: Check(name="Python packages", status=Status.OK, found=""),
         )
         self.files = StackFiles(stack="dev", data=DataDir(root=root / "data"), checkout=root / "checkout")
 
@@ -323,7 +361,7 @@ def test_a_release_with_known_vulnerabilities_is_a_warning_for_each(machine: Mac
     with machine.files.stored.open("a") as settings:
         settings.write("  dify:release: 1.12.1\n")
 
-    found = check_release(machine.files)
+    found = check_release(reading_of(machine.files))
 
     assert [check.status for check in found] == [Status.WARNING] * 4
     assert "CVE-2026-41950" in found[0].found
@@ -341,7 +379,7 @@ def test_a_release_of_the_stacks_own_catalogue_is_the_one_that_is_looked_at(
     with machine.files.stored.open("a") as settings:
         settings.write(f"  dify:release: 1.12.9\n  dify:catalogue: {tmp_path}\n")
 
-    assert "CVE-2026-41950" in check_release(machine.files)[0].found
+    assert "CVE-2026-41950" in check_release(reading_of(machine.files))[0].found
 
 
 def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None:
@@ -355,11 +393,13 @@ def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None
 
 
 def test_images_of_a_preloaded_stack_are_looked_for(machine: Machine) -> None:
-    assert check_loaded(machine.files, lambda names: names) == []
+    assert check_loaded(reading_of(machine.files), lambda names: names) == []
     create(machine.files, images="preloaded")
 
-    [complete] = check_loaded(machine.files, lambda names: names)
-    [without] = check_loaded(machine.files, lambda names: [one for one in names if "dify-web" not in one])
+    [complete] = check_loaded(reading_of(machine.files), lambda names: names)
+    [without] = check_loaded(
+        reading_of(machine.files), lambda names: [one for one in names if "dify-web" not in one]
+    )
 
     assert complete.status is Status.OK
     assert without.status is Status.FAILED
@@ -398,9 +438,16 @@ def test_a_taken_port_fails_with_its_reason(machine: Machine, monkeypatch: pytes
 
 def test_a_port_that_is_none_fails(machine: Machine) -> None:
     create(machine.files)
-    machine.files.stored.write_text("config:\n  dify:httpPort: eighty\n")
+    with machine.files.stored.open("a") as settings:
+        settings.write("  dify:httpPort: eighty\n")
 
-    assert machine.checks()["port"].status is Status.FAILED
+    checks = machine.checks()
+
+    assert checks["settings"].status is Status.FAILED
+    assert checks["settings"].found == (
+        "dify:httpPort: 'eighty': not a whole number in range; use a number from 1 to 65535"
+    )
+    assert "port" not in checks
 
 
 def test_an_impossible_stack_name_is_refused(machine: Machine) -> None:
@@ -444,37 +491,49 @@ def test_the_table_shows_text_as_it_is_and_does_not_fold_it(
 def gate(files: StackFiles, settings: str) -> None:
     """Give the stack a gate."""
     create(files)
-    files.stored.write_text(files.stored.read_text() + f"  dify:oidcGate: {settings}\n")
+    secret = "  dify:oidcGateClientSecret: {secure: 'v1:nonce:data'}\n"
+    files.stored.write_text(files.stored.read_text() + secret + f"  dify:oidcGate: {settings}\n")
 
 
 def test_no_gate_is_nothing_to_look_at(files: StackFiles) -> None:
-    assert check_gate(files) == []
+    assert check_gate(reading_of(files)) == []
     gate(files, "{enabled: false, issuer: 'http://127.0.0.1:9'}")
-    assert check_gate(files) == []
+    assert check_gate(reading_of(files)) == []
 
 
 def test_the_provider_of_a_gate_is_asked(files: StackFiles) -> None:
     with providers.running() as provider:
         gate(files, f"{{enabled: true, issuer: '{provider.url}', clientId: dify}}")
-        (well,) = check_gate(files)
+        (well,) = check_gate(reading_of(files))
         provider.document = {"token_endpoint": ""}
-        (broken,) = check_gate(files)
+        (broken,) = check_gate(reading_of(files))
         provider.document = {"issuer": "https://another.example"}
-        (foreign,) = check_gate(files)
-    (away,) = check_gate(files)
+        (foreign,) = check_gate(reading_of(files))
+    (away,) = check_gate(reading_of(files))
 
     assert (well.status, well.found) == (Status.OK, f"people sign in at {provider.url}/authorize")
     assert [one.status for one in (broken, foreign, away)] == [Status.WARNING] * 3
-    assert "names no usable token_endpoint" in broken.found
+    assert "has no usable token_endpoint" in broken.found
     assert "is of another issuer" in foreign.found
     assert "ConnectError" in away.found
 
 
-@pytest.mark.parametrize("settings", ["{enabled: true}", "{enabled: true, issuer: x, caFile: /no/such.crt}"])
-def test_a_gate_that_cannot_work_is_a_warning(files: StackFiles, settings: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("{enabled: true}", "dify:oidcGate.issuer: '': is empty"),
+        ("'{\"enabled\": true}'", "dify:oidcGate.issuer: '': is empty"),
+        (
+            "{enabled: true, issuer: 'http://id.example', clientId: dify, caFile: /no/such.crt}",
+            "dify:oidcGate.caFile: '/no/such.crt': no file with certificates in PEM",
+        ),
+    ],
+)
+def test_a_gate_that_cannot_work_fails(files: StackFiles, settings: str, told: str) -> None:
     gate(files, settings)
 
-    (found,) = check_gate(files)
+    reading, checks = check_settings(files, {})
 
-    assert found.status == Status.WARNING
-    assert "console-gate.md" in found.hint
+    assert [one.status for one in checks] == [Status.OK, Status.FAILED]
+    assert told in checks[1].found
+    assert check_gate(reading) == []

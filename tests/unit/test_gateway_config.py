@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from infra.resources import gateway_config
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.gateway_config import (
     GatewayConfigProvider,
-    GatewayRefusalError,
     Health,
     go_live,
     revision_of,
 )
-from infra.resources.release_container import ContainerError
+from infra.resources.revision_container import ContainerError
 from infra.settings.oauth_clients import digest_of
 
 CLIENTS = {"bot": {"tenant": "acme", "scopes": ["chat"], "secrets": ["hash"]}}
@@ -105,7 +105,7 @@ def test_clients_of_the_file_and_of_the_program_go_live_together(props: dict[str
 def test_refused_configuration_is_taken_back(props: dict[str, Any]) -> None:
     gateway = PaperContainer(lambda revision: revision == "old", "old")
 
-    with pytest.raises(GatewayRefusalError, match=r"and the old one stays: tenants\.json"):
+    with pytest.raises(ConfigurationRejectedError, match=r"and the old one stays: tenants\.json"):
         go_live(gateway, props)  # type: ignore[arg-type]
 
     assert (gateway.link, list(gateway.written)) == ("old", ["old"])
@@ -114,7 +114,7 @@ def test_refused_configuration_is_taken_back(props: dict[str, Any]) -> None:
 def test_refused_first_configuration_leaves_nothing(props: dict[str, Any]) -> None:
     gateway = PaperContainer(lambda _: False)
 
-    with pytest.raises(GatewayRefusalError, match=r"rejects the new configuration: tenants\.json"):
+    with pytest.raises(ConfigurationRejectedError, match=r"rejects the new configuration: tenants\.json"):
         go_live(gateway, props)  # type: ignore[arg-type]
 
     assert (gateway.link, gateway.written) == ("", {})
@@ -180,5 +180,5 @@ def test_another_release_in_the_container_is_drift(
 def test_file_that_broke_meanwhile_is_named(props: dict[str, Any], text: str) -> None:
     Path(props["clients_file"]).write_text(text)
 
-    with pytest.raises(GatewayRefusalError, match=r"clients\.json: "):
+    with pytest.raises(ConfigurationRejectedError, match=r"clients\.json: "):
         go_live(PaperContainer(lambda _: True), props)  # type: ignore[arg-type]

@@ -10,20 +10,19 @@ import docker
 import pulumi
 import pytest
 
-from infra.catalogue.releases import RELEASES, Image
+from infra.catalogue.images import BASE, BASE_ROLE, Image, own_roles
+from infra.catalogue.releases import RELEASES
 from infra.engine.registry_login import logged_in
 from infra.guards import images as image_guard
 from infra.platforms import image_needs
 from infra.platforms.images import (
-    BASE_ROLE,
-    OWN,
     loaded_name,
     local_name,
     pulled_name,
     reference,
     registry_of,
 )
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
 from tests.unit.test_litellm import LLM, SECRETS
 from tests.unit.test_program_oauth import OAUTH
@@ -280,7 +279,9 @@ def test_without_a_login_pulumis_own_provider_pulls(tmp_path: Path, monkeypatch:
     recorder = run_program({**MIRROR, **OAUTH, "logLevel": "ERROR"})
 
     assert recorder.of(PROVIDER) == {}
-    assert recorder.of(IMAGE)["debian"]["name"] == "registry.example.com:5000/dify/debian:trixie-slim"
+    assert recorder.of(IMAGE)["debian"]["name"] == (
+        f"registry.example.com:5000/dify/debian:trixie-slim@{BASE.digest}"
+    )
 
 
 def test_only_a_mirror_with_own_images_holds_the_base_image() -> None:
@@ -291,7 +292,7 @@ def test_only_a_mirror_with_own_images_holds_the_base_image() -> None:
     assert BASE_ROLE not in image_needs.roles_to_copy(plain, release)
     copied = image_needs.roles_to_copy(with_gateway, release)
     assert BASE_ROLE in copied
-    assert not OWN & set(copied)
+    assert not own_roles() & set(copied)
 
 
 def test_init_looks_for_the_images_of_a_plain_stack() -> None:

@@ -25,6 +25,7 @@ LAYERS = (
     "infra.__main__",
     "dify_kit.errors",
     "dify_kit.talk",
+    "dify_kit.chromium",
     "dify_kit.workspace",
     "dify_kit.containers",
     "dify_kit.setup",
@@ -41,6 +42,8 @@ LAYERS = (
     "dify_kit.__main__",
 )
 PACKAGES = ("infra", "dify_kit")
+# The same for whole packages.
+ORDER = ("dify_gateway", "infra", "dify_kit", "smoke_tests", "support", "bench", "tests")
 
 
 def _modules(package: str) -> dict[str, Path]:
@@ -83,3 +86,13 @@ def test_imports_go_down_the_layers(name: str) -> None:
 
 def test_every_folder_has_its_layer() -> None:
     assert {_layer(name) for name in MODULES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("package", ORDER[:-1])
+def test_packages_import_from_those_before_them(package: str) -> None:
+    folder = ROOT / "gateway" / package if package == "dify_gateway" else ROOT / package
+    later = tuple(f"{name}." for name in ORDER[ORDER.index(package) + 1 :])
+    paths = sorted(folder.rglob("*.py"))
+
+    assert paths
+    assert [(path.name, name) for path in paths for name in _imports(path) if name.startswith(later)] == []

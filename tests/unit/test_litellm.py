@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from dify_kit.stack import rendering
-from infra.catalogue.releases import LITELLM_IMAGE, RELEASES
+from infra.catalogue.container_paths import LITELLM_UID
+from infra.catalogue.images import LITELLM_IMAGE
+from infra.catalogue.releases import RELEASES
 from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
 from infra.edge.context import edge_context
@@ -19,21 +21,22 @@ from infra.platforms import litellm_image
 from infra.platforms.images import pulled_name
 from infra.platforms.litellm_image import PackagesError
 from infra.resources import litellm_config as resource
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.resources.litellm_config import (
     LitellmConfigProvider,
-    LitellmRefusalError,
     go_live,
     masked,
     revision_of,
 )
-from infra.resources.release_container import ContainerError, Ran
+from infra.resources.revision_container import ContainerError, Ran
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
-from infra.services.networks import networks
+from infra.services.specs import networks, spec
 from infra.settings.llm import Llm
-from infra.settings.stack import Settings, load
-from tests.certificates import issue
-from tests.unit.configuration import configure, resolved, settings
+from infra.settings.program import load
+from infra.settings.stack import Settings
+from support.certificates import issue
+from support.configuration import configure, resolved, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
 from tests.unit.test_render import written
 
@@ -123,7 +126,8 @@ def test_what_cannot_work_is_told(llm: dict[str, Any], master: str | None, said:
 def test_its_memory_is_enough_to_start(memory: int, fits: bool) -> None:
     plain = {"llm": LLM, "resources": {"litellm": {"memory": memory}}}
     if fits:
-        assert litellm.service(settings(plain, SECRETS)).limits.memory == memory
+        found = settings(plain, SECRETS)
+        assert spec("litellm", found, found.dify).limits.memory == memory
         return
     with pytest.raises(pulumi.RunError, match=r"dify:resources\.litellm\.memory: '511'"):
         settings(plain, SECRETS)
@@ -271,7 +275,7 @@ def test_the_container_is_reached_by_nginx_alone() -> None:
 def test_the_container_has_the_least_rights() -> None:
     one = run_program(**RUN).of(CONTAINER)["litellm"]
 
-    assert one["user"] == str(litellm.UID)
+    assert one["user"] == str(LITELLM_UID)
     assert one["readOnly"]
     assert one["capabilities"] == {"drops": ["ALL"], "adds": []}
     assert one["securityOpts"] == ["no-new-privileges:true"]
@@ -285,7 +289,7 @@ def test_keys_go_into_private_files_and_nowhere_else() -> None:
 
     told = yaml.safe_load(dynamic["litellm-config"]["files"][litellm.CONFIG])
     assert told["general_settings"]["master_key"] == MASTER
-    assert dynamic["litellm-config"]["owner"] == litellm.UID
+    assert dynamic["litellm-config"]["owner"] == LITELLM_UID
     assert json.loads(dynamic["nginx-config"]["private_files"][edge_llm.SECRETS_FILE])["keys"] == {
         "litellm": MASTER
     }
@@ -376,7 +380,7 @@ class PaperContainer:
 
     def write(self, revision: str, files: Mapping[str, str], private: Mapping[str, str], owner: int) -> None:
         assert not files, "nothing here is for everybody"
-        assert (owner, set(private)) == (litellm.UID, {litellm.CONFIG, litellm.ROOTS})
+        assert (owner, set(private)) == (LITELLM_UID, {litellm.CONFIG, litellm.ROOTS})
         self.written.add(revision)
 
     def accepts(self, revision: str) -> Ran:
@@ -412,7 +416,7 @@ class PaperContainer:
 
 
 def props(files: Mapping[str, str]) -> dict[str, Any]:
-    return {"container": "c" * 64, "files": dict(files), "owner": float(litellm.UID)}
+    return {"container": "c" * 64, "files": dict(files), "owner": float(LITELLM_UID)}
 
 
 @pytest.fixture(autouse=True)
@@ -453,7 +457,7 @@ def test_the_same_configuration_changes_nothing() -> None:
 def test_what_it_cannot_read_never_goes_live() -> None:
     one = PaperContainer(revision_of(FILES), reads=False)
 
-    with pytest.raises(LitellmRefusalError, match=r"the old one stays: TypeError") as refused:
+    with pytest.raises(ConfigurationRejectedError, match=r"the old one stays: TypeError") as refused:
         live(one, OTHER)
 
     assert MASTER not in str(refused.value)

@@ -8,7 +8,7 @@ import pytest
 
 from infra.edge.paths import RELEASES_DIRECTORY
 from infra.resources.live_config import LiveConfigProvider, located
-from infra.resources.release_container import archive
+from infra.resources.revision_container import archive
 
 
 def complaint(path: str, line: int) -> str:

@@ -16,7 +16,7 @@ from infra.engine import host_addresses
 from infra.guards import ports as port_guard
 from infra.guards.ports import Publisher, published
 from infra.settings.network import addresses_of
-from tests.unit.configuration import settings
+from support.configuration import settings
 
 EDGE = "dify-unit-nginx"
 # Documentation addresses (RFC 5737, RFC 3849), of which no machine has one.
@@ -156,7 +156,7 @@ def test_engine_of_a_context_is_refused_where_the_provider_would_take_another(
         port_guard.check(settings())
 
     assert "tcp://127.0.0.1:1 (docker's current context far)" in str(problem.value)
-    assert 'eval "$(.venv/bin/dify-kit env)"' in str(problem.value)
+    assert 'eval "$(dify-kit env)"' in str(problem.value)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     port_guard.check(settings())
 

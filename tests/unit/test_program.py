@@ -7,11 +7,12 @@ from typing import Any
 import pulumi
 import pytest
 
+from infra.catalogue.images import local_builds, own_roles
 from infra.catalogue.project import ROOT
 from infra.catalogue.releases import RELEASES
 from infra.platforms.docker import go_duration
-from infra.platforms.images import LOCAL_BUILDS, OWN, pulled_name
-from tests.unit.configuration import configure
+from infra.platforms.images import pulled_name
+from support.configuration import configure
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, PROGRAM, VOLUME, Recorder, run_program
 
 CLASSIC = {"api", "worker", "worker_beat", "web", "sandbox", "plugin_daemon", "ssrf_proxy", "nginx"}
@@ -262,18 +263,18 @@ def test_local_images_are_built_here_and_nothing_is_pulled() -> None:
 def test_every_role_has_an_image_in_every_mode() -> None:
     for release in RELEASES.values():
         roles = (
-            set(LOCAL_BUILDS)
+            set(local_builds())
             if release.has("agent_backend")
-            else set(LOCAL_BUILDS) - {"agent_backend", "local_sandbox"}
+            else set(local_builds()) - {"agent_backend", "local_sandbox"}
         )
-        assert roles - OWN <= set(release.images)
-    for directory, target in LOCAL_BUILDS.values():
+        assert roles - own_roles() <= set(release.images)
+    for directory, target in local_builds().values():
         dockerfile = (ROOT / directory / "Dockerfile").read_text(encoding="utf-8")
         assert target is None or f" AS {target}\n" in dockerfile
 
 
 def test_images_build_with_the_classic_builder_and_with_buildkit() -> None:
-    files = [ROOT / directory / "Dockerfile" for directory, _ in LOCAL_BUILDS.values()]
+    files = [ROOT / directory / "Dockerfile" for directory, _ in local_builds().values()]
 
     for file in files:
         text = file.read_text(encoding="utf-8")

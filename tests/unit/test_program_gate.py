@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from infra.resources.gateway_config import GatewayConfigProvider, GatewayRefusalError
+from infra.resources.configuration import ConfigurationRejectedError
+from infra.resources.gateway_config import GatewayConfigProvider
 from infra.services.gateway_files import gateway_files
 from infra.services.gateway_secrets import redis_password, seal_key
-from tests.unit.configuration import SECRETS
+from support.configuration import SECRETS
 from tests.unit.gate_settings import GATE, SECRET, gated
 from tests.unit.recording import CONTAINER, DYNAMIC, NETWORK, run_program
 from tests.unit.test_program import networks_of
@@ -77,5 +78,5 @@ def test_clients_may_be_gone_where_oauth_was_turned_off(monkeypatch: pytest.Monk
     updated = provider.update("id", old, {**old, "clients_digest": "", "clients_file": ""})
     assert updated.outs
     assert updated.outs["revision"] == "revision"
-    with pytest.raises(GatewayRefusalError, match="is gone, and with it every client"):
+    with pytest.raises(ConfigurationRejectedError, match="is gone, and with it every client"):
         provider.update("id", old, {**old, "clients_digest": ""})

@@ -8,11 +8,12 @@ import pulumi
 import pytest
 
 from dify_gateway import client_secrets
+from infra.catalogue.images import BASE
 from infra.exports import oauth_facts
 from infra.resources.gateway_config import revision_of
 from infra.resources.oauth_client import OAuthClientProvider
 from infra.services.gateway_secrets import redis_password, seal_key
-from tests.unit.configuration import SECRETS, settings
+from support.configuration import SECRETS, settings
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, NETWORK, VOLUME, run_program
 from tests.unit.test_program import networks_of
 
@@ -75,20 +76,20 @@ def test_it_has_a_way_out_only_to_external_issuers() -> None:
 @pytest.mark.parametrize(
     ("plain", "base"),
     [
-        ({}, None),
-        ({"images": "registry", "vectorStore": "weaviate"}, None),
+        ({}, "debian:trixie-slim"),
+        ({"images": "registry", "vectorStore": "weaviate"}, f"debian:trixie-slim@{BASE.digest}"),
         (
             {"images": "mirror", "mirror": "registry.example.com/dify", "vectorStore": "weaviate"},
-            {"BASE": "registry.example.com/dify/debian:trixie-slim"},
+            f"registry.example.com/dify/debian:trixie-slim@{BASE.digest}",
         ),
     ],
 )
-def test_its_image_is_built_in_every_mode(plain: dict[str, Any], base: dict[str, str] | None) -> None:
+def test_its_image_is_built_in_every_mode(plain: dict[str, Any], base: str) -> None:
     image = run_program({**OAUTH, **plain}).of(IMAGE)["gateway"]
 
     assert image["name"].startswith("dify-kit/gateway:")
     assert image["build"]["context"].endswith("gateway")
-    assert image["build"].get("buildArgs") == base
+    assert image["build"]["buildArgs"] == {"BASE": base}
 
 
 def test_each_tenant_has_a_key_that_only_the_gateway_is_told() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dify_kit.stack.create import KEPT_VOLUMES
+from infra.catalogue.selection import volume_names
+from infra.catalogue.service import Keep
 from tests.unit.recording import CONTAINER, DYNAMIC, VOLUME, Recorder, run_program
 from tests.unit.test_program import networks_of
 
@@ -107,4 +108,4 @@ def test_what_outlives_the_stack_is_what_the_command_line_can_delete() -> None:
     # Volumes that are made anew carry the name of the stack alone.
     lasting = {name.removeprefix("volume-") for name, one in volumes.items() if len(one["labels"]) > 1}
 
-    assert lasting == set(KEPT_VOLUMES)
+    assert lasting == set(volume_names(Keep.DATA, Keep.RECORDS))

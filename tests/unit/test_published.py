@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit.checks import doctor, published
+from dify_kit.checks import published, stack
+from dify_kit.checks.result import Status
 from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
 from dify_kit.workspace.files import DataDir, StackFiles
@@ -144,16 +145,16 @@ def test_doctor_tells_and_repairs_when_asked(
     tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Paper()
-    monkeypatch.setattr(doctor, "DockerEngine", lambda: engine)
+    monkeypatch.setattr(stack, "DockerEngine", lambda: engine)
     monkeypatch.setattr(published, "PATIENCE_SECONDS", 0)
     files = files_of(tmp_path, served.port)
 
-    (well,) = doctor.check_published(files)
+    (well,) = stack.check_published(files)
     served.status = 502
-    (dead,) = doctor.check_published(files)
+    (dead,) = stack.check_published(files)
 
-    assert (well.status, dead.status) == (doctor.Status.OK, doctor.Status.FAILED)
+    assert (well.status, dead.status) == (Status.OK, Status.FAILED)
     assert "--repair" in dead.hint
     assert engine.restarted == []
     engine.edge = None
-    assert doctor.check_published(files) == []
+    assert stack.check_published(files) == []

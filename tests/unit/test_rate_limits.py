@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from infra.edge.limits import ADDRESS_KEY, READS, BusyZone, RateZone, edge_limits
 from infra.settings.rate_limits import ADDRESS_GROUPS, CREDENTIAL_GROUPS, LIMIT_GROUPS, Bucket
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.test_settings import told
 
 CREDENTIAL = {"addressRequests": 0, "addressConcurrent": 0}

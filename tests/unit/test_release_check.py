@@ -217,7 +217,7 @@ def test_the_table_counts_the_reasons_and_the_exit_code_says_that_all_have_one(
     result = run("check", str(folders["1.14.2"]))
 
     assert result.exit_code == 0, result.stderr
-    assert "Differences on purpose" in result.stdout
+    assert "Intended differences" in result.stdout
     assert re.search(r"^0 differences without a reason, \d{3,} with one$", result.stderr, re.MULTILINE)
 
 

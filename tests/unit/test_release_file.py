@@ -9,13 +9,17 @@ import pytest
 import yaml
 
 from dify_kit.errors import KitError
-from dify_kit.stack.create import Choices, known_releases
+from dify_kit.stack.create import Choices, ImageSource, generate_secrets, settings_of
+from dify_kit.stack.settings import check_planned
+from dify_kit.workspace.files import DataDir, StackFiles
 from infra.catalogue import release_file, releases
 from infra.catalogue.releases import RELEASES, CatalogueError
+from infra.catalogue.service import Tier
 from infra.platforms.images import reference
-from infra.services import dify
 from infra.services.environment import environment
-from tests.unit.configuration import configure, resolved, settings
+from infra.services.specs import specs
+from infra.settings.stack import Settings
+from support.configuration import configure, resolved, settings
 
 Change = dict[str, Any]
 REMOVED = object()
@@ -147,7 +151,7 @@ def test_a_stack_may_name_a_release_of_its_own_catalogue(tmp_path: Path) -> None
 
     assert found.dify.version == "1.18.0"
     assert reference("api", found, found.dify) == "langgenius/dify-api:1.18.0"
-    assert {spec.name for spec in dify.services(found, found.dify)} >= {"agent_backend", "local_sandbox"}
+    assert {spec.name for spec in specs(Tier.DIFY, found, found.dify)} >= {"agent_backend", "local_sandbox"}
     assert found.dify.number == 1_018_000
 
 
@@ -239,15 +243,20 @@ def test_a_catalogue_whose_files_would_be_overlooked_is_refused(
     assert words in refused({"catalogue": str(tmp_path)})
 
 
+def planned(directory: Path, release: str = "") -> Settings:
+    """Return the settings of a new stack that is given a catalogue."""
+    files = StackFiles(stack="dev", data=DataDir(root=directory / "data"), checkout=directory)
+    choices = Choices(release=release, extra={"catalogue": str(directory)})
+    return check_planned(files, settings_of(choices, ImageSource.REGISTRY), generate_secrets())
+
+
 def test_init_takes_a_release_of_the_catalogue_that_it_is_given(tmp_path: Path) -> None:
     written(tmp_path)
 
-    known = known_releases(Choices(extra={"catalogue": str(tmp_path)}))
-
-    assert list(known) == ["1.18.0", *RELEASES]
-    assert list(known_releases(Choices())) == list(RELEASES)
+    assert planned(tmp_path, "1.18.0").dify.version == "1.18.0"
+    assert planned(tmp_path).dify.version == "1.17.1"
 
 
 def test_init_names_the_fault_of_a_catalogue(tmp_path: Path) -> None:
     with pytest.raises(KitError, match=r"dify:catalogue: .*holds no"):
-        known_releases(Choices(extra={"catalogue": str(tmp_path)}))
+        planned(tmp_path)

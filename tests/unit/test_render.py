@@ -10,6 +10,7 @@ import crossplane
 import pytest
 
 from infra.catalogue.addresses import SPECIAL_PURPOSE
+from infra.catalogue.container_paths import SQUID_CONFIG
 from infra.catalogue.releases import RELEASES, Route
 from infra.edge import check as nginx_check
 from infra.edge import render as render_module
@@ -18,8 +19,8 @@ from infra.edge.paths import EDGE_DIRECTORY
 from infra.edge.routes import LOGIN_PATHS
 from infra.engine import host_addresses
 from infra.jinja import TEMPLATES, RenderError, escape_regex, render
-from infra.services.files import SQUID_CONFIG, RedisContext, squid_files
-from tests.unit.configuration import settings
+from infra.services.files import RedisContext, squid_files
+from support.configuration import settings
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -17,8 +17,8 @@ from infra.edge.paths import EDGE_DIRECTORY
 from infra.edge.render import edge_configuration
 from infra.settings import proxy_keys
 from infra.settings.stack import Settings
+from support.configuration import resolved, settings
 from tests.integration.edge.llm import settings_of_oauth
-from tests.unit.configuration import resolved, settings
 from tests.unit.test_render import Directive, edge_files, evaluated, locations, parsed, walk, written
 
 KEYS = {"holysheep": "hs-" + "k" * 40, "backup": "sk-" + "b" * 40}

@@ -16,7 +16,7 @@ from infra.edge.paths import RUN_MEGABYTES, VERDICT_BYTES
 from infra.edge.scopes import ROUTES, ScopedRoute
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
-from tests.unit.configuration import settings
+from support.configuration import settings
 from tests.unit.test_edge_policies import FEATURES, body_of, limits_of, pairwise
 from tests.unit.test_render import (
     Directive,

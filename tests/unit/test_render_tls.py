@@ -13,8 +13,8 @@ from infra.edge.paths import CERTIFICATE_FILE, KEY_FILE
 from infra.edge.render import edge_configuration
 from infra.edge.tls import private_files, public_files
 from infra.settings.stack import Settings
-from tests.certificates import Pair, issue
-from tests.unit.configuration import settings
+from support.certificates import Pair, issue
+from support.configuration import settings
 from tests.unit.test_render import Directive, edge_files, parsed, walk, written
 
 HOST = "dify.example.com"

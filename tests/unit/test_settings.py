@@ -1,6 +1,7 @@
 """Settings: what is accepted, what is derived, and one clear error for each malformed value."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pulumi
@@ -8,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.catalogue.project import declared
+from infra.catalogue.project import ROOT, declared
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.releases import RELEASES
-from infra.settings.llm import LOOPBACK_PROBLEM
+from infra.settings import stack
+from infra.settings.given import SEALED, SECRET_KEYS, Given
+from infra.settings.llm_upstreams import LOOPBACK_PROBLEM
 from infra.settings.origins import origin_problem
+from infra.settings.program import load
 from infra.settings.reader import shown, snake
 from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
-from infra.settings.stack import Settings, load
-from tests.unit.configuration import SECRETS, configure, settings
+from infra.settings.stack import Reading, Settings
+from support.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)
 MALFORMED: list[tuple[dict[str, Any], str, str]] = [
@@ -453,3 +457,77 @@ def test_secret_under_an_unknown_key_is_not_shown() -> None:
 
     assert "do-not-show" not in problem
     assert "did you mean gatewaySecret?" in problem
+
+
+# --- objects that are given in part --------------------------------------------------------------------------------
+
+# Their keys are names that the operator chooses.
+REPLACED = {("llm", "upstreams"), ("llm", "models")}
+ENABLED: dict[str, Any] = {
+    "llm": {"enabled": True},
+    "oauth": {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}},
+    "oidcGate": {"enabled": True, "issuer": "https://id.example.com", "clientId": "dify"},
+    "mail": {"type": "smtp", "server": "mail", "from": "dify@example.com"},
+}
+
+
+def objects(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yield every object of a default with more than one part, and its path."""
+    if isinstance(value, dict) and path not in REPLACED:
+        if len(value) > 1:
+            yield path, value
+        for key, inner in value.items():
+            yield from objects(inner, (*path, key))
+
+
+PARTS = [
+    (path, part)
+    for key, entry in declared().items()
+    for path, found in objects(entry.get("default"), (key,))
+    for part in found
+]
+
+
+def read(plain: dict[str, Any]) -> Reading:
+    """Read settings as the command line does: their secrets compare equal."""
+    sealed = dict.fromkeys((*SECRET_KEYS,), SEALED)
+    plain = {"images": "local", "vectorStore": "pgvector", "adminEmail": "admin@example.com", **plain}
+    return stack.read(Given.of({**sealed, **plain}, sealed), "unit")
+
+
+@pytest.mark.parametrize(("path", "part"), PARTS, ids=[".".join((*path, part)) for path, part in PARTS])
+def test_a_part_of_an_object_leaves_the_rest_as_it_is(path: tuple[str, ...], part: str) -> None:
+    given: Any = declared()[path[0]]["default"]
+    for key in path[1:]:
+        given = given[key]
+    given = {part: given[part]}
+    for key in reversed(path[1:]):
+        given = {key: given}
+
+    whole, partial = read(ENABLED), read({**ENABLED, path[0]: {**given, **ENABLED.get(path[0], {})}})
+
+    assert whole.problems == partial.problems == ()
+    assert whole.settings == partial.settings
+
+
+def test_upstreams_and_models_are_replaced_as_a_whole() -> None:
+    llm = {"enabled": True, "upstreams": {"own": {"baseUrl": "http://llm/v1"}}}
+
+    without = read({"llm": llm})
+    replaced = read({"llm": {**llm, "models": {"m": ["own"]}}})
+
+    assert all("holysheep" in line and "llm.models" in line for line in without.problems)
+    assert len(without.problems) == 4
+    assert replaced.problems == ()
+    assert replaced.settings.llm is not None
+    assert [one.name for one in replaced.settings.llm.upstreams] == ["own"]
+    assert list(replaced.settings.llm.models) == ["m"]
+
+
+def test_the_documents_say_what_is_replaced() -> None:
+    for file in ("docs/reference/settings.md", "Pulumi.yaml"):
+        text = " ".join((ROOT / file).read_text(encoding="utf-8").replace("\n#", " ").split())
+        start = text.index("Objects may be given in part")
+        said = text[start : start + 500]
+        assert "replaced as a whole" in said, file
+        assert all(".".join(path) in said for path in REPLACED), file

@@ -9,9 +9,10 @@ import pytest
 
 from infra.exports import gate_facts
 from infra.settings.gate import CA_FILE, Gate, gate_document
-from infra.settings.stack import Settings, load
-from tests.certificates import issue
-from tests.unit.configuration import configure, settings
+from infra.settings.program import load
+from infra.settings.stack import Settings
+from support.certificates import issue
+from support.configuration import configure, settings
 from tests.unit.gate_settings import GATE, SECRET, gated
 
 

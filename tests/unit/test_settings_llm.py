@@ -12,10 +12,10 @@ import pytest
 from infra.catalogue.llm_presets import PRESETS, key_problem
 from infra.settings import proxy_keys
 from infra.settings.llm import Llm, Target
+from infra.settings.program import load
 from infra.settings.proxy_keys import ProxyKeyError
-from infra.settings.stack import load
-from tests.certificates import issue as certificate
-from tests.unit.configuration import configure, settings
+from support.certificates import issue as certificate
+from support.configuration import configure, settings
 
 KEY = "hs-" + "k" * 40
 OPENAI_KEY = "sk-" + "k" * 40

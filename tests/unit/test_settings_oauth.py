@@ -12,11 +12,11 @@ from dify_gateway import client_secrets, keys
 from infra.catalogue.project import ROOT
 from infra.settings.oauth import OAuth, documents
 from infra.settings.oauth_clients import CANARY_TENANT, clients_path
+from infra.settings.program import load
 from infra.settings.rate_limits import Bucket, GroupLimits
 from infra.settings.secrets import signing_keys
-from infra.settings.stack import load
-from tests.certificates import issue
-from tests.unit.configuration import SECRETS, configure, resolved, settings
+from support.certificates import issue
+from support.configuration import SECRETS, configure, resolved, settings
 
 ACME: Mapping[str, Any] = {"acme": {"app": "echo-chat"}}
 EXTERNAL: Mapping[str, Any] = {"issuer": "https://id.example.com", "audience": "dify", "tenant": "acme"}
@@ -225,10 +225,10 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"limits": {"failures": {"client": 60}}}, "limits.failures.address", "less than one client may fail"),
     ({"tenants": ["acme"]}, "tenants", "not an object"),
     ({"tenants": {"acme": "echo-chat"}}, "tenants.acme", "use {app: <name>}"),
-    ({"tenants": {"Acme": {"app": "echo-chat"}}}, "tenants.Acme", "small letters"),
+    ({"tenants": {"Acme": {"app": "echo-chat"}}}, "tenants.Acme", "lower-case letters"),
     ({"tenants": {"a" * 33: {"app": "echo-chat"}}}, f"tenants.{'a' * 33}", "1 to 32"),
     ({"tenants": {"-acme": {"app": "echo-chat"}}}, "tenants.-acme", "not a hyphen"),
-    ({"tenants": {"a;b": {"app": "echo-chat"}}}, "tenants.a;b", "small letters"),
+    ({"tenants": {"a;b": {"app": "echo-chat"}}}, "tenants.a;b", "lower-case letters"),
     ({"tenants": {"canary": {"app": "echo-chat"}}}, "tenants.canary", "choose another name"),
     ({"tenants": {"acme": {}}}, "tenants.acme.app", "use any of: echo-chat"),
     ({"tenants": {"acme": {"app": "no-such-app"}}}, "tenants.acme.app", "use any of: echo-chat"),

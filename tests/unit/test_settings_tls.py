@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from infra.settings import certificates
-from infra.settings.stack import load
-from tests.certificates import DAY, Pair, issue, new_key, pem_of_key
-from tests.unit.configuration import configure, resolved, settings
+from infra.settings.program import load
+from support.certificates import DAY, Pair, issue, new_key, pem_of_key
+from support.configuration import configure, resolved, settings
 
 HOST = "dify.example.com"
 NOW = datetime.now(UTC)

@@ -52,6 +52,10 @@ class Checkout:
         return [line.split() for line in calls.read_text().splitlines()] if calls.exists() else []
 
     @property
+    def link(self) -> Path:
+        return self.home / ".local/bin/dify-kit"
+
+    @property
     def verbs(self) -> list[str]:
         return [call[1] if call[0] == "pip" else call[0] for call in self.calls]
 
@@ -80,7 +84,7 @@ def test_a_fresh_clone_gets_exactly_the_locked_packages(checkout: Checkout) -> N
     sync, install = checkout.calls[1:]
     assert {"--require-hashes", "requirements.lock"} <= set(sync)
     assert {"--no-deps", "--no-build-isolation", "--editable"} <= set(install)
-    assert [line[0] for line in done.stderr.splitlines()] == ["→", "✓"] * 3
+    assert [line[0] for line in done.stderr.splitlines()] == ["→", "✓"] * 3 + ["✓", "h"]
 
 
 def test_the_second_run_does_nothing_quickly_and_silently(checkout: Checkout) -> None:
@@ -181,3 +185,78 @@ def test_an_old_uv_is_not_used(checkout: Checkout) -> None:
 
     assert checkout.run().returncode == 0
     assert checkout.verbs == ["venv", "sync", "install"]
+
+
+def test_the_command_is_on_path(checkout: Checkout) -> None:
+    done = checkout.run(PATH=f"{checkout.home / 'programs'}:{checkout.home / '.local/bin'}:/usr/bin:/bin")
+
+    assert checkout.link.readlink() == checkout.root / ".venv/bin/dify-kit"
+    assert done.stderr.splitlines()[-1] == f"✓ dify-kit: {checkout.link}"
+
+
+def test_a_directory_that_is_not_on_path_is_named_with_the_way_to_add_it(checkout: Checkout) -> None:
+    assert 'run `export PATH="$HOME/.local/bin:$PATH"`' in checkout.run().stderr.splitlines()[-1]
+
+
+def test_a_deleted_link_is_made_again(checkout: Checkout) -> None:
+    checkout.run()
+    checkout.link.unlink()
+
+    assert checkout.run().returncode == 0
+    assert checkout.link.is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "directory"])
+def test_what_has_the_name_already_is_left_alone(checkout: Checkout, kind: str) -> None:
+    checkout.link.parent.mkdir(parents=True)
+    match kind:
+        case "file":
+            checkout.link.write_text("mine")
+        case "link":
+            checkout.link.symlink_to("/bin/true")
+        case "dangling link":
+            checkout.link.symlink_to("/nowhere/dify-kit")
+        case _:
+            checkout.link.mkdir()
+    before = checkout.link.lstat().st_ino
+
+    done = checkout.run()
+
+    assert done.returncode == 0
+    assert checkout.link.lstat().st_ino == before
+    assert f"Run {checkout.root / '.venv/bin/dify-kit'} instead" in done.stderr.splitlines()[-1]
+    assert checkout.run().stderr == ""
+
+
+def test_the_link_of_a_deleted_checkout_is_replaced(checkout: Checkout) -> None:
+    checkout.link.parent.mkdir(parents=True)
+    checkout.link.symlink_to("/nowhere/clone/.venv/bin/dify-kit")
+
+    checkout.run()
+
+    assert checkout.link.readlink() == checkout.root / ".venv/bin/dify-kit"
+
+
+def test_a_home_that_cannot_be_written_does_not_stop_the_installation(checkout: Checkout) -> None:
+    (checkout.home / ".local").write_text("a file")
+
+    done = checkout.run()
+
+    assert done.returncode == 0
+    assert "cannot be made" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("target", ["wheel", "sdist"])
+def test_no_distribution_is_built_that_could_not_run(tmp_path: Path, target: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=CHECKOUT,
+    )
+
+    assert done.returncode == 1
+    assert "dify-kit runs from its checkout" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Finding a browser for the smoke tests, and what a run says when there is none. Scripts play the browsers."""
+"""Finding a browser for the smoke tests, and the output of a run without one. Scripts stand for browsers."""
 
 import os
 import re
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dify_kit import chromium
+from dify_kit.chromium import OLDEST_MAJOR, VARIABLE, Browser, BrowserError, examine, find_browser
 from dify_kit.errors import KitError
 from dify_kit.setup import browser as setup
 from dify_kit.setup.browser import ensure_browser
-from smoke_tests import browsers
-from smoke_tests.browsers import OLDEST_MAJOR, VARIABLE, Browser, BrowserError, examine, find_browser
 from tests.unit.smoke_runs import CHECKOUT
 from tests.unit.smoke_upstream import ALLOWED, KEY, serving
 
@@ -31,7 +31,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     monkeypatch.setenv("PATH", str(directory))
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr(browsers, "PLACES", (tmp_path / "Chrome.app",))
+    monkeypatch.setattr(chromium, "PLACES", (tmp_path / "Chrome.app",))
     return directory
 
 
@@ -73,7 +73,7 @@ def test_playwrights_own_browser_is_found_last(programs: Path, tmp_path: Path) -
 
 
 def test_playwright_knows_where_it_would_put_its_browser() -> None:
-    assert Path(browsers.playwrights_own()).is_absolute()
+    assert Path(chromium.playwrights_own()).is_absolute()
 
 
 def test_the_browser_of_a_mac_is_found(programs: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_browser_can_be_named(programs: Path, tmp_path: Path, monkeypatch: pyt
     assert find_browser("", nowhere).path == other
 
 
-def test_no_browser_is_said_with_the_mend(programs: Path) -> None:
+def test_a_missing_browser_is_reported_with_the_fix(programs: Path) -> None:
     assert programs.is_dir()
     with pytest.raises(BrowserError, match=r"^there is no Chromium on this machine: `make browser` installs"):
         find_browser(own=nowhere)
@@ -131,19 +131,19 @@ def test_a_named_browser_is_not_passed_over(programs: Path, tmp_path: Path) -> N
 
 
 def test_a_program_that_is_no_chromium_is_refused(programs: Path) -> None:
-    with pytest.raises(BrowserError, match=r"is no Chromium; .* it says 'Mozilla Firefox 150\.0'"):
+    with pytest.raises(BrowserError, match=r"is not Chromium: `--version` prints 'Mozilla Firefox 150\.0'"):
         examine(install(programs / "firefox", "Mozilla Firefox 150.0"))
-    with pytest.raises(BrowserError, match=r"is no Chromium; .* it says 'nothing'"):
+    with pytest.raises(BrowserError, match=r"is not Chromium: `--version` prints 'nothing'"):
         examine(install(programs / "silent", ""))
 
 
 def test_a_browser_that_hangs_is_not_waited_for(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browsers, "VERSION_SECONDS", 0.2)
+    monkeypatch.setattr(chromium, "VERSION_SECONDS", 0.2)
     path = programs / "hangs"
     path.write_text("#!/bin/sh\nwhile :; do :; done\n", encoding="utf-8")
     path.chmod(0o755)
 
-    with pytest.raises(BrowserError, match=r"did not tell its version within 0\.2 s"):
+    with pytest.raises(BrowserError, match=r"did not print its version within 0\.2 s"):
         examine(str(path))
 
 
@@ -177,7 +177,7 @@ def test_a_run_without_a_browser_says_so(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
     assert "skipped" not in done.stdout
     assert f"browser: none, so what a web page sees is not tested: {reason}" in done.stdout
-    assert f"10 tests not selected: they look through a browser: {reason}" in done.stdout
+    assert f"10 tests not selected: they need a browser: {reason}" in done.stdout
     assert reason in page.read_text(encoding="utf-8")
 
 
@@ -185,8 +185,8 @@ def test_a_run_can_do_without_a_browser(tmp_path: Path) -> None:
     done = smoke(tmp_path, "--browser", "none")
 
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "browser: none, so what a web page sees is not tested: --browser none says so" in done.stdout
-    assert "10 tests not selected: they look through a browser: --browser none says so" in done.stdout
+    assert "browser: none, so the browser tests are not selected: --browser none was given" in done.stdout
+    assert "10 tests not selected: they need a browser: --browser none was given" in done.stdout
 
 
 def test_a_browser_that_was_asked_for_has_to_be_there(tmp_path: Path) -> None:

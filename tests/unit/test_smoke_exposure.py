@@ -1,4 +1,4 @@
-"""The tests that look into containers notice what is wrong there, shown on containers that exist on paper."""
+"""The tests that inspect containers detect what is wrong there, shown with made-up containers."""
 
 import dataclasses
 import importlib
@@ -116,7 +116,7 @@ def failed_checks(exposure: Any, services: Any, found: dict[str, Container]) -> 
         "belong": lambda: exposure.test_only_exported_containers_belong_to_the_stack(found, DEPLOYMENT),
         "ports": lambda: exposure.test_only_the_edge_publishes_ports(found, DEPLOYMENT),
         "address": lambda: exposure.test_the_edge_listens_on_its_address_and_port_only(found, DEPLOYMENT),
-        "box": lambda: exposure.test_no_container_can_leave_its_box(found),
+        "box": lambda: exposure.test_no_container_has_host_access(found),
         "memory": lambda: exposure.test_every_container_has_a_memory_limit(found),
         "processes": lambda: exposure.test_every_container_has_a_limit_of_processes(found),
         "defaults": lambda: exposure.test_no_published_default_secret_is_in_use(found),
@@ -184,15 +184,15 @@ DATA = {"db_postgres 5432", "172.19.0.2 5432", "redis 6379", "172.19.0.3 6379"}
 
 
 @pytest.mark.parametrize(
-    ("opened", "told"),
+    ("opened", "message"),
     [
         pytest.param(["ssrf_proxy 3128"], "", id="closed"),
-        pytest.param([], "cannot even reach", id="blind-probe"),
+        pytest.param([], "does not reach", id="blind-probe"),
         pytest.param(["ssrf_proxy 3128", "172.19.0.3 6379"], "6379", id="redis-by-address"),
         pytest.param(["ssrf_proxy 3128", "db_postgres 5432"], "5432", id="database-by-name"),
     ],
 )
-def test_an_open_way_to_the_data_is_noticed(exposure: Any, opened: list[str], told: str) -> None:
+def test_an_open_way_to_the_data_is_noticed(exposure: Any, opened: list[str], message: str) -> None:
     engine: Any = PaperEngine({}, opened="".join(f"open {target}\n" for target in opened))
     problems = []
     try:
@@ -200,8 +200,8 @@ def test_an_open_way_to_the_data_is_noticed(exposure: Any, opened: list[str], to
     except AssertionError as problem:
         problems.append(str(problem))
 
-    assert bool(problems) == bool(told)
-    assert told in " ".join(problems)
+    assert bool(problems) == bool(message)
+    assert message in " ".join(problems)
 
 
 def test_a_sandbox_with_a_way_out_is_noticed(exposure: Any) -> None:
@@ -236,7 +236,7 @@ INSPECTED: dict[str, Any] = {
 }
 
 
-def test_what_the_engine_tells_is_read() -> None:
+def test_the_answer_of_the_engine_is_read() -> None:
     container = _container(INSPECTED)
 
     assert (container.name, container.service) == ("dify-dev-nginx", "nginx")

@@ -1,82 +1,61 @@
-"""Each smoke test of the LLM proxy notices what it is for, and nothing is asked of a model without an option."""
+"""Each smoke test of the LLM proxy detects its defects, and a model is prompted only with an option."""
 
 from collections.abc import Mapping
 
 import pytest
 
-from tests.unit.smoke_llm_upstream import (
-    CALLER_KEY,
-    MODELS,
-    PREFIX,
-    RIGHT,
-    TOKEN_PREFIX,
-    TOKEN_RIGHT,
-    UPSTREAM_KEY,
-)
-from tests.unit.smoke_runs import Outcome, outcomes
+from tests.unit.smoke_defects import Failures, PlantedDefects, fails
+from tests.unit.smoke_llm_upstream import CALLER_KEY, MODELS, UPSTREAM_KEY
+from tests.unit.smoke_runs import NO_DEFECT, Outcome, outcomes
 
-RUNS_SECONDS = 120
 CHATS = ("test_a_model_answers", "test_a_model_answers_as_a_stream")
-CLOSED = ("test_nobody_gets_in_without_a_key", "test_a_junk_key_opens_nothing")
+CLOSED = ("test_a_request_without_a_key_is_refused", "test_an_unknown_key_is_refused")
 NOT_SERVED = "test_a_model_that_is_not_served_is_refused"
-TOKENS = "test_a_token_opens_the_proxy_with_its_scope_only"
-SEEN = "test_a_caller_sees_the_models_that_are_served"
+TOKENS = "test_a_token_needs_the_llm_scope"
+SEEN = "test_a_caller_lists_the_served_models"
 
-# Defect -> the tests that have to fail, all of them and no other.
-DEFECTS: Mapping[str, tuple[str, ...]] = {
-    "open": CLOSED[:1],
-    "open-short": CLOSED[:1],
-    "any-key": CLOSED[1:],
-    "dify-errors": (*CLOSED, NOT_SERVED, "test_a_chat_is_not_fetched"),
-    "tells-strangers": ("test_answers_to_strangers_tell_no_key",),
-    "reflects": ("test_pages_at_other_origins_may_not",),
-    "few-headers": ("test_pages_at_allowed_origins_may_ask",),
-    "more-models": (SEEN,),
-    "any-model": (NOT_SERVED,),
-    "any-method": ("test_a_chat_is_not_fetched",),
-    "leaks": (SEEN, CHATS[0]),
-    "repeats": (SEEN, CHATS[0]),
-    "says-nothing": CHATS[:1],
-    "cuts": CHATS[1:],
+DEFECTS: Mapping[str, Failures] = {
+    "open": fails(*CLOSED[:1]),
+    "open-short": fails(*CLOSED[:1]),
+    "any-caller-key": fails(*CLOSED[1:]),
+    "dify-errors": fails(*CLOSED, NOT_SERVED, "test_chat_completions_refuse_get"),
+    "key-in-refusals": fails("test_refusals_contain_no_key"),
+    "any-origin": fails("test_other_origins_fail_the_preflight"),
+    "no-sdk-headers": fails("test_allowed_origins_pass_the_preflight"),
+    "more-models": fails(SEEN),
+    "any-model": fails(NOT_SERVED),
+    "any-method": fails("test_chat_completions_refuse_get"),
+    "leaks": fails(SEEN, CHATS[0]),
+    "repeats": fails(SEEN, CHATS[0]),
+    "says-nothing": fails(*CHATS[:1]),
+    "cuts": fails(*CHATS[1:]),
+}
+TOKEN_DEFECTS: Mapping[str, Failures] = {
+    "llm-without-scope": fails(TOKENS),
+    "closed-to-tokens": fails(TOKENS),
 }
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
-    """The runs of all defects."""
-    every = [RIGHT, *(f"{PREFIX}{defect}" for defect in DEFECTS)]
-    return outcomes(tmp_path_factory.mktemp("runs"), every, "--llm-chat", MODELS[0], seconds=RUNS_SECONDS)
+class TestLlm(PlantedDefects):
+    """Dify with an LLM proxy beside it."""
+
+    environment, defects, tests = "llm", DEFECTS, 10
+    options = ("--llm-chat", MODELS[0])
+    secrets = (CALLER_KEY, UPSTREAM_KEY)
 
 
-def test_a_right_environment_passes(runs: Mapping[str, Outcome]) -> None:
-    outcome = runs[RIGHT]
+class TestLlmTokens(PlantedDefects):
+    """The same, and access tokens open it too."""
 
-    assert outcome.code == 0, outcome.output[-4000:]
-    assert len(outcome.results) == 10
+    environment, defects, tests = "llm-tokens", TOKEN_DEFECTS, 9
+    secrets = (CALLER_KEY, UPSTREAM_KEY)
 
-
-@pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_is_noticed_by_its_tests(runs: Mapping[str, Outcome], defect: str) -> None:
-    outcome = runs[f"{PREFIX}{defect}"]
-
-    assert outcome.code == 1, outcome.output[-4000:]
-    assert outcome.differences(DEFECTS[defect]) == {"missed": [], "unexpected": []}, outcome.output[-4000:]
-    assert CALLER_KEY not in outcome.output
-    assert UPSTREAM_KEY not in outcome.output
+    def test_a_token_is_used(self, runs: Mapping[str, Outcome]) -> None:
+        assert TOKENS in runs[self.right].results
 
 
-def test_what_a_token_opens_is_noticed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    defects = [f"{TOKEN_PREFIX}{name}" for name in ("any-scope", "closed")]
-    runs = outcomes(tmp_path_factory.mktemp("tokens"), [TOKEN_RIGHT, *defects], seconds=RUNS_SECONDS)
-
-    assert runs[TOKEN_RIGHT].code == 0, runs[TOKEN_RIGHT].output[-4000:]
-    assert runs[TOKEN_RIGHT].results[TOKENS] == ""
-    for defect in defects:
-        assert runs[defect].differences([TOKENS]) == {"missed": [], "unexpected": []}, defect
-
-
-def test_no_model_is_asked_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:
-    outcome = outcomes(tmp_path_factory.mktemp("default"), [RIGHT], seconds=RUNS_SECONDS)[RIGHT]
+def test_no_model_is_prompted_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:
+    outcome = outcomes(tmp_path_factory.mktemp("default"), "llm", [NO_DEFECT], seconds=120)[NO_DEFECT]
 
     assert outcome.code == 0, outcome.output[-4000:]
     assert SEEN in outcome.results

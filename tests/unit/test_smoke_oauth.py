@@ -96,10 +96,10 @@ def test_secret_comes_from_stdin_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--oauth-client", "bot"), "DIFY_OAUTH_CLIENT_SECRET"),
-        (("--oauth-secret-file", "-"), "Give --oauth-client too"),
+        (("--oauth-secret-file", "-"), "give --oauth-client"),
         (
             ("--oauth-client", "bot", "--oauth-secret-file", "/no/such/file"),
             "--oauth-secret-file /no/such/file",
@@ -108,12 +108,12 @@ def test_secret_comes_from_stdin_too() -> None:
         (("--oauth-client", "bot", "--oauth-secret-file", "-"), "not an OAuth client's secret"),
     ],
 )
-def test_wrong_options_are_told(
-    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+def test_wrong_options_are_refused(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.delenv("DIFY_OAUTH_CLIENT_SECRET", raising=False)
 
-    with pytest.raises(pytest.UsageError, match=told):
+    with pytest.raises(pytest.UsageError, match=message):
         read("--stack", "dev", *arguments, stdin="two words")
 
 

@@ -92,7 +92,7 @@ def test_a_key_left_in_the_shell_is_not_sent_to_a_stack(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         pytest.param(["--url", URL], "an app's API key is needed", id="no-key"),
         pytest.param(
@@ -108,7 +108,7 @@ def test_a_key_left_in_the_shell_is_not_sent_to_a_stack(monkeypatch: pytest.Monk
         pytest.param(["--url", URL, "--api-key", "app 1234567890"], "one word", id="key-of-two-words"),
         pytest.param(["--url", URL, "--api-key-file", "/nowhere"], "No such file", id="no-file"),
         pytest.param(["--url", URL, "--api-key-file", "-"], "not an app's key: 0", id="empty-stdin"),
-        pytest.param(["--allowed-origin", ALLOWED], "goes with --url", id="origin-of-a-stack"),
+        pytest.param(["--allowed-origin", ALLOWED], "needs --url", id="origin-of-a-stack"),
         pytest.param(["--patience", "-1"], "--patience", id="patience"),
         pytest.param(["--indexing", "-1"], "--indexing", id="indexing"),
         pytest.param(["--nodes-key-file", "/nowhere"], "--nodes-key-file /nowhere", id="no-nodes-file"),
@@ -120,8 +120,8 @@ def test_a_key_left_in_the_shell_is_not_sent_to_a_stack(monkeypatch: pytest.Monk
         ),
     ],
 )
-def test_nonsense_is_refused(arguments: list[str], told: str) -> None:
-    with pytest.raises(pytest.UsageError, match=told) as refused:
+def test_nonsense_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(pytest.UsageError, match=message) as refused:
         options(*arguments)
 
     assert KEY not in str(refused.value)
@@ -178,7 +178,7 @@ def test_a_run_that_selects_nothing_fails(tmp_path: Path) -> None:
     assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_an_address_where_nobody_listens_fails_the_run_once(tmp_path: Path) -> None:
+def test_a_closed_port_fails_the_run_once(tmp_path: Path) -> None:
     with serving() as upstream:
         gone = upstream.url
     done = run("--url", gone, cwd=tmp_path, DIFY_API_KEY=KEY)
@@ -205,7 +205,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     with serving() as upstream:
         done = run("--url", upstream.url, cwd=tmp_path, DIFY_API_KEY=KEY)
     (page,) = (tmp_path / "reports").glob("*.html")
-    said = "tests not selected: they look at the stack's containers or exports, and --url knows neither"
+    said = "tests not selected: they inspect the stack's containers or exports, which --url does not give"
 
     assert done.returncode == 0, done.stdout[-3000:]
     assert said in done.stdout

@@ -18,7 +18,7 @@ def policy(*allowed: str, url: str = PUBLIC) -> Policy:
 @pytest.mark.parametrize(
     ("allowed", "url", "expected"),
     [
-        pytest.param((), PUBLIC, "", id="nobody"),
+        pytest.param((), PUBLIC, "", id="none"),
         pytest.param((APP,), PUBLIC, APP, id="one"),
         pytest.param((APP, "https://b.example.com"), PUBLIC, APP, id="the-first"),
         pytest.param((PUBLIC,), PUBLIC, "", id="a-page-of-the-apis-own-origin-proves-nothing"),
@@ -26,9 +26,9 @@ def policy(*allowed: str, url: str = PUBLIC) -> Policy:
         pytest.param((PLAIN_APP, APP), PUBLIC, APP, id="same-scheme-first"),
         pytest.param((APP, PLAIN_APP), LOCAL, PLAIN_APP, id="same-scheme-first-plain"),
         pytest.param((APP,), LOCAL, APP, id="another-scheme-when-there-is-no-choice"),
-        pytest.param(("*",), PUBLIC, "https://stranger.example", id="everybody"),
-        pytest.param(("*",), LOCAL, "http://stranger.example", id="everybody-plain"),
-        pytest.param((APP, "*"), PUBLIC, APP, id="a-named-one-before-everybody"),
+        pytest.param(("*",), PUBLIC, "https://unrelated.example", id="every-origin"),
+        pytest.param(("*",), LOCAL, "http://unrelated.example", id="every-origin-plain"),
+        pytest.param((APP, "*"), PUBLIC, APP, id="a-named-one-before-every-origin"),
     ],
 )
 def test_allowed_origin(allowed: tuple[str, ...], url: str, expected: str) -> None:
@@ -38,9 +38,9 @@ def test_allowed_origin(allowed: tuple[str, ...], url: str, expected: str) -> No
 @pytest.mark.parametrize(
     ("allowed", "url", "expected"),
     [
-        pytest.param((), PUBLIC, "https://stranger.example", id="nobody-allowed"),
-        pytest.param((APP,), LOCAL, "http://stranger.example", id="plain"),
-        pytest.param(("*",), PUBLIC, "", id="everybody-allowed"),
+        pytest.param((), PUBLIC, "https://unrelated.example", id="none-allowed"),
+        pytest.param((APP,), LOCAL, "http://unrelated.example", id="plain"),
+        pytest.param(("*",), PUBLIC, "", id="every-origin-allowed"),
     ],
 )
 def test_refused_origin(allowed: tuple[str, ...], url: str, expected: str) -> None:

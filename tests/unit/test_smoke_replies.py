@@ -67,8 +67,8 @@ def test_pings_may_come_anywhere(release: str, places: list[int]) -> None:
 
 
 DEFECTS: dict[str, tuple[Callable[[Blocks], Blocks], str]] = {
-    "cut off before its end": (lambda all_: all_[: at(all_, "message_end")], "message_end came 0 times"),
-    "cut off in an event": (lambda all_: [*all_[:-1], all_[-1][:40]], "is no JSON object"),
+    "cut off before its end": (lambda all_: all_[: at(all_, "message_end")], "message_end occurs 0 times"),
+    "cut off in an event": (lambda all_: [*all_[:-1], all_[-1][:40]], "is not a JSON object"),
     "without the end of the workflow": (
         lambda all_: without(all_, "workflow_finished"),
         "without workflow_finished",
@@ -84,7 +84,7 @@ DEFECTS: dict[str, tuple[Callable[[Blocks], Blocks], str]] = {
         lambda all_: [*all_, 'data: {"event":"error","message":"Run failed"}'],
         "an error event",
     ),
-    "two ends": (lambda all_: [*all_, all_[at(all_, "message_end")]], "message_end came 2 times"),
+    "two ends": (lambda all_: [*all_, all_[at(all_, "message_end")]], "message_end occurs 2 times"),
     "text behind the end": (lambda all_: moved_to_the_end(all_, "message"), "text after message_end"),
     "another conversation's event": (
         lambda all_: [*all_[:-1], changed(all_[-1], conversation_id="another")],
@@ -96,23 +96,23 @@ DEFECTS: dict[str, tuple[Callable[[Blocks], Blocks], str]] = {
     ),
     "no conversation": (
         lambda all_: [one if one == PING else changed(one, conversation_id=None) for one in all_],
-        "no event names the conversation",
+        "no event has a conversation_id",
     ),
     "a failed workflow": (
         lambda all_: [
             changed(one, data={"status": "failed"}) if name(one) == "workflow_finished" else one
             for one in all_
         ],
-        "the workflow ended as failed",
+        "the workflow ended with status failed",
     ),
-    "nothing": (lambda _: [], "message_end came 0 times"),
-    "pings alone": (lambda _: [PING, PING], "message_end came 0 times"),
+    "nothing": (lambda _: [], "message_end occurs 0 times"),
+    "pings alone": (lambda _: [PING, PING], "message_end occurs 0 times"),
 }
 
 
 @releases
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_is_told(release: str, defect: str) -> None:
+def test_a_defect_is_reported(release: str, defect: str) -> None:
     break_it, fault = DEFECTS[defect]
 
     assert fault in " ".join(judged(break_it(STREAMS[release]())).faults)

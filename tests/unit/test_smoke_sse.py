@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from smoke_tests import sse
 
 
-def told(*chunks: bytes) -> list[tuple[str, str]]:
+def events_of(*chunks: bytes) -> list[tuple[str, str]]:
     return [(event.name, event.data) for event in sse.read([(0.0, chunk) for chunk in chunks])]
 
 
@@ -41,8 +41,8 @@ def told(*chunks: bytes) -> list[tuple[str, str]]:
     ],
 )
 def test_stream(stream: bytes, expected: list[tuple[str, str]]) -> None:
-    assert told(stream) == expected
-    assert told(*(stream[place : place + 1] for place in range(len(stream)))) == expected
+    assert events_of(stream) == expected
+    assert events_of(*(stream[place : place + 1] for place in range(len(stream)))) == expected
 
 
 @given(
@@ -55,7 +55,7 @@ def test_any_cut_gives_the_same_events(answers: list[str], cuts: list[int], end:
     stream = "".join(f"data: {event}{end}{end}" for event in events).encode()
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
 
-    assert [data for _, data in told(*(stream[a:b] for a, b in pairwise(places)))] == events
+    assert [data for _, data in events_of(*(stream[a:b] for a, b in pairwise(places)))] == events
 
 
 def test_an_event_arrives_with_the_piece_that_completes_it() -> None:

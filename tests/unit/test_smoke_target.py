@@ -146,17 +146,17 @@ def test_without_a_canary_what_asks_an_app_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("export", "marker", "told"),
+    ("export", "marker", "message"),
     [
         ("canaryNodesKey", "needs_nodes", "dify:canary is false"),
         ("canaryDatasetKey", "needs_knowledge", "dify:canaryKnowledge is false"),
     ],
 )
-def test_without_a_key_of_a_part_its_tests_are_left_out(export: str, marker: str, told: str) -> None:
+def test_without_a_key_of_a_part_its_tests_are_left_out(export: str, marker: str, message: str) -> None:
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS | {export: None}, chosen()))
     whole = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
 
-    assert told in _left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]
+    assert message in _left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]
     assert not _left_out(whole, FakeItem("test_it", marker))  # type: ignore[arg-type]
 
 
@@ -167,12 +167,12 @@ def test_a_service_that_the_release_lacks_is_not_tested() -> None:
 
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
 
-    assert "they are about sandbox, which Dify 1.17.1 does not have" in _left_out(run, Item("sandbox"))  # type: ignore[arg-type]
+    assert "they test sandbox, which Dify 1.17.1 does not have" in _left_out(run, Item("sandbox"))  # type: ignore[arg-type]
     assert not _left_out(run, Item("api"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("allowed", "host", "told"),
+    ("allowed", "host", "message"),
     [
         ([], "169.254.169.254", ""),
         (["169.254.0.0/16"], "169.254.169.254", "dify:ssrfAllowPrivate (169.254.0.0/16)"),
@@ -180,7 +180,7 @@ def test_a_service_that_the_release_lacks_is_not_tested() -> None:
         (["10.9.0.0/16"], "169.254.169.254", ""),
     ],
 )
-def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: str, told: str) -> None:
+def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: str, message: str) -> None:
     class Item(FakeItem):
         def get_closest_marker(self, name: str) -> Any:
             return pytest.mark.needs_refusal(host).mark if name == "needs_refusal" else None
@@ -189,8 +189,8 @@ def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: s
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(exports, chosen()))
 
     reason = _left_out(run, Item("test_it"))  # type: ignore[arg-type]
-    assert bool(reason) == bool(told)
-    assert told in reason
+    assert bool(reason) == bool(message)
+    assert message in reason
 
 
 def test_a_key_that_a_deployment_did_not_make_is_missing_by_its_name() -> None:
@@ -217,11 +217,11 @@ def test_a_look_alike_that_is_allowed_too_is_expected_to_pass() -> None:
     assert policy.answer_to(twin.origin) == "http://app.example.com"
 
 
-def test_where_nobody_is_allowed_that_is_what_is_tested() -> None:
+def test_without_an_allowed_origin_refusals_are_tested() -> None:
     policy = Policy(group="v1", url="", allowed=(), own="http://localhost:8080")
     found = {case.kind: policy.answer_to(case.origin) for case in cases(policy)}
 
-    assert {"own", "stranger", "null", "suffix"} <= found.keys()
+    assert {"own", "unrelated", "null", "suffix"} <= found.keys()
     assert set(found.values()) == {None}
 
 
@@ -229,27 +229,33 @@ RIGHT = (("access-control-allow-origin", ALLOWED), ("vary", "Accept-Encoding, Or
 
 
 @pytest.mark.parametrize(
-    ("headers", "told"),
+    ("headers", "message"),
     [
         pytest.param(RIGHT, "", id="right"),
         pytest.param((*RIGHT, RIGHT[0]), "2 times", id="twice"),
         pytest.param((*RIGHT, ("vary", "origin")), "Vary names Origin 2 times", id="vary-twice"),
         pytest.param(RIGHT[:1], "Vary names Origin 0 times", id="no-vary"),
-        pytest.param(RIGHT[1:], "where https://app.example.com is right", id="missing"),
-        pytest.param((("access-control-allow-origin", "*"), RIGHT[1]), "where https://app", id="star"),
+        pytest.param(RIGHT[1:], "https://app.example.com expected", id="missing"),
         pytest.param(
-            (("access-control-allow-origin", ALLOWED.upper()), RIGHT[1]), "where https://app", id="upper-case"
+            (("access-control-allow-origin", "*"), RIGHT[1]), "https://app.example.com expected", id="star"
         ),
-        pytest.param((*RIGHT, ("access-control-allow-credentials", "true")), "where none", id="credentials"),
+        pytest.param(
+            (("access-control-allow-origin", ALLOWED.upper()), RIGHT[1]),
+            "https://app.example.com expected",
+            id="upper-case",
+        ),
+        pytest.param(
+            (*RIGHT, ("access-control-allow-credentials", "true")), "none expected", id="credentials"
+        ),
     ],
 )
-def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], told: str) -> None:
+def test_problems_with_headers_are_named(headers: tuple[tuple[str, str], ...], message: str) -> None:
     policy = Policy(group="v1", url="", allowed=(ALLOWED,), own="")
     answer = Answer(asked="GET /", status=200, headers=headers, text="", seconds=0)
     found = problems(answer, Case(policy=policy, kind="allowed", origin=ALLOWED))
 
-    assert bool(found) == bool(told)
-    assert told in " ".join(found)
+    assert bool(found) == bool(message)
+    assert message in " ".join(found)
 
 
 def test_a_refused_origin_may_be_told_nothing_at_all() -> None:
@@ -262,7 +268,7 @@ def test_a_refused_origin_may_be_told_nothing_at_all() -> None:
 
 
 def test_every_test_function_is_collected(tmp_path: Path) -> None:
-    # Tests of the browser's view are collected where there is one.
+    # Browser tests are collected only where a browser is found.
     browser = tmp_path / "chromium"
     browser.write_text("#!/bin/sh\necho Chromium 999.0", encoding="utf-8")
     browser.chmod(0o755)
@@ -345,10 +351,10 @@ def test_the_proxy_is_known_from_the_exports() -> None:
 
 
 @pytest.mark.parametrize(
-    ("llm", "told"), [(None, "dify:llm.enabled"), (LLM, "the proxy serves gpt-4.1, small")]
+    ("llm", "message"), [(None, "dify:llm.enabled"), (LLM, "the proxy serves gpt-4.1, small")]
 )
-def test_a_model_that_cannot_be_asked_is_an_error(llm: object, told: str) -> None:
+def test_a_model_that_cannot_be_asked_is_an_error(llm: object, message: str) -> None:
     options = dataclasses.replace(chosen(), llm_chat="gpt-2")
 
-    with pytest.raises(TargetError, match=told):
+    with pytest.raises(TargetError, match=message):
         from_exports(EXPORTS | {"llm": llm}, options)

@@ -1,4 +1,4 @@
-"""What the smoke tests see of TLS: each against a server that is right, and one that is not."""
+"""The smoke tests of TLS, each against a correct server and a defective one."""
 
 import socket
 import ssl
@@ -16,7 +16,7 @@ from smoke_tests import test_tls as smoke
 from smoke_tests.client import VisitError
 from smoke_tests.target import Target, from_exports
 from smoke_tests.tls import answer_to_old_hello, served, trust
-from tests.certificates import DAY, Pair, issue
+from support.certificates import DAY, Pair, issue
 from tests.unit.test_smoke_target import EXPORTS, chosen
 
 CA = issue(ca=True, name="ca")
@@ -81,7 +81,7 @@ def test_certificate_for_another_host_is_not_trusted(tmp_path: Path) -> None:
         smoke.test_the_certificate_is_trusted_for_its_host(url, trust(CA.pem, verify=True))
 
 
-def test_nobody_there_is_told(tmp_path: Path) -> None:
+def test_a_closed_port_is_reported(tmp_path: Path) -> None:
     with server(leaf(), tmp_path) as url:
         pass
     with pytest.raises(VisitError, match="ConnectionRefusedError"):
@@ -115,7 +115,7 @@ def test_outdated_tls_is_noticed(version: str, tmp_path: Path) -> None:
         smoke.test_outdated_tls_is_refused(url, version)
     with server(leaf(), tmp_path, oldest=ssl.TLSVersion.TLSv1) as url:
         assert answer_to_old_hello(url, version) == version
-        with pytest.raises(AssertionError, match=f"takes TLS {version}"):
+        with pytest.raises(AssertionError, match=f"accepts TLS {version}"):
             smoke.test_outdated_tls_is_refused(url, version)
 
 
@@ -135,7 +135,7 @@ def test_only_an_edge_that_speaks_tls_is_asked_for_it() -> None:
         "https://api.example.com",
         "https://console.example.com",
     )
-    # Somebody in front ends TLS there.
+    # A proxy in front of the edge terminates TLS there.
     assert from_exports(EXPORTS | {"publicUrl": "https://dify.example.com"}, chosen()).https_origins == ()
 
 

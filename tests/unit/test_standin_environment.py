@@ -13,7 +13,7 @@ from dify_standin import config, facts
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.variables import Variable
 from infra.services.environment import environment
-from tests.unit.configuration import resolved, settings
+from support.configuration import resolved, settings
 
 ROLES = {service: role for role, service in facts.SERVICES.items()} | dict.fromkeys(
     ("api_websocket", "worker", "worker_beat", "migration"), "api"

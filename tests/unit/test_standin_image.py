@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from infra.catalogue.images import STANDIN, local_builds
 from infra.catalogue.project import ROOT
 from infra.catalogue.releases import RELEASES
 from infra.platforms import standin_image
-from infra.platforms.images import LOCAL_BUILDS, build_digest, build_directory, local_name
-from infra.platforms.standin_image import CODE, DIRECTORY, digest_of, files, prepared_context
+from infra.platforms.images import build_digest, build_directory, local_name
+from infra.platforms.standin_image import CODE, digest_of, files, prepared_context
 
-ROLES = [role for role, (directory, _) in LOCAL_BUILDS.items() if directory == DIRECTORY]
+ROLES = [role for role, (directory, _) in local_builds().items() if directory == STANDIN]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The parts of the repository that the images are built from, in another place."""
     for name, source in files().items():
-        place = tmp_path / "checkout" / (name if name.startswith("infra/") else f"{DIRECTORY}/{name}")
+        place = tmp_path / "checkout" / (name if name.startswith("infra/") else f"{STANDIN}/{name}")
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, place)
     return tmp_path / "checkout"
@@ -39,7 +40,7 @@ def test_context_has_the_program_the_catalogue_and_what_reads_it(checkout: Path,
 
 @pytest.mark.parametrize(
     "part",
-    ["infra/catalogue/1.17.0.yaml", "infra/catalogue/variables.py", f"{DIRECTORY}/dify_standin/events.py"],
+    ["infra/catalogue/1.17.0.yaml", "infra/catalogue/variables.py", f"{STANDIN}/dify_standin/events.py"],
 )
 def test_a_change_of_any_part_is_another_image(checkout: Path, tmp_path: Path, part: str) -> None:
     before = prepared_context(checkout, tmp_path / "contexts")
@@ -50,7 +51,7 @@ def test_a_change_of_any_part_is_another_image(checkout: Path, tmp_path: Path, p
     after = prepared_context(checkout, tmp_path / "contexts")
 
     assert before != after
-    assert (after / part.removeprefix(f"{DIRECTORY}/")).read_text(encoding="utf-8").endswith("# changed\n")
+    assert (after / part.removeprefix(f"{STANDIN}/")).read_text(encoding="utf-8").endswith("# changed\n")
 
 
 def test_a_release_more_is_another_image(checkout: Path) -> None:
@@ -109,7 +110,7 @@ def test_what_is_shared_needs_nothing_that_the_image_lacks(tmp_path: Path) -> No
 
 
 def test_dockerfile_takes_everything_that_is_in_the_context() -> None:
-    text = (ROOT / DIRECTORY / "Dockerfile").read_text(encoding="utf-8")
+    text = (ROOT / STANDIN / "Dockerfile").read_text(encoding="utf-8")
     copied = {
         source for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for source in line.split()
     }

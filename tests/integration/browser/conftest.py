@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from smoke_tests.browsers import find_browser
+from dify_kit.chromium import find_browser
 from smoke_tests.client import Patience
 from smoke_tests.cors import Policy
 from smoke_tests.masking import Redactor
 from smoke_tests.pages import Pages, browsing
-from tests.integration.stacks import Stack
+from support.stacks import Stack
 
 APP = "https://app.example.com"
 

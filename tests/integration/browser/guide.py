@@ -6,7 +6,7 @@ import time
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from smoke_tests.pages import NETWORK_SECONDS, Page
-from tests.integration.stacks import CHECKOUT
+from support.stacks import CHECKOUT
 
 GUIDE = (CHECKOUT / "docs" / "guides" / "browser.md").read_text(encoding="utf-8")
 ANSWER_MILLISECONDS = 20_000

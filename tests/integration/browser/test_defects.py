@@ -4,69 +4,52 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.unit.smoke_runs import Outcome, outcomes
+from tests.unit.smoke_defects import Failures, PlantedDefects, fails
+from tests.unit.smoke_runs import Outcome
 from tests.unit.smoke_upstream import KEY
 
 pytestmark = pytest.mark.browser
 
-RUNS_SECONDS = 200
-# Right in all but this: it refuses every fifth request, and says that it may be sent again at once.
-RIGHT = "limits-now-and-then"
-
-# Defects -> the tests that have to fail, all of them and no other. A run costs a browser, so defects that
-# different tests notice share one.
-DEFECTS: Mapping[str, tuple[str, ...]] = {
-    "reflects+hides-headers+buffers+stream-breaks-off": (
-        "test_a_stranger_reads_no_answer",
-        "test_a_strangers_preflight_is_refused",
-        "test_a_stranger_cannot_chat",
+# A run costs a browser, so defects that different tests notice share one.
+DEFECTS: Mapping[str, Failures] = {
+    "reflects+hides-headers+buffers+stream-breaks-off": fails(
+        "test_another_origin_reads_no_answer",
+        "test_another_origins_preflight_is_refused",
+        "test_another_origin_cannot_chat",
         "test_a_page_reads_a_401",
         "test_a_page_reads_a_stream",
-        "test_a_page_listens_to_an_answer",
+        "test_a_page_reads_server_sent_events",
     ),
-    "few-headers+credentials": (
+    "few-headers+credentials": fails(
         "test_a_page_reads_a_401_after_a_preflight",
         "test_a_page_gets_an_answer",
         "test_a_page_reads_a_stream",
-        "test_a_page_listens_to_an_answer",
+        "test_a_page_reads_server_sent_events",
         "test_a_page_cannot_send_cookies_along",
     ),
-    "not-on-errors+preflight-by-dify": (
+    "not-on-errors+preflight-by-dify": fails(
         "test_a_page_reads_a_401*",
         "test_a_page_cannot_send_cookies_along",
         "test_a_page_gets_an_answer",
-        "test_a_page_listens_to_an_answer",
-        "test_a_strangers_preflight_is_refused",
-        "test_a_stranger_cannot_chat",
+        "test_a_page_reads_server_sent_events",
+        "test_another_origins_preflight_is_refused",
+        "test_another_origin_cannot_chat",
     ),
-    "doubled": ("test_a_page_*",),
+    "doubled": fails("test_a_page_*"),
 }
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
-    """The runs of all defects, about two seconds each."""
+class TestBrowser(PlantedDefects):
+    """What a web page sees."""
+
+    environment, defects, tests = "dify", DEFECTS, 10
     options = ("-k", "test_browser", "--browser", "")
-    return outcomes(tmp_path_factory.mktemp("runs"), [RIGHT, *DEFECTS], *options, seconds=RUNS_SECONDS)
+    # It refuses every fifth request, and says that it may be sent again at once.
+    right = "limits-now-and-then"
+    secrets = (KEY,)
+    seconds = 200
 
-
-def test_a_right_environment_passes(runs: Mapping[str, Outcome]) -> None:
-    outcome = runs[RIGHT]
-
-    assert outcome.code == 0, outcome.output[-4000:]
-    assert len(outcome.results) == 10
-    assert outcome.failed == []
-    assert outcome.left == 0, "conversations left behind"
-    assert "browser: Chromium" in outcome.output
-    # A page reads status and Retry-After of a 429, else it could not have waited.
-    assert outcome.refused > 1
-
-
-@pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_is_noticed_by_its_tests(runs: Mapping[str, Outcome], defect: str) -> None:
-    outcome, patterns = runs[defect], DEFECTS[defect]
-
-    assert outcome.code == 1, outcome.output[-4000:]
-    assert outcome.differences(patterns) == {"missed": [], "unexpected": []}, outcome.output[-4000:]
-    assert outcome.left == 0, "conversations left behind"
-    assert KEY not in outcome.output
+    def test_a_page_reads_a_429(self, runs: Mapping[str, Outcome]) -> None:
+        assert "browser: Chromium" in runs[self.right].output
+        # A page reads status and Retry-After, else it could not have waited.
+        assert runs[self.right].refused > 1

@@ -9,13 +9,13 @@ import pytest
 from playwright.sync_api import Request
 
 from smoke_tests.pages import Page, Pages, Seen, bearer
+from support.stacks import Stack
 from tests.integration.browser.conftest import APP
 from tests.integration.browser.guide import GUIDE, ask, guides_page
-from tests.integration.stacks import Stack
 
 pytestmark = pytest.mark.browser
 
-STRANGER = "http://stranger.example"
+STRANGER = "http://unrelated.example"
 Call = Callable[[Page, str], Seen]
 
 
@@ -46,10 +46,10 @@ def test_the_guides_page_chats(stack: Stack, pages: Pages, key: str) -> None:
 def test_the_guides_page_shows_what_is_wrong_with_a_key(stack: Stack, pages: Pages) -> None:
     with pages.at(APP, guides_page(stack.url, "app-of-nobody")) as page:
         ask(page, "hello", "401: ")
-        told = page.tab.text_content("output") or ""
+        shown = page.tab.text_content("output") or ""
 
-    assert "Access token is invalid" in told
-    assert re.search(r"\(request [0-9a-f]{32}\)$", told), told
+    assert "Access token is invalid" in shown
+    assert re.search(r"\(request [0-9a-f]{32}\)$", shown), shown
 
 
 def test_the_guides_page_tells_a_refused_visitor_nothing(stack: Stack, pages: Pages, key: str) -> None:
@@ -125,7 +125,7 @@ def test_the_console_says_so(stack: Stack, pages: Pages, message: str) -> None:
     with pages.at(origin, permitted=permitted) as page:
         seen = call(page, f"{stack.url}/v1/parameters")
 
-    assert [line for line in seen.told if message in line], seen
+    assert [line for line in seen.console if message in line], seen
 
 
 @pytest.fixture

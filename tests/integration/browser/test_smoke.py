@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.integration.stacks import Done, Stack, free_port, settings_changed
+from support.stacks import Done, Stack, free_port, settings_changed
 
 pytestmark = pytest.mark.browser
 
@@ -15,7 +15,7 @@ OFF = ("dify:oauth", "dify:llm.enabled", "dify:oidcGate.enabled")
 
 def assert_whole(done: Done, *, without: str = OFF[0]) -> None:
     """Demand that all passed, the browser's tests among them, and that only what is off or `without` was left out."""
-    assert done.code == 0, done.told[-5000:]
+    assert done.code == 0, done.output[-5000:]
     assert re.search(r"\b[1-9]\d* passed", done.stdout)
     for line in (r"browser: Chromium \d+", r"smoke_tests/test_browser\.py \.{10}\s"):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout[-5000:]

@@ -2,7 +2,6 @@
 
 import secrets
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,11 +17,11 @@ from infra.catalogue.releases import RELEASES
 from infra.edge.context import EdgeContext, edge_context
 from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY, RUN_MEGABYTES
 from infra.edge.render import edge_files
-from infra.platforms.images import LOCAL_BUILDS, build_directory, local_name
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
+from support.configuration import settings
 from tests.integration.edge import upstream
-from tests.unit.configuration import settings
+from tests.integration.images import image_of
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -73,20 +72,6 @@ class Raw:
         _, *lines = head.decode("latin-1").split("\r\n")
         pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
         return httpx.Response(self.status, headers=pairs, content=body)
-
-
-def image_of(role: str) -> str:
-    """Return a local image, built when it is not there yet."""
-    name = local_name(role)
-    client = docker.from_env()
-    try:
-        client.images.get(name)
-    except docker.errors.ImageNotFound:
-        _, target = LOCAL_BUILDS[role]
-        command = ["docker", "build", "--quiet", "--tag", name]
-        command += ["--target", target] if target else []
-        subprocess.run([*command, str(build_directory(role))], check=True, capture_output=True, timeout=900)
-    return name
 
 
 class Edge:

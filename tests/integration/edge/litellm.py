@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.images import of
+from infra.catalogue.container_paths import LITELLM_UID
 from infra.resources.litellm_config import LitellmContainer, go_live
-from infra.services import litellm
 from infra.services import litellm_files as litellm_config
+from infra.services.specs import spec as spec_of
 from infra.settings.llm import LITELLM
+from support.configuration import resolved, settings
 from tests.integration.edge.llm import LlmEdge
-from tests.unit.configuration import resolved, settings
 
 
 class LitellmEdge(LlmEdge):
@@ -36,7 +37,7 @@ class LitellmEdge(LlmEdge):
 
     def _options(self, volume: str) -> dict[str, Any]:
         """Return what the stack's own description says, in the engine's words."""
-        spec = litellm.service(settings())
+        spec = spec_of("litellm", found := settings(), found.dify)
         (mount,) = spec.mounts
         return {
             "entrypoint": list(spec.entrypoint or ()),
@@ -65,7 +66,7 @@ class LitellmEdge(LlmEdge):
 
     def change(self, files: Mapping[str, str]) -> str:
         """Bring a configuration to LiteLLM as `up` does, and return its name."""
-        return go_live(LitellmContainer(self.litellm.id), {"files": dict(files), "owner": litellm.UID})
+        return go_live(LitellmContainer(self.litellm.id), {"files": dict(files), "owner": LITELLM_UID})
 
     def in_litellm(self, *command: str, user: str = "") -> str:
         """Return what a command in LiteLLM's container prints, be it as it may."""

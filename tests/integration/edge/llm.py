@@ -21,10 +21,11 @@ from infra.settings.oauth import OAuth, Tenant
 from infra.settings.proxy_keys import ProxyKey
 from infra.settings.rate_limits import GroupLimits
 from infra.settings.stack import Settings
-from tests.certificates import issue
+from support.certificates import issue
+from support.configuration import resolved, settings
 from tests.integration.edge import llm_upstream
-from tests.integration.edge.container import ALLOWED, Edge, image_of
-from tests.unit.configuration import resolved, settings
+from tests.integration.edge.container import ALLOWED, Edge
+from tests.integration.images import image_of
 
 PORTS: Mapping[str, int] = MappingProxyType(
     {"first": 8443, "second": 8444, "misnamed": 8445, "untrusted": 8446, "refused": 8447}
@@ -156,11 +157,11 @@ class LlmEdge(Edge):
         place = self.directory / "upstreams"
         place.mkdir()
         place.chmod(0o755)
-        told = []
+        answers = []
         for name, pair in made.items():
             for suffix, text in (("pem", pair.pem), ("key", pair.key_pem)):
                 (place / f"{name}.{suffix}").write_text(text, encoding="ascii")
-            told.append(
+            answers.append(
                 {
                     "name": name,
                     "port": PORTS[name],
@@ -173,7 +174,7 @@ class LlmEdge(Edge):
         container = self.client.containers.create(
             image_of("api"),
             entrypoint=["python3", "-c", program],
-            command=[json.dumps({"verifier": ports.GATEWAY_INTERNAL, "upstreams": told})],
+            command=[json.dumps({"verifier": ports.GATEWAY_INTERNAL, "upstreams": answers})],
             network_mode="none",
             volumes={str(place): {"bind": "/upstreams", "mode": "ro"}},
         )
@@ -186,9 +187,9 @@ class LlmEdge(Edge):
     def change_key(self, upstream: str, key: str) -> None:
         """Give nginx another key of an upstream, as a change of the configuration goes live."""
         path = self.directory / EDGE_DIRECTORY.lstrip("/") / edge_llm.SECRETS_FILE
-        told = json.loads(path.read_text(encoding="utf-8"))
-        told["keys"][upstream] = key
-        path.write_text(json.dumps(told), encoding="utf-8")
+        body = json.loads(path.read_text(encoding="utf-8"))
+        body["keys"][upstream] = key
+        path.write_text(json.dumps(body), encoding="utf-8")
         script = (
             f"touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}; "
             f"nginx -e stderr -s reload -c {EDGE_DIRECTORY}/nginx.conf; sleep {AFTER_RELOAD_SECONDS}; rm {DRAIN_MARK}"

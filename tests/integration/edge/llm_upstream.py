@@ -222,14 +222,16 @@ class Verifier(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Judge a token as its last part says: a status, or `hang`."""
-        _, told, verdict = (*self.headers["Authorization"].removeprefix("Bearer ").split("."), "", "")[:3]
+        _, claims, verdict = (*self.headers["Authorization"].removeprefix("Bearer ").split("."), "", "")[:3]
         if verdict not in VERDICTS:
             verdict = "401"
         if verdict == "hang":
             time.sleep(LONGEST_HANG)
         self.send_response(int(verdict))
         if verdict == "200":
-            for name, value in json.loads(base64.urlsafe_b64decode(told + "=" * (-len(told) % 4))).items():
+            for name, value in json.loads(
+                base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))
+            ).items():
                 self.send_header(f"X-Auth-{name}", value)
             self.send_header("X-Auth-Upstream", "app-the-tenants-own-key")
             self.send_header("Cache-Control", "max-age=4")
@@ -260,10 +262,10 @@ class Server(ThreadingHTTPServer):
 def main() -> None:
     """Serve every upstream of the configuration."""
     given = sys.argv[1]
-    told = json.loads(Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given)
-    verifier = ThreadingHTTPServer(("0.0.0.0", told["verifier"]), Verifier)  # noqa: S104  # inside its own container
+    body = json.loads(Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given)
+    verifier = ThreadingHTTPServer(("0.0.0.0", body["verifier"]), Verifier)  # noqa: S104  # inside its own container
     threading.Thread(target=verifier.serve_forever).start()
-    for one in told["upstreams"]:
+    for one in body["upstreams"]:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(one["certificate"], one["key"])
         handler = type(one["name"], (Upstream,), {"name": one["name"], "secrets": one["secrets"]})

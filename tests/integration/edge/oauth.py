@@ -13,10 +13,10 @@ import httpx
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
+from support.gateway import AUDIENCE, ISSUER, KID, SECRET, SIGNING_KEY
+from support.tokens import Forge
 from tests.integration.edge.container import PLAIN, Edge, Raw
 from tests.integration.test_gateway import Running, installation
-from tests.unit.gateway.forge import Forge
-from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, SECRET, SIGNING_KEY
 
 CHAT = "/v1/chat-messages"
 INVALID = {"error": "invalid_token", "error_description": "The access token is invalid or has expired"}
@@ -165,7 +165,7 @@ def start(directory: Callable[[], Path]) -> OAuthEdge:
     """Start an edge with OAuth."""
     gateway = Running()
     try:
-        gateway.wait(gateway.release(configuration()))
+        gateway.wait(gateway.switch(configuration()))
         plain = {**PLAIN, "rateLimits": {"v1": UNLIMITED}}
         edge = Edge(directory(), plain, oauth=settings_of_oauth(), gate=settings_of_gate())
     except BaseException:

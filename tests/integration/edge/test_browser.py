@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from smoke_tests.browsers import find_browser
+from dify_kit.chromium import find_browser
 from smoke_tests.client import Patience
 from smoke_tests.cors import Policy
 from smoke_tests.masking import Redactor

@@ -121,8 +121,8 @@ def rooms(start_edge: Callable[..., Edge]) -> Edge:
     ],
 )
 def test_other_pages_do_not_join_the_consoles_rooms(rooms: Edge, path: str, origin: str) -> None:
-    told = origin.format(port=rooms.port_number)
-    answer = rooms.http.get(path, headers={**UPGRADE, "Origin": told})
+    sent = origin.format(port=rooms.port_number)
+    answer = rooms.http.get(path, headers={**UPGRADE, "Origin": sent})
 
     assert answer.status_code == 403
     assert answer.json() == {"code": "forbidden", "message": "Access is not allowed.", "status": 403}
@@ -132,13 +132,13 @@ def test_other_pages_do_not_join_the_consoles_rooms(rooms: Edge, path: str, orig
 @pytest.mark.parametrize("path", [POLLING, WEBSOCKET])
 @pytest.mark.parametrize("origin", ["http://localhost:{port}", ALLOWED, "http://console.test:9000"])
 def test_pages_of_the_console_join(rooms: Edge, path: str, origin: str) -> None:
-    told = origin.format(port=rooms.port_number)
-    answer = rooms.http.get(path, headers={**UPGRADE, "Origin": told})
+    sent = origin.format(port=rooms.port_number)
+    answer = rooms.http.get(path, headers={**UPGRADE, "Origin": sent})
 
     assert answer.status_code == 200
     assert dict(answer.json()["seen"])["Upgrade"] == "websocket"
     # Polls from another origin that may call the console have to be readable there, with cookies.
-    listed = None if told.startswith("http://localhost") else told
+    listed = None if sent.startswith("http://localhost") else sent
     assert answer.headers.get("access-control-allow-origin") == listed
     assert answer.headers.get("access-control-allow-credentials") == (listed and "true")
 

@@ -83,7 +83,11 @@ def test_cors_matrix(edge: Edge, case: str) -> None:
                 ),
                 product(GROUPS, ORIGINS),
             )
-            wrong = {pair: told for pair, told in zip(product(GROUPS, ORIGINS), found, strict=True) if told}
+            wrong = {
+                pair: problem
+                for pair, problem in zip(product(GROUPS, ORIGINS), found, strict=True)
+                if problem
+            }
     finally:
         if case == "down":
             edge.upstream.start()

@@ -71,7 +71,7 @@ def provider(oauth: OAuthEdge) -> Iterator[Provider]:
             "client_secret": SECRET,
             "session_seconds": 300,
         }
-        oauth.gateway.wait(oauth.gateway.release(files))
+        oauth.gateway.wait(oauth.gateway.switch(files))
         yield one
 
 
@@ -325,7 +325,7 @@ def test_a_forged_id_token_opens_nothing(browser: Browser, claims: dict[str, Any
 
 
 @pytest.mark.parametrize("what", ["gateway", "redis"])
-def test_without_a_verdict_nothing_passes(person: Browser, what: str) -> None:
+def test_without_an_answer_of_the_gateway_nothing_passes(person: Browser, what: str) -> None:
     container = getattr(person.oauth.gateway, what)
     container.stop(timeout=5)
     try:

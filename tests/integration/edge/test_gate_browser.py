@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from smoke_tests.browsers import find_browser
+from dify_kit.chromium import find_browser
 from smoke_tests.pages import FLAGS, visit
 from tests.integration.edge.oauth import OAuthEdge, configuration
 from tests.integration.keycloak import Keycloak
@@ -41,7 +41,7 @@ def release(oauth: OAuthEdge, keycloak: Keycloak, realm: Realm, domain: str) -> 
         "ca_file": "gate-ca.pem",
     }
     files["gate-ca.pem"] = keycloak.ca_file.read_text(encoding="utf-8")
-    oauth.gateway.wait(oauth.gateway.release(files))
+    oauth.gateway.wait(oauth.gateway.switch(files))
 
 
 @pytest.fixture(scope="module")

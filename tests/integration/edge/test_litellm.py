@@ -9,7 +9,8 @@ from typing import Any
 import openai
 import pytest
 
-from infra.resources.litellm_config import LitellmRefusalError
+from infra.catalogue.container_paths import LITELLM_DIRECTORY
+from infra.resources.configuration import ConfigurationRejectedError
 from infra.services import litellm as service
 from infra.services.litellm import CONFIG
 from tests.integration.edge.litellm import LitellmEdge
@@ -51,9 +52,9 @@ def test_a_chat_is_answered_and_counted(llm: LitellmEdge) -> None:
     answer = client(llm).chat.completions.create(model="gpt-4.1", messages=ASKED)
 
     assert (answer.choices[0].message.content, answer.id) == (TEXT, "chat-first")
-    told = counted(llm, "gpt-4.1", before)
-    assert told.pop("cost") == pytest.approx(0.025)
-    assert told == {"requests": 1, "tokens_in": 11, "tokens_out": 7, "estimated": 0}
+    usage = counted(llm, "gpt-4.1", before)
+    assert usage.pop("cost") == pytest.approx(0.025)
+    assert usage == {"requests": 1, "tokens_in": 11, "tokens_out": 7, "estimated": 0}
     assert post(llm, body(), path="/api/chat").json()["choices"][0]["message"]["content"] == TEXT
 
 
@@ -68,8 +69,8 @@ def test_a_stream_shows_usage_only_to_those_who_ask(llm: LitellmEdge, asks: bool
 
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == TEXT
     assert [bool(c.usage) for c in chunks].count(True) == (1 if asks else 0)
-    told = counted(llm, "claude-sonnet-4.5", before)
-    assert (told["tokens_in"], told["tokens_out"], told["estimated"]) == (13, 5, 0)
+    usage = counted(llm, "claude-sonnet-4.5", before)
+    assert (usage["tokens_in"], usage["tokens_out"], usage["estimated"]) == (13, 5, 0)
 
 
 def test_a_stream_arrives_as_it_is_made(llm: LitellmEdge) -> None:
@@ -98,7 +99,7 @@ def test_tools_and_embeddings_go_through(llm: LitellmEdge) -> None:
     assert counted(llm, "text-embedding-3-small", before)["tokens_in"] == 5
 
 
-def test_nobody_gets_in_without_a_key(llm: LitellmEdge) -> None:
+def test_a_request_without_a_key_is_refused(llm: LitellmEdge) -> None:
     for key in ("nothing", f"dkp_{'a' * 43}", llm.upstream_keys["first"]):
         with pytest.raises(openai.AuthenticationError):
             client(llm, api_key=key).chat.completions.create(model="gpt-4.1", messages=ASKED)
@@ -183,8 +184,8 @@ def test_a_cut_stream_ends_with_an_error_and_is_charged_by_estimate(llm: Litellm
     assert "brown" in answer.text
     assert "[DONE]" not in answer.text
     assert '"error"' in answer.text.splitlines()[-2]
-    told = counted(llm, "gpt-4.1", before)
-    assert (told["estimated"], told["tokens_out"] >= 3) == (1, True)
+    usage = counted(llm, "gpt-4.1", before)
+    assert (usage["estimated"], usage["tokens_out"] >= 3) == (1, True)
 
 
 def test_the_smoke_tests_pass(llm: LitellmEdge) -> None:
@@ -197,7 +198,7 @@ def test_what_litellm_cannot_read_never_goes_live(llm: LitellmEdge) -> None:
     llm.litellm.reload()
     before = llm.litellm.attrs["State"]["StartedAt"]
 
-    with pytest.raises(LitellmRefusalError, match=r"the old one stays: .*no_such_setting") as refused:
+    with pytest.raises(ConfigurationRejectedError, match=r"the old one stays: .*no_such_setting") as refused:
         llm.change({**files, CONFIG: broken})
 
     assert not any(key in str(refused.value) for key in llm.upstream_keys.values())
@@ -214,26 +215,26 @@ def test_another_key_goes_live(llm: LitellmEdge) -> None:
 
     answer = post(llm, body("only-second", "second=which"))
     assert answer.json()["choices"][0]["message"]["content"] == "1"
-    releases = llm.in_litellm("ls", f"{service.DIRECTORY}/releases").split()
+    releases = llm.in_litellm("ls", f"{LITELLM_DIRECTORY}/releases").split()
     assert len(releases) == 1
 
 
 def test_keys_are_nowhere(llm: LitellmEdge) -> None:
-    told = [
+    answers = [
         post(llm, body(fault=f"first={fault}", stream=stream)).text
         for fault in ("leak", "401", "500", "html")
         for stream in (False, True)
     ]
     # LiteLLM keeps a key in an error to itself. One in an answer has to be kept back by nginx, whosever it is.
     asked = [{"role": "user", "content": " ".join(llm.upstream_keys.values())}]
-    told += [post(llm, body(fault="first=echo", messages=asked)).text]
+    answers += [post(llm, body(fault="first=echo", messages=asked)).text]
     time.sleep(1.5)
     master = json.loads((llm.directory / "etc/dify-kit/nginx/llm/secrets.json").read_text(encoding="utf-8"))[
         "keys"
     ]["litellm"]
     processes = "cat /proc/*/cmdline /proc/*/environ 2>/dev/null; true"
     places = {
-        "answers": "\n".join(told),
+        "answers": "\n".join(answers),
         "logs": llm.nginx.logs().decode() + llm.litellm.logs().decode(),
         "nginx -T": llm.inside("nginx", "-e", "stderr", "-T", "-c", "/etc/dify-kit/nginx/nginx.conf"),
         "inspect": json.dumps([llm.client.api.inspect_container(one.id) for one in (llm.nginx, llm.litellm)]),

@@ -29,11 +29,11 @@ from smoke_tests import test_llm as smoke
 from smoke_tests.client import Client, Patience
 from smoke_tests.masking import Redactor, Secret
 from smoke_tests.target import Target
+from support.stacks import CHECKOUT, KIT, wait_until
 from tests.integration.containers import printed
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import NEXT_KEY, TIMEOUT_SECONDS, LlmEdge
 from tests.integration.load import steady_load
-from tests.integration.stacks import CHECKOUT, KIT, wait_until
 
 # One client of each style: by API key, by a form for a token, blocking and streamed.
 CORPUS = CHECKOUT / "tests" / "unit" / "migrate" / "corpus"
@@ -129,9 +129,9 @@ def test_chat(llm: LlmEdge) -> None:
     assert answer.id == "chat-first"
     assert answer.usage is not None
     assert answer.usage.total_tokens == 18
-    told = counted(llm, "gpt-4.1", before)
-    assert told.pop("cost") == pytest.approx(0.025)
-    assert told == {"requests": 1, "tokens_in": 11, "tokens_out": 7, "estimated": 0}
+    usage = counted(llm, "gpt-4.1", before)
+    assert usage.pop("cost") == pytest.approx(0.025)
+    assert usage == {"requests": 1, "tokens_in": 11, "tokens_out": 7, "estimated": 0}
 
 
 def test_short_form(llm: LlmEdge) -> None:
@@ -155,8 +155,8 @@ def test_embeddings(llm: LlmEdge) -> None:
     answer = client(llm).embeddings.create(model="text-embedding-3-small", input="x", encoding_format="float")
 
     assert len(answer.data[0].embedding) == 1536
-    told = counted(llm, "text-embedding-3-small", before)
-    assert (told["tokens_in"], told["tokens_out"], told["estimated"]) == (5, 0, 0)
+    usage = counted(llm, "text-embedding-3-small", before)
+    assert (usage["tokens_in"], usage["tokens_out"], usage["estimated"]) == (5, 0, 0)
 
 
 @pytest.mark.parametrize("asks", [True, False])
@@ -260,14 +260,14 @@ def assert_smoke_tests_pass(llm: LlmEdge) -> None:
     visitor = Client(key=None, redact=redact, patience=Patience(seconds=10), loopback=True, verify=True)
     caller = {"Authorization": f"Bearer {llm.keys['alice']}"}
 
-    smoke.test_nobody_gets_in_without_a_key(visitor, with_key)
-    smoke.test_a_junk_key_opens_nothing(visitor, with_key)
-    smoke.test_answers_to_strangers_tell_no_key(visitor, with_key)
-    smoke.test_pages_at_allowed_origins_may_ask(visitor, with_key)
-    smoke.test_pages_at_other_origins_may_not(visitor, target, with_key)
-    smoke.test_a_caller_sees_the_models_that_are_served(visitor, with_key, caller)
+    smoke.test_a_request_without_a_key_is_refused(visitor, with_key)
+    smoke.test_an_unknown_key_is_refused(visitor, with_key)
+    smoke.test_refusals_contain_no_key(visitor, with_key)
+    smoke.test_allowed_origins_pass_the_preflight(visitor, with_key)
+    smoke.test_other_origins_fail_the_preflight(visitor, target, with_key)
+    smoke.test_a_caller_lists_the_served_models(visitor, with_key, caller)
     smoke.test_a_model_that_is_not_served_is_refused(visitor, with_key, caller)
-    smoke.test_a_chat_is_not_fetched(visitor, with_key, caller)
+    smoke.test_chat_completions_refuse_get(visitor, with_key, caller)
     smoke.test_a_model_answers(visitor, with_key, caller)
     smoke.test_a_model_answers_as_a_stream(visitor, with_key, caller)
     visitor.close()
@@ -351,8 +351,8 @@ def test_a_key_may_be_for_some_models(llm: LlmEdge) -> None:
 
 
 def token(verdict: str = "200", scopes: str = "chat llm", sub: str = "app1") -> str:
-    told = json.dumps({"Sub": sub, "Tenant": "acme", "Scopes": scopes, "nonce": secrets.token_hex(4)})
-    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(told.encode()).decode().rstrip('=')}.{verdict}"
+    claims = json.dumps({"Sub": sub, "Tenant": "acme", "Scopes": scopes, "nonce": secrets.token_hex(4)})
+    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.{verdict}"
 
 
 def test_a_token_with_the_scope_opens_the_proxy(llm: LlmEdge) -> None:
@@ -403,8 +403,8 @@ def test_tokens_that_open_nothing(llm: LlmEdge, method: str, one: str, status: i
             error = answer.json()["error"]
             assert (error["code"], error["type"]) == ("insufficient_scope", "permission_error")
             assert error["message"] == "insufficient_scope: the token lacks the scope llm."
-            told = 'Bearer error="insufficient_scope", scope="llm"'
-            assert answer.headers["WWW-Authenticate"] == told
+            challenge = 'Bearer error="insufficient_scope", scope="llm"'
+            assert answer.headers["WWW-Authenticate"] == challenge
         assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
 
 
@@ -547,10 +547,10 @@ def test_a_cut_stream_ends_and_is_charged_by_estimate(llm: LlmEdge) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         received.extend(pieces)
     assert b"brown" in b"".join(received)
-    told = counted(llm, "claude-sonnet-4.5", before)
-    assert told["estimated"] == 1
-    assert told["tokens_out"] >= 3
-    assert told["tokens_in"] > 0
+    usage = counted(llm, "claude-sonnet-4.5", before)
+    assert usage["estimated"] == 1
+    assert usage["tokens_out"] >= 3
+    assert usage["tokens_in"] > 0
 
 
 @pytest.mark.parametrize(("fault", "least"), [("slow", 2), ("batch", 500)])
@@ -569,18 +569,18 @@ def test_a_caller_who_leaves_pays_for_what_was_sent(llm: LlmEdge, fault: str, le
             while not next(lines).startswith("data: {"):
                 pass
 
-    told = counted(llm, "claude-sonnet-4.5", before)
-    assert told["estimated"] == 1
-    assert least <= told["tokens_out"] < 3 * least + 5
+    usage = counted(llm, "claude-sonnet-4.5", before)
+    assert usage["estimated"] == 1
+    assert least <= usage["tokens_out"] < 3 * least + 5
 
 
 def test_an_answer_without_usage_is_estimated(llm: LlmEdge) -> None:
     for stream in (False, True):
         before = numbers(llm, "alice", "claude-sonnet-4.5")
         assert post(llm, body(fault="first=silent", stream=stream)).status_code == 200
-        told = counted(llm, "claude-sonnet-4.5", before)
-        assert told["estimated"] == 1
-        assert told["tokens_out"] > 3
+        usage = counted(llm, "claude-sonnet-4.5", before)
+        assert usage["estimated"] == 1
+        assert usage["tokens_out"] > 3
 
 
 def test_malformed_stream_passes_and_ends(llm: LlmEdge) -> None:
@@ -591,8 +591,8 @@ def test_malformed_stream_passes_and_ends(llm: LlmEdge) -> None:
 
 def peak_memory(llm: LlmEdge) -> int:
     """Return how many bytes nginx's processes had at most since they started."""
-    told = printed(llm.nginx, ["sh", "-c", "cat /proc/[0-9]*/status | grep VmHWM"])
-    return sum(int(line.split()[1]) * 1024 for line in told.splitlines())
+    output = printed(llm.nginx, ["sh", "-c", "cat /proc/[0-9]*/status | grep VmHWM"])
+    return sum(int(line.split()[1]) * 1024 for line in output.splitlines())
 
 
 def test_a_huge_answer_takes_no_memory_and_blocks_nobody(llm: LlmEdge) -> None:
@@ -788,14 +788,14 @@ def test_counters_outlive_the_container(llm: LlmEdge) -> None:
 
 
 def test_keys_are_nowhere(llm: LlmEdge) -> None:
-    told = [
+    answers = [
         post(llm, body(fault=f"first={fault}", stream=stream)).text
         for fault in ("leak", "401", "echo", "500", "html")
         for stream in (False, True)
     ]
     time.sleep(1.5)
     places = {
-        "answers": "\n".join(told),
+        "answers": "\n".join(answers),
         "logs": llm.nginx.logs().decode(),
         "nginx -T": llm.inside("nginx", "-e", "stderr", "-T", "-c", "/etc/dify-kit/nginx/nginx.conf"),
         "inspect": json.dumps(llm.client.api.inspect_container(llm.nginx.id)),
@@ -838,12 +838,12 @@ def answer_of(program: Path, key: str) -> str:
 def test_migrated_clients_run_against_the_proxy(llm: LlmEdge, migrated: Path) -> None:
     programs = sorted(migrated.glob("*.py"))
     with ThreadPoolExecutor(2) as pool:
-        told = dict(
+        outputs = dict(
             zip(programs, pool.map(lambda one: answer_of(one, llm.keys["alice"]), programs), strict=True)
         )
 
     assert len(programs) == len(CLIENTS)
-    for program, output in told.items():
+    for program, output in outputs.items():
         lines = output.splitlines()
         assert lines, program.name
         assert set(lines) == {TEXT}, f"{program.name}: {output[-2000:]}"

@@ -47,11 +47,11 @@ def head(status: str = "200 OK", kind: str = "application/json", *more: str) -> 
 
 def scripted(script: Script, upstream: str = "first", **more: Any) -> dict[str, Any]:
     """Return a body that lets an upstream send these bytes, each after so many seconds."""
-    told = [
+    answers = [
         (seconds, base64.b64encode(piece.encode() if isinstance(piece, str) else piece).decode())
         for seconds, piece in script
     ]
-    text = base64.b64encode(json.dumps(told).encode()).decode()
+    text = base64.b64encode(json.dumps(answers).encode()).decode()
     return {"model": MODEL, "messages": [], f"script_{upstream}": text, **more}
 
 
@@ -144,8 +144,8 @@ def test_usage_is_hidden_and_counted_however_it_comes(llm: LlmEdge, end: str, ki
     assert [one["choices"][0]["delta"]["content"] for one in read] == ["Hi"] * 3
     assert answer.text.startswith(": hello")
     assert answer.text.strip().endswith(DONE)
-    told = counted(llm, before)
-    assert (told["tokens_in"], told["tokens_out"], told["estimated"]) == (11, 9, 0)
+    usage = counted(llm, before)
+    assert (usage["tokens_in"], usage["tokens_out"], usage["estimated"]) == (11, 9, 0)
 
 
 def test_a_caller_who_asked_gets_every_byte(llm: LlmEdge) -> None:
@@ -189,8 +189,8 @@ def test_usage_is_found_in_a_long_answer(llm: LlmEdge, where: str, size: int) ->
     )
 
     assert answer.content == raw
-    told = counted(llm, before)
-    assert (told["tokens_in"], told["tokens_out"], told["estimated"]) == (11, 7, 0)
+    usage = counted(llm, before)
+    assert (usage["tokens_in"], usage["tokens_out"], usage["estimated"]) == (11, 7, 0)
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_answers_that_are_dropped_cost_what_they_may_have_cost(llm: LlmEdge, str
     assert statuses[0] == 0
     assert statuses[1:] == [429] * 19
     before = dict.fromkeys(("requests", "failed", "tokens_in", "tokens_out", "cost", "estimated"), 0.0)
-    told = counted(llm, before, caller=caller)
-    assert told["tokens_out"] == 100_000
+    usage = counted(llm, before, caller=caller)
+    assert usage["tokens_out"] == 100_000
     refused = post(llm, {"model": MODEL, "messages": []}, caller)
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "budget_exceeded")
     assert refused.json()["error"]["type"] == "insufficient_quota"
@@ -280,9 +280,9 @@ def test_an_operator_lets_a_caller_begin_again(llm: LlmEdge) -> None:
     counted(llm, before)
     url = f"http://127.0.0.1:{ports.EDGE_STATUS}/usage/reset?caller=key:alice"
 
-    told = json.loads(llm.inside("curl", "-fsS", "-X", "POST", url))
+    body = json.loads(llm.inside("curl", "-fsS", "-X", "POST", url))
 
-    assert told["counters"] > 0
+    assert body["counters"] > 0
     assert set(numbers(llm).values()) == {0}
     time.sleep(2.5)
     assert "key:alice" not in llm.inside("cat", "/etc/dify-kit/nginx/usage/usage.json")
@@ -454,8 +454,8 @@ def test_an_answer_that_is_none_is_a_failure_and_another_upstream_is_asked_next(
     failures = json.loads(llm.status("/usage"))["upstreams"]
     post(llm, scripted(script, stream=streamed) | {"model": "gpt-4.1"})
 
-    told = counted(llm, before, "gpt-4.1")
-    assert (told["failed"], told["requests"], told["cost"]) == (1, 0, 0), kind
+    usage = counted(llm, before, "gpt-4.1")
+    assert (usage["failed"], usage["requests"], usage["cost"]) == (1, 0, 0), kind
     after = json.loads(llm.status("/usage"))["upstreams"]
     (month,) = after
     assert sum(after[month]["first"].values()) == sum(failures.get(month, {}).get("first", {}).values()) + 1
@@ -477,8 +477,8 @@ def test_a_cut_answer_is_no_success(llm: LlmEdge) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         post(llm, scripted(script))
 
-    told = counted(llm, before)
-    assert (told["failed"], told["requests"]) == (1, 0)
+    usage = counted(llm, before)
+    assert (usage["failed"], usage["requests"]) == (1, 0)
 
 
 def test_failures_are_counted_by_upstream(llm: LlmEdge) -> None:

@@ -332,8 +332,8 @@ def test_the_next_upstream_gets_the_same_body_under_its_own_name(llm: LlmEdge) -
 
 def peak(llm: LlmEdge) -> int:
     """Return how many bytes nginx's largest worker had at most."""
-    told = printed(llm.nginx, ["sh", "-c", "cat /proc/[0-9]*/status | grep VmHWM"])
-    return max(int(line.split()[1]) * 1024 for line in told.splitlines())
+    output = printed(llm.nginx, ["sh", "-c", "cat /proc/[0-9]*/status | grep VmHWM"])
+    return max(int(line.split()[1]) * 1024 for line in output.splitlines())
 
 
 def test_fifty_megabytes_take_no_memory_and_leave_no_file(llm: LlmEdge) -> None:
@@ -476,13 +476,13 @@ def test_every_reader_reads_what_was_decided(llm: LlmEdge, go_reader: list[str])
     # Neither is an empty set.
     assert min(len(passed), len(refused)) > BODIES // 10
     came = [got for _, got in passed]
-    told = {
+    fields = {
         "Python": by_python(came),
         "Go": by_program(go_reader, came),
         "JavaScript": by_program(["node", "-e", JAVASCRIPT], came),
     }
     for place, (sent, got) in enumerate(passed):
-        read = {reader: answers[place] for reader, answers in told.items()}
+        read = {reader: answers[place] for reader, answers in fields.items()}
         first = read["Python"]
         assert first is not None, sent
         # A value that no reader needs may be too large for one of them.

@@ -11,13 +11,13 @@ from typing import Self
 import httpx
 import pytest
 
+from support.gateway import SECRET
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.oauth import CHAT, INVALID, OAuthEdge, app_key, configuration, seen
 from tests.unit.gateway.hostile import CASES
-from tests.unit.gateway.world import SECRET
 
 KEY = "app-" + "A1b2C3d4E5f6G7h8I9j0K1l2"
-# A verdict is kept for 4 s at most, and the gateway looks for a new configuration twice a second.
+# An introspection result is cached for 4 s at most, and the gateway reads a new configuration twice a second.
 REVOKED_SECONDS = 5.0
 WELL_SECONDS = 10.0
 FORM = {"grant_type": "client_credentials", "client_id": "acme-app", "client_secret": SECRET}
@@ -196,7 +196,7 @@ def test_missing_scope_is_named(oauth: OAuthEdge) -> None:
     unlisted = oauth.ask(oauth.token(), "/v1/datasets", "GET")
     assert (unlisted.status_code, unlisted.json()["scope"]) == (403, "")
     assert unlisted.headers.get_list("www-authenticate") == ['Bearer error="insufficient_scope"']
-    # The same verdict, another route.
+    # The same introspection result on another route.
     assert oauth.ask(oauth.token(scope="chat files"), "/v1/files/upload").status_code == 200
 
 
@@ -289,12 +289,12 @@ def test_client_that_is_removed(oauth: OAuthEdge) -> None:
     files = configuration()
     del files["clients.json"]["clients"]["globex-app"]
 
-    revision = oauth.gateway.release(files)
+    revision = oauth.gateway.switch(files)
     try:
         oauth.gateway.wait(revision)
         assert oauth.until(401, token, 8) <= REVOKED_SECONDS
     finally:
-        oauth.gateway.wait(oauth.gateway.release(configuration()))
+        oauth.gateway.wait(oauth.gateway.switch(configuration()))
 
 
 def test_the_flow_of_the_article(oauth: OAuthEdge) -> None:
@@ -328,7 +328,7 @@ def test_the_flow_of_the_article(oauth: OAuthEdge) -> None:
         "/oauth/healthz",
     ],
 )
-def test_nobody_else_is_told_verdicts(oauth: OAuthEdge, path: str) -> None:
+def test_the_token_check_is_internal(oauth: OAuthEdge, path: str) -> None:
     answer = oauth.raw(b"Bearer " + oauth.token().encode(), path, "GET")
 
     assert b"X-Auth-" not in answer.everything.partition(b"\r\n\r\n")[0]

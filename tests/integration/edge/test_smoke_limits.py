@@ -13,8 +13,8 @@ from smoke_tests.client import Client, Patience
 from smoke_tests.masking import Redactor
 from smoke_tests.options import Options
 from smoke_tests.target import Deployment, RateLimits, Target, from_exports
+from support.configuration import settings
 from tests.integration.edge.container import PLAIN, Edge
-from tests.unit.configuration import settings
 from tests.unit.test_smoke_target import EXPORTS, chosen
 
 NARROW = {"rateLimits": {"v1": {"requests": 30, "seconds": 60, "burst": 5}}}
@@ -51,18 +51,16 @@ def deployment_of(target: Target, **promised: int) -> Deployment:
 
 
 def test_limits_that_hold_pass(target: Target, visitor: Client) -> None:
-    smoke.test_usual_traffic_meets_no_limit(target, deployment_of(target), visitor)
-    smoke.test_too_many_requests_hear_when_to_come_again(target, deployment_of(target), visitor)
+    smoke.test_usual_traffic_is_not_limited(target, deployment_of(target), visitor)
+    smoke.test_a_429_carries_retry_after(target, deployment_of(target), visitor)
 
 
 @pytest.mark.parametrize("promised", [{"burst": 6}, {"burst": 1}, {"retryAfter": 1}])
 def test_limits_that_differ_fail(target: Target, visitor: Client, promised: dict[str, int]) -> None:
     with pytest.raises(AssertionError):
-        smoke.test_too_many_requests_hear_when_to_come_again(
-            target, deployment_of(target, **promised), visitor
-        )
+        smoke.test_a_429_carries_retry_after(target, deployment_of(target, **promised), visitor)
 
 
 def test_usual_traffic_that_is_refused_fails(target: Target, visitor: Client) -> None:
     with pytest.raises(AssertionError):
-        smoke.test_usual_traffic_meets_no_limit(target, deployment_of(target, burst=smoke.MOST), visitor)
+        smoke.test_usual_traffic_is_not_limited(target, deployment_of(target, burst=smoke.MOST), visitor)

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from support.stacks import wait_until
 from tests.integration.edge import slow_starter
 from tests.integration.edge.container import ALLOWED, Edge
-from tests.integration.stacks import wait_until
 
 # What the docs promise.
 SOON = 5.0

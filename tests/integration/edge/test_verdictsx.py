@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from infra.edge.context import EdgeContext
-from infra.edge.paths import RUN_MEGABYTES, VERDICT_KEYS, VERDICTS
+from infra.edge.paths import RUN_MEGABYTES, VERDICTS
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import LlmEdge
 

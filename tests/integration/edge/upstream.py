@@ -38,13 +38,13 @@ class Badly(BaseHTTPRequestHandler):
             if last.isascii() and last.isdigit() and 200 <= int(last) <= 599
             else 200
         )
-        told = {
+        fields = {
             "method": self.command,
             "path": self.path,
             "seen": sorted(self.headers.items()),
             "length": length,
         }
-        body = json.dumps(told).encode()
+        body = json.dumps(fields).encode()
         self.send_response(status)
         self.send_header("Access-Control-Allow-Origin", self.headers.get("Origin", "*"))
         self.send_header("Access-Control-Allow-Credentials", "true")

@@ -13,7 +13,7 @@ import dify_kit.commands.bench  # noqa: F401  # registers the command
 from dify_kit.app import app
 from dify_kit.benchmark import load
 from dify_kit.benchmark.statistics import percentile
-from tests.integration.stacks import free_port
+from support.stacks import free_port
 from tests.unit.benchmark.server import KEY, Server
 
 NOTHING = {"p50": None, "p95": None, "p99": None}

@@ -18,6 +18,7 @@ from dify_kit.engine.cli import Pulumi
 from dify_kit.workspace import files as stack_files
 from dify_kit.workspace.files import StackFiles
 from infra.guards.ports import Publisher
+from infra.settings.secrets import SHAPES
 
 FAKE = Path(__file__).with_name("fake_pulumi.py")
 
@@ -113,10 +114,13 @@ class Machine:
         (self.fake / "scenes.json").write_text(json.dumps(scenes))
 
     def configure(self, stack: str = "dev", **settings: object) -> Path:
-        """Write a stack's configuration as ``init`` would have."""
+        """Write a stack's configuration as ``init`` would have. None leaves a setting out."""
         files = self.files(stack)
-        config: dict[str, object] = {"dify:images": "local", "dify:secretKey": {"secure": "v1:x"}}
+        config: dict[str, object] = {"dify:images": "local", "dify:vectorStore": "pgvector"}
+        config["dify:adminEmail"] = "admin@example.com"
+        config |= {f"dify:{key}": {"secure": "v1:x"} for key, shape in SHAPES.items() if shape.generate}
         config |= {f"dify:{key}": value for key, value in settings.items()}
+        config = {key: value for key, value in config.items() if value is not None}
         files.data.ensure_passphrase()
         files.stored.write_text(yaml.safe_dump({"encryptionsalt": "v1:salt", "config": config}))
         files.link()

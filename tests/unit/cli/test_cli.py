@@ -24,7 +24,9 @@ from dify_kit.checks import preflight
 from dify_kit.containers.docker_host import Container, Network
 from dify_kit.engine.cli import require_success
 from dify_kit.errors import CancelledError, KitError
+from dify_kit.stack.settings import checked
 from dify_kit.workspace.files import DataDir
+from infra.settings.reader import shown
 from tests.unit.cli.conftest import Machine
 
 RECORDED = Path(__file__).with_name("data")
@@ -526,21 +528,20 @@ def test_port_in_use_is_refused_unless_our_own_edge_holds_it(machine: Machine) -
         port = server.getsockname()[1]
         machine.configure(httpPort=port)
         with pytest.raises(KitError, match=f"dify:httpPort: {port} on 127.0.0.1"):
-            preflight.check_port(machine.files(), machine.engine)
+            preflight.check_port(checked(machine.files()), machine.engine)
 
         machine.engine.ports = {port: ["dify-dev-nginx"]}
-        preflight.check_port(machine.files(), machine.engine)
+        preflight.check_port(checked(machine.files()), machine.engine)
 
 
 @pytest.mark.parametrize(
     ("tls", "looked_at"),
     [
         ({"mode": "selfsigned"}, True),
-        ('{"mode": "acme"}', True),
+        ('{"mode": "selfsigned"}', True),
         ({"mode": "off"}, False),
         ({"mode": False}, False),
         ({"redirect": True}, False),
-        ("not JSON", False),
     ],
 )
 def test_port_of_tls_is_looked_at_when_there_is_tls(machine: Machine, tls: Any, looked_at: bool) -> None:
@@ -548,28 +549,36 @@ def test_port_of_tls_is_looked_at_when_there_is_tls(machine: Machine, tls: Any, 
         port = server.getsockname()[1]
         machine.configure(httpPort=free_port(), httpsPort=port, tls=tls)
         if not looked_at:
-            preflight.check_port(machine.files(), machine.engine)
+            preflight.check_port(checked(machine.files()), machine.engine)
             return
         with pytest.raises(KitError, match=f"dify:httpsPort: {port} on 127.0.0.1") as refused:
-            preflight.check_port(machine.files(), machine.engine)
+            preflight.check_port(checked(machine.files()), machine.engine)
         assert "pulumi config set httpsPort" in refused.value.hint
 
         machine.engine.ports = {port: ["dify-dev-nginx"]}
-        preflight.check_port(machine.files(), machine.engine)
+        preflight.check_port(checked(machine.files()), machine.engine)
 
 
 def test_ports_of_this_machine_say_nothing_about_a_remote_engine(machine: Machine) -> None:
     machine.engine.is_local = False
     with listening() as server:
         machine.configure(httpPort=server.getsockname()[1])
-        preflight.check_port(machine.files(), machine.engine)
+        preflight.check_port(checked(machine.files()), machine.engine)
 
 
 @pytest.mark.parametrize("port", ["http", 70000, -1])
-def test_malformed_port_is_left_to_the_program(machine: Machine, port: Any) -> None:  # as in YAML
-    machine.configure(httpPort=port)
+def test_malformed_settings_are_refused_in_the_programs_words(
+    deployed: Machine, port: Any
+) -> None:  # as in YAML
+    deployed.configure(httpPort=port, tls="not JSON")
 
-    assert preflight.published(machine.files()) is None
+    done = run("up", "--skip-setup")
+
+    assert done.exit_code == 1
+    told = " ".join(done.stderr.split())
+    assert f"dify:httpPort: {shown(port)}: not a whole number in range; use a number from 1 to 65535" in told
+    assert "dify:tls: 'not JSON': not an object" in told
+    assert deployed.calls() == [], "Pulumi is not started"
 
 
 def test_full_disk_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,7 +277,7 @@ def test_stolen_key_verifies_nothing_any_more(machine: Machine) -> None:
 
 
 def test_stack_without_a_key_gets_its_first(machine: Machine) -> None:
-    machine.configure()
+    machine.configure(oauthSigningKeys=None)
 
     done = run("keys", "rotate", "signing", "--json")
 

@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 
 from dify_kit.__main__ import app
 from dify_kit.stack.create import (
-    VOLUMES,
     Choices,
     ImageSource,
     default,
@@ -22,6 +21,8 @@ from dify_kit.stack.create import (
     loaded_names,
 )
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.selection import volume_names
+from infra.catalogue.service import Keep
 from tests.unit.cli.conftest import Machine
 
 REQUIRED_SECRETS = {
@@ -142,7 +143,7 @@ def test_half_made_stack_is_completed(machine: Machine) -> None:
     assert len(machine.calls("stack", "init")) == 1
 
 
-@pytest.mark.parametrize("volume", VOLUMES)
+@pytest.mark.parametrize("volume", volume_names(Keep.DATA))
 def test_volumes_without_their_secrets_stop_it(machine: Machine, volume: str) -> None:
     machine.engine.existing_volumes = {f"dify-dev-{volume}", "dify-dev-2-postgres", "other"}
 
@@ -193,9 +194,9 @@ def test_without_a_registry_loaded_images_are_used_when_they_are_complete(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--images", "local", "--vector-store", "qdrant"], "dify:vectorStore: qdrant"),
+        (["--images", "local", "--vector-store", "qdrant"], "dify:vectorStore: 'qdrant'"),
         (["--images", "mirror"], "dify:mirror"),
-        (["--images", "local", "--release", "0.1"], "dify:release: 0.1"),
+        (["--images", "local", "--release", "0.1"], "dify:release: '0.1'"),
         (["--images", "local", "--set", "apiWorkrs=2"], "dify:apiWorkrs"),
     ],
 )

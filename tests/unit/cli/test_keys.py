@@ -14,9 +14,8 @@ from typer.testing import CliRunner, Result
 from dify_kit.__main__ import app
 from dify_kit.commands import keys, up, usage
 from dify_kit.errors import KitError
-from dify_kit.stack import upstreams
 from infra.catalogue.llm_presets import PRESETS
-from infra.settings import proxy_keys
+from infra.settings import llm_upstreams, proxy_keys
 from tests.unit.cli.conftest import Machine
 
 KEY = "hs-0123456789-0123456789-wxyz"
@@ -101,7 +100,7 @@ def test_an_unknown_upstream_is_told(machine: Machine) -> None:
 
 
 def test_show_masks(machine: Machine) -> None:
-    machine.configure(llm={"upstreams": {"holysheep": {}, "openai": {}, "own": {"preset": "custom"}}})
+    machine.configure(llm={"upstreams": {"holysheep": {}, "openai": {}, "own": {"baseUrl": "http://llm/v1"}}})
     have(machine, {"holysheep": KEY, "own": "short-one"})
 
     done = run("keys", "show")
@@ -140,7 +139,7 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(upstreams, "is_loopback", lambda _: False)
+    monkeypatch.setattr(llm_upstreams, "is_loopback", lambda _: False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Models)
     asked = Asked(url=f"http://127.0.0.1:{server.server_port}/v1")
     threading.Thread(target=server.serve_forever).start()
@@ -183,7 +182,7 @@ def test_check_of_nobody_ends(machine: Machine) -> None:
     machine.configure(
         llm={
             "upstreams": {
-                "own": {"baseUrl": "http://127.1.1.9.invalid:9/v1"},
+                "own": {"baseUrl": "https://127.1.1.9.invalid:9/v1"},
                 "none": {"baseUrl": "http://x"},
             }
         }

@@ -189,7 +189,7 @@ def test_the_examples_of_the_guide_work(tmp_path: Path) -> None:
 
     assert dify["total"] == "631.833333"
     assert oneapi["tokens"] == holysheep["tokens"] == "72.50"
-    for command in re.findall(r"^\.venv/bin/dify-kit costs (.+)", page, re.MULTILINE):
+    for command in re.findall(r"^dify-kit costs (.+)", page, re.MULTILINE):
         assert asked_for(*command.replace("--json", "").split())["options"]
 
 
@@ -309,8 +309,8 @@ def test_errors_of_a_scenario_file(tmp_path: Path, text: str, message: str) -> N
     ("old", "new", "message"),
     [
         ("price: 3.5", "price: free", "prices[0].price: free is not a number"),
-        ("price: 3.5", "input: 3.5", "a price is missing or told twice"),
-        ("price: 3.5", "price: 3.5, output: 3.5", "a price is missing or told twice"),
+        ("price: 3.5", "input: 3.5", "a price is missing or given twice"),
+        ("price: 3.5", "price: 3.5, output: 3.5", "a price is missing or given twice"),
         ("published: true", "published: perhaps", "prices[0].published: perhaps is neither"),
         ("date: 2026-11-01", "date: lately", "prices[0].date: lately is not a day"),
         ("source: contract", "source: ", "prices[0].source: None is not a text"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.unit.gateway.forge import Forge, N, b64, compact, es256, public_jwk, rs256, unb64
+from support.tokens import Forge, N, b64, compact, es256, public_jwk, rs256, unb64
 
 Case = Callable[[Forge], str]
 

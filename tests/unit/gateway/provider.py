@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.unit.gateway.forge import b64, compact, public_jwk, rs256
+from support.tokens import b64, compact, public_jwk, rs256
 
 CLIENT, SECRET = "dify-console", "a secret: 50% of +/& it"
 KEY = rsa.generate_private_key(65537, 2048)
@@ -100,9 +100,9 @@ class Provider:
         ):
             return 400, {"error": "invalid_grant"}
         access_token = secrets.token_urlsafe(16)
-        told = {"access_token": access_token, "token_type": "Bearer", "expires_in": 60}
-        return 200, told if self.without_id_token else {
-            **told,
+        issued = {"access_token": access_token, "token_type": "Bearer", "expires_in": 60}
+        return 200, issued if self.without_id_token else {
+            **issued,
             "id_token": self.id_token(asked["nonce"], access_token),
         }
 

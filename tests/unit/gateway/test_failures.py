@@ -6,7 +6,8 @@ import pytest
 import redis
 
 from dify_gateway import state
-from tests.unit.gateway.world import OTHER_SECRET, SECRET, World
+from support.gateway import OTHER_SECRET, SECRET
+from tests.unit.gateway.world import World
 
 PER_CLIENT, PER_ADDRESS = 5, 20
 
@@ -93,11 +94,11 @@ def test_the_other_endpoints_count_as_well(world: World, path: str) -> None:
 
 
 class TestWithoutRedis:
-    """Redis does not answer: neither a token nor a verdict is given."""
+    """Redis does not answer: no token is issued or verified."""
 
     @pytest.fixture(autouse=True)
     def stopped(self, world: World) -> None:
-        world.service.loaded.release  # noqa: B018  # it is loaded before Redis goes away
+        world.service.loaded.configuration  # noqa: B018  # it is loaded before Redis goes away
         world.token()
         world.redis_server.connected = False
 
@@ -115,23 +116,23 @@ class TestWithoutRedis:
 
         assert world.public.post(path, data=data).status_code == 503
 
-    def test_no_verdict_is_given_and_none_is_cached(self, world: World) -> None:
-        verdict = world.verify("Bearer " + world.forge.valid())
+    def test_a_token_check_fails_and_is_not_cached(self, world: World) -> None:
+        result = world.verify("Bearer " + world.forge.valid())
 
-        assert verdict.status == 503
-        assert verdict.headers["Cache-Control"] == "no-store"
-        assert verdict.headers["Retry-After"] == "1"
-        assert not {name for name in verdict.headers if name.startswith("X-Auth")}
+        assert result.status == 503
+        assert result.headers["Cache-Control"] == "no-store"
+        assert result.headers["Retry-After"] == "1"
+        assert not {name for name in result.headers if name.startswith("X-Auth")}
 
     def test_what_is_wrong_anyway_stays_wrong(self, world: World) -> None:
         assert world.verify("Bearer " + world.forge.with_claims(aud="other")).status == 401
 
     def test_health_says_so(self, world: World) -> None:
-        verdict = world.verify(None, "/healthz")
+        result = world.verify(None, "/healthz")
 
-        assert verdict.status == 503
-        assert verdict.body["status"] == "down"
-        assert any("Redis" in problem for problem in verdict.body["problems"])
+        assert result.status == 503
+        assert result.body["status"] == "down"
+        assert any("Redis" in problem for problem in result.body["problems"])
 
     def test_all_is_well_again_without_help(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         assert world.verify("Bearer " + world.forge.valid()).status == 503
@@ -146,7 +147,7 @@ class TestWithoutRedis:
         assert world.token().status_code == 200
 
 
-def test_one_failure_in_passing_does_not_stop_the_next_verdict(
+def test_a_single_failure_does_not_affect_the_next_check(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bearer = "Bearer " + world.forge.valid()

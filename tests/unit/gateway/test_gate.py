@@ -16,10 +16,11 @@ from werkzeug.test import Client, TestResponse
 
 from dify_gateway import config, gate, internal, public
 from dify_gateway.reading import FileError
+from support.gateway import documents
+from support.tokens import rs256
 from tests.unit.gateway import provider as providers
-from tests.unit.gateway.forge import rs256
 from tests.unit.gateway.provider import CLIENT, SECRET, Provider
-from tests.unit.gateway.world import World, documents, make_world
+from tests.unit.gateway.world import World, make_world
 
 ORIGIN = "https://dify.example.com"
 OTHER = "https://app.example.com"
@@ -66,10 +67,12 @@ class Gated:
         environ: dict[str, Any] = {"PATH_INFO": "/gate", "REQUEST_METHOD": "GET"}
         if session is not None:
             environ["HTTP_X_GATE_SESSION"] = session
-        told: list[tuple[int, dict[str, str]]] = []
+        started: list[tuple[int, dict[str, str]]] = []
         application = internal.create_app(self.world.service)
-        b"".join(application(environ, lambda status, headers: told.append((int(status[:3]), dict(headers)))))
-        return told[0]
+        b"".join(
+            application(environ, lambda status, headers: started.append((int(status[:3]), dict(headers))))
+        )
+        return started[0]
 
 
 def settings(provider: Provider, **changes: Any) -> dict[str, Any]:
@@ -120,9 +123,9 @@ def test_somebody_signs_in_and_comes_back_to_the_page(gated: Callable[..., Gated
     status, headers = one.check(one.cookie())
     assert (status, headers["X-Gate-User"]) == (200, "person-1")
     assert headers["Cache-Control"] == "no-store"
-    told = one.get("/oauth2/userinfo").json
-    assert told
-    assert (told["user"], told["email"]) == ("person-1", "ann@example.com")
+    body = one.get("/oauth2/userinfo").json
+    assert body
+    assert (body["user"], body["email"]) == ("person-1", "ann@example.com")
     # Redis has no cookie's value.
     kept = json.dumps(
         [[key.decode(), str(one.world.redis.get(key))] for key in one.world.redis.keys("*gate*")]
@@ -512,9 +515,9 @@ def test_other_rules_end_all_sessions(gated: Callable[..., Gated], provider: Pro
     one.sign_in()
     session = one.cookie()
 
-    assert one.world.release("2", files(provider, client_secret="a new secret"))
+    assert one.world.switch("2", files(provider, client_secret="a new secret"))
     assert one.check(session)[0] == 200, "a rotated secret changes nobody's rights"
-    assert one.world.release("3", files(provider, email_domains=["example.com"]))
+    assert one.world.switch("3", files(provider, email_domains=["example.com"]))
     assert one.check(session)[0] == 401
 
 
@@ -638,8 +641,8 @@ def test_the_log_tells_who_and_no_secret(
     provider.claims = {"aud": "another"}
     one.sign_in()
 
-    told = capsys.readouterr().out
-    events = [json.loads(line) for line in told.splitlines()]
+    output = capsys.readouterr().out
+    events = [json.loads(line) for line in output.splitlines()]
     assert [event["event"] for event in events if event["event"].startswith("sign")] == [
         "signed in",
         "signed out",
@@ -648,7 +651,7 @@ def test_the_log_tells_who_and_no_secret(
     (signed_in,) = [event for event in events if event["event"] == "signed in"]
     assert (signed_in["user"], signed_in["email"]) == ("person-1", "ann@example.com")
     for secret in (SECRET, session, *(request["code"] for request in provider.token_requests)):
-        assert secret not in told
+        assert secret not in output
 
 
 @pytest.mark.parametrize(
@@ -664,7 +667,7 @@ def test_the_log_tells_who_and_no_secret(
         ({"email_domains": ["Example.com"]}, "gate.email_domains must hold texts"),
         ({"allowed_groups": "ops"}, "gate.allowed_groups must be a list"),
         ({"session_seconds": 10}, "gate.session_seconds must be a whole number from 300"),
-        ({"ca_file": "no.pem"}, "gate.ca_file names a file that this release lacks"),
+        ({"ca_file": "no.pem"}, "gate.ca_file names a file that this revision lacks"),
         ({"colour": "red"}, "gate.colour is not a known key"),
     ],
 )

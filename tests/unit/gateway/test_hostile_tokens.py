@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from support.gateway import ACME_KEY, GLOBEX_KEY
 from tests.unit.gateway.hostile import CASES
-from tests.unit.gateway.world import ACME_KEY, GLOBEX_KEY, World
+from tests.unit.gateway.world import World
 
 REFUSAL = {"error": "invalid_token", "error_description": "The access token is invalid or has expired"}
 
@@ -15,13 +16,13 @@ REFUSAL = {"error": "invalid_token", "error_description": "The access token is i
 def test_hostile_header_is_refused(world: World, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = CASES[name](world.forge)
 
-    verdict = world.verify(given)
+    result = world.verify(given)
 
-    assert verdict.status == 401
-    assert verdict.body == REFUSAL
-    assert verdict.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
-    assert verdict.headers["Cache-Control"] == "max-age=3"
-    assert not {header for header in verdict.headers if header.startswith("X-Auth-")}
+    assert result.status == 401
+    assert result.body == REFUSAL
+    assert result.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+    assert result.headers["Cache-Control"] == "max-age=3"
+    assert not {header for header in result.headers if header.startswith("X-Auth-")}
     logged = capsys.readouterr().out
     assert ACME_KEY not in logged
     assert GLOBEX_KEY not in logged
@@ -36,10 +37,10 @@ def test_there_are_enough_hostile_headers() -> None:
 
 def test_the_forge_can_make_a_token_that_is_let_in(world: World) -> None:
     """Without this, every hostile token might be refused for a mistake of the forge."""
-    verdict = world.verify("Bearer " + world.forge.valid())
+    result = world.verify("Bearer " + world.forge.valid())
 
-    assert verdict.status == 200
-    assert verdict.body is None
+    assert result.status == 200
+    assert result.body is None
 
 
 @pytest.mark.parametrize(
@@ -57,10 +58,10 @@ def test_the_scheme_may_be_written_in_any_case(world: World, scheme: str) -> Non
 
 
 def test_a_missing_header_is_refused_without_an_error_code(world: World) -> None:
-    verdict = world.verify(None)
+    result = world.verify(None)
 
-    assert verdict.status == 401
-    assert verdict.headers["WWW-Authenticate"] == "Bearer"
+    assert result.status == 401
+    assert result.headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_refusals_say_why_in_the_log(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dify_gateway import issuers
-from tests.unit.gateway.forge import Forge, b64, compact, ps256, public_jwk, rs256
+from support.gateway import ACME_KEY, GLOBEX_KEY, documents
+from support.tokens import Forge, b64, compact, ps256, public_jwk, rs256
 from tests.unit.gateway.hostile import CASES
-from tests.unit.gateway.world import ACME_KEY, GLOBEX_KEY, World, documents, make_world
+from tests.unit.gateway.world import World, make_world
 
 IDP, OTHER_IDP = "https://idp.example/realms/dify", "https://login.other.example"
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -105,7 +106,7 @@ def token(
 
 
 def es256_raw(key: Any, data: bytes) -> bytes:
-    from tests.unit.gateway.forge import es256  # noqa: PLC0415  # its keyword does not fit Sign
+    from support.tokens import es256  # noqa: PLC0415  # its keyword does not fit Sign
 
     return es256(key, data, low=False)
 
@@ -123,21 +124,21 @@ def other_token(**claims: Any) -> str:
 
 
 def test_a_token_of_an_external_issuer(idp_world: World) -> None:
-    verdict = idp_world.verify(token())
+    result = idp_world.verify(token())
 
-    assert verdict.status == 200
-    assert verdict.headers["X-Auth-Sub"] == "robot@example.com"
-    assert verdict.headers["X-Auth-Tenant"] == "acme"
-    assert verdict.headers["X-Auth-Scopes"] == "chat files"
-    assert verdict.headers["X-Auth-Upstream"] == ACME_KEY
-    assert verdict.headers["Cache-Control"] == "max-age=3"
+    assert result.status == 200
+    assert result.headers["X-Auth-Sub"] == "robot@example.com"
+    assert result.headers["X-Auth-Tenant"] == "acme"
+    assert result.headers["X-Auth-Scopes"] == "chat files"
+    assert result.headers["X-Auth-Upstream"] == ACME_KEY
+    assert result.headers["Cache-Control"] == "max-age=3"
 
 
 def test_several_issuers_at_once(idp_world: World) -> None:
-    verdict = idp_world.verify(other_token())
+    result = idp_world.verify(other_token())
 
-    assert (verdict.status, verdict.headers["X-Auth-Scopes"]) == (200, "chat")
-    assert verdict.headers["X-Auth-Upstream"] == GLOBEX_KEY
+    assert (result.status, result.headers["X-Auth-Scopes"]) == (200, "chat")
+    assert result.headers["X-Auth-Upstream"] == GLOBEX_KEY
     assert idp_world.verify(token()).status == 200
     assert idp_world.verify("Bearer " + idp_world.issued()).status == 200
 
@@ -236,10 +237,10 @@ REFUSED: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(idp_world: World, name: str) -> None:
-    verdict = idp_world.verify(REFUSED[name]())
+    result = idp_world.verify(REFUSED[name]())
 
-    assert verdict.status == 401
-    assert not {header for header in verdict.headers if header.startswith("X-Auth")}
+    assert result.status == 401
+    assert not {header for header in result.headers if header.startswith("X-Auth")}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -258,13 +259,13 @@ def test_hostile_headers_are_refused_for_an_external_issuer_as_well(idp_world: W
     }  # fmt: skip
     forge = Forge(issuer=OTHER_IDP, audience="dify", kid="ec-1", client="acme-app", tenant="acme", key=EC_KEY)
 
-    verdict = idp_world.verify(CASES[name](forge))
+    result = idp_world.verify(CASES[name](forge))
 
     if name not in allowed:
-        assert verdict.status == 401
-    elif verdict.status == 200:
+        assert result.status == 401
+    elif result.status == 200:
         # Whatever else is in it: the tenant is the issuer's, and nothing that it does not grant is granted.
-        assert (verdict.headers["X-Auth-Tenant"], verdict.headers["X-Auth-Scopes"]) == ("globex", "")
+        assert (result.headers["X-Auth-Tenant"], result.headers["X-Auth-Scopes"]) == ("globex", "")
 
 
 def test_clock_skew(idp_world: World) -> None:
@@ -395,8 +396,8 @@ class TestKeys:
 
         pass_time(monkeypatch, 3700)
 
-        verdict = idp_world.verify(token())
-        assert (verdict.status, verdict.headers["Cache-Control"]) == (503, "no-store")
+        result = idp_world.verify(token())
+        assert (result.status, result.headers["Cache-Control"]) == (503, "no-store")
         health = idp_world.verify(None, "/healthz")
         assert (health.status, health.body["status"]) == (200, "degraded")
         assert any(IDP in problem for problem in health.body["problems"])
@@ -433,7 +434,7 @@ class TestKeys:
             thread.start()
         assert entered.wait(timeout=5)
         time.sleep(0.2)
-        # Most do not wait: a slow issuer must not stop everybody's verdicts.
+        # Most do not wait: a slow issuer must not block all checks.
         assert len(statuses) >= 8 - 1 - issuers.MOST_WAITING
         leave.set()
         for thread in threads:
@@ -447,14 +448,14 @@ class TestKeys:
         before = len(idp.fetched)
         changed = files()
         del changed["clients.json"]["clients"]["disabled"]
-        idp_world.release("2", changed)
+        idp_world.switch("2", changed)
 
         assert idp_world.verify(token()).status == 200
         assert len(idp.fetched) == before
 
     def test_a_removed_issuer_is_refused(self, idp_world: World) -> None:
         idp_world.verify(token())
-        idp_world.release("2", documents())
+        idp_world.switch("2", documents())
 
         assert idp_world.verify(token()).status == 401
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from dify_gateway import jose, keys
-from tests.unit.gateway.world import World, documents
+from support.gateway import documents
+from tests.unit.gateway.world import World
 
 NOW = 1_800_000_000
 DAY = 86_400
@@ -74,10 +75,10 @@ def test_overlap_may_be_shorter() -> None:
 def test_public_set_has_all_keys_and_no_private_part() -> None:
     rotated = keys.rotate(keys.new_document(NOW), NOW + 1, lead_seconds=60)
 
-    told = keys.public_set(keys.read_document(rotated))
+    public = keys.public_set(keys.read_document(rotated))
 
-    assert [key["kid"] for key in told["keys"]] == kids(rotated)
-    assert all(set(key) == set(keys.PUBLIC_MEMBERS) for key in told["keys"])
+    assert [key["kid"] for key in public["keys"]] == kids(rotated)
+    assert all(set(key) == set(keys.PUBLIC_MEMBERS) for key in public["keys"])
 
 
 def test_no_token_fails_over_rotations(world: World) -> None:
@@ -85,7 +86,7 @@ def test_no_token_fails_over_rotations(world: World) -> None:
     files = documents()
     for number in range(3):
         files["keys.json"] = keys.rotate(files["keys.json"])
-        assert world.release(str(number + 2), files)
+        assert world.switch(str(number + 2), files)
 
         issued = world.issued()
         assert jose.parse(issued).header["kid"] == files["keys.json"]["keys"][0]["kid"]
@@ -95,7 +96,7 @@ def test_no_token_fails_over_rotations(world: World) -> None:
 
 def test_a_dropped_key_verifies_nothing(world: World) -> None:
     before = world.issued()
-    world.release("2", {**documents(), "keys.json": keys.new_document()})
+    world.switch("2", {**documents(), "keys.json": keys.new_document()})
 
     assert world.verify(f"Bearer {before}").status == 401
 

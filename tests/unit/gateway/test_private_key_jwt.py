@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.unit.gateway.forge import Forge, b64, public_jwk, rs256, unb64
+from support.gateway import CLIENT_KEY, ISSUER, SECRET, documents
+from support.tokens import Forge, b64, public_jwk, rs256, unb64
 from tests.unit.gateway.hostile import CASES
-from tests.unit.gateway.world import CLIENT_KEY, ISSUER, SECRET, World, documents
+from tests.unit.gateway.world import World
 
 TOKEN_ENDPOINT = f"{ISSUER}/oauth/token"
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -82,7 +83,7 @@ def test_an_rsa_key(world: World, signer: ClientForge) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     files = documents()
     files["clients.json"]["clients"]["signer"]["jwks"] = {"keys": [public_jwk(key, "rsa", alg="RS256")]}
-    world.release("2", files)
+    world.switch("2", files)
     signed = signer.unsigned({"alg": "RS256", "kid": "rsa"}, signer.claims)
 
     assert authenticate(world, f"{signed}.{b64(rs256(key, signed.encode()))}").status_code == 200
@@ -204,7 +205,7 @@ def test_failures_count_for_the_client_that_the_assertion_names(world: World, si
 def test_a_disabled_client(world: World, signer: ClientForge) -> None:
     files = documents()
     files["clients.json"]["clients"]["signer"]["disabled"] = True
-    world.release("2", files)
+    world.switch("2", files)
 
     assert authenticate(world, signer.valid()).status_code == 401
 

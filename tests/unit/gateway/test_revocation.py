@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from dify_gateway.state import sealed
-from tests.unit.gateway.forge import N, b64, es256, unb64
-from tests.unit.gateway.world import AUDIENCE, ISSUER, MEMORY_SINCE, OTHER_SECRET, SEAL_KEY, SECRET, World
+from support.gateway import AUDIENCE, ISSUER, OTHER_SECRET, SEAL_KEY, SECRET
+from support.tokens import N, b64, es256, unb64
+from tests.unit.gateway.world import MEMORY_SINCE, World
 
 
 def revoke(world: World, token: str, client: str = "acme-app", secret: str = SECRET, **form: str) -> Any:
@@ -142,9 +143,9 @@ def test_introspection_tells_nothing_about_anything_else(world: World) -> None:
     revoke(world, revoked)
     expired = world.forge.with_claims(iat=world.forge.now - 100, exp=world.forge.now - 50)
 
-    told = [introspect(world, token).json for token in (revoked, foreign, expired, "nonsense")]
+    answers = [introspect(world, token).json for token in (revoked, foreign, expired, "nonsense")]
 
-    assert told == [{"active": False}] * 4
+    assert answers == [{"active": False}] * 4
 
 
 def test_introspection_needs_a_client(world: World) -> None:
@@ -160,7 +161,7 @@ def test_a_token_of_our_key_for_another_issuer_is_not_ours(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    ("told", "advice"),
+    ("message", "advice"),
     [
         ({"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, ""),
         ({"maxmemory": 1000, "maxmemory_policy": "noeviction"}, ""),
@@ -169,9 +170,9 @@ def test_a_token_of_our_key_for_another_issuer_is_not_ours(world: World) -> None
     ],
 )
 def test_a_redis_that_may_forget_is_a_problem(
-    world: World, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], advice: str
+    world: World, monkeypatch: pytest.MonkeyPatch, message: dict[str, Any], advice: str
 ) -> None:
-    monkeypatch.setattr(redis.Redis, "info", lambda *_args: told)
+    monkeypatch.setattr(redis.Redis, "info", lambda *_args: message)
 
     world.service._remember()
 

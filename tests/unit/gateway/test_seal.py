@@ -14,7 +14,8 @@ from dify_gateway import config
 from dify_gateway.gate_config import GateSettings
 from dify_gateway.gate_sessions import Sessions, _digest
 from dify_gateway.state import State, sealed
-from tests.unit.gateway.world import MEMORY_SINCE, SEAL_KEY, World, documents, make_world, write_release
+from support.gateway import SEAL_KEY, documents
+from tests.unit.gateway.world import MEMORY_SINCE, World, make_world, write_revision
 
 SESSION = {"subject": "mallory", "email": "mallory@example.com", "expires_at": 4_000_000_000, "id_token": ""}
 COOKIE = "A" * 43
@@ -28,7 +29,7 @@ def world(tmp_path: Path) -> World:
 
 
 def a_state(world: World, seal_key: str = SEAL_KEY) -> State:
-    settings = dataclasses.replace(world.service.loaded.release.settings, seal_key=seal_key)
+    settings = dataclasses.replace(world.service.loaded.configuration.settings, seal_key=seal_key)
 
     def pool(_url: str) -> redis.ConnectionPool:
         return fakeredis.FakeRedis(server=world.redis_server, db=5).connection_pool
@@ -114,14 +115,14 @@ def test_another_seal_is_another_connection(tmp_path: Path) -> None:
     files = documents()
     files["config.json"]["redis"]["seal_key"] = OTHER_KEY
 
-    assert world.release("2", files)
+    assert world.switch("2", files)
     assert world.service.loaded.state is not before
 
 
 def test_seal_is_never_told(tmp_path: Path) -> None:
     files = documents()
     files["config.json"]["redis"]["seal_key"] = "short-and-secret"
-    write_release(tmp_path, "1", files)
+    write_revision(tmp_path, "1", files)
 
     with pytest.raises(Exception, match="seal_key") as problem:
         config.load(tmp_path / "releases" / "1", "1")

@@ -10,24 +10,15 @@ from typing import Any
 import pytest
 
 from dify_gateway import keys, service, workers
-from tests.unit.gateway.world import (
-    ACME_KEY,
-    GLOBEX_KEY,
-    OTHER_SECRET,
-    SECRET,
-    World,
-    ask,
-    documents,
-    make_world,
-    write_release,
-)
+from support.gateway import ACME_KEY, GLOBEX_KEY, OTHER_SECRET, SECRET, documents
+from tests.unit.gateway.world import World, ask, make_world, write_revision
 
 
-def test_verdict_for_nginx(world: World) -> None:
-    verdict = world.verify("Bearer " + world.issued())
+def test_a_valid_token_gets_the_headers_for_nginx(world: World) -> None:
+    result = world.verify("Bearer " + world.issued())
 
-    assert verdict.status == 200
-    assert verdict.headers == {
+    assert result.status == 200
+    assert result.headers == {
         "Content-Type": "application/json",
         "Content-Length": "0",
         "X-Auth-Sub": "acme-app",
@@ -40,26 +31,26 @@ def test_verdict_for_nginx(world: World) -> None:
 
 
 def test_each_tenant_gets_its_own_key(world: World) -> None:
-    verdict = world.verify("Bearer " + world.issued("globex-app", OTHER_SECRET))
+    result = world.verify("Bearer " + world.issued("globex-app", OTHER_SECRET))
 
-    assert verdict.headers["X-Auth-Tenant"] == "globex"
-    assert verdict.headers["X-Auth-Upstream"] == GLOBEX_KEY
+    assert result.headers["X-Auth-Tenant"] == "globex"
+    assert result.headers["X-Auth-Upstream"] == GLOBEX_KEY
 
 
 @pytest.mark.parametrize(("left", "expected"), [(2.9, {"max-age=1", "no-store"}), (60, {"max-age=3"})])
-def test_a_verdict_is_never_kept_past_the_tokens_end(world: World, left: float, expected: set[str]) -> None:
+def test_a_result_is_not_cached_past_the_tokens_expiry(world: World, left: float, expected: set[str]) -> None:
     token = world.forge.with_claims(iat=world.forge.now - 50, exp=int(time.time() + left))
 
     assert world.verify(f"Bearer {token}").headers["Cache-Control"] in expected
 
 
-def test_a_verdict_of_the_last_second_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_of_the_last_second_is_not_cached(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     token = world.forge.with_claims(iat=world.forge.now - 50, exp=world.forge.now + 10)
     monkeypatch.setattr(time, "time", lambda: world.forge.now + 9.5)
 
-    verdict = world.verify(f"Bearer {token}")
+    result = world.verify(f"Bearer {token}")
 
-    assert (verdict.status, verdict.headers["Cache-Control"]) == (200, "no-store")
+    assert (result.status, result.headers["Cache-Control"]) == (200, "no-store")
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/verify", "POST", 405)])
@@ -75,16 +66,16 @@ def test_a_crash_is_no_pass(
 
     monkeypatch.setattr("dify_gateway.tokens.verify", broken)
 
-    verdict = world.verify("Bearer " + world.forge.valid())
+    result = world.verify("Bearer " + world.forge.valid())
 
-    assert (verdict.status, verdict.headers["Cache-Control"]) == (500, "no-store")
+    assert (result.status, result.headers["Cache-Control"]) == (500, "no-store")
     printed = capsys.readouterr().out
     assert "ZeroDivisionError" in printed
     assert "secret text" not in printed
 
 
 class TestChanges:
-    """What a switch to another release does to tokens that were issued before it."""
+    """The effect of a new configuration on tokens that were issued before it."""
 
     def test_nothing_new(self, world: World) -> None:
         assert not world.service.follow()
@@ -94,7 +85,7 @@ class TestChanges:
         files = documents()
         del files["clients.json"]["clients"]["acme-app"]
 
-        assert world.release("2", files)
+        assert world.switch("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
         assert world.token().status_code == 401
@@ -103,7 +94,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["disabled"] = True
-        world.release("2", files)
+        world.switch("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
 
@@ -112,7 +103,7 @@ class TestChanges:
         files = documents()
         del files["tenants.json"]["tenants"]["globex"]
         del files["clients.json"]["clients"]["globex-app"]
-        world.release("2", files)
+        world.switch("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
 
@@ -120,7 +111,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["tenant"] = "globex"
-        world.release("2", files)
+        world.switch("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
         assert world.verify("Bearer " + world.issued()).headers["X-Auth-Upstream"] == GLOBEX_KEY
@@ -129,7 +120,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["scopes"] = ["files", "llm"]
-        world.release("2", files)
+        world.switch("2", files)
 
         assert world.verify(f"Bearer {token}").headers["X-Auth-Scopes"] == "files"
 
@@ -137,7 +128,7 @@ class TestChanges:
         token = world.forge.with_claims(iat=world.forge.now - 10)
         files = documents()
         files["clients.json"]["clients"]["acme-app"]["not_before"] = world.forge.now
-        world.release("2", files)
+        world.switch("2", files)
 
         assert world.verify(f"Bearer {token}").status == 401
         assert world.verify("Bearer " + world.issued()).status == 200
@@ -146,7 +137,7 @@ class TestChanges:
         token = world.issued()
         files = documents()
         files["tenants.json"]["tenants"]["acme"]["app_key"] = "app-another0123456"
-        world.release("2", files)
+        world.switch("2", files)
 
         assert world.verify(f"Bearer {token}").headers["X-Auth-Upstream"] == "app-another0123456"
 
@@ -161,7 +152,7 @@ class TestChanges:
     def test_redis_moves(self, world: World) -> None:
         files = documents()
         files["config.json"]["redis"]["prefix"] = "other:"
-        world.release("2", files)
+        world.switch("2", files)
 
         token = world.issued()
 
@@ -169,7 +160,7 @@ class TestChanges:
         assert len(world.states) == 2
 
     def test_the_same_redis_is_kept(self, world: World) -> None:
-        world.release("2", documents())
+        world.switch("2", documents())
 
         assert len(world.states) == 1
 
@@ -181,7 +172,7 @@ def test_a_broken_file_keeps_the_old_configuration(
     token = world.issued()
     capsys.readouterr()
 
-    assert not world.release("2", {**documents(), file: "{"})
+    assert not world.switch("2", {**documents(), file: "{"})
 
     assert world.verify(f"Bearer {token}").status == 200
     assert world.token().status_code == 200
@@ -195,7 +186,7 @@ def test_a_broken_file_keeps_the_old_configuration(
     assert line["problem"].startswith(f"{file}: ")
     assert line["still_serving"] == "1"
 
-    assert world.release("3", documents())
+    assert world.switch("3", documents())
     assert world.verify(None, "/healthz").body["status"] == "ok"
 
 
@@ -207,14 +198,14 @@ def test_an_unforeseen_problem_keeps_the_old_configuration(
 
     monkeypatch.setattr("dify_gateway.config.load", broken)
 
-    assert not world.release("2", documents())
+    assert not world.switch("2", documents())
 
     assert world.verify("Bearer " + world.forge.valid()).status == 200
     assert world.verify(None, "/healthz").body["problems"] == ["ZeroDivisionError"]
 
 
 def test_a_broken_file_is_complained_about_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.release("2", {**documents(), "keys.json": "{"})
+    world.switch("2", {**documents(), "keys.json": "{"})
     for _ in range(5):
         world.service.follow()
 
@@ -227,11 +218,11 @@ def test_nothing_readable_at_the_start(tmp_path: Path) -> None:
     health = world.verify(None, "/healthz")
     assert (health.status, health.body["status"]) == (503, "down")
     assert any(problem.startswith("keys.json: ") for problem in health.body["problems"])
-    verdict = world.verify("Bearer " + world.forge.valid())
-    assert (verdict.status, verdict.headers["Cache-Control"]) == (503, "no-store")
+    result = world.verify("Bearer " + world.forge.valid())
+    assert (result.status, result.headers["Cache-Control"]) == (503, "no-store")
     assert world.token().status_code == 503
 
-    assert world.release("2", documents())
+    assert world.switch("2", documents())
     assert world.token().status_code == 200
 
 
@@ -283,19 +274,19 @@ def test_health_tells_of_other_workers(world: World, run_directory: Path) -> Non
 
 
 class TestOtherWorker:
-    """Another worker has read the new release already; this one has not."""
+    """Another worker has read the new configuration already; this one has not."""
 
     def test_its_tokens_are_let_in(self, world: World) -> None:
         files = documents()
         files["keys.json"] = keys.rotate(files["keys.json"])
         files["clients.json"]["clients"]["new"] = files["clients.json"]["clients"]["acme-app"]
-        write_release(world.directory, "2", files)
+        write_revision(world.directory, "2", files)
         other = make_world_beside(world)
 
         token = other.issued("new", SECRET)
 
-        # No poll has happened here: the verdict itself looks for news before it refuses.
-        assert world.service.loaded.release.revision == "1"
+        # No poll has happened here: the check itself reads the new configuration before it refuses.
+        assert world.service.loaded.configuration.revision == "1"
         assert world.verify(f"Bearer {token}").status == 200
 
     def test_a_forged_kid_makes_nobody_read_again(
@@ -323,9 +314,9 @@ def test_the_configuration_is_followed_in_the_background(world: World) -> None:
     try:
         files = documents()
         del files["clients.json"]["clients"]["acme-app"]
-        write_release(world.directory, "2", files)
+        write_revision(world.directory, "2", files)
         switched = time.monotonic()
-        while world.service.loaded.release.revision != "2":
+        while world.service.loaded.configuration.revision != "2":
             assert time.monotonic() - switched < 2, "a switch must be seen within a second or two"
             time.sleep(0.01)
     finally:
@@ -343,8 +334,8 @@ def test_no_request_sees_a_mixture(world: World) -> None:
     def call() -> None:
         while not stop.is_set():
             answer = client.post("/oauth/token", data=form)
-            verdict = world.verify("Bearer " + answer.json["access_token"]) if answer.json else None
-            if answer.status_code != 200 or verdict is None or verdict.status != 200:
+            result = world.verify("Bearer " + answer.json["access_token"]) if answer.json else None
+            if answer.status_code != 200 or result is None or result.status != 200:
                 failures.append(answer.text)
 
     threads = [threading.Thread(target=call) for _ in range(3)]
@@ -353,7 +344,7 @@ def test_no_request_sees_a_mixture(world: World) -> None:
     files = documents()
     for number in range(2, 12):
         files["keys.json"] = keys.rotate(files["keys.json"])
-        world.release(str(number), files)
+        world.switch(str(number), files)
         time.sleep(0.02)
     stop.set()
     for thread in threads:

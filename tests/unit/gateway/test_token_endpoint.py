@@ -11,8 +11,9 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from werkzeug.test import TestResponse
 
 from dify_gateway import client_secrets
-from tests.unit.gateway.forge import N, unb64
-from tests.unit.gateway.world import AUDIENCE, ISSUER, KID, OTHER_SECRET, SECRET, World, documents
+from support.gateway import AUDIENCE, ISSUER, KID, OTHER_SECRET, SECRET, documents
+from support.tokens import N, unb64
+from tests.unit.gateway.world import World
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -190,7 +191,7 @@ def test_both_secrets_of_a_client_are_right_while_it_changes(world: World) -> No
     files = documents()
     new = client_secrets.generate_secret()
     files["clients.json"]["clients"]["acme-app"]["secrets"].append(client_secrets.hash_secret(new))
-    world.release("2", files)
+    world.switch("2", files)
 
     assert world.token(secret=SECRET).status_code == 200
     assert world.token(secret=new).status_code == 200
@@ -301,8 +302,8 @@ def test_metadata(world: World) -> None:
 
     assert answer.json is not None
     # Authlib's reading of RFC 8414 asks for a response type, which RFC 8414 lets be an empty list.
-    told = AuthorizationServerMetadata({**answer.json, "response_types_supported": ["none"]})
-    told.validate()
+    metadata = AuthorizationServerMetadata({**answer.json, "response_types_supported": ["none"]})
+    metadata.validate()
     assert answer.json["issuer"] == ISSUER
     assert answer.json["token_endpoint"] == f"{ISSUER}/oauth/token"
     assert answer.json["grant_types_supported"] == ["client_credentials"]

@@ -1,4 +1,4 @@
-"""Certificates for tests: a CA, and what it issues, right or wrong in one respect."""
+"""Certificates for tests: a CA, and valid and invalid certificates of it."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ def issue(
             x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False
         )
     signer = issuer.key if issuer else own
-    # Python insists on these from 3.13 on.
+    # Python requires these from 3.13 on.
     if issuer:
         known = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.certificate.public_key())  # type: ignore[arg-type]  # CAs here have no other keys
         builder = builder.add_extension(known, critical=False)

@@ -1,4 +1,4 @@
-"""Makes tokens by hand, right and wrong ones, without the libraries that the gateway verifies them with."""
+"""Makes valid and invalid tokens by hand, without the libraries that the gateway verifies them with."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ def compact(value: object) -> bytes:
 
 
 def es256(key: ec.EllipticCurvePrivateKey, data: bytes, *, low: bool = True) -> bytes:
-    """Sign as JWS does: r and s, 32 bytes each; s the smaller of the two that fit, unless told otherwise."""
+    """Sign as JWS does: r and s, 32 bytes each; s is the smaller of the two valid values unless `low` is false."""
     r, s = decode_dss_signature(key.sign(data, ec.ECDSA(hashes.SHA256())))
     s = min(s, N - s) if low else max(s, N - s)
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")

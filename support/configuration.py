@@ -7,8 +7,9 @@ from typing import Any
 
 import pulumi
 
+from infra.settings.program import load
 from infra.settings.secrets import SHAPES
-from infra.settings.stack import Settings, load
+from infra.settings.stack import Settings
 
 SECRETS = {key: shape.generate() for key, shape in SHAPES.items() if shape.generate}
 PLAIN: Mapping[str, Any] = {

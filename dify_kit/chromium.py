@@ -1,4 +1,4 @@
-"""Finding a Chromium on this machine, for the tests of the browser's view. Nothing is downloaded here."""
+"""Finds a Chromium on this machine for the browser tests. Nothing is downloaded here."""
 
 import os
 import re
@@ -21,23 +21,23 @@ INSTALL = "`make browser` installs one, --browser PATH or the variable " + VARIA
 
 
 class BrowserError(Exception):
-    """There is no browser that can be driven; the message says what was found, and what helps."""
+    """No usable browser was found; the message says what was found and how to install one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Browser:
-    """A Chromium, or a browser made of it: its program, and what it says of itself."""
+    """A Chromium-based browser: the path of its program, and its name with version."""
 
     path: str
     version: str
 
     def __str__(self) -> str:
-        """Name it in a line."""
+        """Return name, version and path in one line."""
         return f"{self.version} ({self.path})"
 
 
 def playwrights_own() -> str:
-    """Return where `playwright install chromium` puts its browser, whether one is there or not."""
+    """Return the path where `playwright install chromium` puts its browser; it need not exist."""
     # Imported late: most commands and most runs need no browser.
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def find_browser(given: str = "", own: Callable[[], str] = playwrights_own) -> B
 def _candidates(own: Callable[[], str]) -> Iterator[str]:
     yield from (found for name in NAMES if (found := shutil.which(name)))
     yield from (str(place) for place in PLACES if place.exists())
-    # Asked last: Playwright has to be started to know.
+    # Last: finding this path starts Playwright.
     try:
         path = own()
     except Exception as problem:  # noqa: BLE001  # see below
@@ -78,23 +78,23 @@ def _candidates(own: Callable[[], str]) -> Iterator[str]:
 
 
 def examine(path: str) -> Browser:
-    """Ask a browser for its version. Raises BrowserError when it does not tell one that is new enough."""
+    """Read a browser's version. Raises BrowserError unless it is a Chromium that is new enough."""
     try:
-        told = subprocess.run(
+        printed = subprocess.run(
             [path, "--version"], check=False, capture_output=True, text=True, timeout=VERSION_SECONDS
         )
     except OSError as problem:
         raise BrowserError(f"the browser {path} cannot be started: {problem.strerror}: {INSTALL}") from None
     except subprocess.TimeoutExpired:
         raise BrowserError(
-            f"the browser {path} did not tell its version within {VERSION_SECONDS} s: {INSTALL}"
+            f"the browser {path} did not print its version within {VERSION_SECONDS} s: {INSTALL}"
         ) from None
     found = re.search(
-        r"^((?:Chromium|Google Chrome|Microsoft Edge)\b\D*)(\d+)([.\d]*)", told.stdout, re.MULTILINE
+        r"^((?:Chromium|Google Chrome|Microsoft Edge)\b\D*)(\d+)([.\d]*)", printed.stdout, re.MULTILINE
     )
     if not found:
-        said = (told.stderr.strip() or told.stdout.strip() or "nothing").splitlines()[-1][:200]
-        raise BrowserError(f"{path} is no Chromium; asked for its version, it says {said!r}: {INSTALL}")
+        said = (printed.stderr.strip() or printed.stdout.strip() or "nothing").splitlines()[-1][:200]
+        raise BrowserError(f"{path} is not Chromium: `--version` prints {said!r}: {INSTALL}")
     version = "".join(found.groups())
     if int(found.group(2)) < OLDEST_MAJOR:
         raise BrowserError(f"{version} ({path}) is too old, {OLDEST_MAJOR} or newer is needed: {INSTALL}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import docker
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[1]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
 PYTEST = CHECKOUT / ".venv" / "bin" / "pytest"
 UP_SECONDS = 900
@@ -45,8 +45,8 @@ class Done:
     seconds: float
 
     @property
-    def told(self) -> str:
-        """Everything the command printed."""
+    def output(self) -> str:
+        """Standard error and standard output of the command."""
         return f"{self.stderr}\n{self.stdout}"
 
 
@@ -56,10 +56,10 @@ class Stack:
 
     home: Path
     release: str = "1.17.1"
-    # One edge for each test run: no two of them share a name or a port.
+    # Names and ports differ between concurrent test runs.
     name: str = field(default_factory=lambda: f"{RUN}{secrets.token_hex(2)}")
     port: int = field(default_factory=free_port)
-    # What the first deployment said.
+    # The first deployment.
     first: Done | None = None
     _prepared: str = ""
     _removed: bool = False
@@ -78,7 +78,7 @@ class Stack:
         return f"http://localhost:{self.port}"
 
     def kit(self, *arguments: str, timeout: int = UP_SECONDS, stdin: str = "") -> Done:
-        """Run `dify-kit` and return what it said, whatever its exit code."""
+        """Run `dify-kit` and return its result, whatever its exit code."""
         return self._run([str(KIT), *arguments], timeout=timeout, stdin=stdin)
 
     def init(self, **flags: str | Sequence[str]) -> Done:
@@ -95,7 +95,7 @@ class Stack:
     def up(self) -> Done:
         """Run `dify-kit up` and demand success."""
         done = self.try_up()
-        assert done.code == 0, f"up failed:\n{done.told[-6000:]}"
+        assert done.code == 0, f"up failed:\n{done.output[-6000:]}"
         return done
 
     def try_up(self) -> Done:
@@ -105,7 +105,7 @@ class Stack:
     def down(self) -> Done:
         """Run `dify-kit down`: the data stays."""
         done = self.kit("down", "--stack", self.name)
-        assert done.code == 0, f"down failed:\n{done.told[-6000:]}"
+        assert done.code == 0, f"down failed:\n{done.output[-6000:]}"
         return done
 
     def pulumi(self, *arguments: str, stdin: str = "") -> Done:
@@ -118,31 +118,31 @@ class Stack:
         """Return what `dify-kit env` prints: the same for the whole life of the stack, so asked for once."""
         if not self._prepared:
             done = self.kit("env", "--stack", self.name)
-            assert done.code == 0, done.told
+            assert done.code == 0, done.output
             self._prepared = done.stdout
         return self._prepared
 
     def set_config(self, path: str, value: str) -> None:
         """Set one setting; `path` may reach into an object (`cors.v1[0]`)."""
         done = self.pulumi("config", "set", "--path", f"dify:{path}", value)
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
 
     def unset_config(self, path: str) -> None:
         """Remove one setting."""
         done = self.pulumi("config", "rm", "--path", f"dify:{path}")
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
 
     def outputs(self, *, secrets_too: bool = False) -> dict[str, Any]:
         """Return the stack's exports."""
         done = self.pulumi("stack", "output", "--json", *(["--show-secrets"] if secrets_too else []))
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
     def steps(self, *arguments: str) -> dict[str, str]:
         """Return what `pulumi preview` would do: resource name -> operation, without those that stay the same."""
         done = self.pulumi("preview", "--json", *arguments)
-        assert done.code == 0, done.told
+        assert done.code == 0, done.output
         steps = json.loads(done.stdout).get("steps", [])
         return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps if step["op"] not in UNCHANGED}
 
@@ -155,7 +155,7 @@ class Stack:
         return docker.from_env().containers.get(f"dify-{self.name}-{service}")
 
     def well(self, service: str) -> bool:
-        """Tell whether a service's own health command succeeds now: the engine asks once a minute."""
+        """Return whether a service's own health command succeeds now: the engine runs it once a minute."""
         container = self.container(service)
         if container.status != "running":
             return False
@@ -213,7 +213,7 @@ class Stack:
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:
-    """Kill the command and everything in its process group, as a lost machine or an impatient person would."""
+    """Kill the command and everything in its process group, as a lost machine would."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
 

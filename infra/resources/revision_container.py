@@ -1,10 +1,12 @@
-"""Releases of a configuration on a container's volume, through the Docker API alone.
+"""Revisions of a configuration on a container's volume, through the Docker API alone.
 
 Nothing here needs a path of the engine's machine, so a remote engine works as a local one does.
 ::
 
-    <directory>/releases/<revision>/...        root's directories; files as `archive` says
+    <directory>/releases/<revision>/...        directories of root; files as `archive` says
     <directory>/current -> releases/<revision>
+
+The directory is called `releases` on the volumes of stacks that run, and keeps that name.
 """
 
 import io
@@ -18,14 +20,14 @@ ENGINE_TIMEOUT_SECONDS = 60
 # Every command in the container ends by itself.
 COMMAND_SECONDS = 20
 LOG_LINES = 20
-# An engine under load now and then loses what a command printed, and tells its exit code all the same.
+# An engine under load now and then loses the output of a command, and returns its exit code all the same.
 ASK_TIMES = 5
 PUBLIC_MODE, PRIVATE_MODE = 0o444, 0o400
 ROOT = 0
 
 
 class ContainerError(Exception):
-    """The container did not do what was asked. The message says what it said."""
+    """A command in the container failed. The message holds the output of the command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,8 @@ def _entry(name: str, *, mode: int, owner: int, kind: bytes) -> tarfile.TarInfo:
     return entry
 
 
-class ReleaseContainer:
-    """A container by its id; `directory` is where its volume with releases is mounted."""
+class RevisionContainer:
+    """A container by its id; `directory` is where its volume with revisions is mounted."""
 
     def __init__(self, container: str, directory: str) -> None:
         from infra import engine  # noqa: PLC0415  # kept out of the pickled provider
@@ -75,7 +77,7 @@ class ReleaseContainer:
         self._directory = directory
 
     def status(self) -> str:
-        """Return the engine's word for the container's state, empty when there is no such container."""
+        """Return the state of the container in the engine's terms, empty when there is no such container."""
         import docker  # noqa: PLC0415
 
         try:
@@ -84,30 +86,36 @@ class ReleaseContainer:
             return ""
 
     def write(self, revision: str, files: Mapping[str, str], private: Mapping[str, str], owner: int) -> None:
-        """Write a configuration beside the running one."""
-        # A leftover of a run that was cut off may be half of it.
+        """Write a revision beside the running one."""
+        # A run that was interrupted may have left an incomplete one.
         self.discard(revision)
         self._api.put_archive(self._id, self._directory, archive(revision, files, private, owner))
 
     def discard(self, revision: str) -> None:
-        """Delete a configuration that does not run."""
+        """Delete a revision that does not run."""
         self._must("clearing a draft", ["rm", "-rf", f"{self._directory}/releases/{revision}"], root=True)
 
     def current(self) -> str:
         """Return the revision that `current` points to, empty before the first one."""
         for _ in range(ASK_TIMES):
-            told = self._run(["readlink", f"{self._directory}/current"])
-            if told.code != 0:
+            ran = self._run(["readlink", f"{self._directory}/current"])
+            if ran.code != 0:
                 return ""
-            if told.output:
+            if ran.output:
                 break
-        return told.output.strip().rsplit("/", 1)[-1]
+        return ran.output.strip().rsplit("/", 1)[-1]
 
     def switch(self, revision: str) -> None:
         """Let `current` point to a revision, in one step."""
         draft = f"{self._directory}/.current"
         script = f"ln -sfn releases/{revision} {draft} && mv -T {draft} {self._directory}/current"
         self._must("switching the configuration", ["sh", "-c", script], root=True)
+
+    def forget(self) -> None:
+        """Remove the link, so that no revision is the current one."""
+        self._must(
+            "removing the rejected configuration", ["rm", "-f", f"{self._directory}/current"], root=True
+        )
 
     def keep(self, revisions: Sequence[str]) -> None:
         """Delete every revision but these; empty names are none."""
@@ -135,7 +143,7 @@ class ReleaseContainer:
             code = int(self._api.exec_inspect(run["Id"])["ExitCode"])
         except docker.errors.APIError as problem:
             raise ContainerError(
-                f"nothing can be run in the container ({self.status() or 'gone'}): {problem.explanation}; "
+                f"no command can run in the container ({self.status() or 'gone'}): {problem.explanation}; "
                 f"last log lines:\n{self.last_logs() if self.status() else ''}"
             ) from None
         return Ran(code=code, output=output.decode(errors="replace"))

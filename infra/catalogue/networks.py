@@ -1,0 +1,41 @@
+"""The networks of a stack.
+
+They isolate as those of Dify's own compose file do, and more: the data tier has a network that the edge and the web
+frontend are not on. certbot reaches the internet and no other network. nginx reaches the OAuth gateway, and the gateway
+a Redis of its own. LiteLLM reaches its upstreams; of the stack's services, only nginx reaches LiteLLM.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from infra.catalogue.service import Network, Part
+
+APP = "app"
+DATA = "data"
+SSRF_PROXY = "ssrf_proxy"
+AGENT_SANDBOX = "agent_sandbox"
+LOCAL_SANDBOX_PROXY = "local_sandbox_proxy"
+ACME = "acme"
+OAUTH = "oauth"
+OAUTH_DATA = "oauth_data"
+ISSUERS = "issuers"
+LITELLM = "litellm"
+LITELLM_UPSTREAMS = "litellm_upstreams"
+
+NETWORKS: Mapping[str, Network] = MappingProxyType(
+    {
+        APP: Network(internal=False, compose="default"),
+        DATA: Network(internal=True),
+        SSRF_PROXY: Network(internal=True, compose="ssrf_proxy_network"),
+        AGENT_SANDBOX: Network(internal=True, service="local_sandbox", compose="agent_sandbox_network"),
+        LOCAL_SANDBOX_PROXY: Network(
+            internal=True, service="local_sandbox", compose="local_sandbox_proxy_network"
+        ),
+        ACME: Network(internal=False, service="certbot"),
+        OAUTH: Network(internal=True, service="gateway"),
+        OAUTH_DATA: Network(internal=True, service="gateway_redis"),
+        ISSUERS: Network(internal=False, service="gateway", part=Part.ISSUERS),
+        LITELLM: Network(internal=True, service="litellm"),
+        LITELLM_UPSTREAMS: Network(internal=False, service="litellm"),
+    }
+)

@@ -1,0 +1,302 @@
+"""The environment of the processes that run Dify's api image: api, its workers, the WebSocket server, the migration.
+
+One setting feeds every variable that must agree with it: an origin the nine URLs, a key both of its ends.
+"""
+
+from collections.abc import Mapping
+
+from infra.catalogue import ports
+from infra.catalogue.releases import Release
+from infra.services.environment.values import (
+    AGENT_BACKEND_URL,
+    API_URL,
+    DATABASE,
+    MARKETPLACE_URL,
+    MEGABYTE,
+    PLUGIN_DAEMON_URL,
+    SANDBOX_URL,
+    SSRF_PROXY_URL,
+    Environment,
+    as_compose_sets,
+    cookie_domain,
+    database,
+    flag,
+    redis,
+    redis_url,
+)
+from infra.settings.stack import Settings
+
+CELERY_REDIS_DB = 1
+CELERY_TASKS_PER_CHILD = 50
+GUNICORN_TIMEOUT = 360
+UPDATES_URL = "https://updates.dify.ai"
+
+
+def _urls(settings: Settings) -> Environment:
+    urls = settings.urls
+    return {
+        "CONSOLE_API_URL": urls.console,
+        "CONSOLE_WEB_URL": urls.console,
+        "SERVICE_API_URL": urls.service,
+        "APP_WEB_URL": urls.app,
+        "FILES_URL": urls.files,
+        "TRIGGER_URL": urls.trigger,
+        "ENDPOINT_URL_TEMPLATE": f"{urls.endpoint}/e/{{hook_id}}",
+        "INTERNAL_FILES_URL": API_URL,
+    }
+
+
+def _cors(settings: Settings) -> Environment:
+    # Dify splits at commas and strips nothing.
+    return {
+        "CONSOLE_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("console")),
+        "WEB_API_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("api")),
+        **cookie_domain(settings),
+    }
+
+
+def _storage(settings: Settings) -> Environment:
+    storage = settings.storage
+    if storage.type == "fs":
+        return {"STORAGE_TYPE": "opendal", "OPENDAL_SCHEME": "fs", "OPENDAL_FS_ROOT": "storage"}
+    return {
+        "STORAGE_TYPE": "s3",
+        "S3_ENDPOINT": storage.endpoint,
+        "S3_REGION": storage.region,
+        "S3_BUCKET_NAME": storage.bucket,
+        "S3_ACCESS_KEY": storage.access_key,
+        "S3_SECRET_KEY": settings.secrets.storage_secret_key or "",
+        "S3_ADDRESS_STYLE": "path" if storage.path_style else "auto",
+        "S3_USE_AWS_MANAGED_IAM": "false",
+    }
+
+
+def _vector_store(settings: Settings) -> Environment:
+    key = settings.secrets.vector_store_api_key
+    stores: Mapping[str, Environment] = {
+        "weaviate": {
+            "WEAVIATE_ENDPOINT": f"http://weaviate:{ports.WEAVIATE}",
+            "WEAVIATE_GRPC_ENDPOINT": f"grpc://weaviate:{ports.WEAVIATE_GRPC}",
+            "WEAVIATE_API_KEY": key,
+        },
+        "qdrant": {"QDRANT_URL": f"http://qdrant:{ports.QDRANT}", "QDRANT_API_KEY": key},
+        "pgvector": {
+            "PGVECTOR_HOST": "pgvector",
+            "PGVECTOR_PORT": str(ports.POSTGRES),
+            "PGVECTOR_USER": "postgres",
+            "PGVECTOR_PASSWORD": settings.secrets.postgres_password,
+            "PGVECTOR_DATABASE": DATABASE,
+        },
+    }
+    return {"VECTOR_STORE": settings.vector_store, **stores[settings.vector_store]}
+
+
+def _mail(settings: Settings) -> Environment:
+    mail = settings.mail
+    base: Environment = {"MAIL_TYPE": mail.type, "MAIL_DEFAULT_SEND_FROM": mail.sender}
+    password = settings.secrets.mail_password or ""
+    if mail.type == "smtp":
+        return base | {
+            "SMTP_SERVER": mail.server,
+            "SMTP_PORT": str(mail.port),
+            "SMTP_USERNAME": mail.username,
+            "SMTP_PASSWORD": password,
+            "SMTP_USE_TLS": flag(mail.tls),
+            "SMTP_OPPORTUNISTIC_TLS": flag(mail.opportunistic_tls),
+        }
+    if mail.type:
+        return base | {f"{mail.type.upper()}_API_KEY": password}
+    return base
+
+
+def _login(settings: Settings) -> Environment:
+    login = settings.login
+    secrets = settings.secrets
+    providers: Environment = {}
+    if login.github_client_id:
+        providers |= {
+            "GITHUB_CLIENT_ID": login.github_client_id,
+            "GITHUB_CLIENT_SECRET": secrets.github_client_secret or "",
+        }
+    if login.google_client_id:
+        providers |= {
+            "GOOGLE_CLIENT_ID": login.google_client_id,
+            "GOOGLE_CLIENT_SECRET": secrets.google_client_secret or "",
+        }
+    return {
+        "ENABLE_EMAIL_PASSWORD_LOGIN": flag(login.email_password),
+        "ENABLE_EMAIL_CODE_LOGIN": flag(login.email_code),
+        "ENABLE_SOCIAL_OAUTH_LOGIN": flag(login.social),
+        "ALLOW_REGISTER": flag(login.allow_register),
+        "ALLOW_CREATE_WORKSPACE": flag(login.allow_create_workspace),
+        "ACCESS_TOKEN_EXPIRE_MINUTES": str(login.access_token_minutes),
+        "REFRESH_TOKEN_EXPIRE_DAYS": str(login.refresh_token_days),
+        "LOGIN_LOCKOUT_DURATION": str(login.lockout_seconds),
+        **providers,
+    }
+
+
+def _openapi(settings: Settings, release: Release) -> Environment:
+    if not any(route.group == "openapi" for route in release.routes):
+        return {}
+    return {
+        "OPENAPI_CORS_ALLOW_ORIGINS": ",".join(settings.cors.origins("openapi")),
+        "OPENAPI_ENABLED": flag(settings.openapi.enabled),
+        "ENABLE_OAUTH_BEARER": flag(settings.openapi.oauth_bearer),
+        "OPENAPI_RATE_LIMIT_PER_TOKEN": str(settings.openapi.rate_per_minute),
+    }
+
+
+# The default in api's code differs from what every official stack runs with.
+_FOLLOWED = (
+    "ANNOTATION_IMPORT_MAX_CONCURRENT",
+    "CODE_GENERATION_MAX_TOKENS",
+    "LOG_DATEFORMAT",
+    "PROMPT_GENERATION_MAX_TOKENS",
+    "REDIS_KEEPALIVE",
+    "SCARF_NO_ANALYTICS",
+    "UV_CACHE_DIR",
+)
+
+
+def _collaboration(release: Release) -> Environment:
+    """Turn collaboration on where the release runs the service for it."""
+    if "ENABLE_COLLABORATION_MODE" not in release.variables("api"):
+        return {}
+    return {"ENABLE_COLLABORATION_MODE": flag(release.has("api_websocket"))}
+
+
+def _limits(settings: Settings) -> Environment:
+    limits, megabytes = settings.limits, str(settings.max_upload_megabytes)
+    return {
+        "APP_MAX_ACTIVE_REQUESTS": str(limits.active_requests),
+        "APP_MAX_EXECUTION_TIME": str(limits.execution_seconds),
+        "WORKFLOW_MAX_EXECUTION_STEPS": str(limits.workflow_steps),
+        "WORKFLOW_MAX_EXECUTION_TIME": str(limits.workflow_seconds),
+        "UPLOAD_FILE_SIZE_LIMIT": megabytes,
+        "UPLOAD_IMAGE_FILE_SIZE_LIMIT": megabytes,
+        "UPLOAD_VIDEO_FILE_SIZE_LIMIT": megabytes,
+        "UPLOAD_AUDIO_FILE_SIZE_LIMIT": megabytes,
+    }
+
+
+def _plugin_client(settings: Settings) -> Environment:
+    plugins = settings.plugins
+    return {
+        "PLUGIN_DAEMON_URL": PLUGIN_DAEMON_URL,
+        "PLUGIN_DAEMON_KEY": settings.secrets.plugin_daemon_key,
+        "PLUGIN_DAEMON_TIMEOUT": str(plugins.timeout_seconds),
+        "PLUGIN_MAX_PACKAGE_SIZE": str(plugins.max_package_megabytes * MEGABYTE),
+        "PLUGIN_REMOTE_INSTALL_HOST": "localhost",
+        "PLUGIN_REMOTE_INSTALL_PORT": str(ports.PLUGIN_DAEMON_DEBUG),
+        "INNER_API_KEY_FOR_PLUGIN": settings.secrets.plugin_inner_api_key,
+        "MARKETPLACE_ENABLED": flag(plugins.marketplace),
+        # Also where the marketplace is off: an empty address ends api's start.
+        "MARKETPLACE_API_URL": MARKETPLACE_URL,
+    }
+
+
+def _agent_client(settings: Settings, release: Release) -> Environment:
+    if not release.has("agent_backend"):
+        return {}
+    return {
+        "AGENT_BACKEND_BASE_URL": AGENT_BACKEND_URL,
+        "AGENT_BACKEND_API_TOKEN": settings.secrets.agent_api_token,
+    }
+
+
+def _telemetry(settings: Settings) -> Environment:
+    telemetry = settings.telemetry
+    if not telemetry.otlp_endpoint:
+        return {"ENABLE_OTEL": "false"}
+    return {
+        "ENABLE_OTEL": "true",
+        "OTLP_BASE_ENDPOINT": telemetry.otlp_endpoint,
+        "OTEL_SAMPLING_RATE": str(telemetry.sampling_rate),
+    }
+
+
+def _backend(settings: Settings, release: Release) -> Environment:
+    """Return what api, its workers and the migration share."""
+    return {
+        **as_compose_sets("api", release, _FOLLOWED),
+        **_collaboration(release),
+        **_urls(settings),
+        **database(settings, DATABASE),
+        **redis(settings),
+        "CELERY_BROKER_URL": redis_url(settings.secrets.redis_password, CELERY_REDIS_DB),
+        "CELERY_BACKEND": "redis",
+        "BROKER_USE_SSL": "false",
+        **_cors(settings),
+        **_storage(settings),
+        **_vector_store(settings),
+        **_mail(settings),
+        **_login(settings),
+        **_openapi(settings, release),
+        **_limits(settings),
+        **_plugin_client(settings),
+        **_agent_client(settings, release),
+        **_telemetry(settings),
+        "SECRET_KEY": settings.secrets.secret_key,
+        "INIT_PASSWORD": settings.secrets.init_password,
+        "CODE_EXECUTION_ENDPOINT": SANDBOX_URL,
+        "CODE_EXECUTION_API_KEY": settings.secrets.sandbox_api_key,
+        "SSRF_PROXY_HTTP_URL": SSRF_PROXY_URL,
+        "SSRF_PROXY_HTTPS_URL": SSRF_PROXY_URL,
+        "LOG_LEVEL": settings.log_level,
+        "LOG_TZ": "UTC",
+        "DEPLOY_ENV": "PRODUCTION",
+        "DEPLOYMENT_EDITION": "COMMUNITY",
+        # The code's default is true; the edge answers 404 for the paths as well.
+        "SWAGGER_UI_ENABLED": flag(settings.api_schema),
+        "CHECK_UPDATE_URL": UPDATES_URL if settings.check_updates else "",
+        # The migration job migrates once, before any of these starts.
+        "MIGRATION_ENABLED": "false",
+        # The edge is the proxy whose X-Forwarded-* headers Dify trusts.
+        "RESPECT_XFORWARD_HEADERS_ENABLED": "true",
+        "DIFY_BIND_ADDRESS": "0.0.0.0",  # noqa: S104  # inside its container
+        "DIFY_PORT": str(ports.API),
+        "SQLALCHEMY_POOL_PRE_PING": "true",
+    }
+
+
+def api(settings: Settings, release: Release) -> Environment:
+    """Return the environment of the API server."""
+    return _backend(settings, release) | {
+        "MODE": "api",
+        "SERVER_WORKER_AMOUNT": str(settings.api_workers),
+        "SERVER_WORKER_CLASS": "gevent",
+        "SERVER_WORKER_CONNECTIONS": str(settings.api_worker_connections),
+        "GUNICORN_TIMEOUT": str(GUNICORN_TIMEOUT),
+    }
+
+
+def api_websocket(settings: Settings, release: Release) -> Environment:
+    """Return the environment of the server that shares the edits of an app between its editors."""
+    return _backend(settings, release) | {
+        "MODE": "api",
+        "SERVER_WORKER_AMOUNT": "1",
+        "SERVER_WORKER_CLASS": "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
+        "SERVER_WORKER_CONNECTIONS": "1000",
+        "GUNICORN_TIMEOUT": str(GUNICORN_TIMEOUT),
+    }
+
+
+def worker(settings: Settings, release: Release) -> Environment:
+    """Return the environment of the Celery worker."""
+    return _backend(settings, release) | {
+        "MODE": "worker",
+        "CELERY_WORKER_AMOUNT": str(settings.celery_workers),
+        "CELERY_AUTO_SCALE": "false",
+        "MAX_TASKS_PER_CHILD": str(CELERY_TASKS_PER_CHILD),
+    }
+
+
+def worker_beat(settings: Settings, release: Release) -> Environment:
+    """Return the environment of the Celery scheduler."""
+    return _backend(settings, release) | {"MODE": "beat"}
+
+
+def migration(settings: Settings, release: Release) -> Environment:
+    """Return the environment of the job that migrates the database."""
+    return _backend(settings, release) | {"MODE": "migration", "MIGRATION_ENABLED": "true"}

@@ -1,0 +1,28 @@
+"""The settings as Pulumi's program gets them. The only module that reads `pulumi.Config`."""
+
+import pulumi
+
+from infra.settings.given import Given
+from infra.settings.stack import Settings, read
+
+
+def load(config: pulumi.Config, stack: str) -> Settings:
+    """Read and check the settings of `stack`.
+
+    Raises pulumi.RunError with one line for each problem: key, value, what is wrong, what to do.
+    """
+    reading = read(_given(config), stack, conceal=pulumi.Output.secret)
+    if reading.problems:
+        raise pulumi.RunError(reading.message)
+    for line in reading.warnings:
+        pulumi.log.warn(line)
+    return reading.settings
+
+
+def _given(config: pulumi.Config) -> Given:
+    every = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
+    texts = {
+        full.partition(":")[2]: text for full, text in every.items() if full.startswith(f"{config.name}:")
+    }
+    encrypted = [key for key in texts if pulumi.runtime.config.is_config_secret(f"{config.name}:{key}")]
+    return Given.of(texts, encrypted)
