@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from infra.catalogue.selection import readers
+from infra.catalogue.selection import partly_known, readers
 
 Facts = Mapping[str, Any]
 Entry = dict[str, Any]
@@ -82,7 +82,7 @@ def variables(
             found["plugin_daemon"] = {
                 name: with_compose(name, _go(fact), set_there.get(name)) for name, fact in daemon.items()
             }
-    for service in readers(complete=False):
+    for service in (*readers(), *sorted(partly_known())):
         if service in services and service not in _TYPED:
             set_there = services[service]["variables"]
             found[service] = _by_name(
@@ -92,7 +92,7 @@ def variables(
                     if _own(name, service, set_there, shared, found["api"])
                 }
             )
-    return {service: dict(sorted(entries.items())) for service, entries in found.items()}
+    return {service: dict(sorted(entries.items())) for service, entries in found.items() if entries}
 
 
 def _own(name: str, service: str, set_there: Facts, shared: set[str], api: Facts) -> bool:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import Release
 from infra.catalogue.request_headers import IDENTITY, MORE, PASSED
-from infra.catalogue.route_groups import SERVICE_API, Body, CorsKind, Headers, RouteGroup
+from infra.catalogue.route_groups import SERVICE_API, Body, CorsKind, ErrorShape, Headers, RouteGroup
 from infra.catalogue.selection import port_of
 from infra.catalogue.services import GATEWAY
 from infra.edge import errors as edge_errors
@@ -122,7 +122,7 @@ class EdgeContext:
     error_bodies: Mapping[str, str] = field(default_factory=edge_errors.bodies)
     error_shapes: Mapping[str, str] = field(default_factory=edge_errors.group_shapes)
     default_error_shape: str = edge_errors.DEFAULT_SHAPE
-    challenges: Mapping[edge_errors.ErrorShape, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
+    challenges: Mapping[ErrorShape, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
     resolver: str = DOCKER_RESOLVER
     run_dir: str = RUN_DIRECTORY
     drain_mark: str = DRAIN_MARK

@@ -14,11 +14,12 @@ import pytest
 
 from dify_kit.containers.docker_host import JOB_LABEL, SERVICE_LABEL, STACK_LABEL, DockerEngine
 from dify_kit.errors import KitError
+from dify_kit.setup.base_images import BASE
 from infra import engine
 from infra.guards.ports import Publisher
 from support.stacks import free_port
 
-IMAGE = "debian:trixie-slim"
+IMAGE = BASE
 
 
 @pytest.fixture

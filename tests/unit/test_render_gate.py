@@ -222,7 +222,7 @@ def test_nobody_outside_says_who_somebody_is(tmp_path: Path) -> None:
     ] == [["off"]]
 
 
-def test_the_verdict_is_asked_for_by_nginx_alone_and_never_kept(tmp_path: Path) -> None:
+def test_only_nginx_requests_introspection_and_its_result_is_never_kept(tmp_path: Path) -> None:
     (location,) = [
         one
         for one in parsed(edge_files(context_of()), tmp_path)["gate/locations.conf"]

@@ -209,7 +209,7 @@ def test_a_verified_call_is_counted_as_its_tenant_and_by_no_address(tmp_path: Pa
     assert {args[2] for args in zones if len(args) > 2} == {"rate=5r/m"}
 
 
-def test_no_limit_before_the_verdict(tmp_path: Path) -> None:
+def test_no_limit_before_introspection(tmp_path: Path) -> None:
     on_the_way, found = ways(tmp_path), locations(edge_files(context_of()), tmp_path)
 
     # nginx looks at limits once a request: one here, and the tenant's would never be.
@@ -245,7 +245,9 @@ def test_every_way_of_a_call_checks_the_scope_and_tells_errors_in_json(tmp_path:
     assert leading == {f"{match}_counted": match for match in classes}
 
 
-def test_the_verdict_is_asked_without_the_request_and_kept_only_as_long_as_it_says(tmp_path: Path) -> None:
+def test_introspection_carries_no_body_and_its_result_is_kept_only_as_long_as_it_states(
+    tmp_path: Path,
+) -> None:
     block = ways(tmp_path)["= /_oauth_verify"]
     said = {one["directive"]: one["args"] for one in block if one["directive"] != "proxy_set_header"}
     sent = {one["args"][0]: one["args"][1] for one in block if one["directive"] == "proxy_set_header"}
@@ -321,7 +323,7 @@ def test_errors_of_calls_with_a_token(tmp_path: Path) -> None:
     assert {"401", "403"} <= dict(maps(files, tmp_path)["$edge_challenge"]).keys()
     challenges = dict(maps(files, tmp_path)["$edge_challenge_of"])
     assert challenges["token 403 "] == "$oauth_challenge"
-    # nginx passes the verdict's own challenge on.
+    # nginx passes the introspection result's own challenge on.
     assert "token 401 " not in challenges
 
 
@@ -433,7 +435,7 @@ def test_no_answer_of_the_gateway_in_time_is_a_503_and_of_dify_a_504(tmp_path: P
     assert error_pages(places["/v1/"]) == {}
 
 
-def test_every_verdict_that_nginx_may_keep_fits_on_its_tmpfs(tmp_path: Path) -> None:
+def test_every_introspection_result_that_nginx_may_keep_fits_on_its_tmpfs(tmp_path: Path) -> None:
     found = everything(edge_files(context_of()), tmp_path)
     said = {one["directive"]: one["args"] for _, one in found}
     (zone,) = [part for part in said["proxy_cache_path"] if part.startswith("keys_zone=")]

@@ -269,7 +269,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"clientsFile": "/"}, "clientsFile", "cannot be read"),
     ({"issuers": {"issuer": "https://id.example.com"}}, "issuers", "not a list of objects"),
     ({"issuers": ["https://id.example.com"]}, "issuers", "not a list of objects"),
-    ({"issuers": [{"audience": "dify", "tenant": "acme"}]}, "issuers[0].issuer", "a URL"),
+    ({"issuers": [{"audience": "dify", "tenant": "acme"}]}, "issuers[0].issuer", "an http(s) URL"),
     ({"issuers": [{**EXTERNAL, "audience": ""}]}, "issuers[0].audience", "must be"),
     ({"issuers": [{**EXTERNAL, "tenant": "nobody"}]}, "issuers", "dify:oauth.tenants lacks"),
     ({"issuers": [{**EXTERNAL, "tenant_claim": "org"}]}, "issuers[0].tenant", "exactly one of them"),

@@ -16,7 +16,7 @@ from infra.catalogue import ports
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.route_groups import cors_groups
 from infra.edge.context import EdgeContext, edge_context
-from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
+from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY, RUN_MEGABYTES
 from infra.edge.render import edge_files
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
@@ -81,6 +81,7 @@ class Edge:
     """
 
     program = Path(upstream.__file__)
+    run_megabytes = RUN_MEGABYTES
 
     def __init__(
         self,
@@ -154,7 +155,7 @@ class Edge:
             user="101",
             cap_drop=["ALL"],
             read_only=True,
-            tmpfs={RUN_DIRECTORY: "uid=101,mode=0700", "/tmp": ""},  # noqa: S108  # the container's own
+            tmpfs={RUN_DIRECTORY: f"size={self.run_megabytes}m,uid=101,mode=0700", "/tmp": ""},  # noqa: S108  # the container's own
             volumes=self.volumes(),
             ports={f"{port}/tcp": ("127.0.0.1", None) for port in published},
             network=self.name,

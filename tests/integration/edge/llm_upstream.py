@@ -27,7 +27,7 @@ WORDS = ["The ", "quick ", "brown ", "狐 ", "jumps"]
 HUGE_MEGABYTES = 1024
 LONGEST_HANG = 20.0
 PIECE = b" " * 65536
-VERDICTS = ("200", "401", "500", "503", "hang")
+STATUSES = ("200", "401", "500", "503", "hang")
 
 
 class Upstream(BaseHTTPRequestHandler):
@@ -216,26 +216,26 @@ class Upstream(BaseHTTPRequestHandler):
 
 
 class Verifier(BaseHTTPRequestHandler):
-    """What the OAuth gateway answers to /verify. A token's middle part is base64url of JSON, its last one a verdict."""
+    """The gateway's responses to /verify. A token's middle part is base64url of JSON, its last one the status."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """Judge a token as its last part says: a status, or `hang`."""
-        _, claims, verdict = (*self.headers["Authorization"].removeprefix("Bearer ").split("."), "", "")[:3]
-        if verdict not in VERDICTS:
-            verdict = "401"
-        if verdict == "hang":
+        _, claims, status = (*self.headers["Authorization"].removeprefix("Bearer ").split("."), "", "")[:3]
+        if status not in STATUSES:
+            status = "401"
+        if status == "hang":
             time.sleep(LONGEST_HANG)
-        self.send_response(int(verdict))
-        if verdict == "200":
+        self.send_response(int(status))
+        if status == "200":
             for name, value in json.loads(
                 base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))
             ).items():
                 self.send_header(f"X-Auth-{name}", value)
             self.send_header("X-Auth-Upstream", "app-the-tenants-own-key")
             self.send_header("Cache-Control", "max-age=4")
-        elif verdict == "401":
+        elif status == "401":
             self.send_header("WWW-Authenticate", 'Bearer error="invalid_token"')
             self.send_header("Cache-Control", "max-age=4")
         self.send_header("Content-Length", "0")

@@ -291,7 +291,7 @@ def test_dify_kit_bench_measures_the_proxy(llm: LlmEdge, streaming: bool) -> Non
     assert key not in str(result)
 
 
-# --- nobody gets in without a key --------------------------------------------------------------------------------
+# --- a key is required -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -350,9 +350,9 @@ def test_a_key_may_be_for_some_models(llm: LlmEdge) -> None:
 # --- tokens of OAuth ---------------------------------------------------------------------------------------------
 
 
-def token(verdict: str = "200", scopes: str = "chat llm", sub: str = "app1") -> str:
+def token(status: str = "200", scopes: str = "chat llm", sub: str = "app1") -> str:
     claims = json.dumps({"Sub": sub, "Tenant": "acme", "Scopes": scopes, "nonce": secrets.token_hex(4)})
-    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.{verdict}"
+    return f"eyJhbGciOiJFUzI1NiJ9.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.{status}"
 
 
 def test_a_token_with_the_scope_opens_the_proxy(llm: LlmEdge) -> None:
@@ -685,6 +685,39 @@ def test_streams_count_until_they_end(llm: LlmEdge) -> None:
     while post(llm, body(), caller="frank").status_code != 200:
         assert time.monotonic() < deadline, "a caller who left is still counted"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("caller", "in_file"), [("mike", False), ("nora", True)])
+def test_requests_that_concurrency_refuses_leave_the_rate_alone(
+    llm: LlmEdge, caller: str, in_file: bool
+) -> None:
+    headers = {"Authorization": f"Bearer {llm.keys[caller]}", "Content-Type": "application/json"}
+
+    def ask() -> httpx.Response:
+        sent = json.dumps(body()).encode()
+        # Of unknown length: such a body is read into a file, at a location of its own.
+        return llm.http.post(CHAT, content=iter([sent]) if in_file else sent, headers=headers)
+
+    with llm.http.stream("POST", CHAT, json=body(fault="first=slow", stream=True), headers=headers) as answer:
+        # Kept: a generator that ends closes the stream.
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+        with ThreadPoolExecutor(8) as pool:
+            refused = [one.result() for one in [pool.submit(ask) for _ in range(8)]]
+        assert list(lines)[-2] == "data: [DONE]"
+
+    assert [one.status_code for one in refused] == [429] * 8, [one.text[:200] for one in refused]
+    assert {one.headers["Retry-After"] for one in refused} == {"2"}
+    deadline = time.monotonic() + COUNT_SECONDS
+    while (first := ask()).status_code != 200:
+        # For its concurrency still: not one of the refused has used the rate up.
+        assert first.headers["Retry-After"] == "2"
+        assert time.monotonic() < deadline, "a caller who left is still counted"
+        time.sleep(0.1)
+    # The stream was the first of four.
+    rest = [ask() for _ in range(3)]
+    assert [one.status_code for one in rest] == [200, 200, 429]
+    assert rest[-1].headers["Retry-After"] == "16"
 
 
 def test_a_spent_budget_is_refused_for_good(llm: LlmEdge) -> None:

@@ -66,7 +66,7 @@ def pending(name: str, kind: str = "creating") -> dict[str, Any]:
         (container("migration", job=True, state="created"), "is created"),
     ],
 )
-def test_verdict_on_a_container(seen: Container, wrong: str) -> None:
+def test_state_of_a_container(seen: Container, wrong: str) -> None:
     assert seen.sick() == wrong
 
 
