@@ -64,7 +64,7 @@ class CallerClass:
     number: int
     key: str
     rate: RateZone | None
-    busy: ConnectionZone | None
+    connections: ConnectionZone | None
     retry_seconds: int
 
 
@@ -213,7 +213,7 @@ def _class(number: int, limits: GroupLimits) -> CallerClass:
         rate=RateZone(name=f"llm_rate_{number}", key=key, rate=bucket.rate, burst=bucket.burst - 1)
         if bucket
         else None,
-        busy=ConnectionZone(name=f"llm_busy_{number}", key=key, most=most) if most else None,
+        connections=ConnectionZone(name=f"llm_connections_{number}", key=key, most=most) if most else None,
         retry_seconds=limits.retry_seconds,
     )
 

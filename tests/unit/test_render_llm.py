@@ -220,7 +220,9 @@ def test_callers_with_the_same_limits_share_a_zone() -> None:
     llm = context_of(stack(*callers)).llm
     assert llm is not None
 
-    assert [(one.rate and one.rate.rate, one.busy and one.busy.most) for one in llm.classes] == [
+    assert [
+        (one.rate and one.rate.rate, one.connections and one.connections.most) for one in llm.classes
+    ] == [
         ("1r/s", 10),
         ("5r/m", 10),
         (None, None),
