@@ -46,6 +46,11 @@ LONGEST = (
     "tests/integration/edge/test_litellm.py",
     "tests/integration/test_ready.py",
     "tests/integration/test_live_config.py",
+    "tests/integration/test_standin_start.py",
+    "tests/integration/test_celery_health.py",
+    "tests/integration/edge/test_limits.py",
+    "tests/integration/test_images.py",
+    "tests/integration/edge/test_starting.py",
 )
 
 # `dify-kit` imports the module of the command it runs; tests run them all.

@@ -39,7 +39,7 @@ _SETUP = "run `make setup`"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFacts:
-    """What the Docker engine says about itself. Sizes in bytes; ``clock`` is None when it does not tell."""
+    """The Docker engine's own information. Sizes in bytes; ``clock`` is None when it is not reported."""
 
     address: str
     chosen_by: str
@@ -56,7 +56,7 @@ class EngineFacts:
 
 
 def ask_engine() -> EngineFacts:
-    """Ask the engine. Raises KitError with the reason when it does not answer."""
+    """Query the engine. Raises KitError with the reason when it does not answer."""
     endpoint = chosen_engine()
     try:
         client = endpoint.client(_QUICK)
@@ -229,7 +229,7 @@ def installed_packages() -> dict[str, str]:
 
 
 def check_pulumi(environment: Mapping[str, str], ask: Callable[[str, Mapping[str, str]], str]) -> Check:
-    """Look for every part of the Pulumi engine under ``environment``; ``ask`` runs `pulumi version`."""
+    """Check every part of the Pulumi engine under ``environment``; ``ask`` runs `pulumi version`."""
     path = environment.get("PATH", os.defpath)
     missing = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
     if "pulumi-resource-docker" in missing and docker_plugin().is_file():

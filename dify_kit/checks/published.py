@@ -1,7 +1,7 @@
 """Checks the stack's published address from outside, and repairs it when it fails while the edge is healthy.
 
 What Docker puts between a port of the host and a container can end by itself: thousands of half-open connections end
-the userland proxy, and the port stays dead. Inside the container nothing shows, so its health says nothing about it. A
+the userland proxy, and the port stays dead. The container's health check does not cover that. A
 restart of the container makes Docker publish the port again.
 """
 
@@ -25,7 +25,7 @@ EDGE = "nginx"
 PATH = "/healthz"
 ANSWER_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
-# A busy machine may keep a well edge silent for a while; a dead port stays silent.
+# On a busy machine a healthy edge may be slow to respond; a dead port never responds.
 PATIENCE_SECONDS = 30.0
 AFTER_RESTART_SECONDS = 90.0
 
@@ -45,7 +45,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Where clients of this machine find the edge, and a name that it answers to."""
+    """Where clients of this machine find the edge, and a host name that it serves."""
 
     address: str
     port: int
@@ -57,7 +57,7 @@ class Published:
 
 
 def find(files: StackFiles, engine: Engine) -> Published | None:
-    """Return what to ask; None where this machine cannot: another machine's loopback, settings that cannot be right."""
+    """Return where to send the request; None for another machine's loopback, and for settings that cannot work."""
     reading = settings.read(files)
     if not reading.sound("bindAddress", "httpPort", "publicUrl"):
         return None
@@ -71,10 +71,10 @@ def find(files: StackFiles, engine: Engine) -> Published | None:
 
 
 def problem(published: Published, seconds: float = ANSWER_SECONDS) -> str:
-    """Ask the edge for its health through the published port; return why that is not the answer, or nothing."""
+    """Request the edge's health through the published port; return what is wrong with the response, or nothing."""
     connection = http.client.HTTPConnection(published.address, published.port, timeout=seconds)
     try:
-        # Also where TLS is on: the edge answers this one by plain http for load balancers.
+        # With TLS too, the edge serves this path by plain HTTP, for load balancers.
         connection.request(
             "GET", PATH, headers={"Host": f"{published.host}:{published.port}", "Connection": "close"}
         )
@@ -107,7 +107,7 @@ def ensure(
     patience: float = PATIENCE_SECONDS,
     after_restart: float = AFTER_RESTART_SECONDS,
 ) -> None:
-    """Ask the published address; restart the edge when it is dead. Raises KitError when that does not help."""
+    """Check the published address; restart the edge when it is dead. Raises KitError when that does not help."""
     published, edge = find(files, engine), edge_of(files.stack, engine)
     if published is None or edge is None:
         return
@@ -127,7 +127,7 @@ def ensure(
 
 
 def _wait(published: Published, ask: Callable[[Published], str], seconds: float) -> str:
-    """Ask until the answer is right; return the last problem after so many seconds."""
+    """Repeat the request until the response is right; return the last problem after so many seconds."""
     deadline = time.monotonic() + seconds
     while found := ask(published):
         if time.monotonic() > deadline:

@@ -100,7 +100,7 @@ def check_loaded(reading: Reading | None, have: Callable[[list[str]], list[str]]
                 name="images",
                 status=Status.FAILED,
                 found=f"{len(missing)} of {len(names)} are not in the engine: {', '.join(missing)}",
-                hint="`dify-kit images load` an archive of `dify-kit images save`; `make preview` says how",
+                hint="`dify-kit images load` an archive of `dify-kit images save`; `make preview` prints the commands",
             )
         ]
     return [Check(name="images", status=Status.OK, found=f"{len(names)} images are loaded")]

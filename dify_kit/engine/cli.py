@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TextIO
 
 from dify_kit.containers.docker_host import chosen_engine
+from dify_kit.engine import objects
 from dify_kit.engine.processes import VARIABLE, Run
 from dify_kit.engine.progress import Progress, clean, is_noise
 from dify_kit.engine.state import FileBackend, StackState
@@ -153,6 +154,7 @@ class Pulumi:
         Pulumi's own text.
         """
         stack_secrets.check(self.files, self.environment)
+        self._store_objects()
         run = Run.new(verb)
         record = self.files.data.runs / f"{self.files.stack}.json"
         log_path = self.files.data.logs / f"{self.files.stack}-{verb}.log"
@@ -185,6 +187,13 @@ class Pulumi:
         record.unlink(missing_ok=True)
         events_path.unlink(missing_ok=True)
         return Outcome(code=process.returncode, progress=progress, log=log_path, stopped=stopped)
+
+    def _store_objects(self) -> None:
+        """Store sections that are JSON text as objects: Pulumi rejects a stack that has them as text."""
+        if not (found := objects.stored_as_text(self.files.config())):
+            return
+        self.run("config", "set-all", extra={"PULUMI_OPTION_JSON": objects.document(found)})
+        say(f"stored {', '.join(sorted(found))} as objects instead of JSON text")
 
     def _command(self, *arguments: str) -> list[str]:
         # Found on the stack's own PATH: an engine of the cache directory comes before any other.

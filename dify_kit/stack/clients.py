@@ -1,4 +1,4 @@
-"""The OAuth clients of a stack: reading and changing their file. What a client may have, the gateway's code decides.
+"""The OAuth clients of a stack: reading and changing their file. The gateway's code checks each client.
 
 A change replaces the complete file, while the stack is locked: a reader gets one version or the other, and no change
 is lost.
@@ -78,7 +78,7 @@ def new_entry(
 ) -> tuple[Entry, str]:
     """Return the entry of a new client, and its secret; that is empty when the client signs by its own key."""
     if not config.CLIENT_ID.fullmatch(client):
-        raise KitError(f"{client!r} is no client id", f"use {config.CLIENT_ID_RULE}")
+        raise KitError(f"{client!r} is not a client id", f"use {config.CLIENT_ID_RULE}")
     if client in clients.entries:
         raise KitError(
             f"client {client} exists already; nothing was changed",
@@ -157,18 +157,18 @@ def _public_keys(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise KitError(
-            f"--jwks {path}: no JSON file", 'a public key set is expected: {"keys": [...]}'
+            f"--jwks {path}: not a JSON file", 'a public key set is expected: {"keys": [...]}'
         ) from None
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not 1 <= len(listed) <= config.MOST_CLIENT_KEYS:
         raise KitError(
-            f"--jwks {path}: no key set",
+            f"--jwks {path}: not a key set",
             f'{{"keys": [...]}} with 1 to {config.MOST_CLIENT_KEYS} keys is expected',
         )
     for number, jwk in enumerate(listed):
         if not isinstance(jwk, dict) or {"d", "p", "q", "k"} & set(jwk):
             raise KitError(
-                f"--jwks {path}: keys[{number}] is no public key", "private keys stay with the client"
+                f"--jwks {path}: keys[{number}] is not a public key", "private keys stay with the client"
             )
         key = config.public_key(jwk)
         if key is None or not key.algorithms or not isinstance(jwk.get("kid"), str):

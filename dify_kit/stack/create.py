@@ -93,7 +93,7 @@ def check_new(pulumi: Pulumi, engine: Engine) -> None:
 
 
 def choose_images(engine: Engine, release: Release, vector_store: str) -> ImageSource:
-    """Ask the registry once whether it can be reached, and say what follows from the answer.
+    """Ask the registry once whether it can be reached, and print the choice that follows.
 
     Without it, images that were loaded into the engine are used, when they are complete.
     """
@@ -107,7 +107,9 @@ def choose_images(engine: Engine, release: Release, vector_store: str) -> ImageS
     names = loaded_names(release, vector_store)
     found = engine.images(names)
     if len(found) == len(names):
-        say("images: preloaded. Every image of Dify is in the engine; no registry is asked, now or later.")
+        say(
+            "images: preloaded. Every image of Dify is in the engine; no registry is contacted, now or later."
+        )
         return ImageSource.PRELOADED
     if found:
         say(f"{len(found)} of {len(names)} images are in the engine; for `--images preloaded` are missing:")

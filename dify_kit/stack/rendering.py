@@ -30,7 +30,7 @@ HIDDEN_PASSWORD = "<dify:redisPassword>"  # noqa: S105  # a placeholder
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """The rendered files of one service: where they lie on its container, and their text."""
+    """The rendered files of one service: their paths in its container, and their text."""
 
     service: str
     files: dict[str, str]
@@ -125,7 +125,7 @@ def _image(settings: Settings) -> str:
     name = images.reference("nginx", settings, settings.dify)
     if settings.images == "preloaded" and not image_guard.ids([name]):
         raise KitError(
-            f"{name} is not in the engine, and dify:images preloaded asks no registry",
+            f"{name} is not in the engine, and dify:images preloaded uses no registry",
             "`dify-kit images load` loads an archive that `dify-kit images save` made",
         )
     if settings.images != "local":

@@ -1,8 +1,8 @@
 """The settings of a stack for the command line, read from its file by the reader that Pulumi's program uses.
 
 Every command that looks at a setting reads it here, so that all of them accept the same values, apply the same
-defaults and report the same problems. Reading needs neither Pulumi nor the passphrase, unless a setting that is no
-secret is encrypted; the values of secrets are checked where `decrypt` is set.
+defaults and report the same problems. Reading needs neither Pulumi nor the passphrase, unless a setting that is not
+a secret is encrypted; the values of secrets are checked where `decrypt` is set.
 """
 
 import json

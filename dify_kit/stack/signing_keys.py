@@ -44,10 +44,10 @@ def rotate(pulumi: Pulumi, *, overlap: bool = True) -> KeyDocument:
             known = json.loads(pulumi.run("config", "get", SETTING).stdout)
             document = keys.rotate(known) if overlap else keys.rotate(known, overlap_seconds=0)
         except ValueError as problem:
-            # Of a text that is no JSON the message may quote a part.
-            told = f": {problem}" if isinstance(problem, keys.KeyDocumentError) else ""
+            # The message about a text that is not JSON may quote a part of it.
+            why = f": {problem}" if isinstance(problem, keys.KeyDocumentError) else ""
             raise KitError(
-                f"{SETTING} is no document of signing keys{told}",
+                f"{SETTING} is not a document of signing keys{why}",
                 f"restore it from a backup, or remove it: pulumi config rm {SETTING}, then this command again",
             ) from None
     _store(pulumi, document)

@@ -98,7 +98,7 @@ def masked(key: str) -> str:
 
 
 def edge_container(pulumi: Pulumi) -> str:
-    """Return the running edge's container, by which upstreams are asked; empty where the stack is not deployed."""
+    """Return the running edge's container, from which upstreams are called; empty where the stack is not deployed."""
     name = str((pulumi.state().outputs.get("containers") or {}).get("nginx") or "")
     if not name:
         return ""
@@ -107,14 +107,14 @@ def edge_container(pulumi: Pulumi) -> str:
     except docker.errors.NotFound:
         return ""
     except docker.errors.DockerException as problem:
-        raise KitError(f"{name} cannot be asked: {problem}", "`make doctor` checks it") from None
+        raise KitError(f"{name} cannot be queried: {problem}", "`make doctor` checks it") from None
     return name if running else ""
 
 
 def ask_models(upstream: UpstreamAddress, key: str, container: str = "") -> list[str]:
     """Return the names of the models that an upstream has for this key. Raises KitError.
 
-    It is asked from inside `container`, the edge's, as requests go; from this machine where that is empty.
+    The request is sent from inside `container`, the edge's, as those of callers; from this machine where that is empty.
     """
     if not key:
         raise KitError(f"{upstream.name} has no key", f"`dify-kit keys set {upstream.name}`")
@@ -154,7 +154,7 @@ def _from_here(upstream: UpstreamAddress, url: str, headers: Mapping[str, str], 
 def _from_inside(
     upstream: UpstreamAddress, url: str, headers: Mapping[str, str], container: str
 ) -> tuple[int, bytes]:
-    """Ask by curl in the edge's container. The key goes there by standard input: arguments are seen by others."""
+    """Send the request by curl in the edge's container. The key is passed by stdin: other users see arguments."""
     options = [f'url = "{url}"', *(f'header = "{name}: {value}"' for name, value in headers.items())]
     options += ["silent", "show-error", f"max-time = {CHECK_SECONDS:.0f}", 'write-out = "\\n%{http_code}"']
     if upstream.ca_file:
@@ -163,7 +163,7 @@ def _from_inside(
     try:
         exit_code, out, errors = _run(container, ["curl", "--config", "-"], "\n".join(options).encode())
     except (docker.errors.DockerException, OSError) as problem:
-        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` checks it") from None
+        raise KitError(f"{container} cannot be queried: {problem}", "`make doctor` checks it") from None
     if exit_code:
         said = errors.decode(errors="replace").strip()[-200:] or f"curl ends with {exit_code}"
         raise KitError(
@@ -184,15 +184,15 @@ def _run(container: str, command: list[str], given: bytes) -> tuple[int, bytes, 
         raw.settimeout(CHECK_SECONDS + ENGINE_SECONDS)
         raw.sendall(given)
         raw.shutdown(socket.SHUT_WR)
-        told: dict[int, bytes] = {_STDOUT: b"", _STDERR: b""}
+        output: dict[int, bytes] = {_STDOUT: b"", _STDERR: b""}
         frames: Any = frames_iter
         for number, piece in frames(stream, tty=False):
-            told[number] = told.get(number, b"") + piece
-            if len(told[number]) > LONGEST_ANSWER:
+            output[number] = output.get(number, b"") + piece
+            if len(output[number]) > LONGEST_ANSWER:
                 break
     finally:
         stream.close()
-    return int(api.exec_inspect(made["Id"])["ExitCode"] or 0), told[_STDOUT], told[_STDERR]
+    return int(api.exec_inspect(made["Id"])["ExitCode"] or 0), output[_STDOUT], output[_STDERR]
 
 
 def _bridge() -> str:
@@ -210,5 +210,7 @@ def _trust(upstream: UpstreamAddress) -> bool | str:
         return True
     path = Path(upstream.ca_file).expanduser()
     if not path.is_file():
-        raise KitError(f"llm.upstreams.{upstream.name}.caFile: {path} is no file", "name the CA's root file")
+        raise KitError(
+            f"llm.upstreams.{upstream.name}.caFile: {path} is not a file", "name the CA's root file"
+        )
     return str(path)

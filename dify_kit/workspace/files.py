@@ -245,10 +245,10 @@ class StackFiles:
                 f"{self.data.root}",
             ) from None
         except (yaml.YAMLError, ValueError, RecursionError) as problem:
-            # A date that is none, or brackets without end, is no YAMLError.
+            # An impossible date, or endless brackets, raises no YAMLError.
             raise KitError(f"{self.config_file} is not valid YAML: {problem}", back) from None
         if document is not None and not isinstance(document, dict):
-            raise KitError(f"{self.config_file} is no file of settings: it holds no `key: value`", back)
+            raise KitError(f"{self.config_file} is not a file of settings: it has no `key: value`", back)
         return dict(document or {})
 
     def config(self) -> dict[str, object]:
@@ -256,7 +256,7 @@ class StackFiles:
         values = self.document().get("config")
         if values is not None and not isinstance(values, dict):
             raise KitError(
-                f"{self.config_file}: `config` holds no `key: value`",
+                f"{self.config_file}: `config` has no `key: value`",
                 f"fix the file, or restore it from your backup of {self.data.root}",
             )
         return {str(key): value for key, value in (values or {}).items()}

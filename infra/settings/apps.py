@@ -1,4 +1,4 @@
-"""Where the apps' DSL files lie."""
+"""The DSL files of the apps."""
 
 from pathlib import Path
 

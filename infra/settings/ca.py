@@ -16,7 +16,7 @@ def read_ca(section: Section) -> str:
         certificates.describe(pem)
     except (OSError, ValueError):
         section.problems.add(
-            section.key("caFile"), given, "no file with certificates in PEM", "name the CA's root file"
+            section.key("caFile"), given, "is not a file with certificates in PEM", "name the CA's root file"
         )
         return ""
     return pem

@@ -1,6 +1,6 @@
-"""Certificates, judged before anything is created: key, chain, dates and names have to fit.
+"""Checks of certificates before anything is created: key, chain, dates and names have to match.
 
-Nothing here shows a key: what is wrong is told in words of our own.
+No message contains a key, or a library's text about it.
 """
 
 import ipaddress
@@ -73,7 +73,7 @@ def _key_problems(chain: list[x509.Certificate], pem: str) -> Iterator[Problem]:
     except TypeError:
         yield Problem(
             setting=KEY,
-            why="is encrypted with a passphrase, which nginx could not ask for",
+            why="is encrypted with a passphrase, which nginx cannot enter",
             fix="remove it (`openssl pkey -in key.pem`): Pulumi's configuration encrypts the key itself",
         )
         return
@@ -160,7 +160,7 @@ def _names(leaf: x509.Certificate, hosts: Sequence[str]) -> Iterator[Problem]:
 def _covered(host: str, dns: Sequence[str], addresses: set[str]) -> bool:
     if address := address_of(host):
         return str(address) in addresses
-    # A wildcard stands for exactly one label.
+    # A wildcard matches exactly one label.
     parent = host.partition(".")[2]
     return any(one.lower() in {host, f"*.{parent}"} for one in dns)
 
@@ -174,5 +174,5 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def now_utc() -> datetime:
-    """Return the time of day that certificates are judged by."""
+    """Return the time that certificates are compared with."""
     return datetime.now(UTC)

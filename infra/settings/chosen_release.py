@@ -15,7 +15,7 @@ def read_catalogue(top: Section) -> Path | None:
         return None
     path = Path(given).expanduser()
     if not path.is_absolute() or not path.is_dir():
-        top.problems.add("catalogue", given, "no directory", "use the absolute path of a directory")
+        top.problems.add("catalogue", given, "is not a directory", "use the absolute path of a directory")
         return None
     try:
         releases.catalogue(path)
@@ -55,7 +55,7 @@ def read_vector_store(top: Section, images: str) -> str:
 
 
 def read_weaviate_version(top: Section, release: Release) -> str:
-    """Return the rung of the ladder that the vector store stands on; empty for the release's own version."""
+    """Return the step of the upgrade that the vector store is at; empty for the release's own version."""
     version = top.text("weaviateVersion")
     if not version:
         return ""
@@ -64,7 +64,7 @@ def read_weaviate_version(top: Section, release: Release) -> str:
     rungs[release.images["weaviate"].tag] = None
     if version not in rungs:
         top.problems.add(
-            "weaviateVersion", version, "no rung of the ladder", f"use one of {', '.join(rungs)}"
+            "weaviateVersion", version, "is not a step of the upgrade", f"use one of {', '.join(rungs)}"
         )
     elif top.raw("vectorStore") != "weaviate":
         top.problems.add("weaviateVersion", version, "another vector store is chosen", "remove it")

@@ -25,7 +25,7 @@ class Mail:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """Where uploads lie: `fs` is the stack's own volume."""
+    """Where uploads are stored: `fs` is the stack's own volume."""
 
     type: str
     bucket: str
@@ -104,7 +104,7 @@ def read_mail(top: Section) -> Mail:
     if mail.type == "smtp" and not mail.server:
         top.problems.add("mail.server", mail.server, "is empty", "name the SMTP server, or clear mail.type")
     if mail.type and not checks.EMAIL.search(mail.sender):
-        top.problems.add("mail.from", mail.sender, "no e-mail address", "name the sender")
+        top.problems.add("mail.from", mail.sender, "is not an e-mail address", "name the sender")
     if mail.opportunistic_tls and not mail.tls:
         top.problems.add("mail.opportunisticTls", "true", "needs mail.tls", "set mail.tls to true")
     return mail
@@ -150,12 +150,12 @@ def read_login(top: Section) -> Login:
     providers = login.github_client_id or login.google_client_id
     if login.social and not providers:
         top.problems.add(
-            "login.social", "true", "no provider", "set login.githubClientId or login.googleClientId"
+            "login.social", "true", "has no provider", "set login.githubClientId or login.googleClientId"
         )
     if providers and not login.social:
         top.problems.add("login.social", "false", "a client id is set", "set login.social to true")
     if not (login.email_password or login.email_code or login.social):
-        top.problems.add("login", "all off", "nobody could sign in", "turn one way to sign in on")
+        top.problems.add("login", "all off", "no user could sign in", "turn on one way to sign in")
     return login
 
 
@@ -190,7 +190,7 @@ def read_plugins(top: Section) -> Plugins:
     section = top.part("plugins")
     mirror = section.text("pipMirrorUrl")
     if mirror and not checks.http_url(mirror, plain=True):
-        top.problems.add("plugins.pipMirrorUrl", mirror, "no URL", "use http:// or https:// and a host")
+        top.problems.add("plugins.pipMirrorUrl", mirror, "is not a URL", "use http:// or https:// and a host")
     return Plugins(
         verify_signature=section.boolean("verifySignature"),
         marketplace=section.boolean("marketplace"),
@@ -205,5 +205,7 @@ def read_telemetry(top: Section) -> Telemetry:
     section = top.part("telemetry")
     endpoint = section.text("otlpEndpoint")
     if endpoint and not checks.http_url(endpoint, plain=True):
-        top.problems.add("telemetry.otlpEndpoint", endpoint, "no URL", "use http:// or https:// and a host")
+        top.problems.add(
+            "telemetry.otlpEndpoint", endpoint, "is not a URL", "use http:// or https:// and a host"
+        )
     return Telemetry(otlp_endpoint=endpoint, sampling_rate=section.number("samplingRate", 0.0, 1.0))

@@ -1,6 +1,6 @@
-"""The gate in front of console and web app: `dify:oidcGate`, with the client's secret beside it.
+"""The gate in front of console and web app: `dify:oidcGate`, with the client's secret.
 
-What the gateway itself would refuse is refused here by the gateway's own code, before anything is created.
+The gateway's own code checks the result, before anything is created.
 """
 
 import re
@@ -25,10 +25,10 @@ CLIENT_SECRET = "oidcGateClientSecret"  # noqa: S105  # a setting's name
 CA_FILE = "gate-ca.pem"
 SHORTEST_MINUTES = gateway.SHORTEST_SESSION // 60
 LONGEST_MINUTES = gateway.LONGEST_SESSION // 60
-# Anybody in the world has an account there.
-EVERYBODY: Mapping[str, str] = {
-    "accounts.google.com": "everybody with a Google account could pass",
-    "login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad": "everybody with a Microsoft account could pass",
+# Issuers where anyone can create an account.
+PUBLIC_ISSUERS: Mapping[str, str] = {
+    "accounts.google.com": "every Google account would be admitted",
+    "login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad": "every Microsoft account would be admitted",
 }
 _TENANTLESS = re.compile(r"https://login\.microsoftonline\.com/(common|organizations|consumers)(/|$)")
 DISCOVERY = "/.well-known/openid-configuration"
@@ -38,7 +38,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 class Gate:
     """The gate, fully checked. `origins` are those of console and web app, the console's first.
 
-    `groups_claim` is a path of claims, `session_seconds` how long somebody stays signed in, `ca` the provider's CA in
+    `groups_claim` is a path of claims, `session_seconds` how long a session lasts, `ca` the provider's CA in
     PEM (empty: the public ones). Without `web_app` the console alone is behind the gate.
     """
 
@@ -56,7 +56,7 @@ class Gate:
 
     @property
     def secure(self) -> bool:
-        """Whether people come by https."""
+        """Whether users reach it by https."""
         return self.origins[0].startswith("https://")
 
     @property
@@ -66,7 +66,7 @@ class Gate:
 
     @property
     def signed_out_urls(self) -> tuple[str, ...]:
-        """The addresses that the provider may lead to after a sign-out."""
+        """The addresses that the provider may redirect to after a sign-out."""
         return tuple(f"{origin}{gateway.SIGNED_OUT}" for origin in self.origins)
 
 
@@ -110,8 +110,8 @@ class GateReader:
             client_secret=self._secrets.conceal(secret),
         )
         if len(self._problems.lines) == before:
-            self._refuse_everybody(gate)
-            self._let_the_gateway_judge(gate)
+            self._refuse_public_issuer(gate)
+            self._check_with_gateway(gate)
         return gate
 
     def _issuer(self) -> str:
@@ -130,15 +130,15 @@ class GateReader:
             self._problems.add(
                 key,
                 issuer,
-                "stands for every tenant, and no token is ever issued in this name",
+                "means every tenant, and no token has this issuer",
                 "use https://login.microsoftonline.com/<tenant id>/v2.0",
             )
         elif not issuer.startswith("https://") and self._console.startswith("https://"):
             self._problems.add(
                 key,
                 issuer,
-                "who signs in there sends passwords and codes in plain text",
-                "use https (http is taken only while dify:publicUrl is http too)",
+                "passwords and codes would be sent in plain text",
+                "use https (http is accepted only while dify:publicUrl is http too)",
             )
         return issuer
 
@@ -159,19 +159,19 @@ class GateReader:
             return self._section.texts("groupsClaim")
         return (self._section.text("groupsClaim"),)
 
-    def _refuse_everybody(self, gate: Gate) -> None:
-        """Report a gate that anybody on the internet would pass."""
+    def _refuse_public_issuer(self, gate: Gate) -> None:
+        """Report a gate that admits everyone on the internet."""
         if gate.email_domains or gate.allowed_groups:
             return
         parts = urlsplit(gate.issuer)
-        for known, why in EVERYBODY.items():
+        for known, why in PUBLIC_ISSUERS.items():
             if f"{parts.netloc}{parts.path}".startswith(known):
                 self._problems.add(
                     self._section.key("emailDomains"), "", why, "list your mail domains, or allowedGroups"
                 )
 
-    def _let_the_gateway_judge(self, gate: Gate) -> None:
-        """Read the configuration with the gateway's own code, with something harmless in the place of the secret."""
+    def _check_with_gateway(self, gate: Gate) -> None:
+        """Read the configuration with the gateway's own code, with a placeholder for the secret."""
         with tempfile.TemporaryDirectory(prefix="dify-kit-") as name:
             directory = Path(name)
             for file, text in gate_files(gate).items():
@@ -179,11 +179,11 @@ class GateReader:
             try:
                 gateway.read_gate(Entry("oidcGate", "", gate_document(gate, "harmless")), directory)
             except FileError as problem:
-                self._problems.lines.append(f"dify:oidcGate.{_in_settings_words(str(problem))}")
+                self._problems.lines.append(f"dify:oidcGate.{_with_settings_names(str(problem))}")
 
 
-def _in_settings_words(said: str) -> str:
-    """Return what the gateway says with the names that the settings have."""
+def _with_settings_names(message: str) -> str:
+    """Return the gateway's message with the names of the settings."""
     names: Sequence[tuple[str, str]] = (
         ("client_id", "clientId"),
         ("email_domains", "emailDomains"),
@@ -192,7 +192,7 @@ def _in_settings_words(said: str) -> str:
         ("session_seconds", "sessionMinutes"),
         ("ca_file", "caFile"),
     )
-    rest = said.removeprefix("oidcGate: ")
+    rest = message.removeprefix("oidcGate: ")
     for theirs, ours in names:
         rest = rest.replace(theirs, ours)
     return rest

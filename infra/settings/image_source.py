@@ -26,14 +26,14 @@ def read_mirror(top: Section, images: str) -> str:
         top.problems.add(
             "mirror",
             mirror,
-            "no registry prefix",
+            "is not a registry prefix",
             "use host[:port][/path] in lower case, without a scheme",
         )
     elif images == "mirror" and not REGISTRY_HOST.search(mirror.partition("/")[0]):
         top.problems.add(
             "mirror",
             mirror,
-            "no registry: Docker takes a name without dot and port for a repository of Docker Hub",
+            "is not a registry: Docker reads a name without a dot and a port as a repository of Docker Hub",
             "write the host with its domain or its port, such as registry:443/dify",
         )
     elif images != "mirror" and mirror:

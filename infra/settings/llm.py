@@ -36,7 +36,7 @@ class Upstream(UpstreamAddress):
 
 @dataclass(frozen=True, kw_only=True)
 class Litellm:
-    """LiteLLM's proxy as the engine. `key` opens it, and `key_digest` names that without telling it."""
+    """LiteLLM's proxy as the engine. `key_digest` changes with the key and does not disclose it."""
 
     key: "pulumi.Output[str]"
     key_digest: str
@@ -70,7 +70,7 @@ class Llm:
 
     @property
     def engine(self) -> str:
-        """Who chooses an upstream and asks it."""
+        """The engine that chooses an upstream and sends the request."""
         return LITELLM if self.litellm else NGINX
 
 
@@ -141,8 +141,8 @@ class LlmReader:
                 self._problems.add(
                     f"{self._section.key('upstreams')}.{one.name}.baseUrl",
                     one.base_url,
-                    "is the stack's own LiteLLM, which would ask itself",
-                    "name what it is to ask, or set llm.engine to nginx for a LiteLLM of your own",
+                    "is the stack's own LiteLLM, which would call itself",
+                    "name the upstream of LiteLLM, or set llm.engine to nginx for a LiteLLM of your own",
                 )
         key = self._secrets.text(MASTER_KEY, required=True)
         return Litellm(
@@ -183,12 +183,15 @@ class LlmReader:
         for model, value in self._section.mapping(part).items():
             key = self._section.key(part)
             if not _MODEL.fullmatch(model):
-                self._problems.add(key, model, "no name of a model", "use the name that callers send")
+                self._problems.add(key, model, "is not a model's name", "use the name that callers send")
                 continue
             targets = [value] if isinstance(value, str) else value
             if not isinstance(targets, list) or not targets or not all(isinstance(t, str) for t in targets):
                 self._problems.add(
-                    f"{key}.{model}", value, "no list of upstreams", "use [holysheep], the first choice first"
+                    f"{key}.{model}",
+                    value,
+                    "is not a list of upstreams",
+                    "use [holysheep], the first choice first",
                 )
                 continue
             found[model] = tuple(self._target(f"{key}.{model}", model, one, upstreams) for one in targets)
@@ -204,7 +207,7 @@ class LlmReader:
             )
         if name and not _MODEL.fullmatch(name):
             self._problems.add(
-                key, text, "no name of a model after the ':'", "use <upstream>:<its name of the model>"
+                key, text, "has no model's name after the ':'", "use <upstream>:<its name of the model>"
             )
         return Target(upstream=upstream, model=name or model)
 

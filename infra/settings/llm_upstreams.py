@@ -17,8 +17,8 @@ UPSTREAM_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"preset": "custom", "baseUrl": "", "caFile": "", "timeoutSeconds": 300}
 )
 MAX_TIMEOUT = 3600
-LOOPBACK_PROBLEM = "is nginx's own container there, and not this machine"
-# Docker's default; `dify-kit keys check` asks the engine.
+LOOPBACK_PROBLEM = "is nginx's own container, not this machine"
+# Docker's default; `dify-kit keys check` reads it from the engine.
 BRIDGE_FIX = (
     "the address that containers reach this machine by, Docker's bridge: http://172.17.0.1:<port>/v1 by default, "
     "else as `docker network inspect bridge` has it"
@@ -48,7 +48,7 @@ class UpstreamAddress:
 
     @property
     def base_url(self) -> str:
-        """The URL below which `/chat/completions` and `/models` lie."""
+        """The URL of which `/chat/completions` and `/models` are subpaths."""
         port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{self.host}{port}{self.path}"
 
@@ -101,7 +101,7 @@ def _upstream(name: str, section: Section) -> UpstreamAddress:
 
 def _address(section: Section, known: str) -> tuple[str, str, int, str]:
     url = section.text("baseUrl") or known
-    fix = "use the URL below which /chat/completions lies, such as https://llm.example.com/v1"
+    fix = "use the URL without /chat/completions, such as https://llm.example.com/v1"
     nowhere = ("https", "invalid.example", 443, "")
     if not url:
         section.problems.add(
@@ -112,22 +112,22 @@ def _address(section: Section, known: str) -> tuple[str, str, int, str]:
         parts = urlsplit(url)
         port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
-        section.problems.add(section.key("baseUrl"), url, "no URL", fix)
+        section.problems.add(section.key("baseUrl"), url, "is not a URL", fix)
         return nowhere
     host, path = parts.hostname or "", parts.path.rstrip("/")
     if parts.scheme not in DEFAULT_PORTS or "@" in parts.netloc or parts.query or parts.fragment:
-        problem = "no http(s) URL without user name and query"
+        problem = "must be an http(s) URL without a user name or query"
     elif ":" in host:
         problem = "IPv6 addresses are not supported here"
     elif not _PATH.fullmatch(path):
-        problem = "its path has other characters than letters, digits, '.', '_', '~' and '-'"
+        problem = "its path has characters other than letters, digits, '.', '_', '~' and '-'"
     elif wrong := host_problem(host):
         problem = wrong
     elif is_loopback(host):
         problem = LOOPBACK_PROBLEM
         fix = f"use {BRIDGE_FIX}, and let the upstream listen there"
     elif parts.scheme == "http" and not _is_near(host):
-        problem = "the key would travel in plain text"
+        problem = "the key would be sent in plain text"
         fix = "use https; plain http is for a container's name or a private address"
     else:
         return parts.scheme, host, port, path
@@ -136,7 +136,7 @@ def _address(section: Section, known: str) -> tuple[str, str, int, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is whoever asks: nginx's container asks itself there."""
+    """Whether a host is the loopback of the client: for nginx, its own container."""
     if host.rstrip(".").lower() in {"localhost", "ip6-localhost"} or host.lower().endswith(".localhost"):
         return True
     try:

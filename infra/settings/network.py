@@ -1,4 +1,4 @@
-"""Addresses: where the edge listens, whom it believes, and where Dify's requests may go."""
+"""Addresses: where the edge listens, which proxies it trusts, and where Dify's requests may go."""
 
 from collections.abc import Collection
 
@@ -10,14 +10,14 @@ from infra.settings.reader import Section
 # dify:bindAddress for every address of both families: `::` is IPv6 alone.
 EVERYWHERE = "*"
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"  # noqa: S104  # addresses to compare with
-# The most that public networks of a list may add up to, as the prefix of one network, for IPv4 and IPv6. Whoever is in
-# trustedProxies can name any client: a large content network has less than this. Who may see the console can be many.
+# The most that public networks of a list may add up to, as the prefix of one network, for IPv4 and IPv6. An address in
+# trustedProxies can name any client: a large content network has less than this. Many networks may see the console.
 WIDEST = {"trustedProxies": {4: 8, 6: 20}, "consoleAllowFrom": {4: 3, 6: 8}}
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 def addresses_of(bind_address: str) -> tuple[str, ...]:
-    """Return the addresses that `dify:bindAddress` stands for."""
+    """Return the addresses that `dify:bindAddress` means."""
     return (ANY_IPV4, ANY_IPV6) if bind_address == EVERYWHERE else (bind_address,)
 
 
@@ -36,7 +36,7 @@ def read_bind_address(top: Section) -> str:
 
 
 def read_networks(top: Section, key: str) -> tuple[str, ...]:
-    """Read addresses of networks. Those that hold everybody, together or alone, are no list of somebody."""
+    """Read addresses of networks. A list that covers too many addresses, alone or together, is reported."""
     listed = top.texts(key)
     for item in listed:
         if problem := addresses.clients_problem(item):
@@ -50,7 +50,7 @@ def read_networks(top: Section, key: str) -> tuple[str, ...]:
         top.problems.add(
             key,
             ", ".join(listed),
-            f"together they hold too much of {family}: public networks as large as "
+            f"together they cover too much of {family}: public networks as large as "
             f"/{WIDEST[key][int(family[-1])]} at most",
             "name the networks that you mean",
         )
@@ -84,9 +84,9 @@ def _allowed_problem(item: str, services: Collection[str]) -> str:
         return addresses.allowed_problem(item)
     name = item.removeprefix(".")
     if origins.host_problem(name) or not item.isascii():
-        return "neither network nor host name"
+        return "is neither network nor host name"
     if name in services or name == "localhost":
-        return "a service of the stack itself"
+        return "is a service of the stack itself"
     return addresses.destination_problem(name)
 
 
@@ -96,6 +96,6 @@ def read_ssrf_deny(top: Section) -> tuple[str, ...]:
     for item in listed:
         network = addresses.network_of(item)
         if network is None or network.prefixlen == 0:
-            problem = "no network" if network is None else "nothing could be reached any more"
+            problem = "is not a network" if network is None else "no address could be reached"
             top.problems.add("ssrfDeny", item, problem, "use an address or CIDR such as 203.0.113.0/24")
     return listed

@@ -1,6 +1,6 @@
-"""OAuth 2.0 for the service API as the settings have it: `dify:oauth`, and the clients beside the stack's settings.
+"""The settings of OAuth 2.0 for the service API: `dify:oauth`, and the file of its clients.
 
-What the gateway itself would refuse is refused here by the gateway's own code, before anything is created.
+The gateway's own code checks the result, before anything is created.
 """
 
 import json
@@ -40,7 +40,7 @@ _IN_RELEASE = re.compile(r"^(?P<file>[a-z]+\.json): (?P<rest>.*)$", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Tenant:
-    """Who shares an app: all calls of its clients get the key of that app, and count together.
+    """The clients that share an app: all their calls have the key of that app, and count together.
 
     Of `limits`, `rate` and `concurrent` hold for the tenant; no two tenants have the same `app`.
     """
@@ -56,8 +56,8 @@ class OAuth:
 
     `issuer` is an origin, `clients` maps a client id to its entry of the gateway's clients.json (hashes, no
     secrets), `issuers` are external issuers as the gateway's config.json has them, and `ca_files` the PEM files that
-    they name; `limits` are those besides the tenants'. With `dify:canary` the smoke tests' tenant is among `tenants`;
-    its client is not among `clients`.
+    they name; `limits` are those that are not a tenant's. With `dify:canary` the smoke tests' tenant is among
+    `tenants`; its client is not among `clients`.
     """
 
     issuer: str
@@ -75,7 +75,7 @@ class OAuth:
 
 @dataclass(frozen=True, kw_only=True)
 class Around:
-    """What the rest of the settings says. `v1` holds for an API key; `active_requests` is Dify's limit of an app."""
+    """Other settings that these depend on. `v1` applies for an API key; `active_requests` is Dify's limit of an app."""
 
     stack: str
     settings_file: Path
@@ -132,7 +132,7 @@ class OAuthReader:
             signing_keys=self._secrets.conceal(signing_keys),
         )
         if len(self._problems.lines) == before:
-            self._let_the_gateway_judge(oauth, clients)
+            self._check_with_gateway(oauth, clients)
         return oauth
 
     def _issuer(self) -> str:
@@ -145,7 +145,7 @@ class OAuthReader:
             self._problems.add(
                 self._section.key("audience"),
                 audience,
-                "no `aud` of a token",
+                "cannot be the `aud` of a token",
                 "use a URL or a short ASCII text",
             )
         return audience
@@ -175,14 +175,14 @@ class OAuthReader:
             self._problems.add(
                 self._section.key("tenants"),
                 {},
-                "nobody could get a token",
+                "no client could get a token",
                 "add a tenant, or set enabled to false",
             )
         return tuple(found)
 
     def _tenant(self, key: str, name: str, value: object) -> Tenant | None:
         if not gateway.TENANT.fullmatch(name):
-            self._problems.add(key, name, "no name of a tenant", f"use {gateway.TENANT_RULE}")
+            self._problems.add(key, name, "is not a tenant's name", f"use {gateway.TENANT_RULE}")
             return None
         if name == CANARY_TENANT:
             self._problems.add(key, name, "is the smoke tests' own tenant", "choose another name")
@@ -194,7 +194,7 @@ class OAuthReader:
         app = Section(self._problems, value, {"app": ""}, prefix).text("app")
         if app not in self._around.apps:
             self._problems.add(
-                f"{prefix}app", app, "no such file in apps/", f"use any of: {', '.join(self._around.apps)}"
+                f"{prefix}app", app, "is not a file in apps/", f"use any of: {', '.join(self._around.apps)}"
             )
             return None
         limits = self._limits({part: one for part, one in value.items() if part != "app"}, prefix)
@@ -206,7 +206,7 @@ class OAuthReader:
         defaults = {
             "requests": usual.rate.requests if usual.rate else 0,
             "seconds": usual.rate.seconds if usual.rate else 1,
-            # The burst of one rate says nothing about another.
+            # The burst of one rate does not apply to another.
             "burst": usual.rate.burst if usual.rate and not {"requests", "seconds"} & set(given) else 0,
             "concurrent": usual.concurrent,
         }
@@ -226,7 +226,7 @@ class OAuthReader:
             return ClientsFile(path=path)
         if given and not found.digest:
             self._problems.add(
-                key, given, "no such file", 'make it with `dify-kit client add`, or as {"clients": {}}'
+                key, given, "does not exist", 'make it with `dify-kit client add`, or as {"clients": {}}'
             )
         if CANARY_CLIENT in found.clients:
             self._problems.add(
@@ -264,13 +264,13 @@ class OAuthReader:
             self._problems.add(
                 key,
                 given,
-                "no file with certificates in PEM",
+                "is not a file with certificates in PEM",
                 "use the absolute path of the issuer's root file",
             )
         return text
 
-    def _let_the_gateway_judge(self, oauth: OAuth, clients: ClientsFile) -> None:
-        """Read the configuration with the gateway's own code, with something harmless in the place of secrets."""
+    def _check_with_gateway(self, oauth: OAuth, clients: ClientsFile) -> None:
+        """Read the configuration with the gateway's own code, with placeholders for secrets."""
         app_keys = {tenant.name: f"app-{number:016}" for number, tenant in enumerate(oauth.tenants)}
         with tempfile.TemporaryDirectory(prefix="dify-kit-") as name:
             directory = Path(name)
@@ -285,10 +285,10 @@ class OAuthReader:
             except FileError as problem:
                 self._report(str(problem), clients.path)
 
-    def _report(self, said: str, clients: Path) -> None:
-        """Say in the words of the settings what the gateway says in those of its files."""
-        found = _IN_RELEASE.match(said)
-        file, rest = (found["file"], found["rest"]) if found else ("", said)
+    def _report(self, message: str, clients: Path) -> None:
+        """Report the gateway's message with the names of the settings."""
+        found = _IN_RELEASE.match(message)
+        file, rest = (found["file"], found["rest"]) if found else ("", message)
         rest = rest.replace("tenants.json", "dify:oauth.tenants")
         if file == "clients.json":
             self._problems.add(

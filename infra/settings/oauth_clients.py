@@ -1,4 +1,4 @@
-"""The file with a stack's OAuth clients, beside its settings. Clients are data: a stack may have 10,000 of them.
+"""The file with a stack's OAuth clients, next to its settings. Clients are data: a stack may have 10,000 of them.
 
 ::
 
@@ -47,7 +47,7 @@ class ClientsFile:
 
 
 def clients_path(stack: str, settings_file: Path, given: str = "") -> Path:
-    """Return where the clients are: as `dify:oauth.clientsFile` says, else beside the real file of the settings."""
+    """Return where the clients are: by `dify:oauth.clientsFile`, else next to the real file of the settings."""
     if given:
         return Path(given).expanduser()
     return settings_file.resolve().parent / f"clients.{stack}.json"
@@ -65,20 +65,18 @@ def read_clients_path(oauth: Section, stack: str, settings_file: Path) -> Path:
 
 
 def digest_of(data: bytes) -> str:
-    """Return what names the content of a file."""
+    """Return the SHA-256 of a file's content, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read_clients(path: Path) -> ClientsFile:
     """Read the file; one that does not exist has no clients. Raises ClientsFileError.
 
-    Only its form is looked at here; what each client may have is for the gateway's own code to judge.
+    Only its form is checked here; the gateway's own code checks each client.
     """
     try:
         if path.stat().st_mode & _WRITABLE_BY_OTHERS:
-            raise ClientsFileError(
-                "other users may write to it, and thus add clients", f"run `chmod 600 {path}`"
-            )
+            raise ClientsFileError("other users can write to it, and add clients", f"run `chmod 600 {path}`")
         data = path.read_bytes()
     except FileNotFoundError:
         return ClientsFile(path=path)
@@ -86,16 +84,16 @@ def read_clients(path: Path) -> ClientsFile:
         raise ClientsFileError(
             f"cannot be read ({problem.strerror})", "give it to the user who deploys"
         ) from None
-    mend = "restore it from a backup; `dify-kit client` writes it"
+    fix = "restore it from a backup; `dify-kit client` writes it"
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise ClientsFileError("is no JSON", mend) from None
+        raise ClientsFileError("is not JSON", fix) from None
     clients = document.get("clients") if isinstance(document, dict) else None
     if not isinstance(clients, dict) or not all(isinstance(one, dict) for one in clients.values()):
-        raise ClientsFileError('has no object of clients: {"clients": {"<client id>": {...}}}', mend)
+        raise ClientsFileError('must have an object of clients: {"clients": {"<client id>": {...}}}', fix)
     if len(clients) > MAX_CLIENTS:
         raise ClientsFileError(
-            f"has {len(clients)} clients", f"remove some: one gateway takes {MAX_CLIENTS} at most"
+            f"has {len(clients)} clients", f"remove some: one gateway has {MAX_CLIENTS} at most"
         )
     return ClientsFile(path=path, text=data.decode(), digest=digest_of(data), clients=clients)

@@ -1,4 +1,4 @@
-"""The settings of what OAuth limits besides its tenants: `dify:oauth.limits`.
+"""The settings of OAuth's limits that are not a tenant's: `dify:oauth.limits`.
 
 nginx counts requests by address; wrong secrets are counted by the gateway, which alone knows that they are wrong.
 """
@@ -37,7 +37,8 @@ class OAuthLimits:
     """Limits by address; None means that there is none.
 
     `address` holds for the public endpoints under `/oauth/`, `refused` for answers to tokens that are not valid,
-    `unknown` for tokens that nginx has no introspection result of yet. `failures` are wrong secrets at the endpoints.
+    `unknown` for tokens whose introspection result nginx does not have yet. `failures` are wrong secrets at the
+    endpoints.
     """
 
     address: GroupLimits

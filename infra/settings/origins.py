@@ -19,16 +19,16 @@ def host_problem(host: str) -> str | None:  # noqa: PLR0911  # one rule after an
         try:
             ipaddress.IPv6Address(host.strip("[]"))
         except ValueError:
-            return "its host is no IPv6 address"
+            return "its host is not an IPv6 address"
         return None
     if host != host.lower():
         return "browsers send host names in lower case"
     labels = host.split(".")
     if len(host) > MAX_HOST or not all(_HOST_LABEL.fullmatch(label) for label in labels):
-        return "its host is no host name"
+        return "its host is not a host name"
     if _NUMBER.fullmatch(labels[-1]) and not _is_address(host):
         # Some parsers read an address in it, 2130706433 or 0x7f.1 or 0177.0.0.1, and others a name.
-        return "its host ends in a number and is no IPv4 address"
+        return "its host ends in a number and is not an IPv4 address"
     return None
 
 
@@ -49,7 +49,7 @@ def origin_problem(origin: str) -> str | None:  # noqa: C901, PLR0911  # one rul
     if any(character in origin for character in "\"'\\;{}$,"):
         return "it contains a character that no origin has"
     if origin == "null":
-        return "any sandboxed page sends null: it names nobody"
+        return "every sandboxed page sends null: it identifies no origin"
     if "*" in origin:
         return "wildcards inside an origin are not supported: list the origins"
     if "://" not in origin:

@@ -1,4 +1,4 @@
-"""Keys that the kit issues to callers of the LLM proxy. Only hashes are kept, in a file beside the stack's settings.
+"""Keys that the kit issues to callers of the LLM proxy. Only hashes are kept, in a file next to the stack's settings.
 
 ::
 
@@ -86,7 +86,7 @@ def revoked(keys: Sequence[ProxyKey], name: str, now: datetime) -> tuple[ProxyKe
 
 
 def file_of(settings_file: Path, stack: str) -> Path:
-    """Return where the keys of a stack lie, by its settings file or a link to it."""
+    """Return the file with the keys of a stack, by its settings file or a link to it."""
     return settings_file.resolve().with_name(f"proxy-keys.{stack}.json")
 
 
@@ -101,7 +101,9 @@ def read(path: Path) -> tuple[ProxyKey, ...]:
             f"{path} cannot be read ({problem}); restore it from your backup, or delete it"
         ) from None
     if not isinstance(document, dict) or document.get("version") != VERSION:
-        raise ProxyKeyError(f"{path} is of another kit; use the kit that wrote it, or delete it")
+        raise ProxyKeyError(
+            f"{path} was written by another version of the kit; use that version, or delete the file"
+        )
     keys = tuple(_key(entry, path) for entry in document.get("keys", ()))
     live = [key.name for key in keys if not key.revoked]
     if double := sorted({name for name in live if live.count(name) > 1}):

@@ -1,7 +1,7 @@
 """The settings of the edge's rate and concurrency limits: `dify:rateLimits`.
 
 nginx counts by a leaky bucket: `burst` requests at once, then one each time a drop has left. It knows whole
-requests a second or a minute, and works with thousandths of them; what this module promises is what nginx does.
+requests a second or a minute, and works with thousandths of them; this module computes with nginx's numbers.
 """
 
 from collections.abc import Mapping
@@ -41,13 +41,13 @@ class Bucket:
     def rate(self) -> str:
         """The rate as nginx reads it. Raises ValueError when it is not expressible."""
         if not self.expressible:
-            raise ValueError(f"{self.requests} requests in {self.seconds} s is no whole number a minute")
+            raise ValueError(f"{self.requests} requests in {self.seconds} s is not a whole number a minute")
         per_second, rest = divmod(self.requests, self.seconds)
         return f"{self.per_minute}r/m" if rest else f"{per_second}r/s"
 
     @property
     def retry_seconds(self) -> int:
-        """Whole seconds after which a client that heard a 429 is let through.
+        """Whole seconds after which a client that received a 429 is admitted.
 
         nginx rounds the rate down to thousandths of a request a second. 5r/m are 83 of them, so that a drop
         leaves in 12.05 s: after 12 s it is still there.
@@ -71,7 +71,7 @@ class GroupLimits:
 
     @property
     def retry_seconds(self) -> int:
-        """The wait after which both rates let a request through; 1 without a rate."""
+        """The wait in seconds after which both rates admit a request; 1 without a rate."""
         return max([1, *(bucket.retry_seconds for bucket in (self.rate, self.address_rate) if bucket)])
 
 
@@ -87,7 +87,7 @@ def read_rate_limits(section: Section, *, active_requests: int) -> RateLimits:
     """Read `dify:rateLimits`.
 
     `active_requests` is Dify's own limit of an app, 0 without one. Dify answers it with a 400 and no
-    Retry-After, so that the edge lets no credential get there by itself.
+    Retry-After, so the edge does not let one credential reach it.
     """
     groups = {}
     table = route_groups.groups()

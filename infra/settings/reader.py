@@ -20,13 +20,13 @@ def snake(key: str) -> str:
 
 @dataclass
 class Problems:
-    """Everything that is wrong, in the order it was found; `warnings` keep nothing from working."""
+    """Everything that is wrong, in the order it was found; `warnings` do not stop a deployment."""
 
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def add(self, key: str, value: object, why: str, fix: str) -> None:
-        """Add a problem of a setting that is no secret."""
+        """Add a problem of a setting that is not a secret."""
         self.lines.append(f"dify:{key}: {shown(value)}: {why}; {fix}")
 
     def add_secret(self, key: str, why: str, fix: str) -> None:

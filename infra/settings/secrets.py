@@ -16,13 +16,13 @@ _LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 
 
 def password(length: int) -> str:
-    """Return a random password with at least one letter and one digit, as Dify's console asks for."""
+    """Return a random password with at least one letter and one digit, as Dify's console requires."""
     drawn = "".join(secrets.choice(_LETTERS_AND_DIGITS) for _ in range(length - 2))
     return secrets.choice(string.ascii_letters) + drawn + secrets.choice(string.digits)
 
 
 def agent_key() -> str:
-    """Return 32 random bytes in unpadded base64url, the only form the agent backend starts with."""
+    """Return 32 random bytes in unpadded base64url, the only form that the agent backend accepts."""
     return base64.urlsafe_b64encode(secrets.token_bytes(AGENT_KEY_BYTES)).decode().rstrip("=")
 
 
@@ -35,9 +35,9 @@ def signing_keys() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Bounds on a secret's length, further rules, and the generator (None: the operator brings it).
+    """Bounds on a secret's length, further rules, and the generator (None: the operator provides it).
 
-    `command` makes one for a stack that has none, where it is not `dify-kit init` that does.
+    `command` makes one for a stack that has none, where `dify-kit init` does not.
     """
 
     low: int
@@ -66,7 +66,7 @@ class Shape:
 
 def _agent_key_problem(value: str) -> str | None:
     if "=" in value:
-        return "is padded: the agent backend wants base64url without '='"
+        return "is padded: the agent backend requires base64url without '='"
     if not set(value) <= set(_LETTERS_AND_DIGITS + "-_"):
         return "is not base64url (letters, digits, '-' and '_')"
     try:
@@ -82,16 +82,16 @@ def _signing_keys_problem(value: str) -> str | None:
     try:
         keys.read_document(json.loads(value))
     except keys.KeyDocumentError as problem:
-        return f"is no document of signing keys: {problem}"
+        return f"is not a document of signing keys: {problem}"
     except (ValueError, RecursionError):
-        return "is no document of signing keys: it is no JSON"
+        return "is not a document of signing keys: it is not JSON"
     return None
 
 
 def _console_password_problem(value: str) -> str | None:
     if any(character.isalpha() for character in value) and any(character.isdigit() for character in value):
         return None
-    return "needs a letter and a digit, else Dify's console refuses it"
+    return "needs a letter and a digit, else Dify's console rejects it"
 
 
 # Variables of Dify's services that carry a secret, and the setting that each comes from. One place for each
@@ -132,7 +132,7 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Read with dify:tls, dify:oauth, dify:oidcGate and dify:llm, and handed to no service as they are.
+# Read with dify:tls, dify:oauth, dify:oidcGate and dify:llm, and passed to no service as they are.
 TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
 OAUTH_SECRETS = frozenset({"oauthSigningKeys", "oidcGateClientSecret"})
 LLM_SECRETS = frozenset({"litellmMasterKey"})

@@ -1,7 +1,7 @@
-"""Certificates of our own, for trying out: a CA and a server certificate, computed from one secret.
+"""Self-signed certificates for trials: a CA and a server certificate, computed from one secret.
 
 The same seed, names and day give the same bytes, so nothing has to be stored or kept in step: a second `pulumi
-up` changes nothing, a stack that is destroyed comes back with the CA that browsers were told to trust, and the
+up` changes nothing, a stack that is destroyed and deployed again has the CA that browsers trust already, and the
 certificate renews itself with the first `up` of a new period, months before the old one ends.
 """
 
@@ -27,7 +27,7 @@ EARLY = timedelta(days=1)
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 CA_VALID = timedelta(days=20 * 365)
 CURVE = ec.SECP256R1()
-# The order of the curve's group: private keys lie from 1 to one less.
+# The order of the curve's group: private keys are from 1 to one less.
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 # Some more bytes than a key has, so that every key is as likely as any other.
 DERIVED_BYTES = 48
@@ -59,7 +59,7 @@ def issue(seed: str, stack: str, hosts: Sequence[str], now: datetime) -> SelfSig
         extensions=[
             (x509.BasicConstraints(ca=True, path_length=0), True),
             (_usage(ca=True), True),
-            # Whoever trusts this CA trusts it for this stack's names, and for nothing else.
+            # A browser that trusts this CA trusts it for this stack's names alone.
             (_constraints(names), True),
         ],
     )

@@ -47,7 +47,9 @@ def read_extra_env(top: Section, release: Release) -> dict[str, dict[str, str]]:
             top.problems.add(f"extraEnv.{service}", variables, "not an object", "use {NAME: value}")
         for name in section.values:
             if not checks.VARIABLE.fullmatch(name):
-                top.problems.add(section.key(name), name, "no variable name", "use letters, digits and _")
+                top.problems.add(
+                    section.key(name), name, "is not a variable's name", "use letters, digits and _"
+                )
             if setting := SECRET_VARIABLES.get(name):
                 top.problems.add_secret(
                     section.key(name), "comes from a setting", f"set dify:{setting} instead"

@@ -165,7 +165,7 @@ def read(
 ) -> Reading:
     """Read and check the settings of `stack`.
 
-    `settings_file` is the stack's file, beside which its clients and issued keys are (default: where Pulumi looks for
+    `settings_file` is the stack's file, next to which its clients and issued keys are (default: where Pulumi looks for
     it). `conceal` makes Pulumi's secret of a text; by default secrets are checked and left out of the settings.
     """
     problems = Problems()
@@ -195,7 +195,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     )
     urls = read_urls(top, public_url)
     bind_address, hosts = read_bind_address(top), read_hosts(top, urls)
-    # Who is on the machine itself may write its name in three ways.
+    # Clients on the machine itself use three names for it.
     local = LOOPBACK_NAMES if any(host in LOOPBACK_NAMES for host in hosts) else ()
     server_names = tuple(dict.fromkeys([*hosts, *local]))
     mail, storage, login = read_mail(top), read_storage(top), read_login(top)
@@ -319,13 +319,13 @@ def _llm(
     for upstream in llm.upstreams if llm else ():
         problem = addresses.destination_problem(upstream.host)
         if upstream.host in own_hosts or (upstream.host, upstream.port) in own:
-            problem = "the proxy itself, which would ask itself"
+            problem = "is the proxy itself, which would call itself"
         if problem:
             top.problems.add(
                 f"llm.upstreams.{upstream.name}.baseUrl",
                 upstream.base_url,
                 problem,
-                "use the URL below which another server's /chat/completions lies",
+                "use the URL of another server, without /chat/completions",
             )
     return llm
 
@@ -334,14 +334,16 @@ def _apps(top: Section) -> tuple[str, ...]:
     apps = top.texts("apps")
     for app in apps:
         if app not in known_apps() or not app_file(app).is_file():
-            top.problems.add("apps", app, "no such file in apps/", f"use any of: {', '.join(known_apps())}")
+            top.problems.add("apps", app, "is not a file in apps/", f"use any of: {', '.join(known_apps())}")
     return apps
 
 
 def _admin_email(top: Section) -> str:
     email = top.text("adminEmail")
     if not checks.EMAIL.fullmatch(email):
-        top.problems.add("adminEmail", email, "no e-mail address", "use an address such as you@example.com")
+        top.problems.add(
+            "adminEmail", email, "is not an e-mail address", "use an address such as you@example.com"
+        )
     return email
 
 
@@ -351,7 +353,7 @@ def _templates_dir(top: Section) -> Path | None:
         return None
     path = Path(given).expanduser()
     if not path.is_absolute() or not path.is_dir():
-        top.problems.add("templatesDir", given, "no directory", "use the absolute path of a directory")
+        top.problems.add("templatesDir", given, "is not a directory", "use the absolute path of a directory")
     return path
 
 

@@ -1,4 +1,4 @@
-"""The secrets of a stack: whether each is set, encrypted, and of the shape that its reader takes."""
+"""The secrets of a stack: whether each is set, encrypted, and of the required form."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The settings of TLS, with the certificates they name or ask for. `infra.settings` reads with it."""
+"""The settings of TLS, and the certificates that they name, derive or request."""
 
 import ipaddress
 import re
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pulumi
 
 MODES = ("off", "selfsigned", "files", "acme")
-# Two years: what browsers' preload lists ask for at most.
+# Two years, the most that browsers' preload lists require.
 MAX_HSTS = 63072000
 EXPIRY_WARNING_DAYS = 14
 _DIRECTORY = re.compile(r"https://[^\s\"'\\]+")
@@ -25,7 +25,7 @@ _DIRECTORY = re.compile(r"https://[^\s\"'\\]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Acme:
-    """Where certificates are asked for. `ca` is the PEM that the directory's own TLS is judged by, or empty."""
+    """Where certificates are requested. `ca` (PEM) verifies the directory's own TLS; empty for the public CAs."""
 
     email: str
     directory: str
@@ -34,7 +34,7 @@ class Acme:
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """How the edge speaks TLS. `hosts` are the names that people use, without those of loopback.
+    """How the edge serves TLS. `hosts` are the names that people use, without those of loopback.
 
     `certificate` and `key` (PEM) are known for selfsigned and files; acme gets its own later. `ca` is the PEM
     to trust for selfsigned, else empty.
@@ -51,13 +51,13 @@ class Tls:
 
     @property
     def on(self) -> bool:
-        """Whether the edge speaks TLS itself."""
+        """Whether the edge terminates TLS itself."""
         return self.mode != "off"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What the rest of the settings says: `names` are all the edge answers to, `hosts` those people use."""
+    """Other settings that these depend on: `names` are all that the edge serves, `hosts` those that users enter."""
 
     stack: str
     bind_address: str
@@ -99,7 +99,7 @@ class TlsReader:
                 self._problems.add(
                     "tls.hstsSeconds",
                     common["hsts_seconds"],
-                    "the edge speaks no TLS (dify:tls.mode off)",
+                    "the edge does not serve TLS (dify:tls.mode off)",
                     "set it to 0, or turn TLS on",
                 )
             return Tls(**common)
@@ -114,7 +114,7 @@ class TlsReader:
         around = self._around
         if around.https_port == around.http_port:
             self._problems.add(
-                "httpsPort", around.https_port, "is dify:httpPort already", "give TLS a port of its own"
+                "httpsPort", around.https_port, "is also dify:httpPort", "use another port for TLS"
             )
         if not around.public_url.startswith("https://"):
             self._problems.add(
@@ -153,17 +153,17 @@ class TlsReader:
         email, directory = section.text("email"), section.text("directory")
         if not checks.EMAIL.fullmatch(email):
             self._problems.add(
-                section.key("email"), email, "no e-mail address", "name whom the CA may write to"
+                section.key("email"), email, "is not an e-mail address", "name a contact for the CA"
             )
         if not _DIRECTORY.fullmatch(directory):
             self._problems.add(
-                section.key("directory"), directory, "no https URL", "use the directory URL of your CA"
+                section.key("directory"), directory, "is not an https URL", "use the directory URL of your CA"
             )
         if not section.boolean("agreeTerms"):
             self._problems.add(
                 section.key("agreeTerms"),
                 "false",
-                "the CA gives certificates only to those who accept its terms",
+                "the CA issues certificates only after its terms are accepted",
                 "read them, then set it to true",
             )
         self._check_reachable(private_ca=directory != section.defaults["directory"])
@@ -176,7 +176,7 @@ class TlsReader:
             self._problems.add(
                 "bindAddress",
                 self._around.bind_address,
-                "the CA could not reach it to check the names (dify:tls.mode acme)",
+                "the CA cannot reach it to validate the names (dify:tls.mode acme)",
                 "use 0.0.0.0 or a public address, or `selfsigned` for trying out",
             )
         for host in self._around.hosts:
@@ -184,11 +184,11 @@ class TlsReader:
                 self._problems.add(
                     "publicUrl",
                     host,
-                    "no CA gives a certificate for it (dify:tls.mode acme)",
-                    "use host names that lead here, in publicUrl, urls and serverNames",
+                    "no CA issues a certificate for it (dify:tls.mode acme)",
+                    "use host names that resolve to this machine, in publicUrl, urls and serverNames",
                 )
 
 
 def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address is one of an inner network; 0.0.0.0 and :: stand for every interface."""
+    """Return whether an address is private; 0.0.0.0 and :: mean every interface."""
     return address.is_private and not address.is_unspecified

@@ -25,7 +25,7 @@ IMPORTED = {"completed", "completed-with-warnings"}
 
 
 def chat_dsl(name: str = "echo-chat") -> str:
-    """Return a chat app that repeats what it is told."""
+    """Return a chat app that echoes its input."""
     document = yaml.safe_load(app_file("echo-chat").read_text(encoding="utf-8"))
     document["app"] |= {"name": name, "description": name}
     document["workflow"]["features"] |= {"opening_statement": "hi", "file_upload": FILE_UPLOAD}

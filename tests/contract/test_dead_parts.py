@@ -1,6 +1,6 @@
 """A service that is dead, or lives and cannot work, turns its own smoke tests red, and no other of these.
 
-One at a time is broken at the main stack and mended again.
+One at a time is broken at the main stack and repaired again.
 """
 
 import io

@@ -152,7 +152,7 @@ def answers_of_proxy(stack: Stack, service: str, hosts: Iterable[str]) -> dict[s
     """Ask a copy of one of the stack's proxies for each address; return the status that it answered.
 
     The copy has its image and its configuration, IPv6, and no network. Squid drops rules about IPv6 where its container
-    has none, as the stack's own has not unless the engine is told to give it one.
+    has none, as the stack's own has not unless the engine is configured to give it one.
     """
     client, original = docker.from_env(), stack.container(service)
     configuration, _ = original.get_archive("/etc/squid/squid.conf")

@@ -185,7 +185,7 @@ class SmallDify:
         return self._in_postgres("psql", "-Atc", statement, check=False)
 
     def empty(self) -> None:
-        """Make the instance new: no admin, no app, no key, no note of one, nobody locked out."""
+        """Make the instance new: no admin, no app, no key, no note of one, no lockout."""
         self.sql("truncate setups, accounts, tenants, apps cascade")
         self._in_api(f"rm -rf {NOTES}")
         done = self.client.containers.get(f"{self.prefix}-redis").exec_run(
@@ -199,7 +199,7 @@ class SmallDify:
         self._in_api(f"cp -a {NOTES} {NOTES}.saved")
 
     def restore(self) -> None:
-        """Make the instance again what it was when it was saved; nobody is locked out."""
+        """Make the instance again what it was when it was saved; without lockouts."""
         self.empty()
         self._in_postgres("psql", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={SAVED}")
         self._in_api(f"cp -a {NOTES}.saved {NOTES}")

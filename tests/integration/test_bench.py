@@ -50,10 +50,10 @@ def test_load_and_cpu_time_are_those_of_the_proxy(running: Rig) -> None:
 def test_figures_of_refusals_are_refused(running: Rig) -> None:
     context = proxies.measured_context()
     proxy = proxies.edge(context)
-    stranger = replace(proxy, request=replace(proxy.request, host=f"{secrets.token_hex(4)}.example"))
+    unknown_host = replace(proxy, request=replace(proxy.request, host=f"{secrets.token_hex(4)}.example"))
 
     with pytest.raises(KitError, match="refused"):
-        running.load(stranger, seconds=1)
+        running.load(unknown_host, seconds=1)
 
 
 def test_a_proxy_that_does_not_start_is_told_with_its_log_and_removed() -> None:

@@ -411,7 +411,7 @@ def test_life_of_a_key_of_the_knowledge_api(claimed: SmallDify) -> None:
 
     assert made.outs is not None
     assert forgotten.outs is not None
-    # The one that nobody remembers is gone.
+    # The key without a note is gone.
     assert console.dataset_keys() == {made.id}
     assert (opens(forgotten.outs["key"]), opens(made.outs["key"])) == (401, 200)
     assert provider.read(str(made.id), made.outs).id == made.id
@@ -608,7 +608,7 @@ def test_app_is_deleted_when_it_is_not_to_be_kept(program: ConsoleProgram) -> No
 
 
 def logins(program: ConsoleProgram) -> int:
-    """Return how often somebody has signed in, by api's log."""
+    """Return the number of sign-ins in api's log."""
     logs: Any = program.dify.client.containers.get(program.dify.api).logs()
     return int(logs.decode().count("POST /console/api/login "))
 

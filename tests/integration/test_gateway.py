@@ -362,7 +362,7 @@ def test_redis_restarts(running: Running) -> None:
         assert running.token().status_code == 503
         assert running.verify(revoked).status_code == 503
         assert running.health()["status"] == "down"
-        # The log is told by a thread that looks now and then.
+        # A polling thread writes the log.
         assert eventually(lambda: '"event": "redis"' in running.gateway.logs().decode(), 10)
     finally:
         running.redis.start()

@@ -279,7 +279,7 @@ def test_redis_away_is_no_refusal(installation: Installation, state: dict[str, A
         began = time.monotonic()
         GatewayConfigProvider().update("id", state, installation.props())
         assert installation.token() == 503
-        assert time.monotonic() - began < 10, "the lost name holds nobody up"
+        assert time.monotonic() - began < 10, "the lost name delays no start"
     finally:
         installation.redis.start()
     wait_until(

@@ -231,7 +231,7 @@ def test_service_behind_is_reached_at_its_address_and_through_the_hop_when_it_mo
     answers_soon()
     assert provider.read("id", outs).outs == outs, "no drift"
 
-    # Another container gets the old address, and api another one: nobody tells nginx.
+    # Another container gets the old address, and api another one, without a signal to nginx.
     api.remove(force=True)
     nginx.stand_behind(name="stranger", listen=False)
     moved = nginx.stand_behind()

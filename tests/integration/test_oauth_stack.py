@@ -37,7 +37,7 @@ ASKED: Any = [{"role": "user", "content": "Hello"}]
 TEXT = "The quick brown 狐 jumps"
 COUNT_SECONDS = 15.0
 
-# What nginx's cached introspection result and the gateway's poll allow.
+# What nginx's cache of introspection results and the gateway's poll allow.
 REFUSED_SECONDS = 5.0
 RECOVERY_SECONDS = 10.0
 INVALID_TOKEN = {
@@ -511,7 +511,7 @@ def test_revoked_token_is_refused_within_five_seconds_and_stays_so(stack: Stack,
     for service in ("gateway_redis", "gateway"):
         stack.container(service).restart(timeout=10)
         wait_until(
-            # The gateway's own answer: nginx may hold an introspection result from before.
+            # The gateway's own answer: an earlier introspection result may be cached.
             lambda: bot.ask_token().status_code == bot.chat(other).status_code == 200,
             seconds=RECOVERY_SECONDS,
             what=f"tokens that are issued and work after the restart of {service}",
@@ -543,7 +543,7 @@ def test_gateway_away_is_a_503_and_api_keys_still_work(stack: Stack, bot: Caller
 
 
 def bot_token_never_seen(token: str) -> str:
-    """Return a token that nginx holds no introspection result for."""
+    """Return a token without a cached introspection result."""
     head, claims, signature = token.split(".")
     return f"{head}.{claims}.{signature[::-1]}"
 
@@ -558,7 +558,7 @@ def test_one_change_rotates_secret_and_keys_removes_a_client_adds_an_issuer_and_
     bot, leaver = callers["bot"], callers["leaver"]
     before, left = bot.token(), leaver.token()
     foreign = bot.chat(realms.token(LATER, "service"))
-    assert (foreign.status_code, foreign.json()) == (401, INVALID_TOKEN), "a realm that nobody has configured"
+    assert (foreign.status_code, foreign.json()) == (401, INVALID_TOKEN), "a realm that is not configured"
     assert leaver.chat(left).status_code == 200
     old = bot.secret
     rotated = stack.kit("client", "rotate", "bot")
@@ -663,12 +663,12 @@ def test_clock_skew_is_the_issuers_own(realms: Keycloak, bot: Caller) -> None:
 
 def test_issuer_that_hangs_holds_up_nobody_else(realms: Keycloak, bot: Caller) -> None:
     known = [realms.token(FIRST, "service") for _ in range(6)]
-    strangers = [with_kid(known[0], f"made-up-{number}") for number in range(8)]
+    unknown = [with_kid(known[0], f"made-up-{number}") for number in range(8)]
     realms.process.send_signal(signal.SIGSTOP)
     try:
-        with ThreadPoolExecutor(len(strangers)) as pool:
+        with ThreadPoolExecutor(len(unknown)) as pool:
             # Each makes the gateway ask for the keys, or wait for another one's question.
-            asked = [pool.submit(bot.chat, stranger) for stranger in strangers]
+            asked = [pool.submit(bot.chat, one) for one in unknown]
             for token in known:
                 started = time.monotonic()
                 assert bot.chat(token).status_code == 200

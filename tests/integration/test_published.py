@@ -1,4 +1,4 @@
-"""A published port whose way to the container ended: only a question from outside notices, and a restart mends it."""
+"""A published port without a route to its container: only a probe from outside detects it, a restart repairs it."""
 
 import os
 import secrets

@@ -63,7 +63,7 @@ def props(container: Any, *command: str, job: bool = False, timeout: int = LONG)
 
 
 def failure(inputs: dict[str, Any]) -> str:
-    """Return why the service is not ready; it must be told soon."""
+    """Return why the service is not ready; it must be reported soon."""
     started = time.monotonic()
     with pytest.raises(NotReadyError) as problem:
         ReadyProvider().create(inputs)

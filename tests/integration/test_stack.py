@@ -35,7 +35,7 @@ BROKEN = "extraEnv.{service}.OPENDAL_FS_ROOT"
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that nobody else uses: it is taken down, broken and mended here for minutes."""
+    """A stack of these tests alone: it is taken down, broken and repaired for minutes."""
     stack = Stack(home=tmp_path_factory.mktemp("home"))
     try:
         created = stack.init(**{"cors-origin": "https://app.example.com"})

@@ -1,4 +1,4 @@
-"""The rendered edge with TLS, in its real image, before an upstream that tells what it heard."""
+"""The rendered edge with TLS, in its real image, before an upstream that echoes its requests."""
 
 import secrets
 import socket
@@ -24,7 +24,7 @@ from tests.integration.images import image_of
 
 ORIGIN = "https://app.example.com"
 
-# Answers with what the edge told it, as JSON.
+# Answers with the request it received, as JSON.
 UPSTREAM = """
 import json, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,7 +57,7 @@ class TlsEdge:
     hidden: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Choose ports and a name that nobody else has."""
+        """Choose unused ports and a unique name."""
         self.http_port, self.https_port = free_port(), free_port()
         self._name = f"tls-test-{secrets.token_hex(4)}"
         self._things: list[Any] = []

@@ -525,7 +525,7 @@ def test_the_provider_of_a_gate_is_asked(files: StackFiles) -> None:
         ("'{\"enabled\": true}'", "dify:oidcGate.issuer: '': is empty"),
         (
             "{enabled: true, issuer: 'http://id.example', clientId: dify, caFile: /no/such.crt}",
-            "dify:oidcGate.caFile: '/no/such.crt': no file with certificates in PEM",
+            "dify:oidcGate.caFile: '/no/such.crt': is not a file with certificates in PEM",
         ),
     ],
 )

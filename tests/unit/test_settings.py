@@ -175,7 +175,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"login": {"social": True}}, "login.social", "githubClientId"),
     ({"login": {"social": True, "githubClientId": "id"}}, "githubClientSecret", "--secret"),
     ({"login": {"githubClientId": "id"}}, "login.social", "set login.social to true"),
-    ({"login": {"emailPassword": False}}, "login", "nobody could sign in"),
+    ({"login": {"emailPassword": False}}, "login", "no user could sign in"),
     ({"openapi": {"enabled": True}, "release": "1.12.1"}, "openapi.enabled", "has no /openapi"),
     ({"limits": {"activeRequests": -1}}, "limits.activeRequests", "0"),
     ({"plugins": {"pipMirrorUrl": "mirror.example"}}, "plugins.pipMirrorUrl", "http"),
@@ -196,8 +196,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"ssrfAllowPrivate": ["plugin_daemon"]}, "ssrfAllowPrivate", "service of the stack"),
     ({"ssrfAllowPrivate": ["localhost"]}, "ssrfAllowPrivate", "service of the stack"),
     ({"ssrfAllowPrivate": ["metadata.google.internal"]}, "ssrfAllowPrivate", "credentials"),
-    ({"ssrfDeny": ["0.0.0.0/0"]}, "ssrfDeny", "nothing could be reached"),
-    ({"ssrfDeny": ["example.com"]}, "ssrfDeny", "no network"),
+    ({"ssrfDeny": ["0.0.0.0/0"]}, "ssrfDeny", "no address could be reached"),
+    ({"ssrfDeny": ["example.com"]}, "ssrfDeny", "is not a network"),
     ({"resources": {"api": {"pids": 1}}}, "resources.api.pids", "64 to"),
     ({"corsOrigins": ["https://a.example"]}, "corsOrigins", "no such setting"),
     ({"vectorstore": "pgvector"}, "vectorstore", "did you mean vectorStore?"),
@@ -419,7 +419,7 @@ UPSTREAMS = {
     "itself by container": ("http://nginx:8082/llm/v1", "the proxy itself"),
     "itself by another name": ("https://also.example.com/llm/v1", "the proxy itself"),
     "itself in its container": ("http://127.0.0.1:8082/llm/v1", LOOPBACK_PROBLEM),
-    "wide digits": ("https://\uff18.8.8.8/v1", "no host name"),
+    "wide digits": ("https://\uff18.8.8.8/v1", "not a host name"),
     "number": ("https://2130706433/v1", "ends in a number"),
 }
 

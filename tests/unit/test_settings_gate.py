@@ -102,7 +102,7 @@ def test_http_is_taken_while_the_stack_speaks_http_itself() -> None:
             {"issuer": "https://id.example.com/.well-known/openid-configuration"},
             "is the address of the discovery document; leave /.well-known/openid-configuration out",
         ),
-        ({"issuer": "https://login.microsoftonline.com/common/v2.0"}, "stands for every tenant"),
+        ({"issuer": "https://login.microsoftonline.com/common/v2.0"}, "means every tenant"),
         ({"clientId": " "}, "dify:oidcGate.clientId: ' ': is empty"),
         ({"scopes": ["email"]}, "dify:oidcGate.scopes must contain openid"),
         ({"scopes": ["openid", "a b"]}, "dify:oidcGate.scopes must contain texts, each a scope of OAuth"),
@@ -119,9 +119,12 @@ def test_http_is_taken_while_the_stack_speaks_http_itself() -> None:
         ),
         ({"sessionMinutes": 50000}, "use a number from 5 to 43200"),
         ({"webApp": "no"}, "dify:oidcGate.webApp: 'no': neither true nor false"),
-        ({"caFile": "/no/such/ca.pem"}, "dify:oidcGate.caFile: '/no/such/ca.pem': no file with certificates"),
+        (
+            {"caFile": "/no/such/ca.pem"},
+            "dify:oidcGate.caFile: '/no/such/ca.pem': is not a file with certificates",
+        ),
         ({"emailDomain": ["example.com"]}, "did you mean oidcGate.emailDomains?"),
-        ({"issuer": "https://accounts.google.com"}, "everybody with a Google account could pass"),
+        ({"issuer": "https://accounts.google.com"}, "every Google account would be admitted"),
     ],
 )
 def test_one_line_for_each_mistake(gate: dict[str, Any], said: str) -> None:
@@ -134,7 +137,7 @@ def test_one_line_for_each_mistake(gate: dict[str, Any], said: str) -> None:
 def test_plain_http_to_the_provider_of_a_stack_with_https_is_refused() -> None:
     (line,) = refusal({"issuer": "http://id.example.com"}, {"publicUrl": "https://dify.example.com"})
 
-    assert "sends passwords and codes in plain text; use https" in line
+    assert "passwords and codes would be sent in plain text; use https" in line
 
 
 def test_google_is_taken_with_a_domain() -> None:

@@ -269,7 +269,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"clientsFile": "/"}, "clientsFile", "cannot be read"),
     ({"issuers": {"issuer": "https://id.example.com"}}, "issuers", "not a list of objects"),
     ({"issuers": ["https://id.example.com"]}, "issuers", "not a list of objects"),
-    ({"issuers": [{"audience": "dify", "tenant": "acme"}]}, "issuers[0].issuer", "a URL"),
+    ({"issuers": [{"audience": "dify", "tenant": "acme"}]}, "issuers[0].issuer", "an http(s) URL"),
     ({"issuers": [{**EXTERNAL, "audience": ""}]}, "issuers[0].audience", "must be"),
     ({"issuers": [{**EXTERNAL, "tenant": "nobody"}]}, "issuers", "dify:oauth.tenants lacks"),
     ({"issuers": [{**EXTERNAL, "tenant_claim": "org"}]}, "issuers[0].tenant", "exactly one of them"),
@@ -281,7 +281,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"issuers": [{**EXTERNAL, "ca_file": str(Path(__file__))}]},
         "issuers[0].ca_file",
-        "no file with certificates",
+        "is not a file with certificates",
     ),
 ]
 
@@ -304,10 +304,10 @@ def test_nobody_to_give_a_token_to() -> None:
 
 # (the file, a part of the reason or the fix)
 BAD_FILES: list[tuple[object, str]] = [
-    ("{", "is no JSON"),
-    ("[]", "has no object of clients"),
-    ('{"clients": []}', "has no object of clients"),
-    ('{"clients": {"bot": "secret"}}', "has no object of clients"),
+    ("{", "is not JSON"),
+    ("[]", "must have an object of clients"),
+    ('{"clients": []}', "must have an object of clients"),
+    ('{"clients": {"bot": "secret"}}', "must have an object of clients"),
     ('{"clients": {}, "more": 1}', "more is not a known key"),
     ('{"clients": {"a": {}, "a": {}}}', "occurs twice"),
     ({"bot": {**CLIENT, "tenant": "nobody"}}, "dify:oauth.tenants lacks"),
@@ -351,7 +351,7 @@ FOREIGN = {"keys": [{**keys.new_document()["keys"][0], "d": PRIVATE}]}
     ("value", "told"),
     [
         ("", "the secret is not set; `dify-kit keys rotate signing`"),
-        ("k" * 200, "it is no JSON"),
+        ("k" * 200, "it is not JSON"),
         ("k", "has 1 characters; make new ones: `dify-kit keys rotate signing`"),
         (json.dumps({"keys": []}) + " " * 100, "no key can sign"),
         (json.dumps(FOREIGN), "keys[0]"),

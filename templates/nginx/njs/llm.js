@@ -9,24 +9,22 @@ import meter from './meter.js';
 import request from './request.js';
 import usage from './usage.js';
 
-// Own properties only: models are named by callers, and "constructor" is none.
-function entry(table, name) {
-    return Object.prototype.hasOwnProperty.call(table, name) ? table[name] : undefined;
-}
+// Names come from callers: "constructor" is none of a table's, since what njs preloads has no prototype.
+//
+// What stands outside of functions is run for every request, and each function is made for it: those that few requests
+// need are inside of another one.
 
 // --- who calls ---------------------------------------------------------------------------------------------------
-
-const BEARER = /^bearer +(dkp_[A-Za-z0-9_-]{43})$/i;
 
 // The value of $llm_denied, which is asked for before limits and body: the status of a call without a good proxy key.
 // In the location itself: a subrequest of auth_request would be another engine, and another location for the limits.
 function denied(r) {
-    const given = BEARER.exec(r.headersIn.Authorization || '');
+    const given = /^bearer +(dkp_[A-Za-z0-9_-]{43})$/i.exec(r.headersIn.Authorization || '');
     if (given === null) {
         return '401';
     }
     const hash = crypto.createHash('sha256').update(given[1]).digest('hex');
-    const known = entry(llm_secrets.callers, hash);
+    const known = llm_secrets.callers[hash];
     if (known === undefined || (known.expires !== 0 && known.expires * 1000 <= Date.now())) {
         return '401';
     }
@@ -43,6 +41,12 @@ function denied(r) {
 
 // The gateway's answer about a token of OAuth.
 function token(r) {
+    // Subjects of other issuers may be anything; counters, limits and metrics have them as they are, or by a hash.
+    function named(client) {
+        const plain = /^[A-Za-z0-9._@/-]{1,100}$/.test(client);
+        return 'client:' + (plain ? client : crypto.createHash('sha256').update(client).digest('hex').slice(0, 32));
+    }
+
     const told = r.headersOut;
     if (r.status === 401) {
         // nginx passes its challenge on; ours beside it would be one too many.
@@ -64,23 +68,17 @@ function token(r) {
     r.variables.llm_models = '';
 }
 
-// Subjects of other issuers may be anything; counters, limits and metrics have them as they are, or by a hash.
-function named(client) {
-    const plain = /^[A-Za-z0-9._@/-]{1,100}$/.test(client);
-    return 'client:' + (plain ? client : crypto.createHash('sha256').update(client).digest('hex').slice(0, 32));
-}
-
 function may(r, model) {
     return r.variables.llm_models === '' || r.variables.llm_models.split(' ').includes(model);
 }
 
 // --- which models there are --------------------------------------------------------------------------------------
 
-function described(model) {
-    return {id: model, object: 'model', created: 0, owned_by: 'dify-kit'};
-}
-
 function models(r) {
+    function described(model) {
+        return {id: model, object: 'model', created: 0, owned_by: 'dify-kit'};
+    }
+
     if (r.method !== 'GET' && r.method !== 'HEAD') {
         errors.send(r, 405, 'method_not_allowed', 'Use GET.');
         return;
@@ -109,8 +107,7 @@ function embeddings(r) {
 }
 
 function route(r, kind, table) {
-    const vars = r.variables;
-    if (!vars.llm_caller) {
+    if (!r.variables.llm_caller) {
         // The location lets nobody as far as this.
         r.return(401);
         return;
@@ -119,32 +116,33 @@ function route(r, kind, table) {
         errors.send(r, 405, 'method_not_allowed', 'Use POST.');
         return;
     }
-    decided(r, (asked) => admit(r, kind, table, asked));
+    const asked = request.usual(r);
+    if (asked !== null) {
+        admit(r, kind, table, asked);
+        return;
+    }
+    carefully(r, (found) => admit(r, kind, table, found));
 }
 
-// Go on with what a request asks for, or refuse it.
-function decided(r, go) {
-    let asked;
+// Go on with what a request asks for that is not of the usual kind, or refuse it.
+function carefully(r, go) {
+    function refuse(problem) {
+        if (typeof problem.code === 'string' && problem.param !== undefined) {
+            errors.send(r, 400, problem.code, problem.message, problem.param);
+            return;
+        }
+        r.error(`llm: a request could not be read: ${problem.message}`);
+        errors.send(r, 500, 'internal_error', 'The edge failed.');
+    }
+
+    let reading;
     try {
-        asked = request.read(r);
+        reading = request.careful(r);
     } catch (e) {
-        refuse(r, e);
+        refuse(e);
         return;
     }
-    if (typeof asked.then === 'function') {
-        asked.then(go).catch((e) => refuse(r, e));
-        return;
-    }
-    go(asked);
-}
-
-function refuse(r, problem) {
-    if (typeof problem.code === 'string' && problem.param !== undefined) {
-        errors.send(r, 400, problem.code, problem.message, problem.param);
-        return;
-    }
-    r.error(`llm: a request could not be read: ${problem.message}`);
-    errors.send(r, 500, 'internal_error', 'The edge failed.');
+    reading.then(go).catch(refuse);
 }
 
 function admit(r, kind, table, asked) {
@@ -153,12 +151,12 @@ function admit(r, kind, table, asked) {
         errors.send(r, 400, 'model_required', 'The body names no model.', 'model');
         return;
     }
-    const targets = entry(table, model);
+    const targets = table[model];
     if (targets === undefined) {
         errors.send(r, 404, 'model_not_found', 'The model is not served here.', 'model');
         return;
     }
-    if (!may(r, model)) {
+    if (vars.llm_models !== '' && !may(r, model)) {
         errors.send(r, 403, 'model_not_allowed', 'This key may not use the model.', 'model');
         return;
     }
@@ -173,7 +171,7 @@ function admit(r, kind, table, asked) {
             errors.send(r, 429, 'budget_exceeded', 'The budget of this month is spent.', null, true);
             return;
         }
-        const price = entry(llm_tables.prices, model);
+        const price = llm_tables.prices[model];
         dollars = price ? (input * price.input + output * price.output) / 1e6 : 0;
         const reserved = usage.reserve(vars.llm_caller, dollars);
         hour = reserved[0];
@@ -195,109 +193,81 @@ function admit(r, kind, table, asked) {
         vars.llm_mode = hides ? 'hide' : 'show';
     }
     if (asked.file) {
-        const others = elsewhere(targets, model);
-        const rest = request.edits().prepared(asked, others, hides);
-        vars.llm_rest = JSON.stringify({size: asked.size, added: rest.added, left: rest.left, others});
+        vars.llm_rest = request.edits().prepared(asked, targets, model, hides);
     }
-    send(r, asked, first(targets, model));
-}
-
-// Whether some target has another name for it. An array that njs preloads has no methods.
-function elsewhere(targets, model) {
-    for (let index = 0; index < targets.length; index++) {
-        if (targets[index].model !== model) {
-            return true;
-        }
-    }
-    return false;
+    send(r, kind, targets, targets.length > 1 ? first(targets, model) : 0, asked);
 }
 
 // The first target that was not found to answer with nothing a moment ago; else the first.
 function first(targets, model) {
-    for (let index = 0; index + 1 < targets.length; index++) {
+    for (let index = 0; index < targets.length; index++) {
         if (!ngx.shared.llm_down.has(`${targets[index].upstream} ${model}`)) {
             return index;
         }
     }
-    return targets.length > 1 && !ngx.shared.llm_down.has(`${targets[targets.length - 1].upstream} ${model}`)
-        ? targets.length - 1 : 0;
+    return 0;
 }
 
 // `asked` is null for a body in a file.
-function send(r, asked, index) {
-    const vars = r.variables;
-    const kind = vars.llm_kind, model = vars.llm_model;
-    const targets = llm_tables[kind][model];
-    const target = targets[index];
+function send(r, kind, targets, index, asked) {
+    const vars = r.variables, target = targets[index], last = index + 1 === targets.length;
     let place = '';
     if (asked === null || asked.file) {
         place = '_file';
-        begin(vars, target.model);
+        request.edits().beginning(vars, target.model);
     } else {
-        const name = target.model === model ? '' : target.model;
+        const name = target.model === asked.model ? '' : target.model;
         const asks = asked.stream && kind === 'chat' && !asked.shows;
-        const edits = name !== '' || asks;
-        if (edits || vars.llm_edited) {
-            vars.llm_edited = edits ? '1' : '';
-        }
-        if (edits) {
+        if (name !== '' || asks) {
+            vars.llm_edited = '1';
             vars.llm_body = request.edits().edited(r, asked, name, asks);
+        } else if (index > 0) {
+            // The target before this one may have another name for the model.
+            vars.llm_edited = '';
         }
     }
-    vars.llm_next = String(index + 1);
+    if (!last) {
+        vars.llm_next = String(index + 1);
+    }
     vars.llm_upstream = target.upstream;
     vars.llm_key = llm_secrets.keys[target.upstream];
-    hide(r);
-    r.internalRedirect(`@llm_${target.upstream}_${kind}${place}${index + 1 < targets.length ? '' : '_last'}`);
-}
-
-// What goes up before the rest of a body in a file, as the end of the last header: neither it nor anything else of the
-// body is in memory then.
-function begin(vars, name) {
-    const rest = JSON.parse(vars.llm_rest);
-    const members = [];
-    if (rest.others) {
-        members.push(`"model":${JSON.stringify(name)}`);
-    }
-    if (rest.added !== '') {
-        members.push(rest.added);
-    }
-    const text = `{${members.join(',')}${members.length > 0 && rest.left ? ',' : ''}`;
-    vars.llm_start = `application/json\r\n\r\n${text}`;
-    // With the blank line that nginx ends the header by, and the end of the line before it.
-    vars.llm_length = String(Buffer.from(text).length + 4 + rest.size);
-}
-
-// Behind LiteLLM, any upstream may tell its own key.
-function hide(r) {
+    // Behind LiteLLM, any upstream may tell its own key.
     if (llm_secrets.hidden !== '') {
         llm_secrets.hidden.split(' ').forEach((key, number) => {
-            r.variables[`llm_hidden_${number}`] = key;
+            vars[`llm_hidden_${number}`] = key;
         });
     }
+    r.internalRedirect(`@llm_${target.upstream}_${kind}${place}${last ? '_last' : ''}`);
+}
+
+// Count that an upstream failed, and return its status, nginx's own (502, 504) where none came.
+function fell(r, then) {
+    const statuses = (r.variables.upstream_status || '').split(/[,:] */);
+    const status = Number(statuses[statuses.length - 1]);
+    r.warn(`llm: upstream ${r.variables.llm_upstream} failed with ${status}${then}`);
+    usage.fell(r.variables.llm_upstream, status);
+    return status;
 }
 
 function next(r) {
-    const status = lastStatus(r), index = Number(r.variables.llm_next);
-    r.warn(`llm: upstream ${r.variables.llm_upstream} failed with ${status}, trying the next`);
-    usage.fell(r.variables.llm_upstream, status);
-    if (r.variables.llm_rest) {
-        send(r, null, index);
+    const vars = r.variables;
+    fell(r, ', trying the next');
+    const kind = vars.llm_kind, index = Number(vars.llm_next);
+    const targets = llm_tables[kind][vars.llm_model];
+    if (vars.llm_rest) {
+        send(r, kind, targets, index, null);
         return;
     }
-    decided(r, (asked) => send(r, asked, index));
-}
-
-// The status of the last upstream that was tried, nginx's own (502, 504) where none came.
-function lastStatus(r) {
-    const all = (r.variables.upstream_status || '').split(/[,:] */);
-    return Number(all[all.length - 1]);
+    const asked = request.usual(r);
+    if (asked !== null) {
+        send(r, kind, targets, index, asked);
+        return;
+    }
+    carefully(r, (found) => send(r, kind, targets, index, found));
 }
 
 function failed(r) {
-    const status = lastStatus(r);
-    r.warn(`llm: upstream ${r.variables.llm_upstream} failed with ${status}`);
-    usage.fell(r.variables.llm_upstream, status);
+    const status = fell(r, '');
     if (status === 401 || status === 403) {
         // The caller's own credential is fine.
         errors.send(r, 502, 'upstream_denied', "The upstream refuses the server's key.", null, true);

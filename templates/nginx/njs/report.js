@@ -8,7 +8,7 @@ function save() {
     const counters = usage.loaded();
     counters.set('saved', Date.now());
     if (counters.get('dirty')) {
-        usage.write(counters);
+        usage.kept().write(counters);
         // Only this month is counted; what is older is in the file by now.
         const now = usage.month(new Date());
         counters.keys(100000).forEach((key) => {
@@ -21,7 +21,7 @@ function save() {
 
 function report(r) {
     r.headersOut['Content-Type'] = 'application/json';
-    r.return(200, JSON.stringify(usage.all()));
+    r.return(200, JSON.stringify(usage.kept().all()));
 }
 
 // Forget what a caller used this month, for `dify-kit usage reset`: its numbers and its budget begin again.
@@ -33,7 +33,7 @@ function reset(r) {
     }
     const own = counters.keys(100000).filter((key) => key === `${now} ${caller}` || key.startsWith(`${now} ${caller} `));
     own.forEach((key) => counters.delete(key));
-    usage.write(counters);
+    usage.kept().write(counters);
     r.headersOut['Content-Type'] = 'application/json';
     r.return(200, JSON.stringify({month: now, caller, counters: own.length}));
 }
@@ -52,7 +52,7 @@ function described() {
 
 // Of this month: to Prometheus a counter that begins again is a restart.
 function metrics(r) {
-    const found = usage.all(), now = usage.month(new Date());
+    const found = usage.kept().all(), now = usage.month(new Date());
     const callers = found.months[now] || {}, upstreams = found.upstreams[now] || {};
     const lines = [];
     described().forEach((series) => {

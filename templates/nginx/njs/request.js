@@ -11,19 +11,18 @@ import fs from 'fs';
 // --- what was asked for ------------------------------------------------------------------------------------------
 
 // {model, answers, size}, and where the body says so: `stream`, `shows`: the caller is shown usage, `limit`: tokens of an answer
-// at most. Those of another kind have `file`, empty for one in memory, and `members`. A promise of it where the body is not
-// of the usual kind. Throws a problem.
-function read(r) {
+// at most. Null for a body that is not of the usual kind.
+function usual(r) {
     const told = r.variables.llm_read;
     if (!told) {
-        return careful(r);
+        return null;
     }
     const size = Number(r.variables.content_length) || r.rawVariables.request_body.length;
     // Most name a model, and nothing else that is decided on.
-    return told.endsWith('||||||') ? {model: told.slice(0, -6), answers: 1, size} : usual(told.split('|'), size);
-}
-
-function usual(parts, size) {
+    if (told.endsWith('||||||')) {
+        return {model: told.slice(0, -6), answers: 1, size};
+    }
+    const parts = told.split('|');
     return {
         model: parts[0],
         stream: parts[1] === 'true',
@@ -39,7 +38,8 @@ function most(one, other) {
     return Math.max(Number(one) || 0, Number(other) || 0);
 }
 
-// Everything that only bodies of another kind need: functions are made for each request as well.
+// A promise of the same for bodies of another kind, with `file`, empty for one in memory, and `members`. Throws a problem.
+// Everything that only these need is inside: functions are made for each request as well.
 function careful(r) {
     function problem(code, message, param) {
         return {code, message, param: param || null};
@@ -579,8 +579,13 @@ function edits() {
     }
 
     // The same for a body in a file. Its beginning travels at the end of the header: what comes first there replaces the
-    // brace and the members that are blanked here. Returns that beginning. `others`: some upstream has another name for it.
-    function prepared(asked, others, usage) {
+    // brace and the members that are blanked here. Returns what beginning() needs.
+    function prepared(asked, targets, model, usage) {
+        let others = false;
+        // An array that njs preloads has no methods.
+        for (let index = 0; index < targets.length; index++) {
+            others = others || targets[index].model !== model;
+        }
         const descriptor = fs.openSync(asked.file, 'r+');
         const removed = [];
         if (others) {
@@ -606,17 +611,36 @@ function edits() {
             }
         });
         fs.closeSync(descriptor);
-        return {
+        return JSON.stringify({
+            size: asked.size,
             added: usage ? `"stream_options":${withUsage(asked)}` : '',
             left: asked.count > removed.length,
-        };
+            others,
+        });
+    }
+
+    // What goes up before the rest of a body in a file, as the end of the last header: neither it nor anything else of the
+    // body is in memory then. `name` is what the upstream calls the model.
+    function beginning(vars, name) {
+        const rest = JSON.parse(vars.llm_rest);
+        const members = [];
+        if (rest.others) {
+            members.push(`"model":${JSON.stringify(name)}`);
+        }
+        if (rest.added !== '') {
+            members.push(rest.added);
+        }
+        const text = `{${members.join(',')}${members.length > 0 && rest.left ? ',' : ''}`;
+        vars.llm_start = `application/json\r\n\r\n${text}`;
+        // With the blank line that nginx ends the header by, and the end of the line before it.
+        vars.llm_length = String(Buffer.from(text).length + 4 + rest.size);
     }
 
     function blank(descriptor, begin, end) {
         fs.writeSync(descriptor, Buffer.alloc(end - begin, ' '), 0, end - begin, begin);
     }
 
-    return {edited, prepared};
+    return {beginning, edited, prepared};
 }
 
-export default {edits, read};
+export default {careful, edits, usual};

@@ -3,54 +3,19 @@
 
 import fs from 'fs';
 
-const FIELDS = ['requests', 'failed', 'tokens_in', 'tokens_out', 'cost', 'estimated'];
-const SAVED = 'saved', DIRTY = 'dirty', LOADED = 'loaded';
+// What stands outside of functions is run for every request, and each function is made for it: those that few requests
+// need are inside of another one.
 
 function month(moment) {
     return moment.toISOString().slice(0, 7);
 }
 
-function file() {
-    return `${llm_tables.state}/usage.json`;
-}
-
-// {months, upstreams}: month -> caller -> model -> field -> number, and month -> upstream -> status -> failures.
-function stored() {
-    try {
-        const kept = JSON.parse(fs.readFileSync(file(), 'utf8'));
-        return {months: kept.months, upstreams: kept.upstreams || {}};
-    } catch (e) {
-        if (e.code !== 'ENOENT') {
-            ngx.log(ngx.ERR, `llm: ${file()} cannot be read and is put aside: ${e.message}`);
-            fs.renameSync(file(), `${file()}.damaged`);
-        }
-        return {months: {}, upstreams: {}};
-    }
-}
-
 // After a start the counters begin where the file ends. Exactly one worker takes it over.
 function loaded() {
     const counters = ngx.shared.llm_usage;
-    if (counters.has(LOADED) || !counters.add(LOADED, 1)) {
-        return counters;
+    if (!counters.has('loaded') && counters.add('loaded', 1)) {
+        kept().load(counters);
     }
-    const now = month(new Date()), kept = stored(), callers = kept.months[now] || {};
-    const upstreams = kept.upstreams[now] || {};
-    Object.keys(upstreams).forEach((upstream) => {
-        Object.keys(upstreams[upstream]).forEach((status) => {
-            counters.incr(`${now} @${upstream} ${status}`, upstreams[upstream][status], 0);
-        });
-    });
-    Object.keys(callers).forEach((caller) => {
-        Object.keys(callers[caller]).forEach((model) => {
-            FIELDS.forEach((field) => {
-                if (callers[caller][model][field]) {
-                    counters.incr(`${now} ${caller} ${model} ${field}`, callers[caller][model][field], 0);
-                }
-            });
-            counters.incr(`${now} ${caller}`, callers[caller][model].cost || 0, 0);
-        });
-    });
     return counters;
 }
 
@@ -64,19 +29,15 @@ function spent(caller) {
 // What requests under way may cost, by caller and by the hour in which they began. A reservation that is lost with its
 // worker is forgotten with its hour.
 
-function hourOf(moment) {
-    return String(Math.floor(moment / 3600000));
-}
-
 // Returns the hour, for release(), and what is reserved besides, which may be of the hour before.
 function reserve(caller, dollars) {
     const now = Date.now(), held = ngx.shared.llm_reserved;
-    const hour = hourOf(now);
+    const hour = Math.floor(now / 3600000);
     let others = held.incr(`${caller} ${hour}`, dollars, 0) - dollars;
     if (now % 3600000 < 1200000) {
-        others += held.get(`${caller} ${hourOf(now - 3600000)}`) || 0;
+        others += held.get(`${caller} ${hour - 1}`) || 0;
     }
-    return [hour, others];
+    return [String(hour), others];
 }
 
 function release(caller, dollars, hour) {
@@ -89,7 +50,7 @@ function release(caller, dollars, hour) {
 function fell(upstream, status) {
     const counters = loaded();
     counters.incr(`${month(new Date())} @${upstream} ${status}`, 1, 0);
-    counters.set(DIRTY, 1);
+    counters.set('dirty', 1);
 }
 
 // One more request, of the kind `requests` or `failed`. Written out, since this is on the way of every request: what is
@@ -111,58 +72,102 @@ function add(caller, model, kind, tokens_in, tokens_out, cost, estimated) {
     if (estimated) {
         counters.incr(own + 'estimated', estimated, 0);
     }
-    counters.set(DIRTY, 1);
+    counters.set('dirty', 1);
     // A worker that is about to end runs no timer: then whoever counts saves.
-    if (Date.now() - (counters.get(SAVED) || 0) > 3000 * llm_tables.save_seconds) {
-        write(counters);
+    if (Date.now() - (counters.get('saved') || 0) > 3000 * llm_tables.save_seconds) {
+        kept().write(counters);
     }
 }
 
-// What is kept, and what is counted now in place of it.
-function all() {
-    function live() {
-        const found = {}, upstreams = {};
-        loaded().items(100000).forEach((item) => {
-            const parts = item[0].split(' ');
-            if (parts.length === 3) {
-                const failures = upstreams[parts[0]] = upstreams[parts[0]] || {};
-                const statuses = failures[parts[1].slice(1)] = failures[parts[1].slice(1)] || {};
-                statuses[parts[2]] = item[1];
-                return;
+// What lies on disk.
+function kept() {
+    function file() {
+        return `${llm_tables.state}/usage.json`;
+    }
+
+    // {months, upstreams}: month -> caller -> model -> field -> number, and month -> upstream -> status -> failures.
+    function stored() {
+        try {
+            const found = JSON.parse(fs.readFileSync(file(), 'utf8'));
+            return {months: found.months, upstreams: found.upstreams || {}};
+        } catch (e) {
+            if (e.code !== 'ENOENT') {
+                ngx.log(ngx.ERR, `llm: ${file()} cannot be read and is put aside: ${e.message}`);
+                fs.renameSync(file(), `${file()}.damaged`);
             }
-            if (parts.length !== 4) {
-                return;
-            }
-            const callers = found[parts[0]] = found[parts[0]] || {};
-            const models = callers[parts[1]] = callers[parts[1]] || {};
-            const fields = models[parts[2]] = models[parts[2]] || {};
-            fields[parts[3]] = item[1];
+            return {months: {}, upstreams: {}};
+        }
+    }
+
+    function load(counters) {
+        const fields = ['requests', 'failed', 'tokens_in', 'tokens_out', 'cost', 'estimated'];
+        const now = month(new Date()), found = stored(), callers = found.months[now] || {};
+        const upstreams = found.upstreams[now] || {};
+        Object.keys(upstreams).forEach((upstream) => {
+            Object.keys(upstreams[upstream]).forEach((status) => {
+                counters.incr(`${now} @${upstream} ${status}`, upstreams[upstream][status], 0);
+            });
         });
-        return {months: found, upstreams};
+        Object.keys(callers).forEach((caller) => {
+            Object.keys(callers[caller]).forEach((model) => {
+                fields.forEach((field) => {
+                    if (callers[caller][model][field]) {
+                        counters.incr(`${now} ${caller} ${model} ${field}`, callers[caller][model][field], 0);
+                    }
+                });
+                counters.incr(`${now} ${caller}`, callers[caller][model].cost || 0, 0);
+            });
+        });
     }
 
-    const kept = stored(), now = live(), current = month(new Date());
-    // What was reset this month is not in the counters any more.
-    if (kept.months[current]) {
-        kept.months[current] = {};
+    // That, and what is counted now in place of it.
+    function all() {
+        function live() {
+            const found = {}, upstreams = {};
+            loaded().items(100000).forEach((item) => {
+                const parts = item[0].split(' ');
+                if (parts.length === 3) {
+                    const failures = upstreams[parts[0]] = upstreams[parts[0]] || {};
+                    const statuses = failures[parts[1].slice(1)] = failures[parts[1].slice(1)] || {};
+                    statuses[parts[2]] = item[1];
+                    return;
+                }
+                if (parts.length !== 4) {
+                    return;
+                }
+                const callers = found[parts[0]] = found[parts[0]] || {};
+                const models = callers[parts[1]] = callers[parts[1]] || {};
+                const fields = models[parts[2]] = models[parts[2]] || {};
+                fields[parts[3]] = item[1];
+            });
+            return {months: found, upstreams};
+        }
+
+        const old = stored(), now = live(), current = month(new Date());
+        // What was reset this month is not in the counters any more.
+        if (old.months[current]) {
+            old.months[current] = {};
+        }
+        return {
+            months: Object.assign(old.months, now.months),
+            upstreams: Object.assign(old.upstreams, now.upstreams),
+        };
     }
-    return {
-        months: Object.assign(kept.months, now.months),
-        upstreams: Object.assign(kept.upstreams, now.upstreams),
-    };
+
+    function write(counters) {
+        counters.set('saved', Date.now());
+        counters.set('dirty', 0);
+        const draft = `${file()}.${process.pid}`;
+        try {
+            fs.writeFileSync(draft, JSON.stringify(all()), {mode: 0o600});
+            fs.renameSync(draft, file());
+        } catch (e) {
+            counters.set('dirty', 1);
+            ngx.log(ngx.ERR, `llm: usage cannot be saved: ${e.message}`);
+        }
+    }
+
+    return {all, load, write};
 }
 
-function write(counters) {
-    counters.set(SAVED, Date.now());
-    counters.set(DIRTY, 0);
-    const draft = `${file()}.${process.pid}`;
-    try {
-        fs.writeFileSync(draft, JSON.stringify(all()), {mode: 0o600});
-        fs.renameSync(draft, file());
-    } catch (e) {
-        counters.set(DIRTY, 1);
-        ngx.log(ngx.ERR, `llm: usage cannot be saved: ${e.message}`);
-    }
-}
-
-export default {add, all, fell, loaded, month, release, reserve, spent, write};
+export default {add, fell, kept, loaded, month, release, reserve, spent};

@@ -15,7 +15,7 @@ from tests.integration.browser.guide import GUIDE, ask, guides_page
 
 pytestmark = pytest.mark.browser
 
-STRANGER = "http://unrelated.example"
+UNRELATED = "http://unrelated.example"
 Call = Callable[[Page, str], Seen]
 
 
@@ -53,19 +53,19 @@ def test_the_guides_page_shows_what_is_wrong_with_a_key(stack: Stack, pages: Pag
 
 
 def test_the_guides_page_tells_a_refused_visitor_nothing(stack: Stack, pages: Pages, key: str) -> None:
-    with pages.at(STRANGER, guides_page(stack.url, key)) as page:
+    with pages.at(UNRELATED, guides_page(stack.url, key)) as page:
         ask(page, "hello", "Failed to fetch")
 
 
 # What provokes a message of the table: whose page, whether a person permitted private addresses, the call.
 PROVOKED: dict[str, tuple[str, bool, Call]] = {
     "No 'Access-Control-Allow-Origin' header is present on the requested resource": (
-        STRANGER,
+        UNRELATED,
         True,
         lambda page, url: page.once("GET", url),
     ),
     "Response to preflight request doesn't pass access control check": (
-        STRANGER,
+        UNRELATED,
         True,
         lambda page, url: page.once("GET", url, headers=bearer("app-of-nobody")),
     ),

@@ -34,7 +34,7 @@ def behind(start_edge: Callable[..., Edge]) -> Edge:
 
 @pytest.fixture(scope="module")
 def closed(start_edge: Callable[..., Edge]) -> Edge:
-    """An edge that believes nobody; its console is for an office that nobody is in."""
+    """An edge without trusted proxies, whose console is restricted to addresses that no test has."""
     return start_edge(plain={"consoleAllowFrom": [OFFICE]})
 
 
@@ -53,19 +53,19 @@ def test_trusted_proxy_tells_who_the_client_is(behind: Edge) -> None:
         },
     )
 
-    heard = seen(answer)
+    received = seen(answer)
     # The nearest that is no trusted proxy; what stands before it is that client's own claim.
-    assert (heard["X-Real-IP"], heard["X-Forwarded-For"]) == (OUTSIDE, OUTSIDE)
-    assert (heard["X-Forwarded-Proto"], heard["X-Forwarded-Port"]) == ("http", "8081")
+    assert (received["X-Real-IP"], received["X-Forwarded-For"]) == (OUTSIDE, OUTSIDE)
+    assert (received["X-Forwarded-Proto"], received["X-Forwarded-Port"]) == ("http", "8081")
     entry = json.loads(behind.logged(answer.headers["x-request-id"]))
     assert entry["client"] == OUTSIDE
     assert entry["peer"].startswith(("172.", "192.168.", "10."))
 
 
 def test_what_a_trusted_proxy_does_not_tell_is_as_configured(behind: Edge) -> None:
-    heard = seen(behind.http.get("/files/200", headers={"X-Forwarded-Proto": "gopher"}))
+    received = seen(behind.http.get("/files/200", headers={"X-Forwarded-Proto": "gopher"}))
 
-    assert (heard["X-Forwarded-Proto"], heard["X-Forwarded-Port"]) == ("https", "443")
+    assert (received["X-Forwarded-Proto"], received["X-Forwarded-Port"]) == ("https", "443")
 
 
 def test_nobody_else_is_believed(edge: Edge) -> None:
@@ -79,9 +79,9 @@ def test_nobody_else_is_believed(edge: Edge) -> None:
         },
     )
 
-    heard = seen(answer)
-    assert INSIDE not in json.dumps(heard)
-    assert (heard["X-Forwarded-Proto"], heard["X-Forwarded-Port"]) == ("http", "8080")
+    received = seen(answer)
+    assert INSIDE not in json.dumps(received)
+    assert (received["X-Forwarded-Proto"], received["X-Forwarded-Port"]) == ("http", "8080")
 
 
 @pytest.mark.parametrize(

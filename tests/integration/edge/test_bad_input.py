@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.integration.edge.container import Edge, Raw
 
-# The console is for somebody else; five requests of a credential or an address pass on /v1 in a minute.
+# The console is restricted to other addresses; a credential or an address may send five requests a minute on /v1.
 PLAIN = {
     "consoleAllowFrom": ["203.0.113.0/24"],
     "rateLimits": {

@@ -16,7 +16,7 @@ from tests.integration.edge.container import ALLOWED, Edge
 
 pytestmark = pytest.mark.browser
 
-STRANGER = "http://stranger.example"
+UNRELATED = "http://unrelated.example"
 KEY = bearer("app-of-this-test")
 # The edge's limit of these tests is below 3 MB.
 TOO_LARGE = 5 * 1024 * 1024
@@ -41,9 +41,9 @@ def page(pages: Pages) -> Iterator[Page]:
 
 
 @pytest.fixture
-def stranger(pages: Pages) -> Iterator[Page]:
+def other(pages: Pages) -> Iterator[Page]:
     """A page at another."""
-    with pages.at(STRANGER) as page:
+    with pages.at(UNRELATED) as page:
         yield page
 
 
@@ -92,11 +92,11 @@ def test_the_guides_page_says_how_long_to_wait(limited: Edge, pages: Pages) -> N
         ask(page, "hello", f"Try again in {spent.headers['retry-after']} seconds.")
 
 
-def test_a_stranger_does_not_read_it(limited: Edge, stranger: Page) -> None:
+def test_another_origin_does_not_read_it(limited: Edge, other: Page) -> None:
     key = bearer(f"app-{secrets.token_urlsafe(18)}")
     statuses = [limited.http.get("/v1/200", headers=key).status_code for _ in range(3)]
 
-    seen = stranger.once("GET", f"{limited.url}/v1/200", headers=key)
+    seen = other.once("GET", f"{limited.url}/v1/200", headers=key)
 
     assert statuses == [200, 200, 429]
     assert seen.error == "TypeError: Failed to fetch", seen
@@ -105,8 +105,8 @@ def test_a_stranger_does_not_read_it(limited: Edge, stranger: Page) -> None:
 
 @pytest.mark.parametrize("status", [200, 401, 429, 500])
 @pytest.mark.parametrize("headers", [pytest.param({}, id="plain"), pytest.param(KEY, id="preflighted")])
-def test_a_stranger_reads_none(edge: Edge, stranger: Page, status: int, headers: dict[str, str]) -> None:
-    seen = stranger.once("GET", f"{edge.url}/v1/{status}", headers=headers)
+def test_another_origin_reads_none(edge: Edge, other: Page, status: int, headers: dict[str, str]) -> None:
+    seen = other.once("GET", f"{edge.url}/v1/{status}", headers=headers)
 
     assert seen.error == "TypeError: Failed to fetch", seen
     assert (seen.status, seen.headers, seen.text) == (0, {}, ""), seen

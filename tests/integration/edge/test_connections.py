@@ -1,4 +1,4 @@
-"""Connections that send nothing, or half of something: they are bounded by address, and silence nobody else."""
+"""Connections that send nothing or an incomplete request: they are limited by address and block no other client."""
 
 import resource
 import socket

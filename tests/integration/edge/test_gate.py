@@ -59,7 +59,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def provider(oauth: OAuthEdge) -> Iterator[Provider]:
-    """A provider on this machine that the gateway's container reaches, and a gateway that was told of it."""
+    """A provider on this machine that the gateway's container reaches, and a gateway that is configured with it."""
     network = oauth.gateway.network
     network.reload()
     with providers.running(network.attrs["IPAM"]["Config"][0]["Gateway"]) as one:
@@ -83,7 +83,7 @@ def browser(oauth: OAuthEdge, provider: Provider) -> Iterator[Browser]:
 
 @pytest.fixture
 def person(browser: Browser) -> Browser:
-    """Somebody who signed in."""
+    """A user who signed in."""
     assert browser.sign_in().status_code == 302
     assert browser.session
     return browser
@@ -139,12 +139,12 @@ def test_a_call_hears_401_in_the_shape_of_its_group(browser: Browser, method: st
 @pytest.mark.parametrize("path", ["/console/api/apps", "/api/parameters"])
 def test_a_page_of_an_allowed_origin_can_read_the_401(browser: Browser, path: str) -> None:
     answer = browser.http.get(path, headers={"Origin": ALLOWED})
-    stranger = browser.http.get(path, headers={"Origin": "https://stranger.example"})
+    other = browser.http.get(path, headers={"Origin": "https://unrelated.example"})
 
-    assert answer.status_code == stranger.status_code == 401
+    assert answer.status_code == other.status_code == 401
     assert answer.headers["access-control-allow-origin"] == ALLOWED
     assert answer.headers["access-control-allow-credentials"] == "true"
-    assert "access-control-allow-origin" not in stranger.headers
+    assert "access-control-allow-origin" not in other.headers
 
 
 @pytest.mark.parametrize("path", ["/console/api/apps", "/api/parameters"])
@@ -185,12 +185,12 @@ def test_dify_hears_nothing_of_the_session_and_nobody_speaks_for_somebody(person
     }
 
     for path in ("/console/api/apps", "/v1/info", "/files/x"):
-        heard = seen(person.http.get(path, headers={"Authorization": "Bearer app-x", **claims}))
+        received = seen(person.http.get(path, headers={"Authorization": "Bearer app-x", **claims}))
 
-        assert heard["Authorization"] == "Bearer app-x"
-        assert not {name.lower() for name in heard} & {name.lower() for name in claims}
-        assert person.session not in json.dumps(heard)
-        assert "access_token=difys-own" in heard["Cookie"]
+        assert received["Authorization"] == "Bearer app-x"
+        assert not {name.lower() for name in received} & {name.lower() for name in claims}
+        assert person.session not in json.dumps(received)
+        assert "access_token=difys-own" in received["Cookie"]
 
 
 def test_a_body_goes_through(person: Browser) -> None:
@@ -291,10 +291,10 @@ def test_a_socket_needs_a_session(person: Browser) -> None:
     }
     path = "/socket.io/?EIO=4&transport=websocket"
 
-    with httpx.Client(base_url=person.origin) as stranger:
-        assert stranger.get(path, headers=upgrade).status_code == 401
-    heard = seen(person.http.get(path, headers=upgrade))
-    assert heard["Upgrade"] == "websocket"
+    with httpx.Client(base_url=person.origin) as other:
+        assert other.get(path, headers=upgrade).status_code == 401
+    received = seen(person.http.get(path, headers=upgrade))
+    assert received["Upgrade"] == "websocket"
 
 
 def test_who_signed_out_is_out_at_once(person: Browser) -> None:

@@ -172,9 +172,9 @@ def test_what_services_read_passes_as_it_came(unlimited: Edge, group: str) -> No
 
     answer = unlimited.raw(head + b"\r\nContent-Length: 2\r\n\r\n{}").response.json()
 
-    heard = {name.lower(): value for name, value in answer["seen"]}
-    assert {name: heard.get(name.lower()) for name in sent} == sent
-    assert (heard["content-length"], answer["length"]) == ("2", 2)
+    received = {name.lower(): value for name, value in answer["seen"]}
+    assert {name: received.get(name.lower()) for name in sent} == sent
+    assert (received["content-length"], answer["length"]) == ("2", 2)
 
 
 def test_chunks_pass_without_a_length(unlimited: Edge) -> None:
@@ -185,11 +185,15 @@ def test_chunks_pass_without_a_length(unlimited: Edge) -> None:
 
 def test_the_edge_writes_what_it_knows(unlimited: Edge) -> None:
     for path in PATHS.values():
-        heard = dict(unlimited.http.get(path, headers={"X-Forwarded-For": CLAIM}).json()["seen"])
+        received = dict(unlimited.http.get(path, headers={"X-Forwarded-For": CLAIM}).json()["seen"])
         host = unlimited.url.removeprefix("http://")
-        assert heard["X-Real-IP"] == heard["X-Forwarded-For"]
-        assert (heard["Host"], heard["X-Forwarded-Host"], heard["X-Forwarded-Proto"]) == (host, host, "http")
-        assert heard["X-Request-Id"]
+        assert received["X-Real-IP"] == received["X-Forwarded-For"]
+        assert (received["Host"], received["X-Forwarded-Host"], received["X-Forwarded-Proto"]) == (
+            host,
+            host,
+            "http",
+        )
+        assert received["X-Request-Id"]
 
 
 HOSTS = [

@@ -1,4 +1,4 @@
-"""Limits: what passes, who is counted, and what the others hear."""
+"""Limits: what passes, which keys are counted, and the answers beyond a limit."""
 
 import json
 import secrets
@@ -47,7 +47,7 @@ def test_exactly_five_of_twenty_pass_and_waiting_as_told_is_enough(limited: Edge
 
     found = statuses(limited, "/v1/200", mine, 20)
     refused = limited.http.get("/v1/200", headers={**mine, "Origin": ALLOWED})
-    heard = time.monotonic()
+    received_at = time.monotonic()
 
     assert found == [200] * 5 + [429] * 15
     assert statuses(limited, "/v1/200", other, 5) == [200] * 5
@@ -58,7 +58,7 @@ def test_exactly_five_of_twenty_pass_and_waiting_as_told_is_enough(limited: Edge
     assert "Retry-After" in refused.headers["access-control-expose-headers"]
     assert refused.headers["x-request-id"]
 
-    time.sleep(A_DROP - (time.monotonic() - heard))
+    time.sleep(A_DROP - (time.monotonic() - received_at))
     assert statuses(limited, "/v1/200", mine, 2) == [200, 429]
 
 
@@ -159,7 +159,7 @@ def test_sixth_stream_is_refused_while_five_go_on(limited: Edge) -> None:
     assert refused.headers["retry-after"] == "2"
     assert refused.json()["code"] == "too_many_requests"
     assert others.status_code == 200
-    # Their places are free again, after the wait that was told.
+    # Their places are free again after Retry-After.
     assert limited.http.get("/openapi/200", headers=mine).status_code == 200
 
 

@@ -169,7 +169,7 @@ def test_the_callers_own_errors_keep_their_status(llm: LitellmEdge) -> None:
     with pytest.raises(openai.RateLimitError) as later:
         client(llm).chat.completions.create(model="claude-sonnet-4.5", messages=ASKED, user="first=429")
     assert later.value.response.headers["Retry-After"] == "7"
-    # How models are routed is not told.
+    # The routing of models is not revealed.
     assert not any(word in later.value.response.text for word in ("LiteLLM", "litellm", "gemini"))
     for sent, error in ((b"{", "invalid_json"), (b'{"model": "gpt-2"}', "model_not_found")):
         answer = llm.http.post(CHAT, content=sent, headers={"Authorization": f"Bearer {llm.keys['alice']}"})

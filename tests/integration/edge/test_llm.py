@@ -291,7 +291,7 @@ def test_dify_kit_bench_measures_the_proxy(llm: LlmEdge, streaming: bool) -> Non
     assert key not in str(result)
 
 
-# --- nobody gets in without a key --------------------------------------------------------------------------------
+# --- a key is required -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

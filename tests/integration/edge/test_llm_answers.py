@@ -234,7 +234,7 @@ def drop(llm: LlmEdge, body: dict[str, Any], caller: str, seconds: float = 0.2) 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_answers_that_are_dropped_cost_what_they_may_have_cost(llm: LlmEdge, streamed: bool) -> None:
     caller = "heidi" if streamed else "ivan"
-    # No header for a while: nobody knows how far the upstream is.
+    # No header for a while: the upstream's progress is unknown.
     silent = scripted([(5, head())], max_tokens=100_000, stream=streamed)
 
     statuses = [drop(llm, silent, caller) for _ in range(20)]

@@ -22,7 +22,7 @@ from tests.integration.containers import printed
 from tests.integration.edge.llm import LlmEdge
 
 CHAT = "/llm/v1/chat/completions"
-# `dave` may use this one only, and so it is what everybody has to read.
+# `dave` may use this one only, so every reader must read this one.
 MODEL = "claude-sonnet-4.5"
 RAW = '"user":"first=raw"'
 WANTED = '"stream_options":{"include_usage":true}'

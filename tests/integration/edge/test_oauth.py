@@ -29,10 +29,10 @@ def test_a_token_becomes_the_tenants_key(oauth: OAuthEdge) -> None:
     for _ in ("asked", "from the cache"):
         answer = oauth.ask(token, headers=claimed, json={"query": "x"})
 
-        heard = seen(answer)
+        received = seen(answer)
         assert answer.status_code == 200
-        assert heard["Authorization"] == f"Bearer {app_key('acme')}"
-        assert {name: value for name, value in heard.items() if name.startswith("X-Auth-")} == {
+        assert received["Authorization"] == f"Bearer {app_key('acme')}"
+        assert {name: value for name, value in received.items() if name.startswith("X-Auth-")} == {
             "X-Auth-Sub": "acme-app",
             "X-Auth-Tenant": "acme",
         }
@@ -83,7 +83,7 @@ def test_hostile_token(oauth: OAuthEdge, name: str) -> None:
     answer = oauth.raw_refused(value)
 
     if value.count(b".") < 2:
-        # No token of OAuth at all: Dify gets it as it is, and nobody's key.
+        # Not an OAuth token: Dify receives it unchanged, and no tenant's key.
         assert seen(answer.response)["Authorization"].encode("latin-1") == value.strip()
         return
     assert answer.status == 401, answer.everything
@@ -378,7 +378,7 @@ def test_wrong_secrets_are_limited_whatever_address_is_claimed(oauth: OAuthEdge)
 
 
 def revoked_token(oauth: OAuthEdge) -> str:
-    """Return a token that was good, and is refused by everybody now."""
+    """Return a revoked token."""
     token = oauth.token()
     oauth.revoke(token)
     # 429 after the refused ones of the test before.
@@ -393,7 +393,7 @@ def unfit_503(answer: httpx.Response) -> list[str]:
 
 
 class Load(AbstractContextManager["Load"]):
-    """Calls with tokens and with an API key, and new tokens, again and again, until it is told to stop.
+    """Calls with tokens and with an API key, and new tokens, again and again, until it is stopped.
 
     `no_token` counts what the token endpoint answered with 503.
     """

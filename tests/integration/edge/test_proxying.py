@@ -110,7 +110,7 @@ def test_an_answer_that_comes_too_late_stays_504(start_edge: Callable[..., Edge]
 
     answers = [edge.http.post("/v1/slow", json={}, headers={"Origin": ALLOWED}) for _ in range(3)]
 
-    # Whoever repeats a request may do something twice, so nobody is told to come again.
+    # A repeated request may have its effect twice, so there is no Retry-After.
     assert [answer.status_code for answer in answers] == [504] * 3
     assert not [answer for answer in answers if "retry-after" in answer.headers]
     assert answers[0].json()["code"] == "gateway_timeout"

@@ -36,7 +36,7 @@ def target(start_edge: Callable[..., Edge]) -> Target:
 
 @pytest.fixture
 def visitor() -> Iterator[Client]:
-    """Somebody with some patience."""
+    """A client with some patience."""
     client = Client(key=None, redact=Redactor(), patience=Patience(seconds=10), loopback=True, verify=True)
     yield client
     client.close()

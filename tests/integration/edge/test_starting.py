@@ -1,4 +1,4 @@
-"""A service that listens before it can answer: requests are told to come again, and a slow service is not cut off."""
+"""A service that listens before it can answer: requests get Retry-After, and a slow service is not cut off."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from tests.integration.edge.container import ALLOWED, Edge
 
 # What the docs promise.
 SOON = 5.0
-# Longer than any request may take that is told to come again, and than the edge needs to notice anything.
+# Longer than any request with Retry-After may take, and than the edge needs to notice anything.
 LONG = 60.0
 
 
 class SlowEdge(Edge):
-    """An edge whose upstream needs to be told that it is ready."""
+    """An edge whose upstream answers only after a signal."""
 
     program = Path(slow_starter.__file__)
 

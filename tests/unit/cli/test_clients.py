@@ -180,12 +180,12 @@ def test_unusable_keys_are_refused(machine: Machine, tmp_path: Path, case: str) 
         (("bot", "--tenant", "nobody", "--scope", "chat"), "known: acme, other"),
         (("bot", "--tenant", "acme", "--scope", "admin"), "no scope 'admin'"),
         (("bot", "--tenant", "acme", "--scope", ""), "can do nothing"),
-        (("b b", "--tenant", "acme", "--scope", "chat"), "is no client id"),
-        (("b" * 65, "--tenant", "acme", "--scope", "chat"), "is no client id"),
+        (("b b", "--tenant", "acme", "--scope", "chat"), "is not a client id"),
+        (("b" * 65, "--tenant", "acme", "--scope", "chat"), "is not a client id"),
         (("canary", "--tenant", "acme", "--scope", "chat"), "belongs to the smoke tests"),
         (("bot", "--tenant", "canary", "--scope", "chat"), "belongs to the smoke tests"),
         (("bot", "--tenant", "acme", "--scope", "chat", "--token-seconds", "59"), "use 60 to 86400"),
-        (("bot", "--tenant", "acme", "--scope", "chat", "--jwks", "/no/such/file"), "no JSON file"),
+        (("bot", "--tenant", "acme", "--scope", "chat", "--jwks", "/no/such/file"), "not a JSON file"),
     ],
 )
 def test_wrong_client_is_refused_and_nothing_is_written(
@@ -293,6 +293,6 @@ def test_broken_keys_are_not_replaced(machine: Machine, text: str) -> None:
     done = run("keys", "rotate", "signing")
 
     assert done.exit_code == 1
-    assert "no document of signing keys" in done.stderr
+    assert "is not a document of signing keys" in done.stderr
     assert machine.calls("config", "set") == []
     assert "dks_" not in done.output

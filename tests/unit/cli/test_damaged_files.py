@@ -144,9 +144,9 @@ UNREADABLE = {
     "brackets": (b"config: {a: [\n", "is not valid YAML"),
     "many brackets": (b"[" * 2_000, "is not valid YAML"),
     "a date that is none": (b"config:\n  dify:a: 2026-13-45\n", "is not valid YAML"),
-    "a list": (b"- a\n", "holds no `key: value`"),
-    "text": (b"hello\n", "holds no `key: value`"),
-    "config is a list": (b"config: [a]\n", "`config` holds no `key: value`"),
+    "a list": (b"- a\n", "has no `key: value`"),
+    "text": (b"hello\n", "has no `key: value`"),
+    "config is a list": (b"config: [a]\n", "`config` has no `key: value`"),
 }
 
 

@@ -174,7 +174,7 @@ def test_check_refuses_what_is_this_machine_only_from_here(machine: Machine, hos
     done = run("keys", "check")
 
     assert done.exit_code == 1
-    assert "is nginx's own container there" in done.stderr
+    assert "is nginx's own container, not this machine" in done.stderr
     assert "Docker's bridge" in done.stderr
 
 

@@ -116,6 +116,33 @@ def test_secrets_of_the_gateway_are_made_in_both_forms(
     assert made == {"dify:gatewaySecret", "dify:oauthSigningKeys"}
 
 
+@pytest.mark.parametrize("command", ["up --skip-setup", "preview", "refresh"])
+def test_sections_are_stored_as_objects_before_pulumi_reads_them(machine: Machine, command: str) -> None:
+    """Pulumi's engine rejects a setting of type object or array whose value is text."""
+    cors, names = {"v1": ["https://a.example"]}, ["dify.internal"]
+    machine.configure(cors=json.dumps(cors), serverNames=json.dumps(names), apiWorkers="2")
+    machine.state()
+
+    run(*command.split(), "--stack", "dev")
+
+    [call] = machine.calls("config", "set-all")
+    sent = json.loads(call["environment"]["PULUMI_OPTION_JSON"])
+    assert {key: entry["objectValue"] for key, entry in sent.items()} == {
+        "dify:cors": cors,
+        "dify:serverNames": names,
+    }
+    verbs = [one["args"][0] for one in machine.calls()]
+    assert verbs.index("config") < verbs.index(command.split(maxsplit=1)[0])
+
+
+def test_sections_that_are_objects_are_left_alone(machine: Machine) -> None:
+    machine.configure(cors={"v1": ["*"]}, publicUrl="http://dify.example.com")
+
+    run("preview")
+
+    assert machine.calls("config") == []
+
+
 def test_a_setting_that_is_encrypted_is_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", PASSPHRASE)
     encrypt(machine, {"publicUrl": "https://dify.example.com"}, {"publicUrl"})

@@ -88,7 +88,7 @@ def _other_algorithm(algorithm: str, sign: Callable[[bytes], bytes]) -> Case:
 
 
 def _with_own_key(**header: Any) -> Case:
-    """Sign with a stranger's key, and bring that key along in the header."""
+    """Sign with an unknown key, and include that key in the header."""
     return lambda forge: "Bearer " + forge.sign({**forge.header, **header}, forge.claims, _STRANGER)
 
 

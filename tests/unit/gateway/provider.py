@@ -22,7 +22,7 @@ OTHER_KEY = rsa.generate_private_key(65537, 2048)
 
 
 class Provider:
-    """The provider. Tests change its fields before somebody signs in."""
+    """The provider. Tests change its fields before a sign-in."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -516,7 +516,7 @@ def test_other_rules_end_all_sessions(gated: Callable[..., Gated], provider: Pro
     session = one.cookie()
 
     assert one.world.switch("2", files(provider, client_secret="a new secret"))
-    assert one.check(session)[0] == 200, "a rotated secret changes nobody's rights"
+    assert one.check(session)[0] == 200, "a rotated secret ends no session"
     assert one.world.switch("3", files(provider, email_domains=["example.com"]))
     assert one.check(session)[0] == 401
 
@@ -563,10 +563,10 @@ def test_sign_ins_that_strangers_begin_are_kept_nowhere(gated: Callable[..., Gat
     one = gated()
     one.sign_in()
     before = set(one.world.redis.keys("*"))
-    stranger = Gated(one.world, one.provider, Client(public.create_app(one.world.service)))
+    other = Gated(one.world, one.provider, Client(public.create_app(one.world.service)))
 
     # As many as four addresses could begin in ten minutes filled the count that all of them shared.
-    begun = [stranger.get("/oauth2/start?rd=/apps").status_code for _ in range(300)]
+    begun = [other.get("/oauth2/start?rd=/apps").status_code for _ in range(300)]
 
     assert set(begun) == {302}
     assert set(one.world.redis.keys("*")) == before

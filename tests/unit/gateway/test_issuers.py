@@ -157,7 +157,7 @@ def test_types_of_access_tokens(idp_world: World, kind: str | None) -> None:
 
 
 def test_headers_of_no_concern_are_passed_over(idp_world: World, idp: Idp) -> None:
-    """`jku` and the like are legal; they are read by nobody, and nothing is fetched from them."""
+    """`jku` and the like are legal; they are ignored, and nothing is fetched from them."""
     header = {
         "alg": "RS256",
         "kid": "rsa-1",
@@ -401,7 +401,7 @@ class TestKeys:
         health = idp_world.verify(None, "/healthz")
         assert (health.status, health.body["status"]) == (200, "degraded")
         assert any(IDP in problem for problem in health.body["problems"])
-        # Nobody else suffers from it.
+        # Other issuers are not affected.
         assert idp_world.verify("Bearer " + idp_world.issued()).status == 200
 
     def test_an_issuer_that_was_never_reached(self, idp_world: World, idp: Idp) -> None:

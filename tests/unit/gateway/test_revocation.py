@@ -181,7 +181,7 @@ def test_a_redis_that_may_forget_is_a_problem(
 
 
 class TestLostMemory:
-    """Redis came back empty: nobody knows any more what was revoked."""
+    """Redis restarts empty: which tokens were revoked is unknown."""
 
     def test_tokens_from_before_are_refused(self, world: World) -> None:
         token = world.issued()

@@ -1,4 +1,4 @@
-"""What somebody writes into Redis who is not the gateway lets nobody in."""
+"""Entries in Redis that the gateway did not write grant no access."""
 
 import dataclasses
 import json
