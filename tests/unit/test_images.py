@@ -193,7 +193,7 @@ def test_missing_images_are_named_with_the_commands(monkeypatch: pytest.MonkeyPa
     assert f"  - {api}\n" in text
     assert f"--release {release.version} --vector-store weaviate --also gateway dify-images.tar" in text
     assert "dify-kit images load dify-images.tar" in text
-    assert f"docker build --tag {gateway} gateway" in text
+    assert f"docker build --build-arg BASE=debian:trixie-slim --tag {gateway} gateway" in text
 
 
 class _Engine:

@@ -34,7 +34,6 @@ MARKS: Mapping[str, str] = {
     ),
     "1.14.2": r"\b1\.14\.2\b",
     "starting.conf.j2": r"`[a-z/]*/starting\.conf\.j2`",
-    "agent_backend": r'"agent_backend"|\bAGENT_BACKEND\b|\bagent_backend:|\| agent_backend \||agent-backend',
     "usage": r'"usage"|^## usage$',
     "test_console.py": r"\btest_console\.py\b|\bconsole\b",
     "anthropic": r'"anthropic"|`anthropic`|ANTHROPIC_API_KEY',
@@ -47,8 +46,6 @@ UNRELATED: Mapping[str, tuple[str, ...]] = {
     "triggers": ("standin/",),
     # Advisories of an older release name the release that fixes them.
     "1.14.2": ("infra/catalogue/1.12.1.yaml",),
-    # The releases that share the variables of 1.17.0, or lack the service; reasons of differences.
-    "agent_backend": ("infra/catalogue/1.", "infra/catalogue/differences.yaml", "standin/"),
     # Prices of a vendor, and Dify's own list of model providers.
     "anthropic": ("dify_kit/costs/", "infra/catalogue/1."),
 }

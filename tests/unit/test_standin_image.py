@@ -4,14 +4,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from infra.catalogue.images import STANDIN, local_builds
+from infra.catalogue.images import BASE, STANDIN, local_builds
 from infra.catalogue.project import ROOT
 from infra.catalogue.releases import RELEASES
-from infra.platforms import standin_image
+from infra.platforms import images, standin_image
 from infra.platforms.images import build_digest, build_directory, local_name
 from infra.platforms.standin_image import CODE, digest_of, files, prepared_context
 
@@ -81,8 +82,16 @@ def test_every_role_is_built_from_it_and_named_by_it() -> None:
     for role in ROLES:
         assert build_directory(role).parent == standin_image.CONTEXTS
         assert local_name(role).endswith(f":{build_digest(role)}")
-        assert build_directory(role).name.endswith(build_digest(role))
+        assert build_directory(role).name.endswith(digest_of(files()))
     assert build_directory("nginx") == ROOT / "containers" / "nginx"
+
+
+def test_another_base_image_gives_every_image_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {role: local_name(role) for role in local_builds()}
+
+    monkeypatch.setattr(images, "BASE", replace(BASE, digest=f"sha256:{'0' * 64}"))
+
+    assert {role for role in local_builds() if local_name(role) == before[role]} == set()
 
 
 def test_what_is_shared_needs_nothing_that_the_image_lacks(tmp_path: Path) -> None:
