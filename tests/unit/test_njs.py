@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from playwright._impl._driver import compute_driver_executable
-
 from infra.edge_context import edge_context
 from infra.releases import RELEASES
 from infra.render import edge_files
+from playwright._impl._driver import compute_driver_executable
+
 from tests.unit.configuration import settings
 
 FOLDER = Path(__file__).parent / "njs"
