@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright._impl._driver import compute_driver_executable
 
-from infra.edge_context import edge_context
-from infra.releases import RELEASES
-from infra.render import edge_files
+from infra.catalogue.releases import RELEASES
+from infra.edge.context import edge_context
+from infra.edge.render import edge_files
 from tests.unit.configuration import settings
 
 FOLDER = Path(__file__).parent / "njs"
