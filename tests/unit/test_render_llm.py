@@ -117,7 +117,10 @@ def test_no_way_to_an_upstream_without_the_caller_being_asked(oauth: bool, tmp_p
         assert "internal" in [one["directive"] for one in public.pop(f"= /llm/_file/{handler}")]
     assert len(public) == 5
     for match, block in public.items():
-        assert not {"proxy_pass", "try_files"} & {one["directive"] for one in block}, match
+        directives = {one["directive"]: one["args"] for one in block}
+        assert "proxy_pass" not in directives, match
+        # The rate is counted after the concurrency, and nothing in between passes a request on.
+        assert directives["try_files"][-1].startswith("@llm_counted_"), match
         asked = [(one["args"], one["block"][0]["args"]) for one in block if one["directive"] == "if"]
         # Before limits and body: nginx's rewrite phase comes first, whatever the order here.
         larger = [one for one in asked if one[0] == ["$llm_large"]]
@@ -142,7 +145,8 @@ def test_a_token_is_verified_on_its_way_to_the_limits(tmp_path: Path) -> None:
         way = blocks[f"@llm_token_{handler}"]
         assert way["auth_request"] == ["/_llm_token"]
         assert way["try_files"][-1] == f"@llm_limited_{handler}"
-        assert blocks[f"@llm_limited_{handler}"]["js_content"] == [f"llm.{handler}"]
+        assert blocks[f"@llm_limited_{handler}"]["try_files"][-1] == f"@llm_counted_{handler}"
+        assert blocks[f"@llm_counted_{handler}"]["js_content"] == [f"llm.{handler}"]
     # Nothing else leads there.
     reached = [" ".join(d["args"]) for _, d in walk(files) if "@llm_limited" in " ".join(d["args"])]
     assert len([one for one in reached if not one.startswith("@")]) == 3
