@@ -34,7 +34,7 @@ SOURCES = (
         "smoke_tests/*.js",
         "support/*.py",
     ),
-    *("infra/*.py", "infra/container_scripts/*.py", "tools/*.py", "tests/vale.py"),
+    *("infra/**/*.py", "tools/*.py", "tests/vale.py"),
 )
 
 

@@ -92,7 +92,7 @@ def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def special_purpose(network: Network) -> bool:
-    """Tell whether a network lies in one of those that are refused to the way out in any case."""
+    """Tell whether a network is part of one that the outbound proxies refuse in any case."""
     return any(_within(network, one) for one in _SPECIAL)
 
 
@@ -162,7 +162,7 @@ def bind_problem(text: str) -> str:
 
 
 def destination_problem(host: str) -> str:
-    """Say why no request may be sent to this host, whatever the network looks like; empty when one may."""
+    """Say why no request may be sent to this host on any network; empty when one may."""
     if host.lower().removesuffix(".") in METADATA_NAMES:
         return "there a cloud gives this machine's credentials away"
     address = address_of(host)

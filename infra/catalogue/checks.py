@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?",
 
 
 def shown(value: object) -> str:
-    """Return a value as it may stand in an error message: quoted, and cut after 60 characters."""
+    """Return a value for an error message: quoted, and cut after 60 characters."""
     text = value if isinstance(value, str) else repr(value)
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
 

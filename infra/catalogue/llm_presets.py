@@ -13,8 +13,8 @@ LONGEST_ANSWER = 65_536
 class Preset:
     """An upstream that is known by name.
 
-    `base_url` is empty where everyone has an own one. `variable` is the environment variable that its key
-    usually lies in, `prefixes` how its keys begin (empty: no rule), `register` where one gets a key.
+    `base_url` is empty where each installation has its own. `variable` is the environment variable that its key
+    is usually stored in, `prefixes` how its keys begin (empty: no rule), `register` where one gets a key.
     """
 
     base_url: str
@@ -69,7 +69,7 @@ class Price:
     longest: int = LONGEST_ANSWER
 
 
-# Estimates, to be checked before anybody relies on them; `dify:llm.prices` overrides them. No vendor's own page with
+# Estimates: check them before you rely on them; `dify:llm.prices` overrides them. No vendor's own page with
 # these models could be read (tried again on 2026-11-25). Each line names what its numbers were compared with, all read
 # on that day; dify_kit/costs/prices.yaml has the addresses:
 #   article     HolySheep's article that this kit started from (undated): one price a model, taken for output

@@ -1,4 +1,4 @@
-"""Secrets that upstream publishes in its example files. Whoever keeps one shares it with the whole world.
+"""Secrets that upstream publishes in its example files. A stack with one of them has a public secret.
 
 Read in Dify's docker/.env.example and docker-compose files of the releases in `infra.catalogue.releases`.
 """

@@ -1,6 +1,6 @@
 """Checks of a release's catalogue file, down to each value: what would fail a deployment late, or run another image.
 
-`releases.load` reads what it needs; this finds every wrong shape at once, with the file and the key. The
+`releases.load` reads what it needs; this finds all wrong shapes in one pass, with the file and the key. The
 kit's own files are held to it by a test, an operator's (`dify:catalogue`) before they are used.
 """
 

@@ -44,7 +44,7 @@ class Renamed:
 
 @dataclass(frozen=True, kw_only=True)
 class Advisory:
-    """A known vulnerability of a release: its id, the release that closes it, and what it lets whom do."""
+    """A known vulnerability of a release: its id, the release that closes it, and what it makes possible."""
 
     id: str
     fixed_in: str
@@ -207,7 +207,7 @@ def load(file: Path) -> Release:
 
 @cache
 def _variables(file: Path) -> Mapping[str, Mapping[str, Variable]]:
-    """Return the variables of every service. A file may share those of a release beside it, or of the kit's own."""
+    """Return the variables of every service. A file may share those of another release of its folder or the kit."""
     section = _map(file, _document(file), "variables")
     if set(section) == {"same_as"}:
         beside = [directory / f"{section['same_as']}.yaml" for directory in (file.parent, CATALOGUE)]

@@ -1,6 +1,6 @@
 """Which headers of a request go on to the services behind the edge.
 
-Services believe headers about who asks, from where and by which address; only the edge may write those. So it passes
+Services trust headers that name the client and the address used; only the edge may write those. So it passes
 names that are known here, and no other: `PASSED`, more on some routes (`MORE`), and what `dify:requestHeaders` adds.
 Senders of webhooks choose their names themselves (`X-Hub-Signature-256`, `Stripe-Signature`), and so do callers of
 plugin endpoints. Behind these routes everything passes but `IDENTITY`, the names by which proxies, content networks and
@@ -42,7 +42,7 @@ _SOCKETS = tuple(f"Sec-WebSocket-{name}" for name in ("Extensions", "Key", "Prot
 MORE: Mapping[Headers, tuple[str, ...]] = MappingProxyType(
     {Headers.PAGES: _PAGES, Headers.SOCKETS: _SOCKETS, Headers.OPEN: ()}
 )
-# What the edge writes: nobody's claim about these passes.
+# What the edge writes: a client's values of these are dropped.
 WRITTEN = (
     *(
         "Authorization",
@@ -75,7 +75,7 @@ _FORWARDED = (
     *("Ssl", "Https", "Prefix", "Path", "Uri", "Url", "Method", "Proxy", "Client-Cert", "Tls-Client-Cert"),
     *("Tls-Client-Cert-Info", "User", "Email", "Groups", "Preferred-Username", "Access-Token", "Roles"),
 )
-# By whom an address is told: X-Client-IP, True-Client-IP, Remote-Addr ...
+# Qualifiers of an address: X-Client-IP, True-Client-IP, Remote-Addr ...
 _CLIENTS = (
     *("Client", "Cluster-Client", "True-Client", "Real", "Remote", "Source", "Originating", "Peer", "Proxy"),
     *("Proxy-Client", "WL-Proxy-Client", "Proxyuser", "Proxy-User", "User", "Host", "Original", "External"),
@@ -91,7 +91,7 @@ _CLIENTS = (
     *("Cdn-Src", "Cdn-Real", "Appengine-User", "Appengine-Remote", "Envoy-External", "Nf-Client-Connection"),
 )
 _ADDRESSES = ("Ip", "Ipv4", "Ipv6", "Addr", "Address", "Port", "Host")
-# How an address was before somebody changed it.
+# Names for an address before a rewrite.
 _ORIGINALS = (
     "Original",
     "Originating",
@@ -253,5 +253,5 @@ def name_problem(name: str) -> str | None:
     if name.lower() in {one.lower() for one in WRITTEN}:
         return "the edge writes this header itself"
     if name.lower() in _LOWER_IDENTITY:
-        return "it tells who asks or by which address, and services would believe it of anybody"
+        return "it names a client or an address, and services would trust it from any client"
     return None

@@ -145,7 +145,7 @@ def service_of_role(role: str) -> str:
 
 
 def of_tier(tier: Tier) -> frozenset[str]:
-    """Return the services of a tier that go on running."""
+    """Return the services of a tier that keep running."""
     return frozenset(name for name, one in services.SERVICES.items() if one.tier is tier and not one.job)
 
 

@@ -21,7 +21,7 @@ _GO_DURATION = re.compile(
 _INTEGER = re.compile(r"[-+]?\d+(_\d+)*", re.ASCII)
 TYPES = frozenset({"string", "integer", "number", "boolean", "url", "object", "duration"})
 
-# Read by the process of a service, or by its runtime's libraries, whatever the service is.
+# Read by the process of any service, or by its runtime's libraries.
 PROCESS_VARIABLES = frozenset(
     {
         "HTTP_PROXY",
@@ -184,5 +184,5 @@ def read(name: str, entry: Mapping[str, Any], *, go: bool = False) -> Variable:
 
 
 def spelled(value: object) -> str:
-    """Return a value as it stands in an environment."""
+    """Return a value in the form of an environment variable."""
     return str(value).lower() if isinstance(value, bool) else str(value)

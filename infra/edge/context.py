@@ -26,7 +26,7 @@ from infra.settings.stack import Settings
 DOCKER_RESOLVER = "127.0.0.11"
 # Multipart boundaries and fields add to the size of a file.
 BODY_OVERHEAD_MEGABYTES = 1
-# Dify accepts webhooks of up to 10 MB, whatever the limit of uploads is.
+# Dify accepts webhooks of up to 10 MB, independent of the limit of uploads.
 WEBHOOK_MEGABYTES = 10
 READ_TIMEOUT_SECONDS = 3600
 # The service whose address is in the live configuration: requests to it skip the proxy of stream/upstreams.conf.

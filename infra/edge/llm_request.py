@@ -75,7 +75,7 @@ def pattern() -> str:
 
 
 def strings() -> str:
-    """Return the pattern of a body whose every string is well-formed, and which is ASCII elsewhere."""
+    """Return the pattern of a body whose strings are all valid UTF-8, and which is ASCII elsewhere."""
     return rf"^(?:[\x09\x0a\x0d\x20\x21\x23-\x5b\x5d-\x7e]++|{_STRING})*+\z"
 
 

@@ -69,7 +69,7 @@ class Endpoint:
         }
 
     def client(self, timeout: float) -> "docker.DockerClient":
-        """Return a client of docker's SDK. It connects at once, and raises what the SDK raises."""
+        """Return a client of docker's SDK. It connects immediately, and raises what the SDK raises."""
         import docker  # noqa: PLC0415  # half a second that most commands do not need
 
         tls: docker.TLSConfig | bool = False
@@ -148,8 +148,8 @@ def ssh_problem(endpoint: Endpoint) -> str:
         return f"ssh to {parts.hostname} did not answer within {SSH_SECONDS} s"
     if done.returncode == 0:
         return ""
-    told = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-    return f"ssh to {parts.hostname}, without a password prompt, says: {told}"
+    output = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+    return f"ssh to {parts.hostname}, without a password prompt, fails: {output}"
 
 
 def _checked(endpoint: Endpoint) -> Endpoint:
@@ -223,7 +223,7 @@ def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Endpoint:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise EngineChoiceError(
             f"{chosen_by}: {file} cannot be read: {type(problem).__name__}: {problem}",
-            "make the context anew, or name the engine by DOCKER_HOST",
+            "create the context again, or name the engine by DOCKER_HOST",
         ) from None
     certificates = store / "tls" / digest / "docker"
     endpoint = Endpoint(
@@ -231,7 +231,7 @@ def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Endpoint:
     )
     if unverified and endpoint.scheme in {"tcp", "https"}:
         raise EngineChoiceError(
-            f"{chosen_by} does not verify the engine's certificate (SkipTLSVerify): anybody could answer for it",
-            "make the context anew with the CA that signed the engine's certificate",
+            f"{chosen_by} does not verify the engine's certificate (SkipTLSVerify): any server could pose as it",
+            "create the context again with the CA that signed the engine's certificate",
         )
     return _checked(endpoint)

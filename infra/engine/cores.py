@@ -1,4 +1,4 @@
-"""How many cores the engine has: services that need one each to start are not started all at once on fewer."""
+"""How many cores the engine has: services that need one each to start are started in groups on fewer."""
 
 from infra import engine
 

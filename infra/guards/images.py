@@ -13,8 +13,8 @@ from infra.settings.stack import Settings
 
 ENGINE_TIMEOUT_SECONDS = 15
 UNPINNED = (
-    "dify:imagePins is false: images are taken by tag, whatever its digest is. Who may write to {source} decides what "
-    "this stack runs, and the same tag may be another image tomorrow"
+    "dify:imagePins is false: images are taken by tag, with any digest. An account that can write to {source} "
+    "decides what this stack runs, and the same tag may be another image tomorrow"
 )
 PRELOADED = (
     "images: preloaded, by tag, as they are in the engine; the catalogue's digests are not compared. `dify-kit images "
@@ -23,7 +23,7 @@ PRELOADED = (
 
 
 def check(settings: Settings, release: Release) -> Mapping[str, str]:
-    """Return role -> image id in mode `preloaded`; nothing in others. Says at once what goes by tag.
+    """Return role -> image id in mode `preloaded`; nothing in others. Warns of images taken by tag.
 
     Raises pulumi.RunError that names every missing image, and the commands to load it.
     """

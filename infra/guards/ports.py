@@ -164,7 +164,7 @@ def bind_problem(address: str, port: int) -> str:
 
 
 def _taken(address: str, port: int, own: set[str]) -> str:
-    """Say why the port of an address is not free once the running edge has given up what it holds (`own`)."""
+    """Say why the port of an address is not free once the running edge has released what it holds (`own`)."""
     if not overlap((address,), tuple(own)):
         return bind_problem(address, port)
     # The edge itself prevents a trial: the kernel's table has the other listeners.

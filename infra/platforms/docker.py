@@ -157,7 +157,7 @@ class DockerPlatform:
             log_opts={"max-size": "10m", "max-file": "3"},
             stop_signal=spec.stop_signal,
             stop_timeout=spec.stop_grace,
-            # Without it the provider kills at once on replacement and destroy.
+            # Without it the provider kills immediately on replacement and destroy.
             destroy_grace_seconds=spec.stop_grace,
             wait=False,
             opts=pulumi.ResourceOptions(

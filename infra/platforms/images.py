@@ -146,7 +146,7 @@ class Images:
     def _logged_in(self) -> docker.Provider | None:
         """Return a provider that uses the operator's `docker login` at the mirror; None where there is none.
 
-        Pulumi's default provider pulls without credentials, whatever `docker login` stored. This
+        Pulumi's default provider pulls without the credentials that `docker login` stored. This
         one gets the path of the file, so that neither the state nor a process list has what is in it.
         """
         host = registry_of(f"{self._settings.mirror}/")

@@ -1,4 +1,4 @@
-"""What LiteLLM's image is built from on machines without an image registry: its Dockerfile, and its packages beside it.
+"""What LiteLLM's image is built from on machines without an image registry: its Dockerfile and its packages.
 
 The packages are wheels of requirements.lock, by hash, for the Python of the image's Debian. They are unpacked on this
 machine, since a build cannot reach a package index behind a private CA, and kept in the user's

@@ -49,7 +49,7 @@ class Change(ABC):
         return None
 
     def activate(self, *, running: bool) -> bool:
-        """Make the service take the current revision; return False when that failed at once.
+        """Make the service take the current revision; return False when that failed immediately.
 
         `running`: the service runs a revision already. Without one it waits for its first and starts by itself.
         """
@@ -129,7 +129,7 @@ class ConfigurationProvider(dynamic.ResourceProvider):
         return dynamic.CreateResult(props["container"][:12], self.bring(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
-        """Another configuration is an update; another container gets everything anew."""
+        """Another configuration is an update; another container gets everything again."""
         moved = _olds.get("container") != _news.get("container")
         return dynamic.DiffResult(
             changes=moved or self.changed(_olds, _news),

@@ -55,7 +55,7 @@ class Admin(dynamic.Resource):
 class App(dynamic.Resource):
     """An app, from the text of its DSL.
 
-    `app_name` is the kit's name for it, whatever its title in Dify. `keep`: removing this resource leaves the
+    `app_name` is the kit's name for it; its title in Dify may differ. `keep`: removing this resource leaves the
     app in Dify. Outputs: `app_id`, and `mode` as Dify names it. Raises pulumi.RunError for a malformed DSL.
     """
 

@@ -42,7 +42,7 @@ PENDING, COMPLETED, WITH_WARNINGS = "pending", "completed", "completed-with-warn
 # Dify imports over apps of these modes only, and only these have a draft to publish.
 WORKFLOW_MODES = frozenset({"advanced-chat", "workflow"})
 # On the storage volume, so that a recreated api container still has the notes of the one before. A directory:
-# `.dify-kit` beside it is the marker file of init_permissions (infra.services.data).
+# `.dify-kit` next to it is the marker file of init_permissions (infra.services.data).
 NOTES = "/app/api/storage/.dify-kit-keys"
 
 _SECRET_FIELDS = ("password", "new_password", "repeat_new_password")
@@ -97,7 +97,7 @@ class Console:
     def claim(self, name: str, init_password: str) -> None:
         """Pass the gate and make the admin. Raises ConsoleError when Dify refuses.
 
-        It returns also when the instance was claimed in the meantime: the sign-in shows by whom.
+        It returns also when the instance was claimed in the meantime: the sign-in shows whether by the kit's account.
         """
         if self.setup_finished():
             return

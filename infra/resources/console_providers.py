@@ -215,7 +215,7 @@ class KeyProvider(dynamic.ResourceProvider):
         raise NotImplementedError
 
     def listed(self, console: Console, props: dict[str, Any]) -> set[str]:
-        """Return the ids of all keys beside it."""
+        """Return the ids of all other keys."""
         raise NotImplementedError
 
     def made(self, console: Console, props: dict[str, Any]) -> tuple[str, str, str]:

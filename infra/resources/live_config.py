@@ -30,7 +30,7 @@ _PLACE = re.compile(re.escape(RELEASES_DIRECTORY) + r"/[0-9a-f-]+/(?P<path>[^:\s
 
 
 def located(complaint: str, files: Mapping[str, str], templates: Mapping[str, str]) -> str:
-    """Return nginx's complaint with the template, its line and its text in the place of the rendered file.
+    """Return nginx's complaint with the template, its line and its text instead of the rendered file's.
 
     A rendered line is searched in its template; where it was put together from values, the line of the
     rendered file is named instead. `templates` maps a rendered file to its template's path.

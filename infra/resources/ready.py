@@ -1,7 +1,7 @@
 """Readiness as a resource: a service exists for its dependents only once it does its work.
 
 The duration of a start depends on the load of the machine, so the clock alone does not decide. After its deadline the
-wait goes on as long as the container works by itself (uses CPU, or logs), up to
+wait continues as long as the container works by itself (uses CPU, or logs), up to
 `MOST_FACTOR` times the deadline.
 
 The Docker provider remembers a container that never started, or never got healthy, as a good one. `Ready` is
@@ -160,11 +160,11 @@ class Patience:
 
     @property
     def most(self) -> float:
-        """Seconds after which the wait ends, whatever the container does."""
+        """Seconds after which the wait ends in any case."""
         return self._timeout * MOST_FACTOR
 
     def over(self, *, doubted: bool = False) -> bool:
-        """Whether to give up. `doubted`: the engine reports it unhealthy, so the deadline no longer applies."""
+        """Whether to stop waiting. `doubted`: the engine reports it unhealthy, so the deadline no longer applies."""
         if self.waited >= self.most:
             return True
         if self.waited < self._timeout and not doubted:

@@ -20,7 +20,7 @@ from infra.settings.stack import Settings
 WATCH_SECONDS = 5
 # The configuration comes after the container (infra.resources.live_config) and outlives it on its volume. One
 # that nginx does not accept, or none yet, is waited out: the container stays there to be given a better one.
-# A body whose worker was killed would lie in its file for ever.
+# The file of a body whose worker was killed would stay for ever.
 # The log of the start itself goes to stderr: the compiled-in file is not writable here.
 _WAIT = f"""
 trap 'exit 0' QUIT TERM INT

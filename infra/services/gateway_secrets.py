@@ -1,6 +1,6 @@
 """What the OAuth gateway's own secret, `dify:gatewaySecret`, is used for: one derived value for each purpose.
 
-Nobody but the gateway gets the secret itself or the key that seals; its Redis gets its password and nothing else.
+Only the gateway gets the secret itself and the key that seals; its Redis gets its password and nothing else.
 """
 
 import hashlib

@@ -95,8 +95,8 @@ def spec(name: str, settings: Settings, release: Release) -> ServiceSpec:
 def staggered(services: Sequence[ServiceSpec], cores: int) -> list[ServiceSpec]:
     """Return the services so that at most `cores` of those that import Dify start at a time.
 
-    More of them at once delay each other, and with them api, which the claim and the edge wait for. Without a core for
-    each of them the next one starts when one is ready.
+    More of them at the same time delay each other, and with them api, which the claim and the edge wait for. Without a
+    core for each of them the next one starts when one is ready.
     """
     return list(_staggered(services, max(1, cores)))
 

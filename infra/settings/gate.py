@@ -160,7 +160,7 @@ class GateReader:
         return (self._section.text("groupsClaim"),)
 
     def _refuse_public_issuer(self, gate: Gate) -> None:
-        """Report a gate that admits everyone on the internet."""
+        """Report a gate that admits any account on the internet."""
         if gate.email_domains or gate.allowed_groups:
             return
         parts = urlsplit(gate.issuer)

@@ -118,7 +118,7 @@ def text_of(keys: Sequence[ProxyKey]) -> str:
     return json.dumps({"version": VERSION, "keys": [asdict(key) for key in keys]}, indent=2) + "\n"
 
 
-def _key(entry: Any, path: Path) -> ProxyKey:  # noqa: ANN401  # whatever the file holds
+def _key(entry: Any, path: Path) -> ProxyKey:  # noqa: ANN401  # any JSON
     try:
         key = ProxyKey(**{**entry, "models": tuple(entry.get("models") or ())})
         times = [datetime.fromisoformat(one) for one in (key.created, key.expires, key.revoked) if one]

@@ -1,6 +1,6 @@
 """The settings of the edge's rate and concurrency limits: `dify:rateLimits`.
 
-nginx counts by a leaky bucket: `burst` requests at once, then one each time a drop has left. It knows whole
+nginx counts by a leaky bucket: `burst` requests immediately, then one each time a drop has left. It knows whole
 requests a second or a minute, and works with thousandths of them; this module computes with nginx's numbers.
 """
 
@@ -21,7 +21,7 @@ THOUSANDTHS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """`requests` in `seconds`, `burst` of them at once after a pause. All three are positive."""
+    """`requests` in `seconds`, `burst` of them together after a pause. All three are positive."""
 
     requests: int
     seconds: int

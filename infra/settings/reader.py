@@ -1,7 +1,7 @@
 """Reading settings with their types, and collecting everything that is wrong with them.
 
 A `Section` reads one mapping: the stack's top-level settings, or one object among them. It never raises; what
-it cannot read goes to `Problems`, and a harmless value takes its place so that reading goes on.
+it cannot read goes to `Problems`, and a harmless value takes its place so that reading continues.
 """
 
 import re

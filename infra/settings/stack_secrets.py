@@ -141,7 +141,7 @@ class SecretReader:
         self.check_encrypted(key)
         if value in PUBLISHED_DEFAULTS:
             self._problems.add_secret(
-                key, "is the value that upstream publishes", "everyone knows it: generate another one"
+                key, "is the value that upstream publishes", "it is public: generate another one"
             )
         elif problem := shape.problem(value):
             self._problems.add_secret(key, problem, shape.fix)

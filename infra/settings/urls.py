@@ -30,7 +30,7 @@ class Urls:
 
 @dataclass(frozen=True, kw_only=True)
 class Cors:
-    """Allowed origins by route group; `("*",)` means everyone."""
+    """Allowed origins by route group; `("*",)` means every origin."""
 
     groups: Mapping[str, tuple[str, ...]]
 
@@ -110,7 +110,7 @@ def _given(section: Section, group: str) -> tuple[str, ...]:
             section.problems.add(
                 section.key(group),
                 ", ".join(listed),
-                "* already allows everyone",
+                "* already allows every origin",
                 "list * alone, or origins",
             )
         return ("*",)
