@@ -24,12 +24,8 @@ labels = volumes.labels(settings)
 platform = DockerPlatform(settings.stack, images, keep_volumes=settings.keep_volumes, volume_labels=labels)
 platform.add_networks(networks(settings, release))
 
-data_tier = ServiceTier(
-    "data",
-    specs(Tier.DATA, settings, release),
-    platform,
-    volumes=tier_volumes(Tier.DATA, settings, release),
-)
+data_volumes = tier_volumes(Tier.DATA, settings, release)
+data_tier = ServiceTier("data", specs(Tier.DATA, settings, release), platform, volumes=data_volumes)
 dify_tier = ServiceTier(
     "dify",
     staggered(specs(Tier.DIFY, settings, release), engine_cores()),

@@ -54,7 +54,7 @@ def test_rate_is_written_as_nginx_reads_it(requests: int, seconds: int, rate: st
 def test_retry_after_is_long_enough_and_no_second_too_long(requests: int, seconds: int, burst: int) -> None:
     bucket = Bucket(requests=requests, seconds=seconds, burst=burst)
     if not bucket.expressible:
-        with pytest.raises(ValueError, match="no whole number"):
+        with pytest.raises(ValueError, match="not a whole number"):
             _ = bucket.rate
         return
 

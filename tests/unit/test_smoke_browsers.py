@@ -176,7 +176,7 @@ def test_a_run_without_a_browser_says_so(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     assert "1 passed" in done.stdout
     assert "skipped" not in done.stdout
-    assert f"browser: none, so what a web page sees is not tested: {reason}" in done.stdout
+    assert f"browser: none, so the browser tests are not selected: {reason}" in done.stdout
     assert f"10 tests not selected: they need a browser: {reason}" in done.stdout
     assert reason in page.read_text(encoding="utf-8")
 
@@ -202,7 +202,7 @@ def test_a_browser_that_does_not_start_fails_the_run(tmp_path: Path) -> None:
 
     assert done.returncode == 1, done.stdout[-3000:]
     assert f"({path}) does not start: " in done.stdout
-    assert "--browser none leaves these tests out" in done.stdout
+    assert "--browser none deselects these tests" in done.stdout
     assert re.search(r"\b1 passed, .*\b10 errors", done.stdout)
 
 
