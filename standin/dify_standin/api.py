@@ -3,10 +3,22 @@
 from flask import Blueprint, Flask, Response, jsonify, request
 from flask_cors import CORS
 
-from dify_standin import console_api, datasets, errors, schema, service_api, store
+from dify_standin import (
+    console_api,
+    console_apps,
+    datasets,
+    errors,
+    schema,
+    service_api,
+    service_info,
+    service_records,
+    store,
+)
 from dify_standin.config import flag, release, text
 from dify_standin.dialect import dialect
 
+# Modules that add routes to the blueprints of console_api and service_api.
+ROUTES = (console_apps, service_info, service_records)
 METHODS = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"]
 EXPOSED = ["X-Version", "X-Env", "X-Trace-Id"]
 COOKIE_HEADERS = ["Content-Type", "Authorization", "X-App-Code", "X-CSRF-Token"]
