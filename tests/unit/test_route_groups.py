@@ -34,6 +34,7 @@ from infra.settings.stack import Settings
 from infra.settings.urls import Urls
 from smoke_tests import conftest as smoke
 from smoke_tests.closed import schema_paths
+from smoke_tests.run import RUN
 from smoke_tests.target import Target, from_exports
 from support.configuration import settings
 from tests.unit.test_edge_policies import access, body_of, limits_of
@@ -201,7 +202,7 @@ def test_it_is_exported_and_the_smoke_tests_probe_it(release: Path) -> None:
 @pytest.mark.parametrize("name", ["case", "sent_case"])
 def test_the_smoke_tests_have_a_case_for_it(release: Path, name: str) -> None:
     made: dict[str, list[str]] = {}
-    config = SimpleNamespace(stash={smoke.RUN: SimpleNamespace(target=target_of(release))})
+    config = SimpleNamespace(stash={RUN: SimpleNamespace(target=target_of(release))})
     metafunc = SimpleNamespace(
         config=config,
         fixturenames=[name],

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from smoke_tests.client import Answer
-from smoke_tests.conftest import Run, _left_out
 from smoke_tests.exports import TargetError
 from smoke_tests.masking import MASK, Redactor, Secret
 from smoke_tests.oauth import Access, TokenClient, bearer
+from smoke_tests.run import Run
+from smoke_tests.selection import left_out
 from smoke_tests.target import from_exports, from_outside
 from tests.unit.test_smoke_options import options as read
 from tests.unit.test_smoke_target import EXPORTS, FakeItem, chosen
@@ -65,7 +66,7 @@ def test_a_stacks_own_client_is_found() -> None:
 def test_without_a_client_its_tests_are_left_out(exports: dict[str, Any], reason: str) -> None:
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(exports, chosen()))
 
-    assert reason in _left_out(run, FakeItem("test_a_token_is_issued", "needs_oauth"))  # type: ignore[arg-type]
+    assert reason in left_out(run, FakeItem("test_a_token_is_issued", "needs_oauth"))  # type: ignore[arg-type]
 
 
 def test_broken_export_names_itself() -> None:

@@ -16,11 +16,12 @@ import pytest
 from infra.catalogue.releases import RELEASES
 from infra.exports import group_facts
 from smoke_tests.client import Answer
-from smoke_tests.conftest import ORDER, Run, _left_out
 from smoke_tests.cors import Case, cases, look_alikes, policy_of, problems
 from smoke_tests.exports import TargetError
 from smoke_tests.masking import Redactor, Secret
 from smoke_tests.options import Options
+from smoke_tests.run import Run
+from smoke_tests.selection import ORDER, left_out
 from smoke_tests.target import from_exports
 from support.configuration import settings
 from tests.unit.smoke_runs import CHECKOUT
@@ -154,8 +155,8 @@ def test_without_a_canary_what_asks_an_app_is_left_out() -> None:
     run = Run(options=chosen(), redact=Redactor(), target=target)
 
     assert target.key is None
-    assert "dify:canary is false" in _left_out(run, FakeItem("test_blocking", "needs_key"))  # type: ignore[arg-type]
-    assert not _left_out(run, FakeItem("test_the_job_succeeded", "needs_stack"))  # type: ignore[arg-type]
+    assert "dify:canary is false" in left_out(run, FakeItem("test_blocking", "needs_key"))  # type: ignore[arg-type]
+    assert not left_out(run, FakeItem("test_the_job_succeeded", "needs_stack"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -169,8 +170,8 @@ def test_without_a_key_of_a_part_its_tests_are_left_out(export: str, marker: str
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS | {export: None}, chosen()))
     whole = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
 
-    assert message in _left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]
-    assert not _left_out(whole, FakeItem("test_it", marker))  # type: ignore[arg-type]
+    assert message in left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]
+    assert not left_out(whole, FakeItem("test_it", marker))  # type: ignore[arg-type]
 
 
 def test_a_service_that_the_release_lacks_is_not_tested() -> None:
@@ -180,8 +181,8 @@ def test_a_service_that_the_release_lacks_is_not_tested() -> None:
 
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
 
-    assert "they test sandbox, which Dify 1.17.1 does not have" in _left_out(run, Item("sandbox"))  # type: ignore[arg-type]
-    assert not _left_out(run, Item("api"))  # type: ignore[arg-type]
+    assert "they test sandbox, which Dify 1.17.1 does not have" in left_out(run, Item("sandbox"))  # type: ignore[arg-type]
+    assert not left_out(run, Item("api"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_what_squid_may_let_through_is_not_asked_for(allowed: list[str], host: s
     exports = EXPORTS | {"ssrfAllowPrivate": allowed, "containers": {"nginx": "dify-dev-nginx"}}
     run = Run(options=chosen(), redact=Redactor(), target=from_exports(exports, chosen()))
 
-    reason = _left_out(run, Item("test_it"))  # type: ignore[arg-type]
+    reason = left_out(run, Item("test_it"))  # type: ignore[arg-type]
     assert bool(reason) == bool(message)
     assert message in reason
 
