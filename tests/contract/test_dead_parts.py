@@ -134,7 +134,7 @@ def test_a_whole_stack_passes(stack: Stack, tmp_path: Path) -> None:
         pytest.param(
             lambda stack: stopped(stack, "ssrf_proxy"), ALLOWS | REFUSES, "ssrf_proxy: ", id="squid-dead"
         ),
-        pytest.param(squid_open_to_all, REFUSES, "squid did not refuse", id="squid-open"),
+        pytest.param(squid_open_to_all, REFUSES, "squid must refuse", id="squid-open"),
         pytest.param(lambda stack: paused(stack, "worker"), INDEXED, "worker: ", id="worker-dead"),
         pytest.param(plugin_database_closed, DAEMON, "plugin_daemon: ", id="plugin-daemon-without-database"),
     ],

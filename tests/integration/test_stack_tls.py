@@ -65,12 +65,12 @@ def set_pair(stack: Stack, pair: Pair, *, key: str | None = None) -> None:
     set_secret(stack, "tlsKey", key or pair.key_pem)
 
 
-def test_smoke_tests_pass_and_look_at_tls(secure: Stack) -> None:
+def test_smoke_tests_pass_and_test_tls(secure: Stack) -> None:
     # The browser's view of it has a test beside the others that need a browser.
     done = secure.smoke("--browser", "none")
 
     assert done.code == 0, done.output[-5000:]
-    assert "they look at TLS" not in done.stdout, "left out"
+    assert "they test TLS" not in done.stdout, "left out"
 
 
 def test_exports_tell_what_is_served_and_whom_to_trust(secure: Stack) -> None:

@@ -162,7 +162,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"logLevel": "verbose"}, "logLevel", "DEBUG, INFO"),
     ({"accessLog": "some"}, "accessLog", "all, errors, off"),
     ({"requestHeaders": ["X-Real-IP"]}, "requestHeaders", "the edge writes this header itself"),
-    ({"requestHeaders": ["cf-connecting-ip"]}, "requestHeaders", "would believe it of anybody"),
+    ({"requestHeaders": ["cf-connecting-ip"]}, "requestHeaders", "would trust it from any client"),
     ({"requestHeaders": ["X_Under"]}, "requestHeaders", "no header name"),
     ({"requestHeaders": ["X-A;"]}, "requestHeaders", "no header name"),
     ({"mail": {"type": "smtp", "from": "a@b.example"}}, "mail.server", "SMTP server"),
