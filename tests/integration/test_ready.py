@@ -235,7 +235,8 @@ def test_job_that_hangs_is_told_at_the_deadline(box: Box) -> None:
 PROGRAM = """
 import json, os
 from infra.platforms.docker import DockerPlatform
-from infra.service import HealthCheck, Limits, ServiceSpec
+from infra.catalogue.service import HealthCheck, Limits
+from infra.services.spec import ServiceSpec
 from infra.tiers.services import ServiceTier
 
 values = json.loads(os.environ["TEST_VALUES"])
@@ -253,7 +254,7 @@ def service(name, after=(), **environment):
     )
 
 platform = DockerPlatform(values["stack"], OneImage(), keep_volumes=False, volume_labels={})
-ServiceTier("data", [service("first", STATE=values["state"]), service("second", ("first",), STATE="well")], platform)
+ServiceTier("data", [service("first", STATE=values["state"]), service("second", ("first",), STATE="well")], platform, volumes=())
 """
 
 
