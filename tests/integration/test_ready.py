@@ -254,7 +254,8 @@ def service(name, after=(), **environment):
     )
 
 platform = DockerPlatform(values["stack"], OneImage(), keep_volumes=False, volume_labels={})
-ServiceTier("data", [service("first", STATE=values["state"]), service("second", ("first",), STATE="well")], platform, volumes=())
+services = [service("first", STATE=values["state"]), service("second", ("first",), STATE="well")]
+ServiceTier("data", services, platform, volumes={})
 """
 
 
