@@ -6,6 +6,7 @@
 import crypto from 'crypto';
 import errors from './errors.js';
 import meter from './meter.js';
+import edits from './edits.js';
 import request from './request.js';
 import usage from './usage.js';
 
@@ -193,7 +194,7 @@ function admit(r, kind, table, asked) {
         vars.llm_mode = hides ? 'hide' : 'show';
     }
     if (asked.file) {
-        vars.llm_rest = request.edits().prepared(asked, targets, model, hides);
+        vars.llm_rest = edits.edits().prepared(asked, targets, model, hides);
     }
     send(r, kind, targets, targets.length > 1 ? first(targets, model) : 0, asked);
 }
@@ -214,13 +215,13 @@ function send(r, kind, targets, index, asked) {
     let place = '';
     if (asked === null || asked.file) {
         place = '_file';
-        request.edits().beginning(vars, target.model);
+        edits.edits().beginning(vars, target.model);
     } else {
         const name = target.model === asked.model ? '' : target.model;
         const asks = asked.stream && kind === 'chat' && !asked.shows;
         if (name !== '' || asks) {
             vars.llm_edited = '1';
-            vars.llm_body = request.edits().edited(r, asked, name, asks);
+            vars.llm_body = edits.edits().edited(r, asked, name, asks);
         } else if (index > 0) {
             // The target before this one may have another name for the model.
             vars.llm_edited = '';

@@ -10,6 +10,7 @@ import {edge, request, script} from './edge.js';
 
 // It has no state of its own.
 const reader = await script('request');
+const editor = await script('edits');
 
 async function read(body, {file = '', strings = '1'} = {}) {
     const variables = {request_body_file: file, llm_strings: strings};
@@ -148,7 +149,7 @@ test('a file as it goes up: JSON with the members that the upstream is to have',
     ]) {
         const file = inFile(body);
         const asked = await reader.careful(request({variables: {request_body_file: file}}));
-        const edits = reader.edits();
+        const edits = editor.edits();
         const vars = {llm_rest: edits.prepared(asked, [{upstream: 'first', model: 'b'}], 'a', asked.stream)};
         edits.beginning(vars, 'b');
         const start = vars.llm_start.split('\r\n\r\n')[1];
@@ -172,7 +173,7 @@ test('bytes in memory change where they have to, and nowhere else', async () => 
     const asked = await reader.careful(r);
 
     assert.equal(
-        reader.edits().edited(r, asked, 'other', true).toString(),
+        editor.edits().edited(r, asked, 'other', true).toString(),
         '{ "model" : "other", "x": 1e400, "y": 9007199254740993, "stream": true, "z": "\\ud800" ,"stream_options":{"include_usage":true}}',
     );
 });
