@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bench import edge, llm, proxies
+from bench import edge, llm, llm_report, proxies
 from bench.image import sse_client, sse_server
 from bench.load import Load
 from bench.rig import Measured
@@ -49,7 +49,7 @@ def test_everyone_gets_the_same_body_at_its_own_address(
     ours: proxies.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.images.of", lambda role: role)
-    peer = llm.litellm(llm.LITELLM_2, 2, KEY, issue(ca=True, name="bench CA"))
+    peer = llm.litellm(llm_report.LITELLM_2, 2, KEY, issue(ca=True, name="bench CA"))
     direct = llm.direct(KEY)
 
     assert ours.request.body == peer.request.body == direct.request.body == llm.chat()
@@ -65,16 +65,16 @@ def test_the_load_rests_as_it_is_told() -> None:
 
     assert json.dumps(json.loads(llm.chat())) in files[llm.SCRIPTS[0]]
     assert "delay" not in files[llm.SCRIPTS[0]]
-    assert f"math.random(0, {2 * llm.PACED})" in files[llm.SCRIPTS[llm.PACED]]
-    assert f"math.random(0, {2 * llm.GENTLE})" in files[llm.SCRIPTS[llm.GENTLE]]
+    assert f"math.random(0, {2 * llm_report.PACED})" in files[llm.SCRIPTS[llm_report.PACED]]
+    assert f"math.random(0, {2 * llm_report.GENTLE})" in files[llm.SCRIPTS[llm_report.GENTLE]]
 
 
-def taken(rate: float, own: float, p50: float, p99: float, first: float) -> llm.Taken:
+def taken(rate: float, own: float, p50: float, p99: float, first: float) -> llm_report.Taken:
     def measured(rate: float) -> Measured:
         load = Load(requests=100, seconds=1, rate=rate, p50=p50, p99=p99)
         return Measured(load=load, cpu=10)
 
-    return llm.Taken(
+    return llm_report.Taken(
         alone=measured(own),
         full=measured(rate),
         paced=measured(rate / 2),
@@ -83,11 +83,11 @@ def taken(rate: float, own: float, p50: float, p99: float, first: float) -> llm.
     )
 
 
-WAYS: Mapping[str, llm.Taken] = {
-    llm.DIRECT: taken(100_000, 90_000, 0.1, 0.2, 0.3),
-    llm.OURS: taken(12_000, 10_400, 0.4, 1.2, 0.8),
-    llm.LITELLM_1: taken(200, 200, 70, 90, 8),
-    llm.LITELLM_2: taken(300, 205, 50, 80, 9),
+WAYS: Mapping[str, llm_report.Taken] = {
+    llm_report.DIRECT: taken(100_000, 90_000, 0.1, 0.2, 0.3),
+    llm_report.OURS: taken(12_000, 10_400, 0.4, 1.2, 0.8),
+    llm_report.LITELLM_1: taken(200, 200, 70, 90, 8),
+    llm_report.LITELLM_2: taken(300, 205, 50, 80, 9),
 }
 
 
@@ -99,7 +99,7 @@ def test_figures_are_judged_against_the_goals() -> None:
         edge.medians([(turn, one.paced) for turn, one in found]),
     )
 
-    what = llm.judged(alone, full, paced, llm.first_tokens(found))
+    what = llm_report.judged(alone, full, paced, llm_report.first_tokens(found))
 
     assert what == {
         "added p50 ms": pytest.approx(0.3),
@@ -110,9 +110,9 @@ def test_figures_are_judged_against_the_goals() -> None:
         "requests/s of LiteLLM, 2 workers, all on the same cores": 40,
         "added to the first token ms": pytest.approx(0.5),
     }
-    assert what.keys() == llm.GOALS.keys()
-    assert [row[3] for row in llm.goals(what).rows] == ["yes", "yes", "yes", "yes", "yes", "no", "yes"]
-    assert len(llm.raw(found)) == len(WAYS)
+    assert what.keys() == llm_report.GOALS.keys()
+    assert [row[3] for row in llm_report.goals(what).rows] == ["yes", "yes", "yes", "yes", "yes", "no", "yes"]
+    assert len(llm_report.raw(found)) == len(WAYS)
 
 
 async def stream() -> sse_client.Stream:

@@ -96,3 +96,28 @@ def test_packages_import_from_those_before_them(package: str) -> None:
 
     assert paths
     assert [(path.name, name) for path in paths for name in _imports(path) if name.startswith(later)] == []
+
+
+# A module longer than this has more than one reason to change.
+MAX_LINES = 400
+FOLDERS = (
+    "bench",
+    "dify_kit",
+    "gateway",
+    "infra",
+    "smoke_tests",
+    "standin",
+    "support",
+    "templates/nginx/njs",
+)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_modules_are_short(folder: str) -> None:
+    sources = [path for kind in ("py", "js") for path in (ROOT / folder).rglob(f"*.{kind}")]
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources
+    }
+
+    assert lengths
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
