@@ -213,16 +213,22 @@ def client(receiver: cst.BaseExpression, module: cst.Module, parents: Parents) -
     return Client(library, is_module=False)
 
 
-def makers(receiver: cst.BaseExpression, module: cst.Module) -> list[cst.BaseExpression] | None:
-    """Return what is assigned to a name or an attribute anywhere, and annotations of parameters of that name.
+def makers(
+    receiver: cst.BaseExpression, module: cst.Module, parents: Parents | None = None
+) -> list[cst.BaseExpression] | None:
+    """Return what is assigned to a name or an attribute, and annotations of parameters of that name.
 
+    Assignments count anywhere in the module; with `parents`, those to a name count only where they bind the receiver's.
     None where it may be something else too: a parameter without a type, a target of a loop.
     """
     name = get_full_name_for_node(receiver)
     if name is None or not isinstance(receiver, cst.Name | cst.Attribute):
         return None
     made: list[cst.BaseExpression] = []
-    for node in walk(module):
+    nodes = walk(module)
+    if parents is not None and isinstance(receiver, cst.Name):
+        nodes = _visible(name, _home(receiver, name, parents), parents)
+    for node in nodes:
         match node:
             case cst.Assign():
                 if any(get_full_name_for_node(t.target) == name for t in node.targets):
@@ -238,6 +244,24 @@ def makers(receiver: cst.BaseExpression, module: cst.Module) -> list[cst.BaseExp
             case cst.For() | cst.CompFor() | cst.NamedExpr() if get_full_name_for_node(node.target) == name:
                 return None
     return made
+
+
+def _home(use: cst.CSTNode, name: str, parents: Parents) -> cst.CSTNode:
+    """Return the function, lambda or module whose name a use refers to."""
+    within = scope(use, parents)
+    while not isinstance(within, cst.Module):
+        if isinstance(within, cst.FunctionDef | cst.Lambda) and _is_local(name, within, parents):
+            break
+        within = scope(within, parents)
+    return within
+
+
+def _visible(name: str, within: cst.CSTNode, parents: Parents) -> Iterator[cst.CSTNode]:
+    """Yield the nodes of a scope without inner functions that bind the name for themselves."""
+    yield within
+    for child in _children(within):
+        if not (isinstance(child, cst.FunctionDef | cst.Lambda) and _is_local(name, child, parents)):
+            yield from _visible(name, child, parents)
 
 
 def _class_of(made: cst.BaseExpression) -> cst.BaseExpression:

@@ -160,7 +160,12 @@ class Reader:
             while not isinstance(within, cst.ClassDef | cst.Module):
                 within = self.context.parents[within]
             return within is owner
-        made = [receiver] if isinstance(receiver, cst.Call) else makers(receiver, self.context.module)
+        context = self.context
+        made = (
+            [receiver]
+            if isinstance(receiver, cst.Call)
+            else makers(receiver, context.module, context.parents)
+        )
         return bool(made) and all(
             isinstance(one, cst.Call) and self.context.code(one.func) == owner.name.value
             for one in made or ()

@@ -253,6 +253,19 @@ def test_code_around_a_moved_client_is_kept_to_the_letter(file: Path, others: li
     assert migrate(result.source, TARGET) == Result(result.source, 0, ())
 
 
+def test_a_local_of_another_function_with_the_same_name_is_another_object() -> None:
+    [file] = [one for one in DECIDED if one.stem == "returned_and_read"]
+    other = (
+        "async def other():\n"
+        "    async with httpx.AsyncClient() as client:\n"
+        "        return await client.get('/')\n"
+    )
+
+    result = migrate(f"{file.read_text()}\n{other}".encode(), TARGET)
+
+    assert (result.migrated, result.undecided) == (1, ())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(LINES), st.sampled_from(["\n", "\r\n"]))
 def test_unrelated_code_is_never_changed(lines: list[str], newline: str) -> None:
