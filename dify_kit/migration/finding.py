@@ -225,10 +225,7 @@ def makers(
     if name is None or not isinstance(receiver, cst.Name | cst.Attribute):
         return None
     made: list[cst.BaseExpression] = []
-    nodes = walk(module)
-    if parents is not None and isinstance(receiver, cst.Name):
-        nodes = _visible(name, _home(receiver, name, parents), parents)
-    for node in nodes:
+    for node in _candidates(receiver, name, module, parents):
         match node:
             case cst.Assign():
                 if any(get_full_name_for_node(t.target) == name for t in node.targets):
@@ -244,6 +241,15 @@ def makers(
             case cst.For() | cst.CompFor() | cst.NamedExpr() if get_full_name_for_node(node.target) == name:
                 return None
     return made
+
+
+def _candidates(
+    receiver: cst.CSTNode, name: str, module: cst.Module, parents: Parents | None
+) -> Iterator[cst.CSTNode]:
+    """Return the nodes that can bind the receiver: with `parents`, only those of a name's own scope."""
+    if parents is None or not isinstance(receiver, cst.Name):
+        return walk(module)
+    return _visible(name, _home(receiver, name, parents), parents)
 
 
 def _home(use: cst.CSTNode, name: str, parents: Parents) -> cst.CSTNode:
