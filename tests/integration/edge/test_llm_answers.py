@@ -239,8 +239,8 @@ def test_answers_that_are_dropped_cost_what_they_may_have_cost(llm: LlmEdge, str
 
     statuses = [drop(llm, silent, caller) for _ in range(20)]
 
-    # One is accepted, and has spent the budget or keeps it reserved (`tokens_out` below). On a busy machine a caller may
-    # leave before nginx has read the request, which then costs nothing.
+    # One is accepted, and has spent the budget or keeps it reserved (`tokens_out` below). On a busy machine a caller
+    # may leave before nginx has read the request, which then costs nothing.
     accepted = statuses.index(429)
     assert statuses == [0] * accepted + [429] * (20 - accepted)
     assert 1 <= accepted <= 5
