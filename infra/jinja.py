@@ -17,7 +17,6 @@ TEMPLATES = ROOT / "templates"
 SUFFIX = ".j2"
 # Files of nginx that are no templates: scripts go as they are, and what is rendered is data next to them.
 SCRIPT_SUFFIX = ".js"
-SNIPPETS = "snippets"
 
 
 class RenderError(Exception):

@@ -190,13 +190,13 @@ def _wait_for_old_workers(count: Callable[[], int], seconds: float) -> int:
 def _old_workers(container: str) -> int:
     """Return how many workers of an earlier configuration are left in nginx's container."""
     try:
-        told = engine.client(30).containers.get(container).top()
+        processes = engine.client(30).containers.get(container).top()
     except docker.errors.DockerException as problem:
         raise KitError(
             f"cannot find out whether the old key is still used: {problem}",
             f"wait {LAST_STREAM_MINUTES} minutes before you revoke it",
         ) from None
-    return sum(_OLD_WORKER in " ".join(row) for row in told["Processes"] or ())
+    return sum(_OLD_WORKER in " ".join(row) for row in processes["Processes"] or ())
 
 
 # --- keys issued to callers --------------------------------------------------------------------------------------

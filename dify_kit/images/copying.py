@@ -18,7 +18,6 @@ from dify_kit.talk import say
 
 COPY_SECONDS = 3600
 ASK_SECONDS = 120
-PUSH = "docker-push"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def go_version(go: str) -> tuple[int, ...]:
     """Return the version of a Go program as numbers; ``(0,)`` when it is not there or does not say."""
     environment = {name: value for name, value in os.environ.items() if name not in {"GOROOT", "GOFLAGS"}}
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             [go, "env", "GOVERSION"],
             check=False,
             capture_output=True,
@@ -98,6 +98,6 @@ def go_version(go: str) -> tuple[int, ...]:
             timeout=30,
             env=environment | {"GOTOOLCHAIN": "local"},
         ).stdout
-        return tuple(int(part) for part in told.strip().removeprefix("go").split(".")[:3])
+        return tuple(int(part) for part in output.strip().removeprefix("go").split(".")[:3])
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return (0,)

@@ -69,7 +69,7 @@ def parse_version(text: str) -> tuple[int, ...]:
 def pulumi_version(program: str, _changed: int) -> tuple[int, ...]:
     """Return the version of a Pulumi program; ``_changed`` (its mtime) makes an upgrade seen."""
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             [program, "version"],
             check=False,
             capture_output=True,
@@ -79,7 +79,7 @@ def pulumi_version(program: str, _changed: int) -> tuple[int, ...]:
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    return parse_version(told)
+    return parse_version(output)
 
 
 def docker_plugin() -> Path:

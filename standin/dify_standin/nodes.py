@@ -16,8 +16,6 @@ Variables = dict[str, Any]
 RESULT = "<<RESULT>>"
 UNAVAILABLE = 503
 REFUSED = (401, 403)
-# Dify retries after these, unless the node's own settings forbid it.
-FORCED = (429, 500, 502, 503, 504)
 METHODS = frozenset({"get", "head", "post", "put", "delete", "patch", "options"})
 LARGEST = 1024 * 1024
 
