@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from dify_gateway.config import Settings
 
-# nginx waits one second for an introspection result, and then answers 503 itself.
+# nginx waits two seconds for an introspection result, and then answers 503 itself.
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 0.8
 # After consecutive failures the next calls fail immediately, so that a hanging Redis does not occupy every thread. A

@@ -4,12 +4,21 @@ The engine takes it for a running container and keeps it over restarts. A fork b
 without it, it takes the whole host's process table.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi import dynamic
 
+if TYPE_CHECKING:
+    import requests
+    from docker.api.client import APIClient
+
 ENGINE_TIMEOUT_SECONDS = 15
+# How long updates that the engine cannot carry out at the moment are repeated.
+REFUSALS_SECONDS = 15
+AGAIN_SECONDS = 0.5
+NOT_FOUND = 404
+SERVER_ERROR = 500
 
 
 class PidsLimitProvider(dynamic.ResourceProvider):
@@ -60,18 +69,42 @@ class PidsLimit(dynamic.Resource):
 
 
 def _set(props: dict[str, Any]) -> None:
-    import pulumi as pulumi_sdk  # noqa: PLC0415  # where the provider runs
+    import time  # noqa: PLC0415  # where the provider runs
+
+    import pulumi as pulumi_sdk  # noqa: PLC0415
 
     from infra import engine  # noqa: PLC0415
 
-    api: Any = engine.client(ENGINE_TIMEOUT_SECONDS).api
-    limit = int(props["limit"])
-    # docker's SDK has this property for new containers alone, not for updates.
-    answer = api.post(
-        f"{api.base_url}/v{api.api_version}/containers/{props['container']}/update",
-        json={"PidsLimit": limit},
-        timeout=ENGINE_TIMEOUT_SECONDS,
-    )
-    answer.raise_for_status()
+    api = engine.client(ENGINE_TIMEOUT_SECONDS).api
+    deadline = time.monotonic() + REFUSALS_SECONDS
+    while (answer := _update(api, props)).status_code >= SERVER_ERROR and time.monotonic() < deadline:
+        # The engine fails so when a job ends, or a container restarts, during the update. Once the process is gone,
+        # it stores the limit for the next start.
+        time.sleep(AGAIN_SECONDS)
+    if answer.status_code == NOT_FOUND:
+        raise RuntimeError(
+            f"{props['service']}: its container {props['container'][:12]} is gone; run `up` again"
+        )
+    if not answer.ok:
+        raise RuntimeError(
+            f"{props['service']}: the Docker engine refuses the limit of {props['limit']} processes: "
+            f"{_message(answer)}"
+        )
     for warning in answer.json().get("Warnings") or []:
         pulumi_sdk.log.warn(f"{props['service']}: {warning}")
+
+
+def _update(api: "APIClient", props: dict[str, Any]) -> "requests.Response":
+    # docker's SDK has this property for new containers alone, not for updates.
+    return api.post(
+        f"{api.base_url}/v{api.api_version}/containers/{props['container']}/update",
+        json={"PidsLimit": int(props["limit"])},
+        timeout=ENGINE_TIMEOUT_SECONDS,
+    )
+
+
+def _message(answer: "requests.Response") -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP status {answer.status_code}"

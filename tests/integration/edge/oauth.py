@@ -22,6 +22,7 @@ CHAT = "/v1/chat-messages"
 INVALID = {"error": "invalid_token", "error_description": "The access token is invalid or has expired"}
 # Enough that nginx opens connections to each of the gateway's workers.
 AT_ONCE = 12
+PATIENCE_SECONDS = 20
 UNLIMITED = {"requests": 0, "concurrent": 0, "addressRequests": 0, "addressConcurrent": 0}
 # Tenants besides acme and globex, each with an app of its own: how many requests at once, and how many open ones.
 LIMITED: Mapping[str, GroupLimits] = {
@@ -96,10 +97,19 @@ class OAuthEdge:
         client = {"acme": "acme-app", "globex": "globex-app"}.get(tenant, f"{tenant}-client")
         return self.forge(client, tenant).with_claims(scope=scope, **claims)
 
-    def ask(self, token: str, path: str = CHAT, method: str = "POST", **more: Any) -> httpx.Response:
+    def ask_once(self, token: str, path: str = CHAT, method: str = "POST", **more: Any) -> httpx.Response:
         """Send a request with a token."""
         headers = {"Authorization": f"Bearer {token}", **more.pop("headers", {})}
         return self.http.request(method, path, headers=headers, **more)
+
+    def ask(self, token: str, path: str = CHAT, method: str = "POST", **more: Any) -> httpx.Response:
+        """Do the same, and repeat it while introspection takes too long on a busy machine, as its 503 asks for."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (answer := self.ask_once(token, path, method, **more)).status_code == 503:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return answer
 
     def raw(self, authorization: bytes, path: str = CHAT, method: str = "POST", more: bytes = b"") -> Raw:
         """Send a request whose header fields are taken as they are, and read all that comes back."""
@@ -120,7 +130,7 @@ class OAuthEdge:
         started = time.monotonic()
         last = 0
         while time.monotonic() - started < seconds:
-            last = self.ask(token).status_code
+            last = self.ask_once(token).status_code
             if last == status:
                 return time.monotonic() - started
             time.sleep(0.1)
@@ -141,7 +151,7 @@ class OAuthEdge:
             f"not {AT_ONCE} tokens at once within {seconds:.0f} s; last: {found}; {self.log()}"
         )
 
-    def revoke(self, token: str, seconds: float = 10) -> None:
+    def revoke(self, token: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Revoke a token of `acme-app`; come again while the gateway cannot decide, as its 503 asks for."""
         form = {"token": token, "client_id": "acme-app", "client_secret": SECRET}
         deadline = time.monotonic() + seconds

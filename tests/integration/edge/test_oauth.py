@@ -423,11 +423,11 @@ class Load(AbstractContextManager["Load"]):
     def _tokens(self) -> None:
         while not self.stopping.is_set():
             started = time.monotonic()
-            good = self.oauth.ask(self.oauth.token())
+            good = self.oauth.ask_once(self.oauth.token())
             if good.status_code not in {200, 503}:
                 self.problems.append(f"good token: {good.status_code}")
             for number, bad in enumerate(self.bad):
-                status = self.oauth.ask(bad).status_code
+                status = self.oauth.ask_once(bad).status_code
                 if status not in {401, 429, 503}:
                     self.problems.append(f"bad token {number}: {status}")
             if good.status_code == 503:
@@ -498,7 +498,7 @@ def test_a_gateway_that_hangs(oauth: OAuthEdge) -> None:
         with ThreadPoolExecutor(3) as pool:
             asked = pool.submit(timed, lambda: oauth.http.post("/oauth/token", data=FORM))
             metadata = pool.submit(timed, lambda: oauth.http.get("/.well-known/oauth-authorization-server"))
-            answer, took = timed(lambda: oauth.ask(oauth.token()))
+            answer, took = timed(lambda: oauth.ask_once(oauth.token()))
             key = oauth.http.post(CHAT, headers={"Authorization": f"Bearer {KEY}"})
         issued, waited = asked.result()
     finally:
