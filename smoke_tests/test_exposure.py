@@ -1,5 +1,6 @@
 """The stack exposes only what it must: ports, privileges, networks, published secrets."""
 
+from collections.abc import Collection
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -14,6 +15,8 @@ from smoke_tests.target import OUTSIDERS, Deployment
 pytestmark = pytest.mark.needs_stack
 
 DATA_PORTS = data_ports()
+# How often what must answer is probed again.
+TRIES = 3
 # Prints `open host port` for each target that answers within two seconds, with PostgreSQL's or Redis's protocol on
 # their ports. A connection alone proves nothing: when a container has a route out, an address without a route of its
 # own leaves the host, and a device outside may accept every connection.
@@ -148,7 +151,7 @@ def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Con
     reachable = _addresses(data, set(containers["api"].networks))
 
     assert len(reachable) >= 4, f"database and Redis by name and address expected, found {reachable}"
-    assert _open_ports(engine, containers["api"].name, sorted(reachable)) == reachable
+    assert _open_ports(engine, containers["api"].name, sorted(reachable), reachable) == reachable
 
 
 @pytest.mark.needs_gateway
@@ -157,7 +160,7 @@ def test_the_gateway_reaches_only_its_own_redis(
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
 
-    assert _open_ports(engine, containers[gateway].name, sorted(data_addresses)) == own
+    assert _open_ports(engine, containers[gateway].name, sorted(data_addresses), own) == own
 
 
 @pytest.mark.needs_gateway
@@ -169,7 +172,7 @@ def test_only_the_gateway_reaches_its_redis(
     control = f"redis {DATA_PORTS['redis']}"
 
     assert gateway in containers
-    assert _open_ports(engine, containers[other].name, sorted({control, *own})) == {control}
+    assert _open_ports(engine, containers[other].name, sorted({control, *own}), {control}) == {control}
 
 
 def test_the_data_tier_is_out_of_reach(
@@ -177,14 +180,26 @@ def test_the_data_tier_is_out_of_reach(
 ) -> None:
     control = "{} {}".format(*OUTSIDERS[outsider])
 
-    opened = _open_ports(engine, containers[outsider].name, sorted({control, *data_addresses}))
+    opened = _open_ports(engine, containers[outsider].name, sorted({control, *data_addresses}), {control})
 
     assert control in opened, f"the probe in {outsider} does not reach {control}, which it must"
     assert opened == {control}
 
 
-def _open_ports(engine: Engine, name: str, targets: list[str]) -> set[str]:
-    """Return which of `host port` answer a probe from inside a container, made with bash or python3."""
+def _open_ports(engine: Engine, name: str, targets: list[str], must: Collection[str] = ()) -> set[str]:
+    """Return which of `host port` answer a probe from inside a container, made with bash or python3.
+
+    On a busy machine a probe may take longer than its two seconds: those that `must` answer get more.
+    """
+    found = _probed(engine, name, targets)
+    for _ in range(TRIES):
+        if not (silent := sorted(set(must) - found)):
+            break
+        found |= _probed(engine, name, silent)
+    return found
+
+
+def _probed(engine: Engine, name: str, targets: list[str]) -> set[str]:
     tools = {
         "bash": ["bash", "-c", BASH_PROBE, "probe"],
         "python3": ["python3", "-c", PYTHON_PROBE],

@@ -29,8 +29,9 @@ PUBLIC_CAS = "/etc/ssl/certs/ca-certificates.crt"
 LITELLM_GRACE_SECONDS = 15
 # Usage of this many seconds is lost when the container is killed.
 SAVE_SECONDS = 2
-# Caller, model and five numbers take about 1 kB: room for 4000 pairs a month.
-COUNTERS_SIZE = "4m"
+# Caller, model and five numbers take about 1 kB: room for 16,000 pairs a month.
+COUNTERS_SIZE = "16m"
+RATE_STATUS = 430
 # How long other upstreams of a model come first after one returned an empty response, or an error with status 200.
 DOWN_SECONDS = 30
 # Response headers that pages may read besides those of other routes: OpenAI's clients act on them.
@@ -86,6 +87,8 @@ class EdgeLlm:
     save_seconds: int = SAVE_SECONDS
     counters_size: str = COUNTERS_SIZE
     down_seconds: int = DOWN_SECONDS
+    # By which a request that is over its caller's rate leaves the location of an upstream. No client receives it.
+    rate_status: int = RATE_STATUS
     bodies_directory: str = BODIES_DIRECTORY
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
     # The patterns by which nginx reads a body, and the values that njs gets, in the order of njs/request.js.

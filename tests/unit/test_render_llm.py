@@ -119,8 +119,12 @@ def test_no_way_to_an_upstream_without_the_caller_being_asked(oauth: bool, tmp_p
     for match, block in public.items():
         directives = {one["directive"]: one["args"] for one in block}
         assert "proxy_pass" not in directives, match
-        # The rate is counted after the concurrency, and nothing in between passes a request on.
-        assert directives["try_files"][-1].startswith("@llm_counted_"), match
+        # The rate is counted after the concurrency, in the next location.
+        assert "limit_req" not in directives, match
+        if "/models" in match or "_file" in match:
+            assert directives["try_files"][-1].startswith("@llm_counted_"), match
+        else:
+            assert directives["js_content"][0] in {"llm.chat", "llm.embeddings"}, match
         asked = [(one["args"], one["block"][0]["args"]) for one in block if one["directive"] == "if"]
         # Before limits and body: nginx's rewrite phase comes first, whatever the order here.
         larger = [one for one in asked if one[0] == ["$llm_large"]]
@@ -145,8 +149,11 @@ def test_a_token_is_verified_on_its_way_to_the_limits(tmp_path: Path) -> None:
         way = blocks[f"@llm_token_{handler}"]
         assert way["auth_request"] == ["/_llm_token"]
         assert way["try_files"][-1] == f"@llm_limited_{handler}"
-        assert blocks[f"@llm_limited_{handler}"]["try_files"][-1] == f"@llm_counted_{handler}"
-        assert blocks[f"@llm_counted_{handler}"]["js_content"] == [f"llm.{handler}"]
+        limited = blocks[f"@llm_limited_{handler}"]
+        if handler == "models":
+            assert limited["try_files"][-1] == "@llm_counted_models"
+            limited = blocks["@llm_counted_models"]
+        assert limited["js_content"] == [f"llm.{handler}"]
     # Nothing else leads there.
     reached = [" ".join(d["args"]) for _, d in walk(files) if "@llm_limited" in " ".join(d["args"])]
     assert len([one for one in reached if not one.startswith("@")]) == 3
@@ -200,7 +207,15 @@ def test_every_upstream_is_verified_and_gets_headers_of_ours_only(tmp_path: Path
 
 def test_only_the_last_upstreams_own_errors_pass(tmp_path: Path) -> None:
     for name, block in upstream_locations(tmp_path).items():
-        (caught,) = [d["args"] for d in block if d["directive"] == "error_page"]
+        pages = [d["args"] for d in block if d["directive"] == "error_page"]
+        own = [args for args in pages if args[-1] == "@llm_refused"]
+        (caught,) = [args for args in pages if args not in own]
+        # The caller's rate: counted here for a body in memory, before it for one in a file.
+        in_file = "_file" in name
+        statuses = [d["args"] for d in block if d["directive"] == "limit_req_status"]
+        assert own == ([] if in_file else [[*statuses[0], "=", "@llm_refused"]]), name
+        assert [d["directive"] for d in block].count("limit_req") == (0 if in_file else 1), name
+        assert not {*own[0][:1]} & {*caught} if own else True, name
         assert caught[-1] == ("@llm_failed" if name.endswith("_last") else "@llm_next"), name
         assert {"401", "403"} <= set(caught), name
         assert ("429" in caught) is not name.endswith("_last"), name

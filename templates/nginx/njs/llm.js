@@ -168,6 +168,12 @@ function admit(r, kind, table, asked) {
     let dollars = 0, hour = '';
     if (budget > 0) {
         const spent = usage.spent(vars.llm_caller);
+        if (spent === null) {
+            r.headersOut['Retry-After'] = String(llm_tables.save_seconds);
+            errors.send(r, 503, 'usage_not_counted',
+                'Usage cannot be counted at the moment, so the budget of this key cannot be kept.');
+            return;
+        }
         if (spent >= budget) {
             errors.send(r, 429, 'budget_exceeded', 'The budget of this month is spent.', null, true);
             return;
@@ -267,6 +273,17 @@ function next(r) {
     carefully(r, (found) => send(r, kind, targets, index, found));
 }
 
+// The caller's rate is used up, which shows before the upstream is asked.
+function refused(r) {
+    if (r.variables.limit_req_status !== 'REJECTED') {
+        // An upstream has this status, too.
+        failed(r);
+        return;
+    }
+    usage.settled(r.variables);
+    r.return(429);
+}
+
 function failed(r) {
     const status = fell(r, '');
     if (status === 401 || status === 403) {
@@ -290,6 +307,7 @@ export default {
     headers: meter.headers,
     models,
     next,
+    refused,
     settle: meter.settle,
     token,
 };

@@ -17,6 +17,8 @@ let begun = false;          // the first byte that is no white space has come
 let complete = false;       // and the last one
 let passing = false;        // the rest passes by
 let seen = 0;               // bytes of the answer
+let announced = -1;         // its Content-Length
+let ending = null;          // its last piece, until nginx ends it
 let head = null;            // the first piece
 let held = null;            // the pieces of an error
 let part = null;            // a usage that is not complete yet
@@ -37,6 +39,7 @@ function headers(r) {
         const lower = name.toLowerCase();
         if (lower === 'content-length') {
             length = String(out[name]);
+            announced = Number(length);
         } else if (lower === 'content-encoding') {
             coding = String(out[name]).toLowerCase();
         } else if (lower === 'llm_provider-retry-after') {
@@ -113,8 +116,12 @@ function body(r, data, flags) {
         return;
     }
     look(data, complete);
-    // Head, body and end go out together where they come together.
-    r.sendBuffer(data, complete ? {last: true, flush: false} : flags);
+    if (seen === announced && !complete) {
+        // nginx ends the answer at once: head, body and end go out in one write.
+        ending = data;
+        return;
+    }
+    r.sendBuffer(ending === null ? data : ending, complete ? {last: true, flush: false} : flags);
     // What passes through here stays in memory until the request ends. Of a longer answer the rest passes by, at the pace
     // of the caller.
     if (seen > 16777216) {
@@ -271,6 +278,7 @@ function settle(r) {
         count(r);
     } catch (e) {
         r.error(`llm: usage was not counted: ${e.message}`);
+        usage.overflowed();
     }
     return '';
 }
@@ -278,11 +286,7 @@ function settle(r) {
 function count(r) {
     const vars = r.variables;
     const caller = vars.llm_caller, model = vars.llm_model;
-    // Bytes of the request, tokens of it and of its answer at most, and what was reserved, and when.
-    const terms = vars.llm_terms.split(' ');
-    if (terms[4] !== '') {
-        usage.release(caller, Number(terms[3]), terms[4]);
-    }
+    const terms = usage.settled(vars);
     const final = Number(vars.status);
     // 499: the caller left. What the upstream had begun by then is paid for.
     if (final >= 400 && final !== 499) {

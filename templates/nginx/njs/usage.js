@@ -10,7 +10,8 @@ function month(moment) {
     return moment.toISOString().slice(0, 7);
 }
 
-// After a start the counters begin where the file ends. Exactly one worker takes it over.
+// After a start the counters begin where the file ends. Exactly one worker takes it over: `loaded` is 1 then, and 2 while
+// the zone has no room for another caller.
 function loaded() {
     const counters = ngx.shared.llm_usage;
     if (!counters.has('loaded') && counters.add('loaded', 1)) {
@@ -19,9 +20,18 @@ function loaded() {
     return counters;
 }
 
-// Dollars of this month.
+// Dollars of this month, null while costs cannot be counted.
 function spent(caller) {
-    return loaded().get(`${month(new Date())} ${caller}`) || 0;
+    const counters = ngx.shared.llm_usage, state = counters.get('loaded');
+    if (state === undefined) {
+        loaded();
+    }
+    return state === 2 ? null : counters.get(`${month(new Date())} ${caller}`) || 0;
+}
+
+// A request could not be counted. The next save, which drops the months before, makes room.
+function overflowed() {
+    ngx.shared.llm_usage.set('loaded', 2);
 }
 
 // --- reservations ------------------------------------------------------------------------------------------------
@@ -44,19 +54,29 @@ function release(caller, dollars, hour) {
     ngx.shared.llm_reserved.incr(`${caller} ${hour}`, -dollars, 0);
 }
 
+// The same for a request that was admitted, with its terms: the size of its body, tokens of it and of its answer at most,
+// dollars, hour.
+function settled(vars) {
+    const terms = vars.llm_terms.split(' ');
+    if (terms[4] !== '') {
+        release(vars.llm_caller, Number(terms[3]), terms[4]);
+    }
+    return terms;
+}
+
 // --- counting ----------------------------------------------------------------------------------------------------
 
 // An upstream failed, with this status; 200 for an answer that was none. The key has three parts.
 function fell(upstream, status) {
-    const counters = loaded();
+    const counters = ngx.shared.llm_usage;
     counters.incr(`${month(new Date())} @${upstream} ${status}`, 1, 0);
-    counters.set('dirty', 1);
+    changed(counters);
 }
 
 // One more request, of the kind `requests` or `failed`. Written out, since this is on the way of every request: what is
 // 0 is not counted.
 function add(caller, model, kind, tokens_in, tokens_out, cost, estimated) {
-    const counters = loaded(), now = month(new Date());
+    const counters = ngx.shared.llm_usage, now = month(new Date());
     const own = `${now} ${caller} ${model} `;
     counters.incr(own + kind, 1, 0);
     if (tokens_in) {
@@ -72,9 +92,16 @@ function add(caller, model, kind, tokens_in, tokens_out, cost, estimated) {
     if (estimated) {
         counters.incr(own + 'estimated', estimated, 0);
     }
-    counters.set('dirty', 1);
-    // A worker that is about to end runs no timer: then whoever counts saves.
-    if (Date.now() - (counters.get('saved') || 0) > 3000 * llm_tables.save_seconds) {
+    changed(counters);
+}
+
+// `unsaved` is the time of the first change since the last save. A worker that is about to end runs no timer: then whoever
+// counts saves.
+function changed(counters) {
+    const since = counters.get('unsaved');
+    if (!since) {
+        counters.set('unsaved', Date.now());
+    } else if (Date.now() - since > 3000 * llm_tables.save_seconds) {
         kept().write(counters);
     }
 }
@@ -155,14 +182,13 @@ function kept() {
     }
 
     function write(counters) {
-        counters.set('saved', Date.now());
-        counters.set('dirty', 0);
+        counters.set('unsaved', 0);
         const draft = `${file()}.${process.pid}`;
         try {
             fs.writeFileSync(draft, JSON.stringify(all()), {mode: 0o600});
             fs.renameSync(draft, file());
         } catch (e) {
-            counters.set('dirty', 1);
+            counters.set('unsaved', Date.now());
             ngx.log(ngx.ERR, `llm: usage cannot be saved: ${e.message}`);
         }
     }
@@ -170,4 +196,4 @@ function kept() {
     return {all, load, write};
 }
 
-export default {add, fell, kept, loaded, month, release, reserve, spent};
+export default {add, fell, kept, loaded, month, overflowed, release, reserve, settled, spent};

@@ -720,6 +720,20 @@ def test_requests_that_concurrency_refuses_leave_the_rate_alone(
     assert rest[-1].headers["Retry-After"] == "16"
 
 
+def test_what_the_rate_refuses_keeps_nothing_reserved_and_is_not_counted(llm: LlmEdge) -> None:
+    asked = body("gpt-4.1", max_tokens=20)
+    answers = [post(llm, asked, caller="oscar") for _ in range(10)]
+
+    assert [one.status_code for one in answers] == [200] * 2 + [429] * 8
+    # Kept, six reservations would be the rest of the budget.
+    assert {one.json()["error"]["code"] for one in answers[2:]} == {"rate_limit_exceeded"}
+    assert {one.headers["Retry-After"] for one in answers[2:]} <= {"30", "31"}
+    wait_until(
+        lambda: numbers(llm, "oscar", "gpt-4.1")["requests"] == 2, seconds=COUNT_SECONDS, what="two requests"
+    )
+    assert numbers(llm, "oscar", "gpt-4.1").get("failed", 0) == 0
+
+
 def test_a_spent_budget_is_refused_for_good(llm: LlmEdge) -> None:
     carol = client(llm, "carol", max_retries=2)
     for _ in range(2):

@@ -97,8 +97,6 @@ export function edge(changes = {}) {
             starting: new Dictionary(),
         },
     };
-    // Otherwise whoever counts first writes a file.
-    globalThis.ngx.shared.llm_usage.set('saved', Date.now());
     return {directory: DIRECTORY, logged, shared: globalThis.ngx.shared};
 }
 

@@ -129,7 +129,7 @@ test('a token of OAuth needs the scope', async () => {
 test('what was used is kept on disk, and taken over after a start', async () => {
     const {directory, logged} = edge();
     const usage = await script('usage');
-    globalThis.ngx.shared.llm_usage.delete('saved');
+    globalThis.ngx.shared.llm_usage.set('unsaved', 1);
     usage.add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0);
     const file = path.join(directory, 'usage.json');
     const month = usage.month(new Date());
@@ -144,4 +144,23 @@ test('what was used is kept on disk, and taken over after a start', async () => 
     assert.equal(usage.spent('key:alice'), 0);
     assert.ok(fs.existsSync(`${file}.damaged`));
     assert.equal(logged.length, 1);
+});
+
+test('a key with a budget is refused while usage cannot be counted', async () => {
+    const handlers = await script('llm');
+    edge();
+    const asks = () => {
+        const r = request({body: '{"model": "gpt-4.1"}', variables: {llm_read: 'gpt-4.1||||||', llm_j_after_model: '}'}});
+        assert.equal(handlers.denied(r), '');
+        handlers.chat(r);
+        return r;
+    };
+    assert.equal(asks().redirected, '@llm_first_chat');
+    globalThis.ngx.shared.llm_usage.set('loaded', 2);
+
+    const refused = asks();
+
+    assert.deepEqual([refused.answered.status, code(refused)], [503, 'usage_not_counted']);
+    globalThis.ngx.shared.llm_usage.set('loaded', 1);
+    assert.equal(asks().redirected, '@llm_first_chat');
 });
