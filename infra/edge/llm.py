@@ -31,6 +31,7 @@ LITELLM_GRACE_SECONDS = 15
 SAVE_SECONDS = 2
 # Caller, model and five numbers take about 1 kB: room for 16,000 pairs a month.
 COUNTERS_SIZE = "16m"
+# By which a request that is over its caller's rate leaves the location of an upstream. No client receives it.
 RATE_STATUS = 430
 # How long other upstreams of a model come first after one returned an empty response, or an error with status 200.
 DOWN_SECONDS = 30
@@ -87,7 +88,6 @@ class EdgeLlm:
     save_seconds: int = SAVE_SECONDS
     counters_size: str = COUNTERS_SIZE
     down_seconds: int = DOWN_SECONDS
-    # By which a request that is over its caller's rate leaves the location of an upstream. No client receives it.
     rate_status: int = RATE_STATUS
     bodies_directory: str = BODIES_DIRECTORY
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS

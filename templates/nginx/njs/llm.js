@@ -169,9 +169,8 @@ function admit(r, kind, table, asked) {
     if (budget > 0) {
         const spent = usage.spent(vars.llm_caller);
         if (spent === null) {
-            r.headersOut['Retry-After'] = String(llm_tables.save_seconds);
             errors.send(r, 503, 'usage_not_counted',
-                'Usage cannot be counted at the moment, so the budget of this key cannot be kept.');
+                'The counters have no room for another caller, so the budget of this key cannot be kept.');
             return;
         }
         if (spent >= budget) {

@@ -278,7 +278,6 @@ function settle(r) {
         count(r);
     } catch (e) {
         r.error(`llm: usage was not counted: ${e.message}`);
-        usage.overflowed();
     }
     return '';
 }

@@ -6,8 +6,7 @@ import usage from './usage.js';
 // Of the timer, in one worker.
 function save() {
     const counters = usage.loaded();
-    const full = counters.get('loaded') === 2;
-    if (counters.get('unsaved') || full) {
+    if (counters.get('unsaved')) {
         usage.kept().write(counters);
         // Only this month is counted; what is older is in the file by now.
         const now = usage.month(new Date());
@@ -16,9 +15,6 @@ function save() {
                 counters.delete(key);
             }
         });
-        if (full) {
-            counters.set('loaded', 1);
-        }
     }
 }
 
@@ -36,7 +32,6 @@ function reset(r) {
     }
     const own = counters.keys(100000).filter((key) => key === `${now} ${caller}` || key.startsWith(`${now} ${caller} `));
     own.forEach((key) => counters.delete(key));
-    counters.set('loaded', 1);
     usage.kept().write(counters);
     r.headersOut['Content-Type'] = 'application/json';
     r.return(200, JSON.stringify({month: now, caller, counters: own.length}));

@@ -10,28 +10,31 @@ function month(moment) {
     return moment.toISOString().slice(0, 7);
 }
 
-// After a start the counters begin where the file ends. Exactly one worker takes it over: `loaded` is 1 then, and 2 while
-// the zone has no room for another caller.
+// After a start the counters begin where the file ends. Exactly one worker takes it over.
 function loaded() {
     const counters = ngx.shared.llm_usage;
     if (!counters.has('loaded') && counters.add('loaded', 1)) {
+        // It has a place as long as the zone has one.
+        counters.add('unsaved', 0);
         kept().load(counters);
     }
     return counters;
 }
 
-// Dollars of this month, null while costs cannot be counted.
+// Dollars of this month; null where the zone has no room for the counter of another caller. One that is there needs no
+// room to grow.
 function spent(caller) {
-    const counters = ngx.shared.llm_usage, state = counters.get('loaded');
-    if (state === undefined) {
-        loaded();
+    const counters = loaded(), own = `${month(new Date())} ${caller}`, dollars = counters.get(own);
+    if (dollars !== undefined) {
+        return dollars;
     }
-    return state === 2 ? null : counters.get(`${month(new Date())} ${caller}`) || 0;
-}
-
-// A request could not be counted. The next save, which drops the months before, makes room.
-function overflowed() {
-    ngx.shared.llm_usage.set('loaded', 2);
+    try {
+        counters.add(own, 0);
+    } catch (e) {
+        ngx.log(ngx.ERR, `llm: no room for the counter of ${caller}: ${e.message}`);
+        return null;
+    }
+    return counters.get(own);
 }
 
 // --- reservations ------------------------------------------------------------------------------------------------
@@ -78,6 +81,10 @@ function fell(upstream, status) {
 function add(caller, model, kind, tokens_in, tokens_out, cost, estimated) {
     const counters = ngx.shared.llm_usage, now = month(new Date());
     const own = `${now} ${caller} ${model} `;
+    // First, since spent() made room for it.
+    if (cost) {
+        counters.incr(`${now} ${caller}`, cost, 0);
+    }
     counters.incr(own + kind, 1, 0);
     if (tokens_in) {
         counters.incr(own + 'tokens_in', tokens_in, 0);
@@ -87,7 +94,6 @@ function add(caller, model, kind, tokens_in, tokens_out, cost, estimated) {
     }
     if (cost) {
         counters.incr(own + 'cost', cost, 0);
-        counters.incr(`${now} ${caller}`, cost, 0);
     }
     if (estimated) {
         counters.incr(own + 'estimated', estimated, 0);
@@ -196,4 +202,4 @@ function kept() {
     return {all, load, write};
 }
 
-export default {add, fell, kept, loaded, month, overflowed, release, reserve, settled, spent};
+export default {add, fell, kept, loaded, month, release, reserve, settled, spent};

@@ -78,7 +78,7 @@ class LlmEdge(Edge):
         self.issue("erin", now - timedelta(days=2), expires=proxy_keys.timestamp(now - timedelta(days=1)))
         self.issue("frank", now, concurrent=1)
         self.issue("mike", now, requests_per_minute=4, concurrent=1)
-        self.issue("oscar", now, requests_per_minute=2, budget=0.2)
+        self.issue("oscar", now, requests_per_minute=1, budget=0.2)
         self.issue("nora", now, requests_per_minute=4, concurrent=1)
         self.issue("grace", now, requests_per_minute=0, concurrent=0)
         self.issue("heidi", now, budget=0.01)

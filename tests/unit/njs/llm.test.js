@@ -146,21 +146,45 @@ test('what was used is kept on disk, and taken over after a start', async () => 
     assert.equal(logged.length, 1);
 });
 
-test('a key with a budget is refused while usage cannot be counted', async () => {
+test('a key with a budget is refused where there is no room to count its costs, and no other one is', async () => {
     const handlers = await script('llm');
-    edge();
+    const {logged, shared} = edge();
     const asks = () => {
         const r = request({body: '{"model": "gpt-4.1"}', variables: {llm_read: 'gpt-4.1||||||', llm_j_after_model: '}'}});
         assert.equal(handlers.denied(r), '');
         handlers.chat(r);
         return r;
     };
-    assert.equal(asks().redirected, '@llm_first_chat');
-    globalThis.ngx.shared.llm_usage.set('loaded', 2);
+    const add = shared.llm_usage.add;
+    shared.llm_usage.add = (key, value) => {
+        if (key.endsWith('key:alice')) {
+            throw new Error('no room');
+        }
+        return add.call(shared.llm_usage, key, value);
+    };
 
     const refused = asks();
 
     assert.deepEqual([refused.answered.status, code(refused)], [503, 'usage_not_counted']);
-    globalThis.ngx.shared.llm_usage.set('loaded', 1);
+    assert.match(logged.join(), /no room for the counter of key:alice/);
+    shared.llm_usage.add = add;
     assert.equal(asks().redirected, '@llm_first_chat');
+    assert.equal(shared.llm_usage.items().filter(([key]) => key.endsWith(' key:alice'))[0][1], 0);
+});
+
+test('costs are counted first, in the counter that has its place', async () => {
+    const {shared} = edge();
+    const usage = await script('usage');
+    assert.equal(usage.spent('key:alice'), 0);
+    const incr = shared.llm_usage.incr;
+    shared.llm_usage.incr = (key, ...more) => {
+        if (!shared.llm_usage.has(key)) {
+            throw new Error('no room');
+        }
+        return incr.call(shared.llm_usage, key, ...more);
+    };
+
+    assert.throws(() => usage.add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0), /no room/);
+
+    assert.equal(usage.spent('key:alice'), 0.5);
 });
