@@ -1,8 +1,16 @@
 # dify-kit. `make up` stands the stack up, `make smoke` proves it, `make test` runs the project's own tests.
 # STACK names the environment: make up STACK=staging
+# ARGS are further options: make up ARGS=--verbose, make smoke ARGS="--browser none"
 
-STACK ?= dev
+# Expanded here, before the variable is exported with the stack's name.
+ifndef STACK
+STACK := $(or $(DIFY_KIT_STACK),dev)
+endif
 export DIFY_KIT_STACK = $(STACK)
+# LLM, ARGS and OUT count on the command line alone: the shell's environment may have such names for other programs.
+given = $(if $(findstring command line,$(origin $(1))),$($(1)))
+# The test cluster that `make cluster` starts.
+CLUSTER ?= dev
 # How many tests that deploy run side by side.
 WORKERS ?= 3
 # Every clone of this user has the same types to check, most of them unchanged.
@@ -14,10 +22,11 @@ KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup browser test-tools integration-tools doctor up preview down smoke render test lint types unit integration browsing deploying bench lock
+.PHONY: pictures help packages setup browser test-tools integration-tools doctor up preview down smoke render test lint types unit newest integration browsing deploying cluster cluster-down test-cluster docs bench lock
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'STACK=NAME chooses the stack; ARGS=... passes options on to up, preview, down, doctor and smoke.'
 
 packages:
 	@python3 tools/bootstrap
@@ -29,22 +38,22 @@ browser: packages ## install the Chromium that `make smoke` looks through, where
 	@$(KIT) setup --browser
 
 doctor: packages ## check this machine and the stack's settings; change nothing
-	@$(KIT) doctor --stack $(STACK)
+	@$(KIT) doctor --stack $(STACK) $(call given,ARGS)
 
-up: packages ## set up what is missing, then deploy or repair the stack
-	@$(KIT) up --stack $(STACK)
+up: packages ## set up what is missing, then deploy or repair the stack; LLM=1: with models, by the key in the environment
+	@$(KIT) up --stack $(STACK) $(if $(filter-out 0 no false off,$(call given,LLM)),--llm) $(call given,ARGS)
 
 preview: packages ## show what `make up` would change
-	@$(KIT) preview --stack $(STACK)
+	@$(KIT) preview --stack $(STACK) $(call given,ARGS)
 
 down: packages ## remove containers and networks; the data stays in its volumes
-	@$(KIT) down --stack $(STACK)
+	@$(KIT) down --stack $(STACK) $(call given,ARGS)
 
 smoke: packages ## test the deployed stack: authentication, chat, CORS, exposure, the browser's view
-	@$(PYTEST) smoke_tests --stack $(STACK)
+	@$(KIT) smoke --stack $(STACK) $(call given,ARGS)
 
 render: packages ## write and check every rendered file of the stack: OUT=dir
-	@$(KIT) render --stack $(STACK) --out $(or $(OUT),rendered/$(STACK))
+	@$(KIT) render --stack $(STACK) --out $(or $(call given,OUT),rendered/$(STACK))
 
 test-tools: packages
 	@.venv/bin/python -m tests.tools
@@ -70,6 +79,9 @@ types: packages ## mypy, strict
 unit: packages test-tools ## tests without an engine
 	@$(NICE) $(PYTEST) tests/unit -n auto
 
+newest: packages ## the clients of the guide with the newest packages of the network; CI does it each week
+	@$(PYTEST) tests/newest
+
 integration: setup browser integration-tools ## tests that deploy stacks of their own
 	@$(MAKE) --no-print-directory browsing
 	@$(MAKE) --no-print-directory deploying
@@ -78,7 +90,25 @@ browsing: setup browser integration-tools
 	@$(PYTEST) tests/integration -m browser
 
 deploying: setup integration-tools
-	@$(PYTEST) tests/contract tests/integration -m "not browser" -n $(WORKERS)
+	@$(PYTEST) tests/contract tests/integration -m "not browser and not cluster" -n $(WORKERS)
+
+cluster: setup ## start a Kubernetes cluster of two containers, or complete it: CLUSTER=name; it prints its kubeconfig
+	@.venv/bin/python -m tests.cluster up $(CLUSTER)
+
+cluster-down: packages ## remove that cluster and everything of it: CLUSTER=name
+	@.venv/bin/python -m tests.cluster down $(CLUSTER)
+
+# Its programs take minutes to build, once: not within the tests, which have deadlines.
+test-cluster: packages ## tests on a cluster of their own
+	@$(KIT) setup --kubernetes
+	@.venv/bin/python -m tests.cluster programs
+	@$(PYTEST) tests/integration/cluster -m cluster
+
+docs: packages ## build the documentation site into site/, strictly
+	@.venv/bin/python -m docsite site
+
+pictures: browser ## renew the pictures of the pages from the deployed stack, after `make smoke`
+	@.venv/bin/python -m docsite.pictures --stack $(STACK)
 
 bench: setup ## figures and long soaks, written to bench/results/
 	@.venv/bin/python -m bench

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import edge, llm, oauth, report, streams, up
+from bench import compare, edge, llm, oauth, report, streams, up
 from dify_kit.errors import KitError
 from dify_kit.talk import fail, say, step
 
@@ -20,7 +20,7 @@ TERMINATED = 143
 
 
 class Bench(StrEnum):
-    """What can be measured, in the order of a full run."""
+    """What can be measured, in the order of a full run, which leaves `compare` out."""
 
     UP = "up"
     EDGE = "edge"
@@ -28,6 +28,7 @@ class Bench(StrEnum):
     LLM = "llm"
     SSE = "sse"
     SOAK = "soak"
+    COMPARE = "compare"
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -43,6 +44,7 @@ def main(
     seconds: Annotated[
         int, typer.Option(min=1, max=120, help="Seconds of load for each proxy and round.")
     ] = 10,
+    base: Annotated[str, typer.Option(metavar="COMMIT", help="What `compare` compares with.")] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results are written.")] = report.RESULTS,
 ) -> None:
     """Measure the kit beside its peers and write a table and JSON for each bench."""
@@ -55,9 +57,10 @@ def main(
         Bench.LLM: lambda: llm.run(command, rounds=rounds, seconds=seconds),
         Bench.SSE: lambda: streams.lag(command, rounds=rounds),
         Bench.SOAK: lambda: streams.soak(command),
+        Bench.COMPARE: lambda: compare.run(command, base=base, rounds=rounds, seconds=seconds),
     }
     failed = 0
-    for name in names or list(Bench):
+    for name in names or [one for one in Bench if one is not Bench.COMPARE]:
         step(f"bench/{name}")
         began = time.monotonic()
         try:

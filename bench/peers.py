@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import cache_directory, done, run_step
-from dify_kit.setup.engine_build import describe_build
+from dify_kit.setup.go_build import describe_build
 from dify_kit.setup.go_toolchain import Toolchain, find_go
 
 SOURCES = Path(__file__).parent / "sources"

@@ -11,24 +11,32 @@ from typer.core import TyperCommand, TyperGroup
 from dify_kit.errors import KitError
 from dify_kit.talk import fail
 
-# The commands, each in a module of its name below dify_kit.commands, in the order of use, with what `--help` says.
-# They stand here because Pulumi and Docker's client take seconds to import: `--help` imports neither.
+# The commands, each in a module of its name below dify_kit.commands (`_` for `-`), in the order of use, with what
+# `--help` says. They stand here because Pulumi and Docker's client take seconds to import: `--help` imports neither.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "init": "Create a stack: write its settings and generate every secret it needs.",
         "up": "Deploy the stack, or repair it.",
         "preview": "Show what `up` would change, and change nothing.",
+        "set": "Change settings, all of them or none.",
+        "unset": "Remove settings, all of them or none: their defaults count again.",
         "refresh": "Compare the state with what really runs and write the differences into the state.",
         "down": "Remove containers and networks.",
+        "forget": "Remove everything of a stack that is down from this machine.",
+        "status": "Show how a stack is: services, address, certificate, drift, limits, last deployment.",
+        "logs": "Show the logs of the stack's services, by time; secrets are masked.",
+        "support-bundle": "Pack status, settings, logs and configuration into one archive, without secrets.",
+        "diff": "Compare two stacks: settings, release, images, secrets by fingerprint, clients by name.",
         "output": "Print the stack's exports as JSON, or one of them as plain text.",
         "password": "Print the administrator's password.",
         "env": "Print shell commands that prepare plain `pulumi`.",
         "client": "OAuth clients: who may get access tokens.",
         "keys": "Keys of upstreams, keys issued to callers, and the signing key.",
         "usage": "Tokens and cost of the LLM proxy.",
-        "images": "The images of a stack: list, save, load, or copy them to a private registry.",
+        "images": "The images of a stack: list, save, load, push, or copy them to a private registry.",
         "render": "Write every rendered file of the stack, and check nginx's.",
         "setup": "Install what is missing: Docker engine, Pulumi engine, base image.",
+        "smoke": "Run the smoke tests against a stack or an address, once or at an interval.",
         "doctor": "Check this machine, the stack's settings and its published address.",
         "release": "Releases of Dify: what the kit knows, and what it lacks.",
         "migrate": "Move Python clients of Dify's chat API to an OpenAI-compatible one.",
@@ -38,9 +46,12 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 )
 
 
+SUGGESTED = 3
+
+
 def register(command: str) -> None:
     """Import the module of a command, which adds it to the application."""
-    importlib.import_module(f"dify_kit.commands.{command}")
+    importlib.import_module(f"dify_kit.commands.{command.replace('-', '_')}")
 
 
 class Group(TyperGroup):
@@ -67,6 +78,15 @@ class Kit(Group):
         """Return the names of all commands."""
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # click's own signature
+        """Return the command that the arguments name; end with the nearest names for a wrong one."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from infra.catalogue.checks import nearest  # noqa: PLC0415  # needed for mistakes alone
+
+            *most, last = nearest(args[0], COMMANDS, SUGGESTED)
+            ctx.fail(f"No such command '{args[0]}'. Did you mean {', '.join(most)} or {last}?")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401  # click's own signature
         """Return a command: the registered one, else one that shows its line in `--help` and no more."""
         found = super().get_command(ctx, cmd_name)
@@ -86,9 +106,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415  # `--help` needs it not
+
+        typer.echo(f"dify-kit {version(app.info.name or '')}")
+        raise typer.Exit
+
+
+# A module with one command is imported alone: without a callback Typer would take that for the whole program.
 @app.callback()
-def _several() -> None:
-    # A module with one command is imported alone: Typer would take that for the whole program.
+def _several(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     pass
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import hints
+
 # From this one on, a page needs a permission before it may call a private address, and the tests give it.
 OLDEST_MAJOR = 142
 VERSION_SECONDS = 20
@@ -17,7 +19,11 @@ PLACES = (
     Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
     Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
 )
-INSTALL = "`make browser` installs one, --browser PATH or the variable " + VARIABLE + " names one"
+
+
+def _install() -> str:
+    command = hints.kit("setup", "--browser")
+    return f"`{command}` installs one, --browser PATH or the variable {VARIABLE} names one"
 
 
 class BrowserError(Exception):
@@ -59,7 +65,7 @@ def find_browser(given: str = "", own: Callable[[], str] = playwrights_own) -> B
             return examine(path)
         except BrowserError as problem:
             problems.append(str(problem))
-    raise BrowserError("; ".join(problems) or f"there is no Chromium on this machine: {INSTALL}")
+    raise BrowserError("; ".join(problems) or f"there is no Chromium on this machine: {_install()}")
 
 
 def _candidates(own: Callable[[], str]) -> Iterator[str]:
@@ -71,7 +77,7 @@ def _candidates(own: Callable[[], str]) -> Iterator[str]:
     except Exception as problem:  # noqa: BLE001  # see below
         # The driver lacks a system library that a browser's package would bring; it raises nothing narrower.
         raise BrowserError(
-            f"there is no Chromium on this machine, and Playwright does not start ({problem}): {INSTALL}"
+            f"there is no Chromium on this machine, and Playwright does not start ({problem}): {_install()}"
         ) from None
     if Path(path).exists():
         yield path
@@ -84,18 +90,20 @@ def examine(path: str) -> Browser:
             [path, "--version"], check=False, capture_output=True, text=True, timeout=VERSION_SECONDS
         )
     except OSError as problem:
-        raise BrowserError(f"the browser {path} cannot be started: {problem.strerror}: {INSTALL}") from None
+        raise BrowserError(
+            f"the browser {path} cannot be started: {problem.strerror}: {_install()}"
+        ) from None
     except subprocess.TimeoutExpired:
         raise BrowserError(
-            f"the browser {path} did not print its version within {VERSION_SECONDS} s: {INSTALL}"
+            f"the browser {path} did not print its version within {VERSION_SECONDS} s: {_install()}"
         ) from None
     found = re.search(
         r"^((?:Chromium|Google Chrome|Microsoft Edge)\b\D*)(\d+)([.\d]*)", printed.stdout, re.MULTILINE
     )
     if not found:
         said = (printed.stderr.strip() or printed.stdout.strip() or "nothing").splitlines()[-1][:200]
-        raise BrowserError(f"{path} is not Chromium: `--version` prints {said!r}: {INSTALL}")
+        raise BrowserError(f"{path} is not Chromium: `--version` prints {said!r}: {_install()}")
     version = "".join(found.groups())
     if int(found.group(2)) < OLDEST_MAJOR:
-        raise BrowserError(f"{version} ({path}) is too old, {OLDEST_MAJOR} or newer is needed: {INSTALL}")
+        raise BrowserError(f"{version} ({path}) is too old, {OLDEST_MAJOR} or newer is needed: {_install()}")
     return Browser(path=path, version=version)

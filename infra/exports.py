@@ -1,6 +1,8 @@
 """The exports of a stack. Smoke tests and the command line read them and nothing else."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import pulumi
@@ -8,40 +10,48 @@ import pulumi
 from infra.catalogue import ports, route_groups
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import LLM, SIGN_IN_LIMIT
-from infra.platforms.docker import Running
+from infra.platforms.platform import Running
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
 from infra.settings.rate_limits import Bucket, RateLimits
 from infra.settings.stack import Settings
 from infra.tiers.apps import AppsTier
 from infra.tiers.edge import EdgeTier
+from infra.tiers.models import ModelsTier
 from infra.tiers.oauth import OAuthTier
 
+# The members of an exported rate.
+BUCKET = ("requests", "seconds", "burst")
 
-def publish(
-    settings: Settings,
-    release: Release,
-    edge: EdgeTier,
-    apps: AppsTier,
-    oauth: OAuthTier,
-    *,
-    networks: list[str],
-) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The tiers whose facts are exported."""
+
+    edge: EdgeTier
+    apps: AppsTier
+    oauth: OAuthTier
+    models: ModelsTier
+
+
+def publish(settings: Settings, release: Release, tiers: Shown, *, networks: list[str]) -> None:
     """Export the facts of the stack. Keys and the canary's OAuth client are secrets; no other export is one.
 
     Keys of tenants are not exported.
     """
-    for name, value in facts(settings, release, edge.running, networks).items():
+    for name, value in facts(settings, release, tiers.edge.running, networks).items():
         pulumi.export(name, value)
-    pulumi.export("edgeRevision", edge.revision)
-    pulumi.export("apps", apps.facts)
-    pulumi.export("appKeys", pulumi.Output.secret(apps.keys))
-    pulumi.export("canary", apps.canary)
-    pulumi.export("canaryKey", pulumi.Output.secret(apps.canary_key))
-    pulumi.export("canaryNodes", apps.canary_nodes)
-    pulumi.export("canaryNodesKey", pulumi.Output.secret(apps.canary_nodes_key))
-    pulumi.export("canaryDatasetKey", pulumi.Output.secret(apps.canary_dataset_key))
-    canary = oauth.canary
+    pulumi.export("edgeRevision", tiers.edge.revision)
+    pulumi.export("gatewayRevision", tiers.oauth.revision)
+    pulumi.export("apps", tiers.apps.facts)
+    pulumi.export("modelProviders", tiers.models.facts)
+    pulumi.export("appKeys", pulumi.Output.secret(tiers.apps.keys))
+    pulumi.export("canary", tiers.apps.canary)
+    pulumi.export("canaryKey", pulumi.Output.secret(tiers.apps.canary_key))
+    pulumi.export("canaryNodes", tiers.apps.canary_nodes)
+    pulumi.export("canaryNodesKey", pulumi.Output.secret(tiers.apps.canary_nodes_key))
+    pulumi.export("canaryDatasetKey", pulumi.Output.secret(tiers.apps.canary_dataset_key))
+    canary = tiers.oauth.canary
     pulumi.export(
         "oauthCanary",
         pulumi.Output.secret(
@@ -54,11 +64,13 @@ def facts(
     settings: Settings, release: Release, running: Mapping[str, Running], networks: list[str]
 ) -> dict[str, Any]:
     """Return the exports that do not depend on the apps."""
-    jobs = {name: one.container.name for name, one in running.items() if one.spec.job}
-    containers = {name: one.container.name for name, one in running.items() if not one.spec.job}
+    jobs = {name: one.name for name, one in running.items() if one.spec.job}
+    containers = {name: one.name for name, one in running.items() if not one.spec.job}
     callback = f"{settings.urls.console}/console/api/oauth/authorize"
     return {
         "stack": settings.stack,
+        "kit": version("dify-kit"),
+        "platform": settings.platform,
         "release": release.version,
         "images": settings.images,
         # The stand-in takes the place of Dify's own services.
@@ -99,6 +111,7 @@ def llm_facts(settings: Settings) -> dict[str, Any] | None:
         "models": sorted(llm.models),
         "embeddings": sorted(llm.embeddings),
         "corsOrigins": list(settings.cors.origins(LLM)),
+        "limits": _bucket_facts(llm.limits.rate, *BUCKET),
     }
 
 
@@ -137,6 +150,16 @@ def oauth_facts(oauth: OAuth | None) -> dict[str, Any] | None:
         "tenants": [tenant.name for tenant in oauth.tenants],
         "clients": len(oauth.clients),
         "externalIssuers": [str(one["issuer"]) for one in oauth.issuers],
+        "limits": {
+            "address": _bucket_facts(oauth.limits.address.rate, *BUCKET),
+            "refusedTokens": _bucket_facts(oauth.limits.refused, *BUCKET),
+            "newTokens": _bucket_facts(oauth.limits.unknown, *BUCKET),
+            "failures": {
+                "client": oauth.limits.failures.client,
+                "address": oauth.limits.failures.address,
+                "seconds": oauth.limits.failures.seconds,
+            },
+        },
     }
 
 
@@ -164,7 +187,7 @@ def limit_facts(limits: RateLimits, release: Release) -> dict[str, Any]:
         "dryRun": limits.dry_run,
         "groups": {
             group: {
-                **_bucket_facts(found.rate, "requests", "seconds", "burst"),
+                **_bucket_facts(found.rate, *BUCKET),
                 "concurrent": found.concurrent,
                 **_bucket_facts(found.address_rate, "addressRequests", "addressSeconds", "addressBurst"),
                 "addressConcurrent": found.address_concurrent,

@@ -18,8 +18,6 @@ LEFT_BEHIND_SECONDS = 3600
 OK = 200
 REMOVED = (200, 204)
 LEAST_SPREAD_SECONDS = 0.002
-# A busy machine may read a whole answer in one piece; a proxy that buffers does so every time.
-STREAM_ATTEMPTS = 8
 
 
 def message(query: str, *, mode: str, conversation: str = "") -> dict[str, Any]:

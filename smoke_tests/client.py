@@ -4,6 +4,7 @@ import email.utils
 import http.client
 import ipaddress
 import json
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +36,9 @@ class VisitError(AssertionError):
 class Answer:
     """An answer, with every known secret masked.
 
-    `headers` are (lower-case name, value) in the order received; `seconds` counts from sending to the last
-    byte; `arrivals` are the pieces of the body with their times; `repeats_key` says whether the answer
-    contained a key before masking.
+    `headers` are (lower-case name, value) in the order received; `started` is the time of sending by
+    time.monotonic(), and `seconds` counts from it to the last byte; `arrivals` are the pieces of the body with their
+    seconds after `started`; `repeats_key` says whether the answer contained a key before masking.
     """
 
     asked: str
@@ -45,6 +46,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...]
     text: str
     seconds: float
+    started: float = 0.0
     repeats_key: bool = False
     arrivals: tuple[tuple[float, bytes], ...] = field(default=())
 
@@ -160,7 +162,7 @@ class Client:
         key: Secret | None,
         redact: Redactor,
         patience: Patience,
-        loopback: bool,
+        direct: bool,
         verify: ssl.SSLContext | bool,
     ) -> None:
         self._key = key
@@ -170,8 +172,8 @@ class Client:
         self._http = httpx.Client(
             timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             headers={"User-Agent": "dify-kit-smoke-tests", "Accept-Encoding": "identity"},
-            # A proxy of the environment variables is used for remote addresses, never for this machine.
-            trust_env=not loopback,
+            # A proxy of the environment variables is not used for this machine, nor for an address that was given.
+            trust_env=not direct,
             verify=verify,
         )
 
@@ -230,7 +232,7 @@ class Client:
                 (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw
             ]
             status = response.status_code
-        return self._answer(asked, status, headers_received, arrivals, time.monotonic() - started)
+        return self._answer(asked, status, headers_received, arrivals, started)
 
     def announce(self, url: str, *, size: int, origin: str = "") -> Answer:
         """POST the headers of a body of `size` bytes without the body; return the status, headers and text.
@@ -259,8 +261,8 @@ class Client:
             raise VisitError(f"{asked}: {type(problem).__name__}: {problem}") from None
         finally:
             connection.close()
-        seconds = time.monotonic() - started
-        return self._answer(asked, response.status, response.getheaders(), ((seconds, body),), seconds)
+        arrivals = ((time.monotonic() - started, body),)
+        return self._answer(asked, response.status, response.getheaders(), arrivals, started)
 
     def _tls(self) -> ssl.SSLContext:
         if isinstance(self._verify, ssl.SSLContext):
@@ -277,7 +279,7 @@ class Client:
         status: int,
         headers: list[tuple[str, str]],
         arrivals: tuple[tuple[float, bytes], ...],
-        seconds: float,
+        started: float,
     ) -> Answer:
         text = b"".join(chunk for _, chunk in arrivals).decode("utf-8", errors="replace")
         return Answer(
@@ -285,7 +287,8 @@ class Client:
             status=status,
             headers=tuple((name.lower(), self._redact(value)) for name, value in headers),
             text=self._redact(text),
-            seconds=seconds,
+            seconds=time.monotonic() - started,
+            started=started,
             repeats_key=any(self._redact.finds(one) for one in (text, *(value for _, value in headers))),
             arrivals=arrivals,
         )
@@ -318,6 +321,11 @@ def _explained(asked: str) -> Iterator[None]:
         ) from None
     except httpx.HTTPError as problem:
         raise VisitError(f"{asked}: {type(problem).__name__}: {problem}") from None
+
+
+def made_up() -> dict[str, str]:
+    """Return the header of a new key that opens nothing; the edge limits it by itself."""
+    return {"Authorization": f"Bearer app-smoke{secrets.token_urlsafe(18)}"}
 
 
 def is_loopback(url: str) -> bool:

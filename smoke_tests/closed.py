@@ -1,9 +1,10 @@
 """What must not be served: Dify's API schemas to anyone, and the console's sockets to other origins."""
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote, urlsplit
 
-from smoke_tests.client import Answer
+from smoke_tests.client import Answer, Client
 
 # Dify serves a schema of its routes, and a viewer of it.
 _NAMES = ("swagger.json", "swagger-ui.html")
@@ -23,6 +24,8 @@ _SPELLINGS = (
 # Every schema version has one of these members.
 _OF_A_SCHEMA = ('"swagger"', '"openapi"', '"paths"', '"ops"', "swagger-ui")
 NOT_FOUND, FORBIDDEN, CROOKED = 404, 403, {400, 404}
+# What the edge sends to an address that dify:consoleAllowFrom does not list, as in infra/edge/errors.py.
+CLOSED = {"code": "forbidden", "message": "Access is not allowed.", "status": FORBIDDEN}
 SOCKETS = "/socket.io/?EIO=4&transport="
 WEBSOCKET = {
     "Connection": "Upgrade",
@@ -49,3 +52,29 @@ def schema_problem(answer: Answer, path: str) -> str:
     if answer.status not in (CROOKED if dotted else {NOT_FOUND}):
         return f"{path}: 404 expected: {answer!r}"
     return ""
+
+
+def console_closed(client: Client, url: str, allowed: Sequence[str]) -> str:
+    """Return why the console is closed to this machine by its address; empty when it is not.
+
+    `allowed` are the networks of dify:consoleAllowFrom, empty for every address. A 403 is no reason where they match
+    every address, nor where it is not the edge's own: then it is a defect, and the tests of the console fail by it.
+    """
+    if not allowed or matches_every_address(allowed) or not edges_own(client.ask("GET", f"{url}/signin")):
+        return ""
+    return f"the console is open to {', '.join(allowed)} only (dify:consoleAllowFrom), not to this machine"
+
+
+def edges_own(answer: Answer) -> bool:
+    """Return whether an answer is the edge's 403 to an address that dify:consoleAllowFrom does not list."""
+    if answer.status != FORBIDDEN or not answer.header("x-request-id") or answer.header("x-version"):
+        return False
+    return answer.header("content-type") == "application/json" and answer.json() == CLOSED
+
+
+def matches_every_address(networks: Iterable[str]) -> bool:
+    """Return whether these networks together are all of IPv4 or all of IPv6."""
+    listed = [ipaddress.ip_network(one, strict=False) for one in networks]
+    fourth = ipaddress.collapse_addresses(one for one in listed if isinstance(one, ipaddress.IPv4Network))
+    sixth = ipaddress.collapse_addresses(one for one in listed if isinstance(one, ipaddress.IPv6Network))
+    return any(one.prefixlen == 0 for one in fourth) or any(one.prefixlen == 0 for one in sixth)

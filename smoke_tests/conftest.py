@@ -5,39 +5,54 @@ Nothing here deploys, changes or destroys a stack. A missing stack fails the run
 
 import ssl
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, NoReturn
 
 import pytest
 
 from dify_kit.chromium import BrowserError, find_browser
+from dify_kit.smoke.termination import terminable
 from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.services import GATEWAY
 from smoke_tests import tls
 from smoke_tests.chat import Chat, cleaning_up
-from smoke_tests.client import Client, Patience, VisitError, is_loopback
+from smoke_tests.client import Client, Patience, VisitError
+from smoke_tests.closed import console_closed
 from smoke_tests.cors import cases
+from smoke_tests.declarations import add_options
 from smoke_tests.engine import Engine
 from smoke_tests.exports import TargetError
+from smoke_tests.inside import Inside, inside_or_reason
 from smoke_tests.knowledge import Knowledge, tidied
 from smoke_tests.masking import Redactor
 from smoke_tests.nodes import Nodes
 from smoke_tests.oauth import TokenClient
-from smoke_tests.options import NO_BROWSER, add_options, read_options
+from smoke_tests.options import NO_BROWSER, read_options
 from smoke_tests.pages import Pages, browsing
-from smoke_tests.reporting import choose_reports, html_lines, mask_report, note
+from smoke_tests.recording import Recorder
+from smoke_tests.reporting import choose_reports, note
+from smoke_tests.resolve import resolving
+from smoke_tests.results import by_reason, group_of
+from smoke_tests.room import patience_for
 from smoke_tests.run import RUN, Run
-from smoke_tests.selection import engine_or_reason, left_out, place
+from smoke_tests.selection import engine_or_reason, left_out, part_of, place
 from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_target
+from smoke_tests.untested import leave_out
 
 MARKERS = (
-    "needs_stack: inspects the stack's containers or exports, so it cannot run with --url",
+    "needs_stack: inspects the stack's services or exports, so it cannot run with --url",
+    "needs_engine: inspects containers of a Docker engine, so the stack must be on one",
+    "needs_shell: runs commands in services by testinfra, which needs kubectl for a stack on a cluster",
+    "needs_edge: tests what the kit's edge adds, so that edge must be in front of Dify",
+    "needs_policy: tests which origins may call, so they must be given or exported",
     "needs_key: calls an app, so it needs the app's API key",
     "needs_nodes: runs workflow nodes, so it needs the key of the app that contains them",
     "needs_knowledge: indexes a document, so it needs a key of the knowledge API",
     "needs_service(name): tests a service that not every release has",
     "needs_refusal(host): requests a private host through squid, so dify:ssrfAllowPrivate must not allow it",
     "needs_oauth: requests access tokens, so it needs an OAuth client",
+    "needs_failures: sends wrong secrets as a client, so their limit must allow it",
     "needs_gateway: inspects the OAuth gateway, so it must run, for tokens or for the gate",
     "needs_llm: calls the LLM proxy, so it must be enabled",
     "needs_llm_key: calls the LLM proxy with a caller's key, so it needs one",
@@ -75,7 +90,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.llm_key:
         run.redact.learn([options.llm_key.reveal()])
     config.stash[RUN] = run
+    config.pluginmanager.register(Recorder(run), "smoke-recorder")
     _choose_browser(run)
+    config.add_cleanup(_entered(terminable()))
+    config.add_cleanup(_entered(resolving(options.resolve)))
     try:
         run.target = find_target(options)
     except TargetError as problem:
@@ -84,6 +102,13 @@ def pytest_configure(config: pytest.Config) -> None:
         keys = (run.target.key, run.target.nodes_key, run.target.dataset_key)
         run.redact.learn(key.reveal() for key in keys if key)
         run.redact.learn([run.target.oauth.secret.reveal()] if run.target.oauth else [])
+
+
+def _entered(context: AbstractContextManager[None]) -> Callable[[], None]:
+    """Enter a context for the whole run; return what leaves it."""
+    stack = ExitStack()
+    stack.enter_context(context)
+    return stack.close
 
 
 def _choose_browser(run: Run) -> None:
@@ -149,48 +174,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if reason := left_out(run, item):
             reasons.setdefault(reason, []).append(item)
     run.notes = [note(len(left), reason) for reason, left in reasons.items()]
+    run.results.left_out = by_reason(
+        {reason: [(group_of(part_of(one)), one.name) for one in left] for reason, left in reasons.items()}
+    )
     if left := [item for group in reasons.values() for item in group]:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
     if run.problem and not items:
         raise pytest.UsageError(run.problem)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:  # noqa: ANN401  # pytest's hook protocol
-    """Mask secrets in a report."""
-    report = yield
-    mask_report(report, item.config.stash[RUN].redact)
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401  # private type
-    """Print which tests were not selected, and the paths of the reports."""
-    run = config.stash[RUN]
-    for line in run.notes:
-        terminalreporter.write_line(line)
-    terminalreporter.write_line("reports: " + " ".join(str(path) for path in run.reports))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_metadata(metadata: MutableMapping[str, Any], config: pytest.Config) -> None:
-    """Give the HTML report the target, and nothing of this machine's environment."""
-    metadata.clear()
-    if RUN in config.stash:
-        metadata["Target"] = config.stash[RUN].title
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_html_report_title(report: Any) -> None:  # noqa: ANN401  # untyped plugin
-    """Name the HTML report."""
-    report.title = "Smoke tests"
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
-    """Put the target and the tests that were not selected above the results."""
-    run = session.config.stash[RUN]
-    prefix.extend(html_lines([run.title, f"Browser: {run.view}", *run.notes]))
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +201,7 @@ def _give_up(request: pytest.FixtureRequest, reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def deployment(target: Target) -> Deployment:
-    """Return the stack's containers and settings, for tests marked needs_stack."""
+    """Return the stack's services and settings, for tests marked needs_stack."""
     assert target.deployment is not None
     return target.deployment
 
@@ -233,7 +224,7 @@ def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) ->
 
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Engine]:
-    """Yield the Docker engine that the stack runs on."""
+    """Yield the Docker engine that the stack runs on, for tests marked needs_engine."""
     engine = engine_or_reason(deployment.stack)
     if isinstance(engine, str):
         _give_up(request, engine)
@@ -242,9 +233,20 @@ def engine(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[E
 
 
 @pytest.fixture(scope="session")
+def inside(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Inside]:
+    """Yield the services of the stack from inside, on a Docker engine or on a cluster."""
+    inside = inside_or_reason(deployment.stack, deployment.containers)
+    if isinstance(inside, str):
+        _give_up(request, inside)
+    yield inside
+    inside.close()
+
+
+@pytest.fixture(scope="session")
 def patience(request: pytest.FixtureRequest) -> Patience:
     """Return the time that the run may wait for limits, shared by all tests."""
-    return Patience(seconds=request.config.stash[RUN].options.patience)
+    run = request.config.stash[RUN]
+    return Patience(seconds=patience_for(run.target, run.options.patience))
 
 
 @pytest.fixture(scope="session")
@@ -266,14 +268,11 @@ def visitor(
         key=target.key,
         redact=redact,
         patience=patience,
-        loopback=is_loopback(target.url),
+        direct=target.direct,
         verify=trust,
     )
-    if target.deployment:
-        engine: Engine = request.getfixturevalue("engine")
-        stopped = _not_running(engine, target.deployment)
-    else:
-        stopped = ""
+    services = target.deployment
+    stopped = _not_running(request.getfixturevalue("inside"), services) if services else ""
     problem = _silence(client, target)
     if problem:
         client.close()
@@ -285,25 +284,30 @@ def visitor(
 def _silence(client: Client, target: Target) -> str:
     """Return why there is no answer at all; empty when there is one of any status."""
     try:
-        client.once(
-            "GET", f"{target.url}/v1/parameters" if target.gate else f"{target.url}/console/api/setup"
-        )
+        client.once("GET", target.probe[0])
     except VisitError as problem:
         return str(problem)
     return ""
 
 
-def _not_running(engine: Engine, deployment: Deployment) -> str:
+def _not_running(inside: Inside, deployment: Deployment) -> str:
     """Wait until no container is starting; return the state of those that do not run."""
     accounts = []
     for name in deployment.containers.values():
         try:
-            container = engine.settled(name)
+            container = inside.settled(name)
         except AssertionError as problem:
             accounts.append(str(problem))
         else:
             accounts += [] if container.status == "running" else [container.account]
     return "".join(f"\n{account}" for account in accounts)
+
+
+@pytest.fixture(scope="session")
+def _console(visitor: Client, target: Target) -> None:
+    """Leave a test of the console out where dify:consoleAllowFrom does not list this machine."""
+    if reason := console_closed(visitor, target.console_url, target.console_allow_from):
+        leave_out(reason)
 
 
 @pytest.fixture(scope="session")
@@ -366,6 +370,7 @@ def pages(
             patience=patience,
             # Chromium cannot be given an authority; test_tls verifies the certificate.
             verify=run.options.verify and not target.ca,
+            resolve=target.resolve,
         ) as pages:
             yield pages
     except BrowserError as problem:

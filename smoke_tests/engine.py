@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import tenacity
 from docker.errors import DockerException, NotFound
 
 from infra import engine
+from infra.catalogue.names import service_name
 from smoke_tests.exports import TargetError
 
 STACK_LABEL = "dify-kit.stack"
@@ -36,7 +37,7 @@ class Publication:
 class Container:
     """One container. `health` is empty without a health check, `memory_limit` (bytes) 0 without a limit.
 
-    `environment` and `raw` hold secrets.
+    `environment` and `raw` hold secrets. What follows `said` is known of a Docker engine alone.
     """
 
     name: str
@@ -45,17 +46,17 @@ class Container:
     health: str
     exit_code: int
     said: str
-    published: tuple[Publication, ...]
-    privileged: bool
-    memory_limit: int
-    pids_limit: int
-    security_options: tuple[str, ...]
-    host_namespaces: tuple[str, ...]
-    mounts: tuple[str, ...]
-    networks: Mapping[str, str]
-    health_command: tuple[str, ...]
-    environment: Mapping[str, str] = field(repr=False)
-    raw: str = field(repr=False)
+    published: tuple[Publication, ...] = ()
+    privileged: bool = False
+    memory_limit: int = 0
+    pids_limit: int = 0
+    security_options: tuple[str, ...] = ()
+    host_namespaces: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    networks: Mapping[str, str] = field(default_factory=dict)
+    health_command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(repr=False, default_factory=dict)
+    raw: str = field(repr=False, default="")
 
     @property
     def starting(self) -> bool:
@@ -70,6 +71,18 @@ class Container:
         state = f"{self.status} (exit code {self.exit_code})" if self.status == "exited" else self.status
         health = f", health: {self.health}" if self.health else ", no health check"
         return f"{self.name} is {state}{health}; last: {self.said or 'nothing'}"
+
+
+def settled(read: Callable[[str], Container], name: str, until: float) -> Container:
+    """Read a container again and again until it is no longer starting, or until a time of the monotonic clock."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda container: container.starting),
+        wait=tenacity.wait_fixed(POLL_SECONDS),
+        stop=lambda _state: time.monotonic() > until,
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    container: Container = retrying(read, name)
+    return container
 
 
 class Engine:
@@ -115,14 +128,7 @@ class Engine:
         Docker runs the first health check only after an interval of up to half a minute. Until then, the
         health command is run here.
         """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda container: container.starting),
-            wait=tenacity.wait_fixed(POLL_SECONDS),
-            stop=lambda _state: time.monotonic() > self._settle_until,
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )
-        container: Container = retrying(self._asked, name)
-        return container
+        return settled(self._asked, name, self._settle_until)
 
     def _asked(self, name: str) -> Container:
         """Return a container as it is now; healthy also when its health command succeeds before Docker runs it."""
@@ -181,7 +187,7 @@ def _container(found: Mapping[str, Any], said: str = "") -> Container:
     namespaces = {kind: host.get(f"{kind}Mode") or "" for kind in ("Network", "Pid", "Ipc", "UTS")}
     return Container(
         name=name,
-        service=(config.get("Labels") or {}).get(SERVICE_LABEL, name),
+        service=service_name((config.get("Labels") or {}).get(SERVICE_LABEL, name)),
         status=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
         exit_code=int(state.get("ExitCode") or 0),

@@ -1,12 +1,8 @@
 """Keeps secrets out of everything that a test run prints: tracebacks, captured logs, JUnit and HTML reports."""
 
-import base64
-from collections.abc import Iterable
-from urllib.parse import quote
+from infra.masking import MASK, SHORTEST, Redactor
 
-MASK = "[masked]"
-# Anything shorter is a flag or a name, and masking it would break up words.
-SHORTEST = 8
+__all__ = ["MASK", "SHORTEST", "Redactor", "Secret"]
 
 
 class Secret:
@@ -30,31 +26,3 @@ class Secret:
     def __format__(self, _spec: str) -> str:
         """Return the mask."""
         return MASK
-
-
-class Redactor:
-    """Replaces every known secret in a text by a mask."""
-
-    def __init__(self) -> None:
-        self._spellings: set[str] = set()
-
-    def __repr__(self) -> str:
-        """Return the number of known spellings, not the spellings."""
-        return f"<Redactor of {len(self._spellings)} spellings>"
-
-    def learn(self, secrets: Iterable[str]) -> None:
-        """Mask these from now on, also URL-encoded and in base64; those under 8 characters are left alone."""
-        for secret in secrets:
-            if len(secret) >= SHORTEST:
-                encoded = base64.b64encode(secret.encode()).decode()
-                self._spellings |= {secret, quote(secret, safe=""), encoded, encoded.rstrip("=")}
-
-    def finds(self, text: str) -> bool:
-        """Return whether the text contains a known secret."""
-        return any(spelling in text for spelling in self._spellings)
-
-    def __call__(self, text: str) -> str:
-        """Return the text with every known secret masked, longer spellings first."""
-        for spelling in sorted(self._spellings, key=len, reverse=True):
-            text = text.replace(spelling, MASK)
-        return text

@@ -3,15 +3,15 @@
 import os
 import ssl
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from dify_kit.chromium import VARIABLE
 from infra.settings.origins import origin_problem
 from smoke_tests.masking import Secret
+from smoke_tests.resolve import Resolved, read_resolve
 
 DEFAULT_STACK = "dev"
 STACK_VARIABLES = ("DIFY_STACK", "DIFY_KIT_STACK")
@@ -20,10 +20,12 @@ NODES_KEY_VARIABLE = "DIFY_NODES_KEY"
 DATASET_KEY_VARIABLE = "DIFY_DATASET_KEY"
 OAUTH_SECRET_VARIABLE = "DIFY_OAUTH_CLIENT_SECRET"  # noqa: S105  # a name
 LLM_KEY_VARIABLE = "DIFY_LLM_KEY"
-PATIENCE_SECONDS = 120.0
 # A worker takes its first task some time after its start.
 INDEXING_SECONDS = 90.0
 NO_BROWSER = "none"
+# Whose edge is in front of Dify.
+KIT, OTHER = "kit", "other"
+EDGES = (KIT, OTHER)
 KEY_LENGTHS = range(8, 201)
 FROM_STDIN = (
     "--api-key-file",
@@ -43,9 +45,12 @@ class Options:
     key: Secret | None
     allowed_origins: tuple[str, ...]
     verify: bool
-    patience: float
+    # Seconds that the run may wait for rate limits; None: as the exported limits require.
+    patience: float | None
     browser: str
     reports: Path
+    # Another file for the JSON report.
+    json: tuple[Path, ...] = ()
     # Keys of the app that runs nodes in other services, and of the knowledge API.
     nodes_key: Secret | None = None
     dataset_key: Secret | None = None
@@ -63,124 +68,15 @@ class Options:
     gated: bool = False
     # dify:apiSchema serves Dify's API schemas.
     api_schema: bool = False
+    # Whose edge is in front of Dify: KIT or OTHER.
+    edge: str = KIT
+    # Addresses of names that DNS does not have yet.
+    resolve: Resolved = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """A file name for the reports: the stack's name, or the address without its scheme."""
         return self.stack or self.url.partition("://")[2].replace(":", "-").replace("[", "").replace("]", "")
-
-
-def add_options(parser: pytest.Parser) -> None:
-    """Declare the options."""
-    group = parser.getgroup("smoke", "smoke tests of a deployed Dify")
-    group.addoption(
-        "--stack",
-        metavar="NAME",
-        help=f"a deployed stack, read through its exports [{', '.join(STACK_VARIABLES)}, or {DEFAULT_STACK}]",
-    )
-    group.addoption("--url", metavar="ORIGIN", help="test this address, without Pulumi and without Docker")
-    group.addoption(
-        "--api-key",
-        metavar="KEY",
-        help=f"an app's key; the process list shows it, {KEY_VARIABLE} and --api-key-file do not",
-    )
-    group.addoption("--api-key-file", metavar="FILE", help="read the app's key from this file; - is stdin")
-    group.addoption(
-        "--nodes-key-file",
-        metavar="FILE",
-        help="read the key of an app made of apps/canary-nodes.yml from this file; - is stdin; with --url, "
-        f"{NODES_KEY_VARIABLE} is the default; a stack has its own",
-    )
-    group.addoption(
-        "--dataset-key-file",
-        metavar="FILE",
-        help="read a key of the knowledge API from this file; - is stdin; with --url, "
-        f"{DATASET_KEY_VARIABLE} is the default; a stack has its own",
-    )
-    group.addoption(
-        "--indexing",
-        metavar="SECONDS",
-        type=float,
-        default=INDEXING_SECONDS,
-        help="the time in seconds in which a short document must be indexed [%(default)s]",
-    )
-    group.addoption(
-        "--oauth-client",
-        metavar="ID",
-        default="",
-        help=f"an OAuth client with the scopes chat and conversations; its secret comes from {OAUTH_SECRET_VARIABLE} "
-        "or --oauth-secret-file",
-    )
-    group.addoption(
-        "--oauth-secret-file",
-        metavar="FILE",
-        help="read the OAuth client's secret from this file; - is stdin",
-    )
-    group.addoption(
-        "--llm-key-file",
-        metavar="FILE",
-        help="read the key of a caller of the LLM proxy from this file; - is stdin; without it, "
-        f"{LLM_KEY_VARIABLE} is read",
-    )
-    group.addoption(
-        "--llm-model",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="with --url: a model that the LLM proxy serves; repeat it for every model; a stack exports its own",
-    )
-    group.addoption(
-        "--llm-chat",
-        metavar="NAME",
-        default="",
-        help="send two short prompts to this model through the LLM proxy, which costs money; without it, none is sent",
-    )
-    group.addoption(
-        "--allowed-origin",
-        metavar="ORIGIN",
-        action="append",
-        default=[],
-        help="with --url: an origin that may call /v1 from a browser; repeatable; without it, no origin is expected to",
-    )
-    group.addoption(
-        "--gated",
-        action="store_true",
-        help="with --url: console and web app are behind a gate (dify:oidcGate); a stack exports this",
-    )
-    group.addoption(
-        "--api-schema",
-        action="store_true",
-        help="with --url: Dify's API schemas are served by setting (dify:apiSchema); a stack exports this",
-    )
-    group.addoption(
-        "--insecure", action="store_true", help="accept any certificate, such as a self-signed one"
-    )
-    group.addoption(
-        "--ca-file",
-        metavar="FILE",
-        type=Path,
-        help="a private authority to trust, in PEM; a self-signed stack exports its own",
-    )
-    group.addoption(
-        "--patience",
-        metavar="SECONDS",
-        type=float,
-        default=PATIENCE_SECONDS,
-        help="the time in seconds that the whole run may wait for rate limits [%(default)s]",
-    )
-    group.addoption(
-        "--browser",
-        metavar="PATH",
-        default="",
-        help=f"the Chromium for the tests of the browser's view [{VARIABLE}, or the first one on this machine]; "
-        f"{NO_BROWSER} leaves them out",
-    )
-    group.addoption(
-        "--reports",
-        metavar="DIR",
-        type=Path,
-        help="where the JUnit and HTML reports go [reports/ of the checkout]",
-    )
 
 
 def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdin.read) -> Options:
@@ -211,6 +107,8 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         raise pytest.UsageError(
             "--api-schema needs --url; a stack has its own value: pulumi config get apiSchema"
         )
+    if config.getoption("edge") != KIT and not url:
+        raise pytest.UsageError(f"--edge {OTHER} needs --url; a stack has the edge of the kit")
     llm_key = _llm_key(config, read_stdin)
     if config.getoption("llm_chat") and llm_key is None:
         raise pytest.UsageError(
@@ -225,8 +123,9 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
             origin if origin == "*" else _origin("--allowed-origin", origin) for origin in origins
         ),
         verify=not config.getoption("insecure"),
-        patience=_seconds(config, "patience"),
+        patience=None if config.getoption("patience") is None else _seconds(config, "patience"),
         browser=config.getoption("browser"),
+        json=tuple(config.getoption("json")),
         reports=config.getoption("reports") or config.rootpath / "reports",
         ca=_authorities(config.getoption("ca_file")),
         nodes_key=_other_key(config, read_stdin, "--nodes-key-file", NODES_KEY_VARIABLE, "app-..."),
@@ -239,7 +138,16 @@ def read_options(config: pytest.Config, read_stdin: Callable[[], str] = sys.stdi
         llm_chat=config.getoption("llm_chat"),
         gated=config.getoption("gated"),
         api_schema=config.getoption("api_schema"),
+        edge=config.getoption("edge"),
+        resolve=_resolve(config.getoption("resolve")),
     )
+
+
+def _resolve(values: Sequence[str]) -> Resolved:
+    try:
+        return read_resolve(values)
+    except ValueError as problem:
+        raise pytest.UsageError(f"--resolve {problem}") from None
 
 
 def _seconds(config: pytest.Config, option: str) -> float:

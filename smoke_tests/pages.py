@@ -6,7 +6,7 @@ environment allows or refuses. Every request of the page goes over the network t
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from smoke_tests import sse
 from smoke_tests.client import ANSWER_SECONDS, SHOWN, Patience, is_loopback
 from smoke_tests.cors import Policy
 from smoke_tests.masking import Redactor, Secret
+from smoke_tests.resolve import Resolved, browser_rules
+from smoke_tests.timing import Stall
 
 # A browser has a dozen processes and starts in seconds on an idle machine.
 START_SECONDS = 120
@@ -30,6 +32,9 @@ REASON_SECONDS = 3.0
 # or stops. This is no fault of the environment: the call is repeated for at most this many seconds.
 NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 NETWORK_SECONDS = 60.0
+# Chromium checks whether a page may call this machine; under load it now and then denies a permission that was granted.
+ACCESS_DENIED = "was denied for this request to access the"
+AGAIN_SECONDS = 0.2
 UNRELATED_HOST = "unrelated.example"
 SCRIPT = Path(__file__).with_name("page.js")
 # An empty icon: the browser would request one from the origin's real server.
@@ -80,15 +85,15 @@ class Seen:
     """The result of a call of a page's script: an answer or `error`, with every known secret masked.
 
     `kind` is the response's type (`cors`, `opaque`); `headers` are those it may read, by lower-case name;
-    `pieces` of the body and `events` carry their time of arrival in seconds after the call, `stalled` is how long the
-    page was suspended meanwhile (seconds); `console` are the lines of the browser's console, `wire` the answers that
-    arrived over the network, preflights included.
+    `pieces` of the body and `events` carry their time of arrival in seconds after the call, `stalls` are the times
+    between which the page was suspended meanwhile, likewise; `console` are the lines of the browser's console, `wire`
+    the answers that arrived over the network, preflights included.
     """
 
     asked: str
     origin: str
     seconds: float
-    stalled: float = 0.0
+    stalls: tuple[Stall, ...] = ()
     error: str = ""
     status: int = 0
     kind: str = ""
@@ -123,6 +128,17 @@ class Seen:
         return [line for line in self.console if "CORS policy" in line]
 
 
+def cut_off(failed: Iterable[str], console: Iterable[str], *, permitted: bool) -> bool:
+    """Whether Chromium's failures and console lines of a call have a reason that is no fault of the environment.
+
+    `permitted` is whether the page was granted access to this machine.
+    """
+    lines = tuple(console)
+    if NETWORK_CHANGED in failed or any(NETWORK_CHANGED in line for line in lines):
+        return True
+    return permitted and any(ACCESS_DENIED in line for line in lines)
+
+
 class Page:
     """A page of an origin with empty cache, cookies and preflight cache.
 
@@ -137,8 +153,10 @@ class Page:
         *,
         redact: Redactor,
         patience: Patience,
+        permitted: bool = True,
     ) -> None:
         self._redact, self._patience = redact, patience
+        self._permitted = permitted
         self.origin = origin
         self.tab = context.new_page()
         self._console: list[str] = []
@@ -155,7 +173,7 @@ class Page:
     def _open(self, document: str) -> None:
         address = f"{self.origin}/"
         self.tab.route(address, lambda route: route.fulfill(content_type="text/html", body=document))
-        self.tab.goto(address, timeout=OPEN_SECONDS * 1000)
+        visit(self.tab, address, seconds=OPEN_SECONDS)
         # Required: while any route is set, Playwright answers the browser's preflights itself and allows everything.
         self.tab.unroute_all()
         opened = self.tab.evaluate("location.origin")
@@ -192,8 +210,11 @@ class Page:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the browser aborted a request of the last call because a network interface changed."""
-        return NETWORK_CHANGED in self._failed or any(NETWORK_CHANGED in line for line in self._console)
+        """Whether the browser stopped a request of the last call for a reason of its machine.
+
+        A network interface changed, or a permission that the page has was not found yet.
+        """
+        return cut_off(self._failed, self._console, permitted=self._permitted)
 
     def forget(self) -> None:
         """Clear the console lines, answers and failures of the last call."""
@@ -204,6 +225,7 @@ class Page:
         until = time.monotonic() + NETWORK_SECONDS
         seen = self._call_once(how, method, url, init)
         while self.cut_off and time.monotonic() < until:
+            self.tab.wait_for_timeout(AGAIN_SECONDS * 1000)
             seen = self._call_once(how, method, url, init)
         return seen
 
@@ -219,7 +241,7 @@ class Page:
             asked=redact(f"{method} {url}"),
             origin=self.origin,
             seconds=found["seconds"],
-            stalled=found.get("stalled", 0.0),
+            stalls=tuple((start, end) for start, end in found.get("stalls", [])),
             error=redact(found.get("error", "")),
             status=found.get("status", 0),
             kind=found.get("kind", ""),
@@ -240,15 +262,16 @@ class Page:
             self.tab.wait_for_timeout(20)
 
 
-def visit(tab: playwright.Page, url: str) -> None:
-    """Open an address; repeat when the browser aborts because a network interface changed."""
+def visit(tab: playwright.Page, url: str, *, seconds: float = 30.0) -> None:
+    """Open an address, in `seconds` at most; repeat when the browser aborts because a network interface changed."""
     until = time.monotonic() + NETWORK_SECONDS
     while True:
         try:
-            tab.goto(url)
+            tab.goto(url, timeout=seconds * 1000)
         except playwright.Error as problem:
             if NETWORK_CHANGED not in problem.message or time.monotonic() > until:
                 raise
+            tab.wait_for_timeout(AGAIN_SECONDS * 1000)
         else:
             return
 
@@ -278,14 +301,22 @@ class Pages:
         try:
             if permitted:
                 context.grant_permissions(["local-network-access"])
-            yield Page(context, origin, document, redact=self.redact, patience=self.patience)
+            yield Page(
+                context, origin, document, redact=self.redact, patience=self.patience, permitted=permitted
+            )
         finally:
             context.close()
 
 
 @contextmanager
 def browsing(
-    browser: Browser, policy: Policy, *, redact: Redactor, patience: Patience, verify: bool
+    browser: Browser,
+    policy: Policy,
+    *,
+    redact: Redactor,
+    patience: Patience,
+    verify: bool,
+    resolve: Resolved | None = None,
 ) -> Iterator[Pages]:
     """Start the browser for pages that call this API. Raises BrowserError when it does not start."""
     host = urlsplit(policy.url).hostname or ""
@@ -297,11 +328,11 @@ def browsing(
     flags = [
         *FLAGS,
         # Pages call the edge only; the real servers of their origins receive no request.
-        f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}",
+        f"--host-resolver-rules={browser_rules(resolve or {}, host)}",
         # Only https pages can be permitted to call a private address; CORS is the same for both schemes.
         *([f"--unsafely-treat-insecure-origin-as-secure={','.join(plain)}"] if plain else []),
         # As in `Client`: a proxy of the environment is never used for this machine.
-        *(["--no-proxy-server"] if is_loopback(policy.url) else []),
+        *(["--no-proxy-server"] if resolve or is_loopback(policy.url) else []),
     ]
     with playwright.sync_playwright() as driver:
         try:

@@ -8,6 +8,7 @@ import pytest
 from dify_kit.chromium import Browser
 from smoke_tests.masking import Redactor
 from smoke_tests.options import Options
+from smoke_tests.results import Results
 from smoke_tests.target import Target
 
 
@@ -21,8 +22,20 @@ class Run:
     problem: str = ""
     browser: Browser | None = None
     no_browser: str = ""
+    # JUnit, the page and JSON.
     reports: list[Path] = field(default_factory=list)
+    results: Results = field(default_factory=Results)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def page(self) -> Path:
+        """The report for people."""
+        return self.reports[1]
+
+    @property
+    def data(self) -> list[Path]:
+        """The reports for programs."""
+        return [self.reports[2], *self.options.json]
 
     @property
     def title(self) -> str:

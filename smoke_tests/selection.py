@@ -5,8 +5,10 @@ import pytest
 from infra.catalogue.services import GATEWAY
 from smoke_tests.engine import Engine
 from smoke_tests.exports import TargetError
-from smoke_tests.options import LLM_KEY_VARIABLE
+from smoke_tests.inside import no_shell
+from smoke_tests.options import LLM_KEY_VARIABLE, OTHER
 from smoke_tests.pages import allowed_origin, refused_origin
+from smoke_tests.room import no_room
 from smoke_tests.run import Run
 from smoke_tests.target import Deployment, Target
 
@@ -17,13 +19,21 @@ ORDER = (
 )
 
 
+# Those that a run sends as the client whose tokens it needs.
+WRONG_SECRETS = 2
 ANSWERS = "test_the_environment_answers"
+NO_STACK = "they inspect the stack's services or exports, which --url does not give"
 
 
 def place(item: pytest.Item) -> int:
     """Return the place of a test in the order of the run."""
-    part = item.path.stem.removeprefix("test_")
+    part = part_of(item)
     return ORDER.index(part) if part in ORDER else len(ORDER)
+
+
+def part_of(item: pytest.Item) -> str:
+    """Return the topic of a test: the name of its file without `test_`."""
+    return item.path.stem.removeprefix("test_")
 
 
 def left_out(run: Run, item: pytest.Item) -> str:
@@ -31,9 +41,15 @@ def left_out(run: Run, item: pytest.Item) -> str:
     if run.target is None:
         return "" if item.name == ANSWERS else "the target was not found"
     reasons = {
-        "needs_stack": ""
-        if run.target.deployment
-        else "they inspect the stack's containers or exports, which --url does not give",
+        "needs_stack": "" if run.target.deployment else NO_STACK,
+        "needs_engine": _no_engine(run.target),
+        "needs_shell": no_shell(run.target.deployment.containers) if run.target.deployment else NO_STACK,
+        "needs_edge": ""
+        if run.target.kit_edge
+        else f"they test what the kit's edge adds, and --edge {OTHER} was given",
+        "needs_policy": ""
+        if run.target.kit_edge or run.options.allowed_origins
+        else f"they test which origins may call, and --edge {OTHER} was given without --allowed-origin",
         "needs_https": ""
         if run.target.https_origins
         else "they test TLS, which the edge does not terminate here (dify:tls is off)",
@@ -45,6 +61,7 @@ def left_out(run: Run, item: pytest.Item) -> str:
         "needs_service": _no_service(run.target, item),
         "needs_refusal": _no_refusal(run.target, item),
         "needs_oauth": "" if run.target.oauth else _no_client(run.target),
+        "needs_failures": _no_failures(run.target),
         "needs_gateway": ""
         if run.target.deployment and GATEWAY in run.target.deployment.containers
         else "they inspect the OAuth gateway, which does not run here (dify:oauth and dify:oidcGate are off)",
@@ -73,7 +90,31 @@ def left_out(run: Run, item: pytest.Item) -> str:
         if refused_origin(run.target.v1)
         else f"every origin may call /v1 from a browser, so none is refused ({_origins_setting(run)})",
     }
-    return next((why for marker, why in reasons.items() if why and item.get_closest_marker(marker)), "")
+    why = next((why for marker, why in reasons.items() if why and item.get_closest_marker(marker)), "")
+    # Of the CORS tests, those with a key send it as often as the chat does.
+    part = "chat" if item.get_closest_marker("needs_key") else part_of(item)
+    return why or no_room(run.target, part, run.options.patience)
+
+
+def _no_engine(target: Target) -> str:
+    if target.deployment is None:
+        return NO_STACK
+    if target.deployment.on_engine:
+        return ""
+    return (
+        "they inspect containers of a Docker engine, and the stack is on a cluster (dify:platform kubernetes)"
+    )
+
+
+def _no_failures(target: Target) -> str:
+    """Return why a client may not send as many wrong secrets as a run does; empty when it may."""
+    allowed = target.deployment.rate_limits.failures if target.deployment else None
+    if allowed is None or allowed > WRONG_SECRETS:
+        return ""
+    return (
+        f"they send {WRONG_SECRETS} wrong secrets, and after {allowed} the client would be refused "
+        "(dify:oauth.limits.failures)"
+    )
 
 
 def _no_nodes(run: Run) -> str:
@@ -114,7 +155,7 @@ def _no_refusal(target: Target, item: pytest.Item) -> str:
 
 def _addresses(deployment: Deployment, service: str) -> list[str]:
     """Return the addresses of a service's container; none when the engine is unreachable."""
-    if service not in deployment.containers:
+    if service not in deployment.containers or not deployment.on_engine:
         return []
     engine = engine_or_reason(deployment.stack)
     if isinstance(engine, str):

@@ -2,32 +2,37 @@
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from infra.catalogue import route_groups
+from infra.catalogue.names import service_name
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.route_groups import CONSOLE, SERVICE_API, WEB_APP_API
 from infra.catalogue.selection import port_of
+from infra.settings.kubernetes import KUBERNETES
 from infra.settings.origins import DEFAULT_PORTS, host_of
+from smoke_tests.client import is_loopback
 from smoke_tests.cors import Policy, policy_of
 from smoke_tests.exports import TargetError, read_exports
 from smoke_tests.gate import Gate
+from smoke_tests.limits import RateLimits, read_limits
 from smoke_tests.llm import Llm
 from smoke_tests.masking import Secret
 from smoke_tests.oauth import Access
-from smoke_tests.options import Options
+from smoke_tests.options import KIT, Options
+from smoke_tests.resolve import Resolved
 
 # Services that must not reach the data tier, each with one they do reach: the probe must detect an open port.
 OUTSIDERS = {
-    "sandbox": ("ssrf_proxy", port_of("ssrf_proxy")),
-    "local_sandbox": ("agent_ssrf_proxy", port_of("agent_ssrf_proxy")),
+    "sandbox": ("ssrf-proxy", port_of("ssrf-proxy")),
+    "local-sandbox": ("agent-ssrf-proxy", port_of("agent-ssrf-proxy")),
     "nginx": ("api", port_of("api")),
 }
 # The service of the console's sockets.
-SOCKETS = "api_websocket"
-SANDBOXES = ("sandbox", "local_sandbox")
+SOCKETS = "api-websocket"
+SANDBOXES = ("sandbox", "local-sandbox")
 MEGABYTE = 1024 * 1024
 # The edge adds one for what surrounds a file in a form.
 OVERHEAD_MEGABYTES = 2
@@ -45,16 +50,8 @@ class Tls:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateLimits:
-    """The edge's rate limits by route group; members as in `infra/exports.py`, 0 without a limit."""
-
-    dry_run: bool
-    groups: Mapping[str, Mapping[str, int]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A stack's containers and settings. `containers` and `jobs` map a service to its container's name."""
+    """A stack's services, by their references (`infra.engine.runtime`), and its settings."""
 
     stack: str
     release: str
@@ -70,6 +67,8 @@ class Deployment:
     # Private hosts and networks that squid allows (dify:ssrfAllowPrivate).
     ssrf_allow_private: tuple[str, ...] = ()
     tls: Tls = Tls()
+    # Whether the references are names of containers of a Docker engine.
+    on_engine: bool = True
 
     def opened_by(self, hosts: Iterable[str]) -> str:
         """Return the item of dify:ssrfAllowPrivate that matches one of these names and addresses, or an empty text."""
@@ -109,13 +108,28 @@ class Target:
     api_schema: bool = False
     # Whether the console has sockets, at /socket.io/; None when unknown.
     has_sockets: bool | None = None
+    # The networks that may reach the console (dify:consoleAllowFrom); empty for every address.
+    console_allow_from: tuple[str, ...] = ()
+    # Whether the kit's edge is in front of Dify, and the addresses of names that DNS does not have yet.
+    kit_edge: bool = True
+    resolve: Resolved = field(default_factory=dict)
 
     @property
     def probe(self) -> tuple[str, int]:
         """An address outside the gate that Dify answers with use of its database, and the expected status."""
-        if self.gate:
+        if self.hides_console:
             return f"{self.service_url}/v1/parameters", 401
         return f"{self.console_url}/console/api/setup", 200
+
+    @property
+    def direct(self) -> bool:
+        """Whether connections go to the target itself, without a proxy of the environment variables."""
+        return bool(self.resolve) or is_loopback(self.url)
+
+    @property
+    def hides_console(self) -> bool:
+        """Whether the console may be closed to this machine: by the gate, or by its address."""
+        return self.gate is not None or bool(self.console_allow_from)
 
     @property
     def v1(self) -> Policy:
@@ -150,7 +164,8 @@ class Target:
     def title(self) -> str:
         """The target in a line."""
         if self.deployment is None:
-            return f"{self.url}, from outside only"
+            edge = "" if self.kit_edge else ", behind an edge that is not the kit's"
+            return f"{self.url}, from outside only{edge}"
         what = "a STAND-IN for Dify" if self.deployment.stand_in else "Dify"
         return f"stack {self.deployment.stack}: {self.url}, {what} {self.deployment.release}"
 
@@ -169,9 +184,8 @@ def _falls_under(host: str, item: str) -> bool:
 
 def find_target(options: Options) -> Target:
     """Return what the options name. Raises TargetError when it cannot be found."""
-    if options.url:
-        return from_outside(options)
-    return from_exports(read_exports(options.stack), options)
+    found = from_outside(options) if options.url else from_exports(read_exports(options.stack), options)
+    return replace(found, resolve=options.resolve, kit_edge=options.edge == KIT)
 
 
 def from_outside(options: Options) -> Target:
@@ -209,7 +223,6 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
     url = _get(exports, "publicUrl", str)
     service_url = _get(exports, "serviceApiUrl", str).removesuffix("/v1")
     console_url = _get(exports, "consoleUrl", str)
-    release = _get(exports, "release", str)
     key = _get(exports, "canaryKey", str) if exports.get("canary") else None
     groups = _get(exports, "routeGroups", dict)
     tls = _get(exports, "tls", dict)
@@ -228,7 +241,8 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
         dataset_key=options.dataset_key or _secret(exports, "canaryDatasetKey"),
         # Stacks of earlier versions have no such export and serve schemas as Dify does.
         api_schema=bool(exports.get("apiSchema")),
-        has_sockets=SOCKETS in _get(exports, "containers", dict),
+        has_sockets=SOCKETS in _services(exports, "containers"),
+        console_allow_from=tuple(exports.get("consoleAllowFrom") or ()),
         policies=tuple(
             Policy(
                 group=group,
@@ -241,25 +255,32 @@ def from_exports(exports: Mapping[str, Any], options: Options) -> Target:
             for group, facts in groups.items()
         ),
         schemas=_schemas(facts.get("schema") for facts in groups.values()),
-        deployment=Deployment(
-            stack=_get(exports, "stack", str),
-            release=release,
-            stand_in=_get(exports, "standIn", bool),
-            containers=_get(exports, "containers", dict),
-            jobs=_get(exports, "jobs", dict),
-            edge=_get(exports, "edge", str),
-            bind_address=_get(exports, "bindAddress", str),
-            # Pulumi's numbers are floats.
-            http_port=int(_get(exports, "httpPort", (int, float))),
-            max_upload_megabytes=int(_get(exports, "maxUploadMegabytes", (int, float))),
-            callbacks=_get(exports, "oauthCallbackUrls", dict),
-            rate_limits=_rate_limits(_get(exports, "rateLimits", dict)),
-            ssrf_allow_private=tuple(_get(exports, "ssrfAllowPrivate", list)),
-            tls=Tls(
-                https_port=None if tls["httpsPort"] is None else int(tls["httpsPort"]),
-                redirect=tls["redirect"],
-                hsts_seconds=int(tls["hstsSeconds"]),
-            ),
+        deployment=_deployment(exports),
+    )
+
+
+def _deployment(exports: Mapping[str, Any]) -> Deployment:
+    """Return the stack's services and settings."""
+    tls = _get(exports, "tls", dict)
+    return Deployment(
+        on_engine=exports.get("platform") != KUBERNETES,
+        stack=_get(exports, "stack", str),
+        release=_get(exports, "release", str),
+        stand_in=_get(exports, "standIn", bool),
+        containers=_services(exports, "containers"),
+        jobs=_services(exports, "jobs"),
+        edge=_get(exports, "edge", str),
+        bind_address=_get(exports, "bindAddress", str),
+        # Pulumi's numbers are floats.
+        http_port=int(_get(exports, "httpPort", (int, float))),
+        max_upload_megabytes=int(_get(exports, "maxUploadMegabytes", (int, float))),
+        callbacks=_get(exports, "oauthCallbackUrls", dict),
+        rate_limits=read_limits(_get(exports, "rateLimits", dict), exports.get("oauth"), exports.get("llm")),
+        ssrf_allow_private=tuple(_get(exports, "ssrfAllowPrivate", list)),
+        tls=Tls(
+            https_port=None if tls["httpsPort"] is None else int(tls["httpsPort"]),
+            redirect=tls["redirect"],
+            hsts_seconds=int(tls["hstsSeconds"]),
         ),
     )
 
@@ -351,20 +372,16 @@ def _oauth_client(exports: Mapping[str, Any], options: Options) -> Access | None
     )
 
 
-def _rate_limits(exported: Mapping[str, Any]) -> RateLimits:
-    groups = _get(exported, "groups", dict)
-    return RateLimits(
-        dry_run=_get(exported, "dryRun", bool),
-        # Pulumi's numbers are floats.
-        groups={name: {key: int(value) for key, value in limits.items()} for name, limits in groups.items()},
-    )
-
-
 def _secret(exports: Mapping[str, Any], name: str) -> Secret | None:
     """Return an optional key of a stack. Raises TargetError when the deployment should have created it."""
     if name in exports and exports[name] is None:
         return None
     return Secret(_get(exports, name, str))
+
+
+def _services(exports: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Return an export that maps services to their containers. Stacks of earlier versions spell some names with `_`."""
+    return {service_name(name): container for name, container in _get(exports, key, dict).items()}
 
 
 def _get(exports: Mapping[str, Any], name: str, kind: Any) -> Any:  # noqa: ANN401  # JSON, checked here

@@ -5,8 +5,10 @@ import secrets
 import pytest
 
 from smoke_tests import replies, sse
-from smoke_tests.chat import REMOVED, STREAM_ATTEMPTS, USER, Chat, least_spread
+from smoke_tests.chat import REMOVED, USER, Chat, least_spread
 from smoke_tests.target import Target
+from smoke_tests.timing import Stalls, Timing, attempt
+from smoke_tests.untested import leave_out
 
 pytestmark = pytest.mark.needs_key
 
@@ -54,18 +56,19 @@ def test_streaming(chat: Chat, query: str, *, echoes: bool) -> None:
 
 
 def test_a_stream_arrives_while_it_is_made(chat: Chat, query: str) -> None:
-    spreads = []
-    for _ in range(STREAM_ATTEMPTS):
-        answer = chat.send(query, mode="streaming")
+    timing = Timing()
+    while not timing.decided:
+        with Stalls() as stalls:
+            answer = chat.send(query, mode="streaming")
         assert answer.status == 200
         events = [event for event in sse.read(answer.arrivals) if event.data]
         assert len(events) > 1, answer
-        needed, spread = least_spread(events), events[-1].at - events[0].at
-        spreads.append(f"{spread * 1000:.1f} ms, at least {needed * 1000:.1f} ms expected")
-        if spread >= needed:
-            return
+        arrivals = [answer.started + event.at for event in events]
+        timing.attempts.append(attempt(arrivals, stalls.found, needed=least_spread(events)))
 
-    raise AssertionError(f"a proxy buffers the stream; time from first to last event: {spreads}")
+    assert not timing.held_back, f"a proxy buffers the stream: {timing}"
+    if not timing.streamed:
+        leave_out(f"this machine is too busy to time a stream: {timing}")
 
 
 def test_follow_up_in_the_same_conversation(chat: Chat, query: str, *, echoes: bool) -> None:

@@ -7,6 +7,8 @@ import pytest
 from smoke_tests.client import Client
 from smoke_tests.target import Deployment, Target
 
+pytestmark = pytest.mark.usefixtures("_console")
+
 
 @pytest.mark.needs_no_gate
 def test_the_instance_is_claimed(target: Target, visitor: Client) -> None:

@@ -11,6 +11,8 @@ from smoke_tests.client import TOO_MANY_REQUESTS, Client
 from smoke_tests.cors import Case, problems, tokens
 from smoke_tests.target import Target
 
+pytestmark = pytest.mark.needs_policy
+
 ASKED_HEADERS = ("authorization", "content-type")
 
 

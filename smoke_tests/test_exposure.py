@@ -12,7 +12,7 @@ from smoke_tests.engine import Container, Engine
 from smoke_tests.masking import SHORTEST, Redactor
 from smoke_tests.target import OUTSIDERS, Deployment
 
-pytestmark = pytest.mark.needs_stack
+pytestmark = pytest.mark.needs_engine
 
 DATA_PORTS = data_ports()
 # How often what must answer is probed again.
@@ -164,7 +164,7 @@ def test_the_gateway_reaches_only_its_own_redis(
 
 
 @pytest.mark.needs_gateway
-@pytest.mark.parametrize("other", ["api", "plugin_daemon"])
+@pytest.mark.parametrize("other", ["api", "plugin-daemon"])
 def test_only_the_gateway_reaches_its_redis(
     engine: Engine, containers: dict[str, Container], other: str, gateway: str
 ) -> None:

@@ -13,11 +13,15 @@ from smoke_tests.gate import CALL, PAGE, START, closed_call, closed_page, cookie
 from smoke_tests.target import Deployment, Target
 
 pytestmark = pytest.mark.needs_gate
+# These request pages and calls of the console, which dify:consoleAllowFrom may close to this machine. It never closes
+# the sign-in below /oauth2/ nor the routes outside.
+of_the_console = pytest.mark.usefixtures("_console")
 
 # Dify answers unknown paths with 404 and sends its version with it.
 OUTSIDE = ("/v1/smoke-test", "/files/smoke-test", "/mcp/smoke-test", "/triggers/smoke-test")
 
 
+@of_the_console
 def test_pages_redirect_to_the_sign_in(target: Target, visitor: Client) -> None:
     assert target.gate
     found = [closed_page(visitor.ask("GET", url, headers=PAGE), url) for url in target.gate.pages]
@@ -25,6 +29,7 @@ def test_pages_redirect_to_the_sign_in(target: Target, visitor: Client) -> None:
     assert not [problem for problem in found if problem]
 
 
+@of_the_console
 def test_calls_get_401(target: Target, visitor: Client) -> None:
     assert target.gate
     found = [closed_call(visitor.ask("GET", url, headers=CALL)) for url in target.gate.calls]
@@ -32,6 +37,7 @@ def test_calls_get_401(target: Target, visitor: Client) -> None:
     assert not [problem for problem in found if problem]
 
 
+@of_the_console
 @pytest.mark.parametrize("claim", ["cookie", "made-up-header", "identity"])
 def test_a_claimed_identity_is_ignored(target: Target, visitor: Client, claim: str) -> None:
     assert target.gate

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from smoke_tests.client import Client, VisitError
-from smoke_tests.engine import Engine
+from smoke_tests.inside import Inside
 from smoke_tests.knowledge import Knowledge
 from smoke_tests.nodes import Nodes, Ran
 from smoke_tests.target import Deployment, Target
@@ -44,24 +44,24 @@ def test_code_runs_in_the_sandbox(nodes: Nodes) -> None:
 
 
 @pytest.mark.needs_nodes
-@pytest.mark.needs_service("ssrf_proxy")
+@pytest.mark.needs_service("ssrf-proxy")
 def test_squid_allows_difys_own_files(nodes: Nodes) -> None:
-    run = ran(nodes, "ssrf_proxy", "allowed")
+    run = ran(nodes, "ssrf-proxy", "allowed")
 
     assert not run.refused_by_squid, (
-        f"ssrf_proxy: squid refuses Dify's own files, which it must allow: {run.account}"
+        f"ssrf-proxy: squid refuses Dify's own files, which it must allow: {run.account}"
     )
     # api sends its version with every answer; squid's error pages do not have it.
-    assert "x-version" in run.headers, f"ssrf_proxy: squid returned no answer of api: {run.account}"
+    assert "x-version" in run.headers, f"ssrf-proxy: squid returned no answer of api: {run.account}"
 
 
 @pytest.mark.needs_nodes
-@pytest.mark.needs_service("ssrf_proxy")
+@pytest.mark.needs_service("ssrf-proxy")
 @pytest.mark.parametrize("probe", PROBES)
 def test_squid_refuses_private_addresses(nodes: Nodes, probe: str) -> None:
-    run = ran(nodes, "ssrf_proxy", probe)
+    run = ran(nodes, "ssrf-proxy", probe)
 
-    assert run.refused_by_squid, f"ssrf_proxy: squid must refuse {INSIDE[probe]}: {run.account}"
+    assert run.refused_by_squid, f"ssrf-proxy: squid must refuse {INSIDE[probe]}: {run.account}"
 
 
 @pytest.mark.needs_knowledge
@@ -76,27 +76,27 @@ def test_a_document_is_indexed_and_found(knowledge: Knowledge) -> None:
     assert any(word in text for text in found), f"the indexed document is not among the results {found!r}"
 
 
-@pytest.mark.needs_service("plugin_daemon")
+@pytest.mark.needs_service("plugin-daemon")
 def test_plugin_daemon_looks_endpoints_up(target: Target, visitor: Client) -> None:
     # The daemon needs its database to know that this endpoint does not exist.
     answer = visitor.ask("GET", f"{target.url}/e/{secrets.token_hex(16)}/smoke-test")
 
     known = answer.status == 404 and "endpoint not found" in answer.text
-    assert known, f"plugin_daemon: it cannot look up an endpoint: {answer!r}"
+    assert known, f"plugin-daemon: it cannot look up an endpoint: {answer!r}"
 
 
 @pytest.mark.needs_stack
-@pytest.mark.needs_service("plugin_daemon")
-def test_plugin_daemon_answers_api(engine: Engine, deployment: Deployment) -> None:
+@pytest.mark.needs_service("plugin-daemon")
+def test_plugin_daemon_answers_api(inside: Inside, deployment: Deployment) -> None:
     script = ASK_DAEMON.replace("WORKSPACE", str(uuid.uuid4()))
 
-    code, output = engine.run(deployment.containers["api"], ["sh", "-c", script])
+    code, output = inside.run(deployment.containers["api"], ["sh", "-c", script])
 
     body, _, status = output.rpartition("\n")
-    assert code == 0, f"plugin_daemon: api cannot reach it: {output.strip()[-300:]}"
+    assert code == 0, f"plugin-daemon: api cannot reach it: {output.strip()[-300:]}"
     # The daemon reports a lost database with status 200.
     assert (status, _code_in(body)) == ("200", 0), (
-        f"plugin_daemon: it refuses api's request: {status} {body[:300]}"
+        f"plugin-daemon: it refuses api's request: {status} {body[:300]}"
     )
 
 

@@ -84,9 +84,7 @@ def issue(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
     )
     if hosts:
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False
-        )
+        builder = builder.add_extension(subject_alternative(hosts), critical=False)
     signer = issuer.key if issuer else own
     # Python requires these from 3.13 on.
     if issuer:
@@ -96,6 +94,11 @@ def issue(
         builder = builder.add_extension(_CA_USAGE, critical=True)
     algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return Pair(certificate=builder.sign(signer, algorithm), key=own)
+
+
+def subject_alternative(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
+    """Return the extension that names hosts and addresses."""
+    return x509.SubjectAlternativeName([_name(host) for host in hosts])
 
 
 def _name(host: str) -> x509.GeneralName:

@@ -28,6 +28,11 @@ RUN = f"it-{os.environ.setdefault('DIFY_KIT_TEST_RUN', secrets.token_hex(2))}-"
 UNCHANGED = {"same", "read", "refresh"}
 
 
+def unique(kind: str) -> str:
+    """Return a name for what a test makes in the engine besides stacks, of this run and found by `remove_leftovers`."""
+    return f"dify-{RUN}{kind}-{secrets.token_hex(3)}"
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as probe:
@@ -241,12 +246,19 @@ def settings_changed(stack: Stack, values: Mapping[str, str]) -> Iterator[None]:
 
 
 def remove_from_engine(name: str) -> int:
-    """Remove containers, networks and volumes of every stack whose name begins like this; return how many."""
+    """Remove containers, networks and volumes of every stack whose name begins like this; return how many.
+
+    Containers without such a name go with their network, which cannot be removed before them.
+    """
     client, found = docker.from_env(), 0
     for container in client.containers.list(all=True, filters={"name": f"^/?dify-{name}"}):
         container.remove(force=True, v=True)
         found += 1
     for network in client.networks.list(filters={"name": f"^dify-{name}"}):
+        network.reload()
+        for container in network.containers:
+            container.remove(force=True, v=True)
+            found += 1
         network.remove()
         found += 1
     for volume in client.volumes.list(filters={"name": f"^dify-{name}"}):

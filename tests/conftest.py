@@ -16,9 +16,13 @@ from xdist.scheduler import LoadScopeScheduling
 from dify_kit.app import COMMANDS, register
 from support import stacks
 from support.stacks import Stack
+from tests.cluster import lifecycle
 
 HERE = Path(__file__).parent
 DEPLOYING = (HERE / "contract", HERE / "integration")
+# Tests that share the Kubernetes cluster.
+ON_CLUSTER = "tests/integration/cluster/"
+CLUSTER = "the test cluster"
 STACK = pytest.StashKey[Stack]()
 SHARED = "the main stack"
 # Files whose tests share the main stack.
@@ -38,6 +42,7 @@ LONGEST = (
     "tests/integration/test_stack.py",
     SHARED,
     "tests/integration/test_stack_tls.py",
+    "tests/integration/test_models.py",
     "tests/integration/test_acme.py",
     "tests/integration/test_console_resources.py",
     "tests/integration/test_oauth_stack.py",
@@ -77,6 +82,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     workers = getattr(session.config.option, "numprocesses", None)
     if workers and not hasattr(session.config, "workerinput"):
         stacks.remove_leftovers()
+        lifecycle.remove_leftovers(stacks.RUN)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,6 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(folder in item.path.parents for folder in DEPLOYING):
             item.add_marker("integration")
+        if item.nodeid.startswith(ON_CLUSTER):
+            item.add_marker("cluster")
     rank = {group: place for place, group in enumerate(LONGEST)}
     # Contract tests stop services of the main stack, and the next `up` would mend that in the middle of another test.
     items.sort(
@@ -96,6 +104,8 @@ def _worker_group(nodeid: str) -> str:
     path = nodeid.split("::", 1)[0]
     if path in SHARING_GATEWAY:
         return GATEWAY
+    if path.startswith(ON_CLUSTER):
+        return CLUSTER
     return SHARED if path.startswith(SHARING) else path
 
 

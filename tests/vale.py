@@ -34,7 +34,7 @@ SOURCES = (
         "smoke_tests/*.js",
         "support/*.py",
     ),
-    *("infra/**/*.py", "tools/*.py", "tests/vale.py"),
+    *("infra/**/*.py", "docsite/*.py", "tools/*.py", "tests/vale.py"),
 )
 
 

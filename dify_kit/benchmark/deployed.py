@@ -10,17 +10,21 @@ from dify_kit.benchmark.targets import Target
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 
 WAYS = ("api-key", "oauth", "proxy")
 TOKEN_SECONDS = 10
 
 
-def exports(stack: str) -> dict[str, Any]:
-    """Return the exports of a stack, secrets too. Raises KitError when it is not deployed."""
+def exports(stack: str, ca: str = "") -> dict[str, Any]:
+    """Return the exports of a stack, secrets too; ``ca`` (PEM) is trusted as well. KitError: it is not deployed."""
     printed = Pulumi(files=StackFiles.open(stack)).run("stack", "output", "--json", "--show-secrets").stdout
     outputs: dict[str, Any] = json.loads(printed)
     if not outputs.get("serviceApiUrl"):
-        raise KitError(f"stack {stack} is not deployed", f"dify-kit up --stack {stack}, or give --url")
+        raise KitError(f"stack {stack} is not deployed", f"`{hints.kit('up', stack=stack)}`, or give --url")
+    if ca:
+        tls = outputs.get("tls") or {}
+        outputs["tls"] = {**tls, "ca": f"{tls.get('ca') or ''}\n{ca}"}
     return outputs
 
 
@@ -39,7 +43,7 @@ def by_proxy(stack: str, outputs: dict[str, Any], key: str, model: str, *, strea
     if not llm:
         raise KitError(f"stack {stack} has no LLM proxy", "deploy it with dify:llm, or give --url")
     if model not in llm["models"]:
-        raise KitError(f"--model {model}: not served", f"the proxy serves {', '.join(llm['models'])}")
+        raise KitError(f"--model {model}: not served", hints.nearest(model, llm["models"]))
     return Target(
         name="proxy",
         url=llm["url"],
@@ -74,4 +78,6 @@ def _token(stack: str, outputs: dict[str, Any], ca: str) -> str:
         answer.raise_for_status()
         return str(answer.json()["access_token"])
     except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise KitError("the token endpoint gave no token", "dify-kit bench asks as oauthCanary") from error
+        raise KitError(
+            "the token endpoint gave no token", "the command `bench` asks as oauthCanary"
+        ) from error

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from dify_kit.benchmark.reasons import reason
 from dify_kit.benchmark.statistics import Sample
 from dify_kit.benchmark.targets import USER, Reading, Target
 
 CLEANING_SECONDS = 30
+# A connection that takes longer has failed: a firewall drops its packets, or the host is down.
+CONNECT_SECONDS = 10
 # How long to wait where a limit refuses to delete: the edge's own limits forgive in 2 s.
 PAUSE_SECONDS = 1.0
 MALFORMED = (ValueError, AttributeError, LookupError, TypeError)
@@ -60,8 +63,9 @@ async def run(target: Target, limits: Limits, tell: Callable[[int], None]) -> Ru
     pool = httpx.Limits(max_connections=limits.clients, max_keepalive_connections=limits.clients)
     # `seconds` is for all of it; httpx's own timeout, for each read, must not come before.
     wait = limits.seconds + CLEANING_SECONDS
+    timeout = httpx.Timeout(wait, connect=CONNECT_SECONDS)
     async with httpx.AsyncClient(
-        verify=verify, headers=target.headers, limits=pool, timeout=wait, trust_env=False
+        verify=verify, headers=target.headers, limits=pool, timeout=timeout, trust_env=False
     ) as client:
         try:
             async with asyncio.timeout(limits.seconds):
@@ -80,7 +84,7 @@ async def run(target: Target, limits: Limits, tell: Callable[[int], None]) -> Ru
 
 
 async def _ask(client: httpx.AsyncClient, target: Target, found: Run, samples: list[Sample]) -> None:
-    started, first, error, reading = time.perf_counter(), None, "", Reading()
+    started, first, error, why, reading = time.perf_counter(), None, "", "", Reading()
     try:
         async with client.stream("POST", target.endpoint, json=target.body) as answer:
             error = _refusal(answer)
@@ -92,14 +96,15 @@ async def _ask(client: httpx.AsyncClient, target: Target, found: Run, samples: l
     except asyncio.CancelledError:
         error = "time_is_up"
         raise
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        error = "connect"
-    except httpx.HTTPError:
-        error = "cut"
+    except (httpx.ConnectError, httpx.ConnectTimeout) as problem:
+        error, why = "connect", reason(problem)
+    except httpx.HTTPError as problem:
+        error, why = "cut", reason(problem)
     except MALFORMED:
         error = "malformed"
     finally:
-        samples.append(Sample(seconds=time.perf_counter() - started, first_token=first, error=error))
+        took = time.perf_counter() - started
+        samples.append(Sample(seconds=took, first_token=first, error=error, reason=why))
         if target.kind == "dify" and reading.conversation:
             found.conversations.add(reading.conversation)
 

@@ -11,11 +11,12 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One request: seconds to its end, seconds to its first token, and the kind of error (empty: none)."""
+    """One request: seconds to its end and to its first token, the kind of error (empty: none) and its reason."""
 
     seconds: float
     first_token: float | None = None
     error: str = ""
+    reason: str = ""
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
@@ -35,6 +36,7 @@ def summary(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
         "requests": len(samples),
         "ok": len(good),
         "errors": errors(samples),
+        "reasons": reasons(samples),
         "seconds": seconds,
         "throughput": len(good) / seconds if seconds > 0 else 0.0,
         "latencyMs": _percentiles([one.seconds for one in good]),
@@ -45,6 +47,15 @@ def summary(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
 def errors(samples: Sequence[Sample]) -> dict[str, int]:
     """Return how many requests failed, by kind of error."""
     return dict(sorted(Counter(one.error for one in samples if one.error).items()))
+
+
+def reasons(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Return how many requests failed, by kind of error and reason; kinds without a reason are left out."""
+    found = Counter((one.error, one.reason) for one in samples if one.reason)
+    return {
+        error: {reason: count for (kind, reason), count in sorted(found.items()) if kind == error}
+        for error, _ in sorted(found)
+    }
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float | None]:

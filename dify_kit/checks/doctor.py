@@ -12,7 +12,6 @@ from dataclasses import asdict
 from dify_kit.checks import machine, stack
 from dify_kit.checks.machine import EngineFacts, ask_engine
 from dify_kit.checks.result import Check, Status, show
-from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.errors import KitError
 from dify_kit.setup.pulumi_engine import engine_env
 from dify_kit.workspace.files import CHECKOUT, DataDir, StackFiles, check_stack_name
@@ -54,14 +53,15 @@ def run_checks(
             machine.check_base_image(facts, images),
             machine.check_clock(now, facts.clock),
         ]
-        checks += stack.check_port(reading)
+        checks += stack.check_leftovers(files, environ)
+        checks += stack.check_guards(files, reading)
         checks += stack.check_published(files, repair=repair)
-        checks += stack.check_loaded(reading, lambda names: DockerEngine().images(names))
         if facts.local:
             checks += machine.disks("Docker's disk", facts.root)
     checks += machine.disks("your disk", machine.existing(files.data.root))
     checks += settings
     checks += stack.check_release(reading)
+    checks += stack.check_pins(reading)
     checks += stack.check_gate(reading)
     return checks
 

@@ -59,7 +59,8 @@ class Published:
 def find(files: StackFiles, engine: Engine) -> Published | None:
     """Return where to send the request; None for another machine's loopback, and for settings that cannot work."""
     reading = settings.read(files)
-    if not reading.sound("bindAddress", "httpPort", "publicUrl"):
+    if not reading.sound("bindAddress", "httpPort", "publicUrl") or reading.settings.kubernetes:
+        # On a cluster clients come by a Service, at the address of a node or a load balancer.
         return None
     found = reading.settings
     address = ipaddress.ip_address(addresses_of(found.bind_address)[0])

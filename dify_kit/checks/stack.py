@@ -3,19 +3,23 @@
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from dify_kit.checks import preflight, published
+from dify_kit.checks import guards, published
 from dify_kit.checks.result import Check, Status, first_line
 from dify_kit.containers.docker_host import DockerEngine
+from dify_kit.engine.state import FileBackend, StackState
 from dify_kit.errors import KitError
+from dify_kit.stack import leftovers
 from dify_kit.stack import settings as stack_settings
-from dify_kit.stack.create import loaded_names
+from dify_kit.stack.cluster_objects import cluster_objects
 from dify_kit.workspace.files import PROJECT, StackFiles
+from infra import hints
 from infra.catalogue.releases import CatalogueError, catalogue
+from infra.guards import advisories
 from infra.settings.gate import CA_FILE, gate_files
-from infra.settings.stack import Reading
+from infra.settings.stack import Reading, Settings
 
 
 def check_settings(
@@ -82,41 +86,62 @@ def images_of(reading: Reading | None) -> str | None:
     return reading.settings.images if reading and reading.sound("images") else None
 
 
-def check_loaded(reading: Reading | None, have: Callable[[list[str]], list[str]]) -> list[Check]:
-    """Check that the images of a preloaded stack are in the engine; nothing for others.
+def check_leftovers(files: StackFiles, environ: Mapping[str, str] | None = None) -> list[Check]:
+    """Check that nothing of an earlier stack is in the way of one that is not created yet; nothing for others."""
+    try:
+        if files.configured():
+            return []
+        backend = FileBackend.of(files, environ)
+        leftovers.refuse(files, DockerEngine(), backend.read() if backend else StackState())
+    except KitError as problem:
+        return [Check(name="leftovers", status=Status.FAILED, found=problem.message, hint=problem.hint)]
+    return []
 
-    ``have`` returns those of the names that the engine has. `make preview` checks the images of optional parts.
+
+def check_guards(files: StackFiles, reading: Reading | None) -> list[Check]:
+    """Make the guards of Pulumi's program, those whose settings are sound; nothing where the file cannot be read."""
+    if reading is None:
+        return []
+    checks = []
+    try:
+        engine = cluster_objects(files) or DockerEngine()
+        for name, refusals in guards.found(files, reading, engine):
+            checks += [
+                Check(name=name, status=Status.FAILED, found=one.problem, hint=guards.hint(one, files))
+                for one in refusals
+            ]
+            if not refusals and (well := _well(name, reading.settings, local=engine.local())):
+                checks.append(Check(name=name, status=Status.OK, found=well))
+    except KitError as problem:
+        checks.append(Check(name="engine", status=Status.FAILED, found=problem.message, hint=problem.hint))
+    return checks
+
+
+def _well(guard: str, settings: Settings, *, local: bool) -> str:
+    """Say what a guard without refusals found; empty for one that did not have to look.
+
+    External servers are checked where the engine is `local`, so that this machine reaches what the stack does.
     """
-    if not reading or images_of(reading) != "preloaded" or not reading.sound("release", "vectorStore"):
-        return []
-    try:
-        names = loaded_names(reading.settings.dify, reading.settings.vector_store)
-        missing = sorted(set(names) - set(have(names)))
-    except KitError as problem:
-        return [Check(name="images", status=Status.FAILED, found=problem.message, hint=problem.hint)]
-    if missing:
-        return [
-            Check(
-                name="images",
-                status=Status.FAILED,
-                found=f"{len(missing)} of {len(names)} are not in the engine: {', '.join(missing)}",
-                hint="`dify-kit images load` an archive of `dify-kit images save`; `make preview` prints the commands",
-            )
-        ]
-    return [Check(name="images", status=Status.OK, found=f"{len(names)} images are loaded")]
-
-
-def check_port(reading: Reading | None) -> list[Check]:
-    """Check that the stack's ports are free or its own; nothing for settings that are reported already."""
-    if not reading or not reading.sound("bindAddress", "httpPort", "httpsPort", "tls"):
-        return []
-    settings = reading.settings
-    try:
-        preflight.check_port(settings, DockerEngine())
-    except KitError as problem:
-        return [Check(name="port", status=Status.FAILED, found=problem.message, hint=problem.hint)]
-    where = f"{settings.bind_address}:{settings.http_port}"
-    return [Check(name="port", status=Status.OK, found=f"{where} is free, or this stack's own")]
+    servers = {"database": settings.database, "redis": settings.redis}
+    if guard in servers:
+        server = servers[guard]
+        if server is None:
+            return ""
+        return (
+            f"{server.address} admits Dify"
+            if local
+            else f"{server.address}, not checked: the engine is elsewhere"
+        )
+    if guard == "images" and settings.images != "preloaded":
+        return ""
+    return {
+        "engine choice": "docker and Pulumi's provider take the same one",
+        "volumes": "there are none, or they are this stack's",
+        "container names": "nothing else has them",
+        "port": f"{settings.bind_address}:{settings.http_port} is free, or this stack's own",
+        "images": "all of them are loaded",
+        "cluster": "it answers, and has what the stack needs",
+    }[guard]
 
 
 def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
@@ -126,7 +151,7 @@ def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
     """
     name = "published address"
     try:
-        engine = DockerEngine()
+        engine = cluster_objects(files) or DockerEngine()
         where = published.find(files, engine)
         if where is None or published.edge_of(files.stack, engine) is None:
             return []
@@ -137,7 +162,8 @@ def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
         hint = problem.hint if isinstance(problem, KitError) else ""
         return [Check(name=name, status=Status.FAILED, found=first_line(problem), hint=hint)]
     if found:
-        hint = f"`dify-kit doctor --repair --stack {files.stack}` restarts the edge, which publishes the port again"
+        command = hints.kit("doctor", "--repair", stack=files.stack)
+        hint = f"`{command}` restarts the edge, which publishes the port again"
         said = f"{where} does not answer, although the edge is healthy inside: {found}"
         return [Check(name=name, status=Status.FAILED, found=said, hint=hint)]
     return [Check(name=name, status=Status.OK, found=f"the edge answers at {where}")]
@@ -145,8 +171,6 @@ def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
 
 def check_release(reading: Reading | None) -> list[Check]:
     """Warn about the known vulnerabilities of the stack's release; nothing for one that is reported already."""
-    from infra.guards.advisories import warnings  # noqa: PLC0415  # imported late: it imports Pulumi
-
     if not reading or not reading.sound("release", "catalogue", "weaviateVersion"):
         return []
     found = reading.settings.dify
@@ -164,7 +188,18 @@ def check_release(reading: Reading | None) -> list[Check]:
             found=line,
             hint=f"back up, then set dify:release, up to {newest}",
         )
-        for line in warnings(found)
+        for line in advisories.warnings(found)
+    ]
+
+
+def check_pins(reading: Reading | None) -> list[Check]:
+    """Warn of images that are taken by tag from a registry, as the program does."""
+    if not reading or not reading.sound("images", "mirror", "imagePins"):
+        return []
+    from infra.guards import images  # noqa: PLC0415  # imports Pulumi, which takes a second
+
+    return [
+        Check(name="images", status=Status.WARNING, found=line) for line in images.warnings(reading.settings)
     ]
 
 

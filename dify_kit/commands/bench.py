@@ -1,8 +1,10 @@
 """The command that measures a deployed stack, or any base URL."""
 
 import asyncio
+import datetime as dt
 import json
 import os
+import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,7 @@ import typer
 
 from dify_kit.app import DEFAULT_STACK, Stack, app
 from dify_kit.benchmark import deployed, report
+from dify_kit.benchmark.chart import chart as chart_of
 from dify_kit.benchmark.load import Limits, Run, run
 from dify_kit.benchmark.targets import Target
 from dify_kit.errors import KitError, UsageError
@@ -41,17 +44,23 @@ def bench(  # noqa: PLR0917  # Typer calls it by name
     requests: Annotated[int, typer.Option(min=1, help="The largest number of requests.")] = 50,
     seconds: Annotated[float, typer.Option(min=0.1, help="At most so long.")] = 30,
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 4,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificates (PEM) to trust besides the system's.")
+    ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the results to a file.")] = None,
-    chart: Annotated[Path | None, typer.Option(help="Draw the percentiles into an SVG file.")] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="Draw percentiles and throughput into an SVG file.")
+    ] = None,
 ) -> None:
     """Measure latency, time to first token, errors and throughput; bounded by requests and seconds."""
     _check_file("--json", as_json)
     _check_file("--chart", chart, suffix=".svg")
-    streaming = mode is Mode.STREAMING
+    streaming, trusted = mode is Mode.STREAMING, _certificates(ca)
     if url:
-        targets = [_given(url, kind, key_variable, model, streaming=streaming)]
+        targets = [_given(url, kind, key_variable, model, trusted, streaming=streaming)]
     else:
-        targets = _deployed(stack, via, key_variable, model, streaming=streaming)
+        targets = _deployed(stack, via, key_variable, model, trusted, streaming=streaming)
+    started = dt.datetime.now(dt.UTC)
     limits = Limits(requests=requests, seconds=seconds, concurrency=concurrency)
     results = []
     for target in targets:
@@ -63,7 +72,8 @@ def bench(  # noqa: PLR0917  # Typer calls it by name
     if as_json:
         _write("--json", as_json, json.dumps(results, indent=2) + "\n")
     if chart:
-        _write("--chart", chart, report.chart(results))
+        place = targets[0].name if url else f"stack {stack}"
+        _write("--chart", chart, chart_of(results, place, started))
     failed = [result["target"] for result in results if not result["ok"]]
     if failed:
         raise KitError(f"{', '.join(failed)}: no request succeeded", "the table counts the errors by kind")
@@ -75,6 +85,23 @@ def _measured(target: Target, limits: Limits) -> Run:
             say(f"{target.name}: {count} of {limits.requests}")
 
     return asyncio.run(run(target, limits, tell))
+
+
+def _certificates(file: Path | None) -> str:
+    """Return the text of a file of certificates. Raises UsageError when it has none."""
+    if file is None:
+        return ""
+    try:
+        text = file.read_text(encoding="ascii")
+        ssl.create_default_context(cadata=text)
+    except OSError as error:
+        fix = "name a file of certificates, for example that of the export `tls`"
+        if isinstance(error, ssl.SSLError):
+            raise UsageError(f"--ca {file}: no certificate in PEM form", fix) from error
+        raise UsageError(f"--ca {file}: {error.strerror}", fix) from error
+    except ValueError as error:
+        raise UsageError(f"--ca {file}: not a text in PEM form", "convert it by `openssl x509`") from error
+    return text
 
 
 def _check_file(option: str, file: Path | None, suffix: str = "") -> None:
@@ -93,7 +120,7 @@ def _write(option: str, file: Path, text: str) -> None:
         raise KitError(f"{option} {file}: {error.strerror}", "name a file that can be written") from error
 
 
-def _given(url: str, kind: str, variable: str, model: str, *, streaming: bool) -> Target:
+def _given(url: str, kind: str, variable: str, model: str, ca: str, *, streaming: bool) -> Target:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
         raise UsageError("--url: not a base URL", "for example https://host/v1, without a key in it")
@@ -106,6 +133,7 @@ def _given(url: str, kind: str, variable: str, model: str, *, streaming: bool) -
         kind=kind,
         key=key,
         model=model,
+        ca=ca,
         streaming=streaming,
     )
 
@@ -117,13 +145,15 @@ def _key(variable: str) -> str:
     return key
 
 
-def _deployed(stack: str, via: list[str], variable: str, model: str, *, streaming: bool) -> list[Target]:
+def _deployed(
+    stack: str, via: list[str], variable: str, model: str, ca: str, *, streaming: bool
+) -> list[Target]:
     ways = list(dict.fromkeys(via))
     for way in ways:
         if way not in deployed.WAYS:
             raise UsageError(f"--via {way}: not known", "api-key, oauth or proxy")
     key = _key(variable) if "proxy" in ways else ""
-    outputs = deployed.exports(stack)
+    outputs = deployed.exports(stack, ca)
     return [
         deployed.by_proxy(stack, outputs, key, model, streaming=streaming)
         if way == "proxy"

@@ -12,6 +12,7 @@ from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.stack import clients as store
 from dify_kit.talk import say
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 
 client = typer.Typer(cls=Group, name="client", help=COMMANDS["client"], no_args_is_help=True)
 app.add_typer(client)
@@ -98,7 +99,7 @@ def rotate(
     state = (
         "its older secret ends"
         if drop_old
-        else f"both its secrets are valid until `dify-kit client rotate {client_id} --drop-old`"
+        else f"both its secrets are valid until `{store.drop_old(stack, client_id)}`"
     )
     say(f"client {client_id}: {state}; {_next(stack)}")
     _print(client_id, entry, secret, as_json=as_json)
@@ -118,7 +119,7 @@ def remove(client_id: Client, stack: Stack = DEFAULT_STACK, as_json: Json = Fals
 
 
 def _next(stack: str) -> str:
-    return f"`make up{'' if stack == DEFAULT_STACK else f' STACK={stack}'}` lets it go live"
+    return f"`{hints.kit('up', stack=stack)}` lets it go live"
 
 
 def _facts(client_id: str, entry: dict[str, Any] | Any) -> dict[str, Any]:  # noqa: ANN401  # JSON of the file

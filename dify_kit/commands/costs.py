@@ -12,6 +12,7 @@ from dify_kit.app import app
 from dify_kit.costs import prices, reading, report, scenario, sums
 from dify_kit.costs.scenario import Option, Scenario, Tokens
 from dify_kit.errors import UsageError
+from dify_kit.talk import say
 
 
 @app.command()
@@ -59,7 +60,7 @@ def costs(  # noqa: PLR0917  # Typer calls it by name
     ] = False,
 ) -> None:
     """Compare what Dify, HolySheep, OpenAI, Anthropic and OneAPI cost a month, with the arithmetic."""
-    asked = scenario.load(given) if given else Scenario(options=scenario.all_options())
+    asked = _start(given, tokens)
     for model, value in _pairs("--tokens", tokens):
         asked = replace(asked, tokens={**asked.tokens, model: _tokens(f"--tokens {model}", value)})
     numbers = {"hosting": hosting, "hours": hours, "setup_hours": setup_hours}
@@ -86,6 +87,16 @@ def costs(  # noqa: PLR0917  # Typer calls it by name
         typer.echo(json.dumps(report.as_json(asked, found), indent=2))
     else:
         report.show(asked, found)
+
+
+def _start(given: Path | None, tokens: Sequence[str] | None) -> Scenario:
+    """Return the scenario that the options change: the file's, all options for given tokens, or the example."""
+    if given:
+        return scenario.load(given)
+    if tokens:
+        return Scenario(options=scenario.all_options())
+    say("an example, as no --tokens are given; --tokens gpt-4.1=7M:3M has yours, --scenario FILE all of it")
+    return scenario.load(scenario.EXAMPLE)
 
 
 def _pairs(option: str, values: Sequence[str] | None) -> Iterator[tuple[str, str]]:

@@ -6,15 +6,17 @@ from typing import Annotated
 import typer
 
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
-from dify_kit.commands.selected import Minutes, locked, make_suffix, require_configured
+from dify_kit.commands.selected import Minutes, locked, require_configured
 from dify_kit.containers.docker_host import DockerEngine, Engine
 from dify_kit.containers.stopping import stop
 from dify_kit.engine.cli import Pulumi, require_success
 from dify_kit.engine.recovery import recover
 from dify_kit.errors import KitError, UsageError
+from dify_kit.stack import volumes
+from dify_kit.stack.cluster_objects import cluster_objects
 from dify_kit.talk import say, step, warn
 from dify_kit.workspace.files import StackFiles
-from infra.catalogue.selection import volume_names
+from infra import hints
 from infra.catalogue.service import Keep
 
 
@@ -41,25 +43,25 @@ def down(
         )
     deleting = delete_data or bool(yes_delete_data_of)
     with locked(stack) as files:
-        engine = DockerEngine()
+        engine = cluster_objects(files) or DockerEngine()
+        if deleting:
+            volumes.find(engine, stack, Keep.DATA, Keep.RECORDS).refuse_foreign()
         if deleting and not yes_delete_data_of:
             _ask_for_name(stack, engine)
         if files.configured():
             _destroy(files, engine, deadline=timeout * 60, verbose=verbose)
         elif not deleting:
             require_configured(files)
-        volumes = engine.volumes(
-            [f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA, Keep.RECORDS)]
-        )
+        own = volumes.find(engine, stack, Keep.DATA, Keep.RECORDS).own
         if deleting:
-            for volume in volumes:
+            for volume in own:
                 engine.remove_volume(volume)
                 say(f"  - volume {volume:<35} deleted with its data")
-            say("no data of this stack is left" if volumes else "there was no data to delete")
-        elif volumes:
-            say(f"the data stays in {len(volumes)} volume(s): {', '.join(volumes)}")
-            say(f"`make up{make_suffix(stack)}` finds it again; to delete it for good:")
-            say(f"    dify-kit down --stack {stack} --delete-data")
+            say("no data of this stack is left" if own else "there was no data to delete")
+        elif own:
+            say(f"the data stays in {len(own)} volume(s): {', '.join(own)}")
+            say(f"`{hints.kit('up', stack=stack)}` finds it again; to delete it for good:")
+            say(f"    {hints.kit('down', '--delete-data', stack=stack)}")
 
 
 def _at_a_terminal() -> bool:
@@ -72,8 +74,8 @@ def _ask_for_name(stack: str, engine: Engine) -> None:
             "--delete-data needs the stack's name typed at a terminal, and standard input is no terminal",
             f"name the stack on the command line: --yes-delete-data-of {stack}",
         )
-    volumes = engine.volumes([f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA, Keep.RECORDS)])
-    warn(f"this deletes all data of stack {stack} for good: {', '.join(volumes) or '(no volumes)'}")
+    own = volumes.find(engine, stack, Keep.DATA, Keep.RECORDS).own
+    warn(f"this deletes all data of stack {stack} for good: {', '.join(own) or '(no volumes)'}")
     if (
         typer.prompt(f"Type the stack's name ({stack}) to continue", default="", show_default=False, err=True)
         != stack

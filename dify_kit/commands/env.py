@@ -23,9 +23,11 @@ _EXPORTED = (
 
 @app.command()
 def env(stack: Stack = DEFAULT_STACK) -> None:
-    """Print shell commands that prepare plain `pulumi`: eval "$(dify-kit env)"."""
+    """Print shell commands that prepare plain `pulumi` for the stack: eval "$(dify-kit env)"."""
     files = StackFiles.open(stack)
     environment = Pulumi(files=files).environment
+    # Plain `pulumi` then works on this stack, and the one that `pulumi stack select` chose stays chosen.
+    environment["PULUMI_STACK"] = stack
     for name in sorted(environment):
         if not name.startswith(_EXPORTED) or name.startswith("PULUMI_OPTION"):
             continue

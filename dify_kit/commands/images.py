@@ -12,17 +12,18 @@ from typing import IO, Annotated, Any
 import typer
 
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
+from dify_kit.commands.selected import require_configured
 from dify_kit.errors import KitError, UsageError
-from dify_kit.images import archive, copying, wanted
+from dify_kit.images import archive, copying, node_images, wanted
 from dify_kit.images.ticks import size_text
 from dify_kit.images.wanted import ImageStore, Present, Source, Wanted
 from dify_kit.stack import settings
 from dify_kit.stack.create import VectorStore, default
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 from infra.catalogue.releases import Release
 from infra.platforms import image_needs
-from infra.platforms.images import registry_of
 from infra.settings.image_source import MIRROR, REGISTRY_HOST
 
 images = typer.Typer(
@@ -102,7 +103,7 @@ def _of_stack(stack: str, by_tag: bool) -> Subject:
     if not files.configured():
         raise KitError(
             f"stack {stack} does not exist on this machine",
-            "name a release: `--release 1.17.1`, or create the stack with `dify-kit init`",
+            f"name a release: `--release {default('release')}`, or create the stack: `{hints.kit('init', stack)}`",
         )
     found = settings.checked(files)
     source = wanted.source_of(found)
@@ -201,7 +202,8 @@ def save(  # noqa: PLR0917  # Typer calls it by name
     elif file != "-":
         typer.echo(f"{contents.sha256}  {file}")
     say(f"saved {len(rows)} image(s) of Dify {subject.release.version}; sha256 {contents.sha256}")
-    say("there: `dify-kit images load`, then a stack with `--images preloaded`")
+    load_there = hints.kit("images", "load", "dify-images.tar" if file == "-" else target.name)
+    say(f"there: `{load_there}`, then a stack with `--images preloaded`")
 
 
 def _gathered(subject: Subject, store: ImageStore, *, fetch: bool) -> list[tuple[Wanted, Present]]:
@@ -211,7 +213,7 @@ def _gathered(subject: Subject, store: ImageStore, *, fetch: bool) -> list[tuple
         listed = "\n".join(f"  - {one.reference}" for one in missing)
         raise KitError(
             f"{len(missing)} image(s) are not in the engine:\n{listed}",
-            "a preloaded stack fetches nothing: `dify-kit images load`"
+            f"a preloaded stack fetches nothing: `{hints.kit('images', 'load', 'dify-images.tar')}`"
             if subject.source.mode == "preloaded"
             else "leave --no-fetch out; an image that came without a registry is taken with --by-tag",
         )
@@ -358,7 +360,7 @@ def mirror(  # noqa: PLR0917  # Typer calls it by name
         copying.Pair(
             wanted=one,
             source=one.reference,
-            target=f"{to.rstrip('/')}/{_below(one, source)}",
+            target=f"{to.rstrip('/')}/{copying.below(one, source)}",
             digest=one.digest if "@" in one.reference else None,
         )
         for one in listed
@@ -380,10 +382,17 @@ def mirror(  # noqa: PLR0917  # Typer calls it by name
     say(f"{to} has {len(done)} image(s) of Dify {subject.release.version}")
 
 
-def _below(one: Wanted, source: str) -> str:
-    """Return where an image lies below a mirror: without the registry that it comes from, by tag."""
-    name = one.reference.partition("@")[0]
-    if source:
-        return name.removeprefix(f"{source.rstrip('/')}/")
-    host = registry_of(name)
-    return name.removeprefix(f"{host}/") if host else name
+@images.command()
+def push(stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
+    """Build the images that no registry has, and push them to `dify:kubernetes.registry`, from which nodes pull.
+
+    `up` does it for a stack whose registry is set. Log in first: `docker login`. stdout lists what is there then.
+    """
+    files = StackFiles.open(stack)
+    require_configured(files)
+    done = node_images.push(settings.checked(files), ImageStore())
+    if as_json:
+        typer.echo(json.dumps({"images": [one.document() for one in done]}, indent=2))
+    for one in done if not as_json else ():
+        typer.echo(f"{one.target}@{one.digest}" if one.digest else one.target)
+    say(f"{len(done)} image(s) pushed")

@@ -1,18 +1,27 @@
 """`dify-kit init`: create a stack."""
 
-import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from dify_kit.app import app
-from dify_kit.containers.docker_host import DockerEngine
+from dify_kit.containers.docker_host import DockerEngine, Engine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import UsageError
+from dify_kit.stack import changing, setting_path
+from dify_kit.stack.complete import complete
 from dify_kit.stack.create import ADMIN_EMAIL, Choices, ImageSource, VectorStore, default, initialise
+from dify_kit.talk import warn
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 from infra.catalogue.releases import RELEASES
+from infra.guards.ports import conflict, free_port
+from infra.settings import stack as stack_settings
+from infra.settings.given import Given
+from infra.settings.network import addresses_of
 
 
 @app.command()
@@ -47,7 +56,9 @@ def init(  # noqa: PLR0917  # Typer calls it by name
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any other plain setting; VALUE may be JSON; repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other plain setting, or a part: tls.mode=off; VALUE may be JSON; repeatable.",
         ),
     ] = None,
     ask: Annotated[
@@ -55,7 +66,16 @@ def init(  # noqa: PLR0917  # Typer calls it by name
         typer.Option("--ask/--no-ask", help="Ask for what no option gave. [default: on a terminal]"),
     ] = None,
 ) -> None:
-    """Create a stack: write its settings and generate every secret it needs. Never overwrites one."""
+    """Create a stack: write its settings and generate every secret it needs.
+
+    Of a stack that was begun with `pulumi stack init`, what is missing is filled in. Never overwrites anything.
+    """
+    extra = _extra(setting or (), stack)
+    if cors_origin and "cors" in extra:
+        raise UsageError(
+            "--cors-origin and --set cors: each sets dify:cors",
+            "for example: --set 'cors.v1[0]=https://a.example'",
+        )
     choices = Choices(
         images=images,
         mirror=mirror,
@@ -66,31 +86,66 @@ def init(  # noqa: PLR0917  # Typer calls it by name
         vector_store=vector_store,
         admin_email=admin_email,
         cors_origins=tuple(cors_origin or ()),
-        extra=dict(_parse(item) for item in setting or ()),
+        extra=extra,
     )
     files = StackFiles.open(stack)
     with files.lock():
         pulumi, engine = Pulumi(files=files), DockerEngine()
-        if not files.configured() and (sys.stdin.isatty() if ask is None else ask):
-            choices = _interview(choices)
-        path = initialise(pulumi, engine, choices)
+        if files.configured():
+            path = complete(pulumi, engine, choices)
+        else:
+            proposed = _propose_port(engine, choices)
+            if sys.stdin.isatty() if ask is None else ask:
+                choices = _interview(choices, proposed)
+            path = initialise(pulumi, engine, choices)
+            _warn_of_port(stack, choices, proposed)
     typer.echo(path)
 
 
-def _parse(item: str) -> tuple[str, Any]:
-    key, equals, value = item.partition("=")
-    if not equals or not key.isidentifier():
-        raise UsageError(f"--set {item}: KEY=VALUE is expected", "for example: --set maxUploadMegabytes=50")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+def _propose_port(engine: Engine, choices: Choices) -> int:
+    """Return a port that can be published: the default, else the next one that is free."""
+    usual = int(default("httpPort"))
+    if choices.http_port or "httpPort" in choices.extra:
+        return usual
+    addresses = addresses_of(choices.bind_address or str(default("bindAddress")))
+    if conflict(addresses, usual, engine.publishers(usual), "", local=engine.local()) is None:
+        return usual
+    return free_port(engine, addresses, usual) or usual
 
 
-def _interview(choices: Choices) -> Choices:
-    port = choices.http_port or typer.prompt(
-        "Port to publish", default=int(default("httpPort")), type=int, err=True
-    )
+def _warn_of_port(stack: str, choices: Choices, proposed: int) -> None:
+    """Name a free port where the stack has the default one, and that is taken."""
+    usual = int(default("httpPort"))
+    if proposed != usual and not choices.http_port:
+        command = hints.assign("httpPort", str(proposed), stack=stack)
+        warn(f"port {usual} is taken, and {proposed} is free: {command}")
+
+
+def _extra(items: Sequence[str], stack: str) -> dict[str, Any]:
+    """Return the settings of `--set KEY=VALUE`; KEY is a path and VALUE a text, as for `dify-kit set`."""
+    found: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"--set {item}: KEY=VALUE is expected",
+                "for example: --set maxUploadMegabytes=50 or --set tls.mode=selfsigned",
+            )
+        path = setting_path.read(key)
+        value = changing.value_of(path, text, partial(_problems, found, path, stack))
+        if value is None:
+            raise UsageError(f"--set {item}: null is no value", "leave it out: the default counts")
+        found = setting_path.put(found, path, value)
+    return found
+
+
+def _problems(found: dict[str, Any], path: setting_path.Path, stack: str, value: object) -> tuple[str, ...]:
+    planned = Given(values=setting_path.put(found, path, value), encrypted=frozenset())
+    return stack_settings.read(planned, stack).problems
+
+
+def _interview(choices: Choices, proposed: int) -> Choices:
+    port = choices.http_port or typer.prompt("Port to publish", default=proposed, type=int, err=True)
     url = choices.public_url or typer.prompt(
         "Origin that users type", default=f"http://localhost:{port}", err=True
     )

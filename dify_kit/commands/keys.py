@@ -12,12 +12,14 @@ import typer
 
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.commands import up
+from dify_kit.commands.selected import require_configured
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError, UsageError
-from dify_kit.stack import signing_keys, upstreams
+from dify_kit.stack import callers, dify_key, signing_keys, upstreams
 from dify_kit.talk import say, warn
-from dify_kit.workspace.files import StackFiles, write_private
-from infra import engine
+from dify_kit.workspace.files import PROJECT, StackFiles, write_private
+from infra import engine, hints
+from infra.engine.runtime import WorkloadError, runtime
 from infra.settings import proxy_keys
 
 keys = typer.Typer(
@@ -29,6 +31,7 @@ keys = typer.Typer(
 app.add_typer(keys)
 
 MAX_DAYS = 3650
+ENGINE_SECONDS = 30
 SIGNING = "signing"
 # nginx's worker_shutdown_timeout: how long a worker with the old key may finish streams.
 LAST_STREAM_MINUTES = 30
@@ -42,7 +45,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 def _next(stack: str) -> str:
-    return "`make up" + ("" if stack == DEFAULT_STACK else f" STACK={stack}") + "` puts it into effect"
+    return f"`{hints.kit('up', stack=stack)}` puts it into effect"
 
 
 # --- keys of upstreams -------------------------------------------------------------------------------------------
@@ -52,6 +55,7 @@ def _next(stack: str) -> str:
 def set_key(upstream: Upstream, stack: Stack = DEFAULT_STACK, stdin: Stdin = False) -> None:
     """Put an upstream's key into the encrypted settings, from its variable, standard input or a prompt."""
     files = StackFiles.open(stack)
+    require_configured(files)
     one = upstreams.one_of(files, upstream)
     key = upstreams.obtain(one, from_stdin=stdin)
     with files.lock():
@@ -63,6 +67,7 @@ def set_key(upstream: Upstream, stack: Stack = DEFAULT_STACK, stdin: Stdin = Fal
 def show(stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
     """Show which upstreams have a key, masked."""
     files = StackFiles.open(stack)
+    require_configured(files)
     known = upstreams.stored(Pulumi(files=files))
     rows = [
         {
@@ -90,12 +95,18 @@ def check(
 ) -> None:
     """Ask each upstream for its models, with the stored key and from inside the edge, as requests go.
 
-    From this machine, where the stack is not deployed.
+    From this machine, where the stack is not deployed. A model of `dify:llm` that the upstream does not list is a
+    warning: lists may leave models out.
     """
     files = StackFiles.open(stack)
+    require_configured(files)
     chosen = [upstreams.one_of(files, upstream)] if upstream else list(upstreams.configured(files).values())
     pulumi = Pulumi(files=files)
-    known, container = upstreams.stored(pulumi), upstreams.edge_container(pulumi)
+    known, container, served = (
+        upstreams.stored(pulumi),
+        upstreams.edge_container(pulumi),
+        upstreams.served(files),
+    )
     if not container:
         say(
             "the stack is not deployed: asked from this machine, whose way may be another one than the edge's"
@@ -103,9 +114,15 @@ def check(
     rows = []
     for one in chosen:
         try:
-            found = upstreams.ask_models(one, known.get(one.name, ""), container)
-            rows.append({"upstream": one.name, "ok": True, "models": found})
+            found = upstreams.ask_models(one, known.get(one.name, ""), container, stack=stack)
+            missing = sorted(served.get(one.name, set()) - set(found))
+            rows.append({"upstream": one.name, "ok": True, "models": found, "missing": missing})
             say(f"✓ {one.name}: takes the key {upstreams.masked(known[one.name])}, {len(found)} models")
+            for model in missing:
+                warn(
+                    f"{one.name}: its list of models does not have {model}, which {PROJECT}:llm names; "
+                    f"{hints.nearest(model, found)}"
+                )
         except KitError as problem:
             rows.append({"upstream": one.name, "ok": False, "problem": problem.message})
             warn(f"{problem.message}; {problem.hint}")
@@ -120,14 +137,16 @@ def rotate(  # noqa: PLR0917  # Typer calls it by name
     key: Annotated[
         str,
         typer.Argument(
-            metavar="KEY", help="signing: what signs access tokens; or the upstream whose key it is."
+            metavar="KEY",
+            help="signing: what signs access tokens; dify: what Dify calls the proxy with; or an upstream.",
         ),
     ],
     stack: Stack = DEFAULT_STACK,
     no_overlap: Annotated[
         bool,
         typer.Option(
-            "--no-overlap", help="signing: a key was stolen, tokens of all older keys end with the next `up`."
+            "--no-overlap",
+            help="signing, dify: a key was stolen, so the older ones end with the next `up`.",
         ),
     ] = False,
     stdin: Stdin = False,
@@ -141,9 +160,10 @@ def rotate(  # noqa: PLR0917  # Typer calls it by name
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change a key that is in use: the one that signs access tokens, or an upstream's.
+    """Change a key that is in use: the one that signs access tokens, Dify's own, or an upstream's.
 
     signing: a new key is made, and the next `up` uses it; tokens of the old one stay valid until they expire.
+    dify: a new key is made and deployed; the old one is refused from the `up` after that.
     An upstream: the new key is tried, stored and deployed; says when the old one is no longer used.
     """
     if key == SIGNING:
@@ -153,9 +173,28 @@ def rotate(  # noqa: PLR0917  # Typer calls it by name
             )
         signing_keys.rotate_and_tell(stack, overlap=not no_overlap, as_json=as_json)
         return
+    if key == proxy_keys.DIFY:
+        if stdin or wait is not None or as_json:
+            raise UsageError(
+                "dify: no option but --no-overlap applies", "leave them out: the key is made here"
+            )
+        _rotate_dify(stack, overlap=not no_overlap)
+        return
     if no_overlap or as_json:
-        raise UsageError("--no-overlap and --json are for the signing key", "leave them out")
+        raise UsageError("--no-overlap and --json are for the keys that are made here", "leave them out")
     _rotate_upstream(key, stack, from_stdin=stdin, minutes=1 if wait is None else wait)
+
+
+def _rotate_dify(stack: str, *, overlap: bool) -> None:
+    files = StackFiles.open(stack)
+    pulumi = Pulumi(files=files)
+    with files.lock():
+        dify_key.begin(pulumi, overlap=overlap)
+    if not pulumi.created() or not pulumi.state().outputs:
+        say(f"Dify has a new key for the LLM proxy; {_next(stack)}")
+        return
+    up.up(stack=stack, verbose=False, timeout=90, skip_setup=True)
+    say("Dify uses its new key for the LLM proxy")
 
 
 def _rotate_upstream(upstream: str, stack: str, *, from_stdin: bool, minutes: float) -> None:
@@ -165,7 +204,7 @@ def _rotate_upstream(upstream: str, stack: str, *, from_stdin: bool, minutes: fl
     pulumi = Pulumi(files=files)
     if upstreams.stored(pulumi).get(upstream) == key:
         raise KitError(f"{upstream} has this key already", f"set {one.known.variable} to the new one")
-    upstreams.ask_models(one, key, upstreams.edge_container(pulumi))
+    upstreams.ask_models(one, key, upstreams.edge_container(pulumi), stack=stack)
     with files.lock():
         upstreams.store(pulumi, upstream, key)
     up.up(stack=stack, verbose=False, timeout=90, skip_setup=True)
@@ -190,13 +229,14 @@ def _wait_for_old_workers(count: Callable[[], int], seconds: float) -> int:
 def _old_workers(container: str) -> int:
     """Return how many workers of an earlier configuration are left in nginx's container."""
     try:
-        processes = engine.client(30).containers.get(container).top()
-    except docker.errors.DockerException as problem:
+        with runtime(container, ENGINE_SECONDS) as edge:
+            titles = edge.run(["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'"]).output
+    except (WorkloadError, engine.EngineChoiceError, docker.errors.DockerException, OSError) as problem:
         raise KitError(
             f"cannot find out whether the old key is still used: {problem}",
             f"wait {LAST_STREAM_MINUTES} minutes before you revoke it",
         ) from None
-    return sum(_OLD_WORKER in " ".join(row) for row in processes["Processes"] or ())
+    return titles.count(_OLD_WORKER)
 
 
 # --- keys issued to callers --------------------------------------------------------------------------------------
@@ -230,11 +270,19 @@ def issue(  # noqa: PLR0917  # Typer calls it by name
             f"{name!r} cannot name a caller", "at most 40 lower-case letters, digits, '.', '_' and '-'"
         )
     files = StackFiles.open(stack)
+    require_configured(files)
+    if name == proxy_keys.DIFY and dify_key.SETTING in files.config():
+        raise KitError(
+            "dify is the stack's own caller, with a key of its own",
+            f"choose another name; `{hints.kit('keys', 'rotate', 'dify', stack=stack)}` changes that key",
+        )
+    callers.refuse_unserved(files, model or ())
     with files.lock():
         path, known = _read(files)
         if any(key.name == name and not key.revoked for key in known):
             raise KitError(
-                f"{name} has a key already", f"`dify-kit keys revoke {name}` first, or choose another name"
+                f"{name} has a key already",
+                f"`{hints.kit('keys', 'revoke', name, stack=stack)}` first, or choose another name",
             )
         now = datetime.now(UTC)
         secret, kept = proxy_keys.issue(
@@ -248,6 +296,8 @@ def issue(  # noqa: PLR0917  # Typer calls it by name
             internal=internal,
         )
         write_private(path, proxy_keys.text_of([*known, kept]))
+    for line in callers.warnings(files, name):
+        warn(line)
     say(f"key of {name}, shown this once; {_next(stack)}")
     typer.echo(secret)
 
@@ -275,11 +325,27 @@ def list_keys(stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    for row in rows:
-        expires = f"until {row['expires']}" if row["expires"] else "for ever"
-        typer.echo(f"{row['name']}\t{row['prefix']}...\t{row['state']}\t{expires}")
+    for key, row in zip(known, rows, strict=True):
+        expires = f"until {key.expires}" if key.expires else "for ever"
+        typer.echo(f"{key.name}\t{key.prefix}...\t{row['state']}\t{expires}\t{_limits(key)}")
     if not rows:
         say(f"no keys in {path}")
+
+
+def _limits(key: proxy_keys.ProxyKey) -> str:
+    """Return a key's own limits in words; for what it does not limit, dify:llm counts."""
+    limits = []
+    if key.budget is not None:
+        limits.append(f"${key.budget:g} a month" if key.budget else "no budget")
+    if key.requests_per_minute is not None:
+        limits.append(f"{key.requests_per_minute or 'any'} requests a minute")
+    if key.concurrent is not None:
+        limits.append(f"{key.concurrent or 'any'} at a time")
+    if key.models:
+        limits.append(f"only {', '.join(key.models)}")
+    if key.internal:
+        limits.append("inside the stack only")
+    return "; ".join(limits) or "limits of dify:llm"
 
 
 @keys.command()
@@ -291,12 +357,16 @@ def revoke(
     with files.lock():
         path, known = _read(files)
         if not any(key.name == name and not key.revoked for key in known):
-            raise KitError(f"{name} has no key that could be revoked", "`dify-kit keys list` shows them")
+            raise KitError(
+                f"{name} has no key that could be revoked",
+                f"`{hints.kit('keys', 'list', stack=stack)}` shows them",
+            )
         write_private(path, proxy_keys.text_of(proxy_keys.revoked(known, name, datetime.now(UTC))))
     say(f"the key of {name} is revoked; {_next(stack)}")
 
 
 def _read(files: StackFiles) -> tuple[Path, tuple[proxy_keys.ProxyKey, ...]]:
+    require_configured(files)
     path = proxy_keys.file_of(files.config_file, files.stack)
     try:
         return path, proxy_keys.read(path)

@@ -15,7 +15,7 @@ import typer
 
 from dify_kit.app import app
 from dify_kit.errors import KitError, UsageError
-from dify_kit.migration.report import Target
+from dify_kit.migration.report import Result, Target
 from dify_kit.talk import say, warn
 
 _PRESETS = {"holysheep": "https://api.holysheep.ai/v1", "proxy": "http://localhost:8080/llm/v1"}
@@ -59,11 +59,9 @@ def migrate(  # noqa: PLR0917  # Typer calls it by name
         if write and result.source != before:
             _replace(file, result.source)
         left += len(result.undecided)
-        for item in result.undecided:
-            warn(f"{file}:{item.line}: {item.reason}")
+        _tell(file, result)
         if result.migrated or result.undecided:
-            undecided = [{"line": item.line, "reason": item.reason} for item in result.undecided]
-            report.append({"file": str(file), "migrated": result.migrated, "undecided": undecided})
+            report.append(_entry(file, result))
         if not as_json:
             typer.echo(_diff(file, before, result.source), nl=False)
     if as_json:
@@ -73,6 +71,22 @@ def migrate(  # noqa: PLR0917  # Typer calls it by name
     )
     if left:
         raise UndecidedError(f"{left} places are undecided", "change them by hand; they are listed above")
+
+
+def _tell(file: Path, result: Result) -> None:
+    for item in result.undecided:
+        warn(f"{file}:{item.line}: {item.reason}")
+    for item in result.leftovers:
+        say(f"{file}:{item.line}: {item.reason}")
+
+
+def _entry(file: Path, result: Result) -> dict[str, Any]:
+    """Return a file's part of the report."""
+    places = {
+        name: [{"line": item.line, "reason": item.reason} for item in items]
+        for name, items in (("undecided", result.undecided), ("leftovers", result.leftovers))
+    }
+    return {"file": str(file), "migrated": result.migrated, **places}
 
 
 def _base_url(to: str) -> str:

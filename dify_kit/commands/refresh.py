@@ -4,6 +4,7 @@ from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
 from dify_kit.commands.selected import Minutes, locked, require_configured
 from dify_kit.engine.cli import Pulumi, require_success
 from dify_kit.talk import say
+from infra import hints
 
 
 @app.command()
@@ -16,4 +17,5 @@ def refresh(stack: Stack = DEFAULT_STACK, verbose: Verbose = False, timeout: Min
         require_success(outcome, f"refreshing stack {stack}", stack)
     # A resource that reports itself gone comes as a removal from the state.
     count = len({*outcome.progress.drifted, *(label for _, label in outcome.progress.changed)})
-    say(f"{count} resource(s) had drifted; `make up` repairs them" if count else "no drift")
+    repair = hints.kit("up", stack=stack)
+    say(f"{count} resource(s) had drifted; `{repair}` repairs them" if count else "no drift")

@@ -20,6 +20,7 @@ from dify_kit.releases.compare import Difference
 from dify_kit.releases.reasons import Reason
 from dify_kit.releases.topology import Topology
 from dify_kit.talk import say, warn
+from infra import hints
 from infra.catalogue import releases
 from infra.catalogue.project import declared
 from infra.catalogue.releases import CatalogueError, Release
@@ -170,7 +171,8 @@ def import_release(  # noqa: PLR0917  # Typer calls it by name
         say(f"  unknown: {line}")
     for line in problems:
         warn(line)
-    say(f"{len(made.unknown)} things to look up; `dify-kit release check {out or 'FILE'}` says what is left")
+    left = f"; `{hints.kit('release', 'check', str(out))}` says what is left" if out else ""
+    say(f"{len(made.unknown)} things to look up{left}")
     if problems:
         raise typer.Exit(UNEXPLAINED)
 
@@ -270,9 +272,9 @@ def _show(result: Comparison, folder: Path, *, every: bool) -> None:
     explained = len(result.found) - len(result.unexplained)
     say(f"{len(result.unexplained)} differences without a reason, {explained} with one")
     if not result.catalogued:
+        made = hints.kit("release", "import", str(folder), "--version", result.release.version)
         say(
-            f"Dify {result.release.version} is not in the catalogue: compared with what "
-            f"`dify-kit release import {folder} --version {result.release.version}` makes of the folder"
+            f"Dify {result.release.version} is not in the catalogue: compared with what `{made}` makes of the folder"
         )
 
 
@@ -329,7 +331,7 @@ def _load(file: Path) -> Release:
         return releases.load(file)
     except CatalogueError as problem:
         raise UsageError(
-            str(problem), "`dify-kit release check FILE` lists everything that is wrong"
+            str(problem), f"`{hints.kit('release', 'check', str(file))}` lists everything that is wrong"
         ) from None
 
 
@@ -343,7 +345,7 @@ def _catalogue(directory: Path | None) -> Mapping[str, Release]:
 def _release(version: str, directory: Path | None) -> Release:
     known = _catalogue(directory)
     if version not in known:
-        raise UsageError(f"--release {version}: not in the catalogue", f"known: {', '.join(known)}")
+        raise UsageError(f"--release {version}: not in the catalogue", hints.nearest(version, known))
     return known[version]
 
 

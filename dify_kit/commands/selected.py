@@ -9,6 +9,7 @@ import typer
 from dify_kit.app import DEFAULT_STACK
 from dify_kit.errors import KitError
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 
 Minutes = Annotated[
     float,
@@ -35,8 +36,14 @@ def require_configured(files: StackFiles) -> None:
     if not files.configured():
         raise KitError(
             f"stack {files.stack} does not exist on this machine (no {files.stored})",
-            f"create it with `make up STACK={files.stack}`, or restore the data directory {files.data.root}",
+            f"create it with `{hints.kit('up', stack=files.stack)}`, or restore the data directory {files.data.root}"
+            f"{_others(files)}",
         )
+
+
+def _others(files: StackFiles) -> str:
+    known = files.data.stack_names()
+    return f"; {hints.nearest(files.stack, known)}" if known else ""
 
 
 def make_suffix(stack: str) -> str:

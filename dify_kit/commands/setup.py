@@ -15,6 +15,12 @@ def setup(
             "--browser", help="Only a Chromium, for the smoke tests that look through a browser (Debian)."
         ),
     ] = False,
+    kubernetes: Annotated[
+        bool,
+        typer.Option(
+            "--kubernetes", help="Also Pulumi's Kubernetes provider, which stacks on that platform need."
+        ),
+    ] = False,
 ) -> None:
     """Install what is missing: Docker engine, Pulumi engine, base image. Skips what is there."""
     from dify_kit.setup import ensure_browser, run_setup  # noqa: PLC0415  # probes the machine
@@ -22,4 +28,4 @@ def setup(
     if browser:
         ensure_browser()
     else:
-        run_setup()
+        run_setup(kubernetes=kubernetes)

@@ -4,25 +4,24 @@ import json
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import docker
 import typer
-from docker.models.containers import Container, ExecResult
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
-from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
+from dify_kit.stack.llm_usage import URL, asked, document
 from dify_kit.talk import say
 from dify_kit.workspace.files import StackFiles
-from infra import engine
-from infra.catalogue import ports
+from infra import hints
 
-URL = f"http://127.0.0.1:{ports.EDGE_STATUS}/usage"
-SECONDS = 10
-ENGINE_SECONDS = 30
-ASK_TIMES = 5
-HEADINGS = ("requests", "failed", "estimated", "in", "out", "cost")
+# Short: the table fits a terminal of 80 columns, and numbers are never broken.
+HEADINGS = ("calls", "failed", "est.", "in", "out", "cost")
+# A number from here on is shown in this unit; one of dollars with so many decimals below.
+UNITS = ((1_000_000_000, "G"), (1_000_000, "M"))
+DECIMALS = ((100, 4), (10_000, 2))
+COST_DIGITS = 6
 FIELDS = ("requests", "failed", "estimated", "tokens_in", "tokens_out", "cost")
 
 
@@ -51,17 +50,23 @@ def usage(
     months = answer["upstreams" if upstreams else "months"]
     chosen = month or max((*answer["months"], *answer["upstreams"]), default="")
     if as_json:
-        typer.echo(json.dumps({month: months.get(month, {})} if month else months, indent=2, sort_keys=True))
+        shown = {month: months.get(month, {})} if month else months
+        typer.echo(json.dumps(_rounded(shown), indent=2, sort_keys=True))
         return
     rows = [] if upstreams else rows_of(answer["months"].get(chosen, {}))
     failures = failures_of(answer["upstreams"].get(chosen, {}))
     if not rows and not failures:
-        say(f"nothing was used{' in ' + chosen if chosen else ''}")
+        what = "no upstream failed" if upstreams else "nothing was used"
+        say(f"{what}{' in ' + chosen if chosen else ''}")
         return
     console = Console(width=None)
     if rows:
         table = Table(
-            *(Column(name, overflow="fold") for name in ("caller", "model", *HEADINGS)), title=chosen
+            *(Column(name, overflow="fold") for name in ("caller", "model")),
+            *(Column(name, no_wrap=True, justify="right") for name in HEADINGS),
+            title=chosen,
+            box=SIMPLE,
+            padding=(0, 1, 0, 0),
         )
         for caller, model, numbers in rows:
             table.add_row(caller, model, *(_text(name, numbers[name]) for name in FIELDS))
@@ -69,7 +74,9 @@ def usage(
         table.add_row("all", "", *(_text(name, sum(row[2][name] for row in rows)) for name in FIELDS))
         console.print(table)
     if failures:
-        table = Table("upstream", "failed with", "times", title=f"{chosen}, failures of upstreams")
+        table = Table(
+            "upstream", "failed with", "times", title=f"{chosen}, failures of upstreams", box=SIMPLE
+        )
         for upstream, status, times in failures:
             table.add_row(upstream, "200, an error or nothing" if status == "200" else status, f"{times:,}")
         console.print(table)
@@ -82,10 +89,10 @@ def reset(
 ) -> None:
     """Forget what a caller used this month, so that its budget begins again. Earlier months stay."""
     files = StackFiles.open(stack)
-    asked = ["curl", "-fsS", "--max-time", str(SECONDS), "-X", "POST"]
-    answer = json.loads(_of_nginx(files, [*asked, f"{URL}/reset?caller={quote(caller, safe='')}"]))
+    answer = json.loads(asked(files, "-X", "POST", f"{URL}/reset?caller={quote(caller, safe='')}"))
     if not answer["counters"]:
-        raise KitError(f"{caller} used nothing in {answer['month']}", "`dify-kit usage` lists the callers")
+        callers = document(files)["months"].get(answer["month"], {})
+        raise KitError(f"{caller} used nothing in {answer['month']}", hints.nearest(caller, callers))
     say(f"{caller} starts at zero: its use in {answer['month']} is forgotten")
 
 
@@ -107,41 +114,22 @@ def failures_of(upstreams: dict[str, Any]) -> list[tuple[str, str, int]]:
     ]
 
 
+def _rounded(counted: dict[str, Any]) -> dict[str, Any]:
+    """Return what was counted, with costs to a millionth of a dollar: the sums have digits that mean nothing."""
+    return {
+        name: _rounded(value)
+        if isinstance(value, dict)
+        else round(value, COST_DIGITS)
+        if name == "cost"
+        else value
+        for name, value in counted.items()
+    }
+
+
 def _text(name: str, value: float) -> str:
-    return f"${value:,.4f}" if name == "cost" else f"{value:,.0f}"
-
-
-def _asked(nginx: Container, command: list[str]) -> ExecResult:
-    # An engine under load now and then loses what a command printed, and tells its exit code all the same.
-    for _ in range(ASK_TIMES):
-        ran = nginx.exec_run(command)
-        if ran.exit_code != 0 or ran.output:
-            break
-    return ran
-
-
-def document(files: StackFiles) -> dict[str, Any]:
-    """Ask the running nginx. Raises KitError.
-
-    `months`: month -> caller -> model -> numbers. `upstreams`: month -> upstream -> status -> failures.
-    """
-    answer = json.loads(_of_nginx(files, ["curl", "-fsS", "--max-time", str(SECONDS), URL]))
-    return {"months": dict(answer["months"]), "upstreams": dict(answer.get("upstreams") or {})}
-
-
-def _of_nginx(files: StackFiles, command: list[str]) -> bytes:
-    container = (Pulumi(files=files).state().outputs.get("containers") or {}).get("nginx")
-    if not container:
-        raise KitError(f"stack {files.stack} is not deployed", "`make up` deploys it")
-    try:
-        found = engine.client(ENGINE_SECONDS).containers.get(container)
-        ran = _asked(found, command)
-    except docker.errors.DockerException as problem:
-        raise KitError(f"{container} cannot be asked: {problem}", "`make doctor` checks it") from None
-    output = bytes(ran.output)  # type: ignore[arg-type]  # an iterator only when asked for one
-    if ran.exit_code != 0:
-        raise KitError(
-            f"{container} counts nothing: {output.decode(errors='replace').strip()[-200:]}",
-            "is dify:llm.enabled true, and deployed by `make up`?",
-        )
-    return output
+    """Return a number in at most 10 characters; `--json` has more of its digits."""
+    if name == "cost":
+        decimals = next((digits for below, digits in DECIMALS if value < below), 0)
+        return f"${value:,.{decimals}f}"
+    size, unit = next((one for one in UNITS if value >= one[0]), (1, ""))
+    return f"{value / size:,.{2 if unit else 0}f}{unit}"

@@ -1,29 +1,42 @@
 """What the command line asks of the Docker engine, the one that ``infra.engine`` chooses."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
 from dify_kit.errors import KitError
-from infra import engine
-from infra.guards.ports import Publisher, published
+from infra import engine, hints
+from infra.catalogue.checks import names_secret
+from infra.catalogue.names import service_name
+from infra.engine.runtime import WorkloadError
+from infra.guards import containers
+from infra.guards.findings import Publisher
+from infra.guards.ports import published
+from infra.guards.volumes import labels_of
+from infra.settings.secrets import SECRET_VARIABLES
 
 STACK_LABEL = "dify-kit.stack"
 SERVICE_LABEL = "dify-kit.service"
 JOB_LABEL = "dify-kit.job"
 SSH_HINT = "make `docker version` work through that ssh first, with a key and without a prompt"
 OTHER_ENGINE = "set or unset DOCKER_HOST, or `docker context use <name>`"
+# What a `Runtime` raises that cannot be reached; the errors of requests are OSErrors.
+BROKEN = (WorkloadError, engine.EngineChoiceError, DockerException, OSError)
 _TIMEOUT = 60
 _STOP_GRACE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container of the stack. ``state`` is Docker's status, ``health`` is empty without a health check."""
+    """A container of the stack. ``state`` is Docker's status, ``health`` is empty without a health check.
+
+    ``image`` is the image's id or reference, ``memory_limit`` in bytes, 0 for none. ``secrets`` are the values of
+    variables of its environment that hold secrets by their names.
+    """
 
     id: str
     name: str
@@ -32,6 +45,10 @@ class Container:
     state: str
     health: str = ""
     exit_code: int = 0
+    restarts: int = 0
+    image: str = ""
+    memory_limit: int = 0
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
     def sick(self) -> str:
         """Say what is wrong with the container; empty when it is as it should be."""
@@ -66,11 +83,23 @@ class Engine(Protocol):
     def containers(self, stack: str) -> list[Container]:
         """Return the containers with the stack's label, in every state."""
 
+    def inspected(self, stack: str) -> list[Mapping[str, Any]]:
+        """Return everything that the engine shows of the stack's containers. Their environment has secrets."""
+
+    def image_names(self) -> Mapping[str, str]:
+        """Return id -> name of the engine's images, those without a name left out."""
+
     def networks(self, stack: str) -> list[Network]:
         """Return the networks with the stack's label."""
 
     def volumes(self, names: list[str]) -> list[str]:
         """Return those of ``names`` that exist."""
+
+    def volume_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Return the labels of those of ``names`` that exist."""
+
+    def container_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Return the labels of those of the containers that exist, those of other stacks too."""
 
     def publishers(self, port: int) -> list[Publisher]:
         """Return the running containers that publish ``port`` of the host over TCP."""
@@ -92,6 +121,9 @@ class Engine(Protocol):
 
     def images(self, names: list[str]) -> list[str]:
         """Return those of ``names`` under which the engine has an image. No registry is asked."""
+
+    def image_ids(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return name -> id of those of ``names`` under which the engine has an image. No registry is asked."""
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
@@ -121,8 +153,8 @@ class DockerEngine(Engine):
                 f"the Docker engine at {self._endpoint} does not answer: {missing or problem}",
                 SSH_HINT
                 if missing
-                else "run `make setup` (it starts a local engine), get access to the socket, or choose another engine: "
-                + OTHER_ENGINE,
+                else f"run `{hints.kit('setup')}` (it starts a local engine), get access to the socket, or choose "
+                f"another engine: {OTHER_ENGINE}",
             ) from None
 
     def local(self) -> bool:
@@ -135,12 +167,24 @@ class DockerEngine(Engine):
 
     def containers(self, stack: str) -> list[Container]:
         """See Engine."""
-        found = []
+        return [container_of(one) for one in self.inspected(stack)]
+
+    def inspected(self, stack: str) -> list[Mapping[str, Any]]:
+        """See Engine."""
+        found: list[Mapping[str, Any]] = []
         with _explained("cannot list the stack's containers"):
             for summary in self._client.api.containers(all=True, filters={"label": f"{STACK_LABEL}={stack}"}):
                 with contextlib.suppress(NotFound):
-                    found.append(_container(self._client.api.inspect_container(summary["Id"])))
+                    found.append(self._client.api.inspect_container(summary["Id"]))
         return found
+
+    def image_names(self) -> Mapping[str, str]:
+        """See Engine. An image that was pulled by digest alone has that name."""
+        with _explained("cannot list images"):
+            listed = self._client.api.images()
+        named = {one["Id"]: [*(one.get("RepoTags") or ()), *(one.get("RepoDigests") or ())] for one in listed}
+        known = {key: [name for name in names if "<none>" not in name] for key, names in named.items()}
+        return {key: names[0] for key, names in known.items() if names}
 
     def networks(self, stack: str) -> list[Network]:
         """See Engine."""
@@ -154,6 +198,16 @@ class DockerEngine(Engine):
             listed = self._client.api.volumes().get("Volumes") or []
         existing = {entry["Name"] for entry in listed}
         return [name for name in names if name in existing]
+
+    def volume_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """See Engine."""
+        with _explained("cannot list volumes"):
+            return labels_of(self._client.api.volumes(), names)
+
+    def container_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """See Engine."""
+        with _explained("cannot list containers"):
+            return containers.labels_of(self._client.api.containers(all=True), names)
 
     def publishers(self, port: int) -> list[Publisher]:
         """See Engine."""
@@ -197,12 +251,15 @@ class DockerEngine(Engine):
 
     def images(self, names: list[str]) -> list[str]:
         """See Engine."""
-        found = []
+        return list(self.image_ids(names))
+
+    def image_ids(self, names: Sequence[str]) -> Mapping[str, str]:
+        """See Engine."""
+        found = {}
         with _explained("cannot look for images"):
             for name in names:
                 with contextlib.suppress(NotFound):
-                    self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
-                    found.append(name)
+                    found[name] = str(self._client.api.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]
         return found
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
@@ -226,16 +283,33 @@ def chosen_engine() -> engine.Endpoint:
         raise KitError(str(problem), problem.fix) from None
 
 
-def _container(details: dict[str, Any]) -> Container:
+def environment_of(details: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment of an inspected container."""
+    return dict(entry.partition("=")[::2] for entry in details["Config"].get("Env") or ())
+
+
+def holds_secret(variable: str) -> bool:
+    """Whether a variable of a service's environment holds a secret, by the catalogue or by its name."""
+    return variable in SECRET_VARIABLES or names_secret(variable)
+
+
+def container_of(details: Mapping[str, Any]) -> Container:
+    """Return an inspected container."""
     labels = details["Config"].get("Labels") or {}
     state = details["State"]
     name = details["Name"].removeprefix("/")
     return Container(
         id=details["Id"],
         name=name,
-        service=labels.get(SERVICE_LABEL, name),
+        service=service_name(labels.get(SERVICE_LABEL, name)),
         job=labels.get(JOB_LABEL) == "true",
         state=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
         exit_code=int(state.get("ExitCode") or 0),
+        restarts=int(details.get("RestartCount") or 0),
+        image=str(details["Config"].get("Image") or ""),
+        memory_limit=int((details.get("HostConfig") or {}).get("Memory") or 0),
+        secrets=frozenset(
+            value for name, value in environment_of(details).items() if value and holds_secret(name)
+        ),
     )

@@ -13,7 +13,7 @@ from infra.catalogue.service import Tier
 
 # Pulumi deletes the apps' keys through api, and api needs these: they are stopped by Pulumi, when it comes to them.
 # Without the edge and with nothing to do, they stop within seconds.
-KEPT = frozenset({"api", "db_postgres", "redis"})
+KEPT = frozenset({"api", "db-postgres", "redis"})
 _RUNNING = frozenset({"running", "restarting"})
 
 

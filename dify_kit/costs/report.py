@@ -1,28 +1,26 @@
 """The costs as a table for people, and as JSON for machines."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from dify_kit.costs.bars import bars
 from dify_kit.costs.prices import Price
 from dify_kit.costs.scenario import Scenario
-from dify_kit.costs.sums import Cost, money, percent
-
-PARTS = ("tokens", "hosting", "engineering")
+from dify_kit.costs.sums import PARTS, Cost, exact, money, percent
 
 
 def show(scenario: Scenario, costs: Sequence[Cost]) -> None:
-    """Print the table, the arithmetic under it, and the prices with their sources."""
+    """Print the table, its chart, the arithmetic, and the prices with their sources."""
     console = Console(soft_wrap=True, highlight=False)
     wide = Console(highlight=False)
     first = costs[0]
     right = [
         Column(name, justify="right", overflow="fold")
-        for name in (*PARTS, "total", f"saves against {first.option}")
+        for name in (*PARTS, "total", f"less than {first.option}")
     ]
     table = Table(Column("option", overflow="fold"), *right, title=f"{scenario.name}: US dollars a month")
     for cost in costs:
@@ -30,6 +28,8 @@ def show(scenario: Scenario, costs: Sequence[Cost]) -> None:
             cost.title, *(money(cost.part(part)) for part in PARTS), _total(cost), saved(first, cost)
         )
     wide.print(table)
+    for line_of_chart in bars(costs):
+        wide.print(line_of_chart)
     for cost in costs:
         console.print(Text(f"\n{cost.title}", style="bold"))
         for line in cost.lines:
@@ -48,7 +48,7 @@ def show(scenario: Scenario, costs: Sequence[Cost]) -> None:
 
 
 def as_json(scenario: Scenario, costs: Sequence[Cost]) -> dict[str, Any]:
-    """Return the same as plain data. Amounts are exact decimals, as strings."""
+    """Return the same as plain data. Amounts are decimals in strings: costs in cents, prices exact."""
     return {
         "scenario": scenario.name,
         "currency": "USD",
@@ -56,11 +56,12 @@ def as_json(scenario: Scenario, costs: Sequence[Cost]) -> dict[str, Any]:
             {
                 "option": cost.option,
                 "title": cost.title,
-                **{part: _exact(cost.part(part)) for part in PARTS},
-                "total": None if cost.total is None else _exact(cost.total),
+                **{part: _bare(money(cost.part(part))) for part in PARTS},
+                "total": None if cost.total is None else _bare(money(cost.total)),
                 "missing": list(cost.missing),
                 "lines": [
-                    {"part": line.part, "says": line.says, "usd": _exact(line.usd)} for line in cost.lines
+                    {"part": line.part, "says": line.says, "usd": _bare(money(line.usd))}
+                    for line in cost.lines
                 ],
             }
             for cost in costs
@@ -69,8 +70,8 @@ def as_json(scenario: Scenario, costs: Sequence[Cost]) -> dict[str, Any]:
             {
                 "provider": price.provider,
                 "model": price.model,
-                "input": _exact(price.input),
-                "output": _exact(price.output),
+                "input": _bare(exact(price.input)),
+                "output": _bare(exact(price.output)),
                 "list": price.list,
                 "source": price.source,
                 "date": price.date,
@@ -100,9 +101,9 @@ def _total(cost: Cost) -> str:
 
 def _amount(price: Price) -> str:
     if price.single:
-        return money(price.input)
-    return f"{money(price.input)} input, {money(price.output)} output"
+        return exact(price.input)
+    return f"{exact(price.input)} input, {exact(price.output)} output"
 
 
-def _exact(usd: Decimal) -> str:
-    return money(usd).replace("$", "").replace(",", "")
+def _bare(amount: str) -> str:
+    return amount.replace("$", "").replace(",", "")

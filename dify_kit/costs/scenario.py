@@ -20,6 +20,8 @@ OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "oneapi": ("OneAPI self-hosted + provider", DIRECT),
     }
 )
+# What is shown when nothing is given.
+EXAMPLE = Path(__file__).with_name("example.yaml")
 # Options whose provider can be chosen.
 GATEWAYS = ("dify", "oneapi")
 ZERO = Decimal(0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Context, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 
 from dify_kit.costs.prices import Price, Prices
 from dify_kit.costs.scenario import OPTIONS, ZERO, Option, Scenario, Tokens
@@ -11,12 +11,13 @@ from dify_kit.errors import UsageError
 MILLION = Decimal(1_000_000)
 # Products of the largest numbers that are let in stay exact.
 EXACT = Context(prec=80)
-_SETUP_PLACES = Decimal("0.000001")
+CENT = Decimal("0.01")
+PARTS = ("tokens", "hosting", "engineering")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One amount in dollars a month, how it comes about, and the price it rests on."""
+    """One amount in dollars a month, in whole cents, how it comes about, and the price it rests on."""
 
     part: str  # tokens, hosting or engineering
     says: str
@@ -63,12 +64,22 @@ def costs(scenario: Scenario, prices: Prices) -> list[Cost]:
         return [_cost(name, option, scenario, prices) for name, option in scenario.options.items()]
 
 
+def cents(usd: Decimal) -> Decimal:
+    """Return dollars rounded to cents, half a cent up. Each line is rounded, so that printed lines add up."""
+    with localcontext(EXACT):
+        return usd.quantize(CENT, rounding=ROUND_HALF_UP)
+
+
 def money(usd: Decimal) -> str:
-    """Return dollars exactly, with two decimals or as many as it has, so that printed lines add up."""
+    """Return dollars with cents."""
+    return f"${cents(usd):,.2f}"
+
+
+def exact(usd: Decimal) -> str:
+    """Return a price in dollars exactly, with two decimals or as many as it has: $0.075 a million tokens."""
     with localcontext(EXACT):
         places = -int(usd.normalize().as_tuple().exponent)
-    sign, amount = ("-", -usd) if usd < 0 else ("", usd)
-    return f"{sign}${amount:,.{max(2, places)}f}"
+    return f"${usd:,.{max(2, places)}f}"
 
 
 def _cost(name: str, option: Option, scenario: Scenario, prices: Prices) -> Cost:
@@ -100,14 +111,14 @@ def _token_lines(tokens: Tokens, price: Price, share: Decimal | None) -> Iterato
 
 
 def _token_line(what: str, count: Decimal, usd: Decimal, price: Price) -> Line:
-    says = f"{plain(count)} {price.model} {what} / 1,000,000 * {money(usd)} ({price.provider})"
-    return Line("tokens", says, count / MILLION * usd, price)
+    says = f"{plain(count)} {price.model} {what} / 1,000,000 * {exact(usd)} ({price.provider})"
+    return Line("tokens", says, cents(count / MILLION * usd), price)
 
 
 def _hosting(option: Option) -> Line:
     if option.hosting is None:
         return Line("hosting", "hosting: not given, counted as nothing", ZERO)
-    return Line("hosting", "hosting", option.hosting)
+    return Line("hosting", "hosting", cents(option.hosting))
 
 
 def _engineering(name: str, option: Option, scenario: Scenario) -> Iterator[Line]:
@@ -121,16 +132,14 @@ def _engineering(name: str, option: Option, scenario: Scenario) -> Iterator[Line
         hours = plain((option.hours or ZERO) + option.setup_hours)
         raise UsageError(f"rate: not given, but {name} takes {hours} hours", "--rate 100, dollars an hour")
     if option.hours is not None:
-        says = f"{plain(option.hours)} hours a month * {money(scenario.rate)}"
-        yield Line("engineering", says, option.hours * scenario.rate)
+        says = f"{plain(option.hours)} hours a month * {exact(scenario.rate)}"
+        yield Line("engineering", says, cents(option.hours * scenario.rate))
     if option.setup_hours:
         says = (
-            f"{plain(option.setup_hours)} hours once * {money(scenario.rate)}"
+            f"{plain(option.setup_hours)} hours once * {exact(scenario.rate)}"
             f" / {plain(scenario.setup_months)} months"
         )
-        # A third of a dollar ends somewhere, so that sums stay exact.
-        usd = (option.setup_hours * scenario.rate / scenario.setup_months).quantize(_SETUP_PLACES)
-        yield Line("engineering", says, usd)
+        yield Line("engineering", says, cents(option.setup_hours * scenario.rate / scenario.setup_months))
 
 
 def plain(value: Decimal) -> str:

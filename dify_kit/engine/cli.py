@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from dify_kit.containers.docker_host import chosen_engine
-from dify_kit.engine import objects
+from dify_kit.engine import advice, objects
 from dify_kit.engine.processes import VARIABLE, Run
 from dify_kit.engine.progress import Progress, clean, is_noise
 from dify_kit.engine.state import FileBackend, StackState
@@ -21,10 +21,15 @@ from dify_kit.errors import CancelledError, KitError
 from dify_kit.talk import say
 from dify_kit.workspace import secrets as stack_secrets
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 from infra.engine import child_environment
 
 QUICK = 120.0
 """Deadline in seconds of commands that only read or write state and configuration."""
+# Options of Pulumi that change the form of what it prints, and with it what the kit reads and shows.
+_FORMS = ("PULUMI_OPTION_JSON", "PULUMI_OPTION_SHOW_SECRETS")
+# What Pulumi answers about a stack that the backend does not have.
+_NO_STACK = "no stack named"
 _STOP_GRACE = 90.0
 _POLL = 0.1
 
@@ -44,6 +49,11 @@ def pulumi_environment(files: StackFiles, base: Mapping[str, str] | None = None)
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys():
         environment["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(files.data.passphrase)
     environment.setdefault("PULUMI_SKIP_UPDATE_CHECK", "1")
+    # On a cluster the kit owns the fields that it sets: `kubectl scale`, or a run that was cut off, does not lock them.
+    environment.setdefault("PULUMI_K8S_ENABLE_PATCH_FORCE", "true")
+    environment[hints.VARIABLE] = hints.program()
+    for option in _FORMS:
+        environment.pop(option, None)
     return environment
 
 
@@ -82,21 +92,35 @@ class Pulumi:
         return FileBackend.from_url(self.environment["PULUMI_BACKEND_URL"], self.files.stack)
 
     def state(self) -> StackState:
-        """Return the resources in Pulumi's state; empty for a stack that was never created."""
+        """Return the resources in Pulumi's state; empty for a stack that was never created. Raises KitError."""
         if self.backend:
             return self.backend.read()
-        exported = self.run("stack", "export", check=False)
-        return (
-            StackState.parse(json.loads(exported.stdout).get("deployment"))
-            if exported.returncode == 0
-            else StackState()
-        )
+        exported = self._exported()
+        return StackState() if exported is None else StackState.parse(exported.get("deployment"))
 
     def created(self) -> bool:
-        """Whether the stack exists in the backend."""
+        """Whether the stack exists in the backend. Raises KitError."""
         if self.backend:
             return self.backend.exists()
-        return self.run("stack", "export", check=False).returncode == 0
+        return self._exported() is not None
+
+    def _exported(self) -> dict[str, Any] | None:
+        """Return what a backend elsewhere has of the stack; None where it answers that there is no such stack.
+
+        A backend that cannot be reached is an error: an empty state would make all that runs a leftover.
+        """
+        exported = self.run("stack", "export", check=False)
+        if exported.returncode == 0:
+            found: dict[str, Any] = json.loads(exported.stdout)
+            return found
+        output = exported.stderr + exported.stdout
+        if _NO_STACK in output:
+            return None
+        raise KitError(
+            f"the state of stack {self.files.stack} cannot be read from Pulumi's backend: {error_text(output)}",
+            advice.explain(output, self.files.stack)
+            or "make the backend (PULUMI_BACKEND_URL) reachable, then run the same command again",
+        )
 
     def run(
         self,
@@ -126,13 +150,15 @@ class Pulumi:
             except subprocess.TimeoutExpired:
                 raise KitError(
                     f"`pulumi {' '.join(arguments[:2])}` did not end within {deadline:.0f} s",
-                    "is the state's backend (PULUMI_BACKEND_URL) reachable? `make doctor` checks it",
+                    "is the state's backend (PULUMI_BACKEND_URL) reachable? "
+                    f"`{hints.kit('doctor', stack=self.files.stack)}` checks it",
                 ) from None
         if check and done.returncode != 0:
             stack_secrets.check(self.files, self.environment)
+            output = done.stderr + done.stdout
             raise KitError(
-                f"`pulumi {' '.join(arguments[:2])}` failed: {error_text(done.stderr + done.stdout)}",
-                explain(done.stderr + done.stdout, self.files.stack),
+                f"`pulumi {' '.join(arguments[:2])}` failed: {error_text(output)}",
+                advice.explain(output, self.files.stack),
             )
         return done
 
@@ -154,13 +180,15 @@ class Pulumi:
         Pulumi's own text.
         """
         stack_secrets.check(self.files, self.environment)
-        self._store_objects()
+        self.store_objects()
         run = Run.new(verb)
         record = self.files.data.runs / f"{self.files.stack}.json"
         log_path = self.files.data.logs / f"{self.files.stack}-{verb}.log"
         events_path = self.files.data.runs / f"{self.files.stack}.events"
         events_path.unlink(missing_ok=True)
-        progress = Progress(show=(lambda _line: None) if verbose else show, planning=planning)
+        progress = Progress(
+            show=(lambda _line: None) if verbose else show, planning=planning, removing=verb == "destroy"
+        )
         command = self._command(verb, *arguments, "--color", "never", "--event-log", str(events_path))
         environment = self.environment | {VARIABLE: run.token, "PULUMI_DEBUG_COMMANDS": "true"}
         with (
@@ -188,8 +216,8 @@ class Pulumi:
         events_path.unlink(missing_ok=True)
         return Outcome(code=process.returncode, progress=progress, log=log_path, stopped=stopped)
 
-    def _store_objects(self) -> None:
-        """Store sections that are JSON text as objects: Pulumi rejects a stack that has them as text."""
+    def store_objects(self) -> None:
+        """Store sections that are JSON text as objects: `pulumi config set --path` changes no part of a text."""
         if not (found := objects.stored_as_text(self.files.config())):
             return
         self.run("config", "set-all", extra={"PULUMI_OPTION_JSON": objects.document(found)})
@@ -205,7 +233,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _engine_missing() -> KitError:
-    return KitError("the Pulumi engine is not installed", "run `make setup`, which installs or builds it")
+    return KitError("the Pulumi engine is not installed", f"`{hints.kit('setup')}` installs it, or builds it")
 
 
 def _follow(
@@ -288,41 +316,6 @@ def error_text(output: str) -> str:
     return "\n".join(found) or "\n".join(output.strip().splitlines()[-8:]) or "it said nothing"
 
 
-_SHELL = 'eval "$(dify-kit env)"; '
-_EXPLANATIONS = (
-    (
-        "incorrect passphrase",
-        "the passphrase does not fit this stack's secrets: restore the passphrase file from your backup",
-    ),
-    (
-        "currently locked by",
-        "wait for the other run, or end its lock: " + _SHELL + "pulumi cancel --yes --stack {stack}",
-    ),
-    ("no stack named", "create it with `dify-kit init {stack}` or `make up STACK={stack}`"),
-    ("no language plugin", "run `make setup`, which installs the Pulumi engine"),
-    ("no resource plugin", "run `make setup`, which installs the Docker provider"),
-    ("Cannot connect to the Docker daemon", "start the Docker engine (`make setup`), or check DOCKER_HOST"),
-    (
-        "port is already allocated",
-        "stop what listens there, or choose another: "
-        + _SHELL
-        + "pulumi config set httpPort <port> --stack {stack}",
-    ),
-    ("is already in use by container", "remove or rename that container; its name belongs to this stack"),
-    ("no space left on device", "free disk space: `docker system df` shows what Docker holds"),
-)
-
-
-def shell_hint(command: str) -> str:
-    """Return ``command`` with what a shell needs before it."""
-    return _SHELL + command
-
-
-def explain(output: str, stack: str) -> str:
-    """Return what to do about a known failure, or an empty string."""
-    return next((hint.format(stack=stack) for sign, hint in _EXPLANATIONS if sign in output), "")
-
-
 def require_success(outcome: Outcome, what: str, stack: str) -> None:
     """Raise the error that explains ``outcome`` unless it is a success."""
     if outcome.code == 0 and not outcome.stopped:
@@ -333,13 +326,12 @@ def require_success(outcome: Outcome, what: str, stack: str) -> None:
         kind = CancelledError if outcome.stopped.startswith("SIG") else KitError
         raise kind(f"{what} was stopped: {outcome.stopped}", "the same command continues from here")
     if not details:
-        raise KitError(
-            f"{what} failed: {error_text(text)}", explain(text, stack) or f"Pulumi's output: {outcome.log}"
-        )
+        hint = advice.explain(text, stack) or f"Pulumi's output: {outcome.log}"
+        raise KitError(f"{what} failed: {error_text(text)}", hint)
     blocks = [f"{label}: {message}" if label else message for label, message in details]
     lines = "\n".join("  " + line for block in blocks for line in block.splitlines())
     hint = (
-        explain(lines, stack)
+        advice.explain(lines, stack)
         or f"fix the cause, then run the same command again. Pulumi's output: {outcome.log}"
     )
     raise KitError(f"{what} failed\n{lines}", hint)

@@ -1,4 +1,4 @@
-"""Sections that are stored as text, as `pulumi config set llm '{...}'` does. Pulumi's engine rejects them."""
+"""Sections that are stored as text, as `pulumi config set llm '{...}'` does: Pulumi changes no part of a text."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from dify_kit.workspace.files import PROJECT
 from infra.catalogue.project import declared
 
-# By the type that Pulumi.yaml declares.
+# By the type of the default in Pulumi.yaml.
 _TYPES: Mapping[str, type] = {"object": dict, "array": list}
 
 
@@ -30,9 +30,14 @@ def stored_as_text(config: Mapping[str, object]) -> dict[str, Any]:
 
 def document(values: Mapping[str, Any]) -> str:
     """Return the JSON by which `pulumi config set-all` stores them as objects."""
-    return json.dumps(
-        {
-            key: {"value": json.dumps(value), "objectValue": value, "secret": False}
-            for key, value in values.items()
-        }
-    )
+    return json.dumps({key: entry(value) for key, value in values.items()})
+
+
+def entry(value: object, *, secret: bool = False) -> dict[str, Any]:
+    """Return how `pulumi config set-all` is given one value. Encrypted parts are `{"secure": ...}`, as in the file."""
+    if isinstance(value, str):
+        return {"value": value, "secret": secret}
+    if secret:
+        # Pulumi cannot read an object again that it has encrypted as a whole: as text it can.
+        return {"value": json.dumps(value), "secret": True}
+    return {"value": json.dumps(value), "objectValue": value, "secret": secret}

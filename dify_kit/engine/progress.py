@@ -143,12 +143,14 @@ class Progress:
     """Follow one Pulumi command through its events.
 
     ``show`` receives finished lines; ``now`` is the clock. ``planning`` is true for previews, which report
-    planned operations instead of finished ones.
+    planned operations instead of finished ones. ``removing`` is true for a run that removes everything: containers that
+    `down` stopped before differ from the state, which is no news.
     """
 
     show: Callable[[str], None]
     now: Callable[[], float] = time.monotonic
     planning: bool = False
+    removing: bool = False
     heartbeat_after: float = 8.0
     working: dict[str, Working] = field(default_factory=dict)
     errors: list[tuple[str, str]] = field(default_factory=list)
@@ -262,7 +264,8 @@ class Progress:
         else:
             what = "is gone"
         self.drifted.append(label)
-        self._line(f"    drift: {label} {what}")
+        if not self.removing:
+            self._line(f"    drift: {label} {what}")
 
     def _diagnose(self, event: Mapping[str, Any]) -> None:
         urn = str(event.get("urn", ""))

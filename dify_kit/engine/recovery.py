@@ -9,11 +9,12 @@ order costs one look at the state's file and one at the engine. Volumes are neve
 from dataclasses import dataclass, field
 
 from dify_kit.containers.docker_host import Container, Engine, Network
-from dify_kit.engine.cli import Pulumi, require_success, shell_hint
+from dify_kit.engine.cli import Pulumi, require_success
 from dify_kit.engine.processes import Run
 from dify_kit.engine.state import StackState
 from dify_kit.errors import KitError
 from dify_kit.talk import say
+from infra import hints
 
 _EARLIER_RUN_GRACE = 60.0
 _REFRESH_DEADLINE = 600.0
@@ -68,7 +69,7 @@ def release_stale_lock(pulumi: Pulumi) -> None:
         raise KitError(
             f"the stack is locked by {place} (process {lock.pid}) since {lock.since}",
             "wait until that run ends. When it is dead: "
-            + shell_hint(f"pulumi cancel --yes --stack {pulumi.files.stack}"),
+            + hints.pulumi("cancel", "--yes", stack=pulumi.files.stack),
         )
 
 

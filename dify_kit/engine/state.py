@@ -9,14 +9,15 @@ import gzip
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from dify_kit.errors import KitError
-from dify_kit.workspace.files import PROJECT
+from dify_kit.workspace.files import PROJECT, StackFiles
 
 _STACK_TYPE = "pulumi:pulumi:Stack"
 # Pulumi marks every special value, secrets among them, with this key.
@@ -62,8 +63,64 @@ def _special(value: object) -> bool:
     return isinstance(value, list) and any(_special(entry) for entry in value)
 
 
+def secrets_of(snapshot: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield each encrypted value of a snapshot: its path, and its ciphertext.
+
+    The path of one of the stack's exports begins with `outputs`, that of a resource's with the resource's name.
+    """
+    for resource in snapshot.get("resources") or []:
+        exported = resource.get("type") == _STACK_TYPE
+        name = "outputs" if exported else str(resource.get("urn", "")).rsplit("::", 1)[-1]
+        for part in ("outputs",) if exported else ("inputs", "outputs"):
+            yield from _ciphertexts(resource.get(part) or {}, (name,))
+
+
+def _ciphertexts(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, dict):
+        if _SIGNATURE in value:
+            if isinstance(text := value.get("ciphertext"), str):
+                yield path, text
+            return
+        for key, one in value.items():
+            yield from _ciphertexts(one, (*path, str(key)))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _ciphertexts(one, path)
+
+
 def _urn(operation: Mapping[str, Any]) -> str:
     return str((operation.get("resource") or {}).get("urn", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """A change of the stack in Pulumi's history: `kind` is update, refresh or destroy, `result` succeeded or failed.
+
+    `changes` are numbers of resources by operation. Settings, which the history has too, are left out.
+    """
+
+    kind: str
+    result: str
+    ended: datetime | None
+    message: str = ""
+    changes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> "Update":
+        """Read an entry of the history: times are seconds in files, and ISO 8601 as Pulumi prints them."""
+        ended = content.get("endTime")
+        when: datetime | None = None
+        if isinstance(ended, int | float) and ended:
+            when = datetime.fromtimestamp(ended, tz=UTC)
+        elif isinstance(ended, str) and ended:
+            when = datetime.fromisoformat(ended)
+        return cls(
+            kind=str(content.get("kind") or ""),
+            result=str(content.get("result") or ""),
+            ended=when,
+            message=str(content.get("message") or ""),
+            changes={str(key): int(value) for key, value in (content.get("resourceChanges") or {}).items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +175,12 @@ class FileBackend:
         path = unquote(url.removeprefix("file://").partition("?")[0])
         return cls(root=Path(path).expanduser().absolute(), stack=stack)
 
+    @classmethod
+    def of(cls, files: StackFiles, environ: Mapping[str, str] | None = None) -> "FileBackend | None":
+        """Return the backend of a stack as Pulumi finds it, or None when it is not on this machine."""
+        environ = os.environ if environ is None else environ
+        return cls.from_url(environ.get("PULUMI_BACKEND_URL", f"file://{files.data.state}"), files.stack)
+
     @property
     def _checkpoint(self) -> Path:
         return self.root / ".pulumi" / "stacks" / self.project / f"{self.stack}.json"
@@ -126,8 +189,20 @@ class FileBackend:
         """Whether the stack was created in this backend."""
         return self._checkpoint.exists() or self._checkpoint.with_suffix(".json.gz").exists()
 
+    def files(self) -> list[Path]:
+        """Return the stack's files and directories, history and backups among them."""
+        base = self.root / ".pulumi"
+        kinds = ("history", "backups", "locks/organization")
+        directories = [base / kind / self.project / self.stack for kind in kinds]
+        checkpoints = sorted(self._checkpoint.parent.glob(f"{self.stack}.json*"))
+        return [*checkpoints, *(one for one in directories if one.exists())]
+
     def read(self) -> StackState:
-        """Read the stack's snapshot; a stack that does not exist has an empty one."""
+        """Read the stack's resources; a stack that does not exist has none. Raises KitError."""
+        return StackState.parse(self.snapshot())
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Return the stack's snapshot as it is stored, secrets encrypted; empty without one. Raises KitError."""
         plain, packed = self._checkpoint, self._checkpoint.with_suffix(".json.gz")
         try:
             if plain.exists():
@@ -135,14 +210,34 @@ class FileBackend:
             elif packed.exists():
                 document = json.loads(gzip.decompress(packed.read_bytes()))
             else:
-                return StackState()
+                return {}
         except (OSError, ValueError) as problem:
             raise KitError(
                 f"the state of stack {self.stack} cannot be read: {plain}: {problem}",
                 f"restore the newest file of {self.root}/.pulumi/backups/{self.project}/{self.stack}/",
             ) from None
         checkpoint = document.get("checkpoint") or {}
-        return StackState.parse(checkpoint.get("latest"))
+        return dict(checkpoint.get("latest") or {})
+
+    def last_updates(self, count: int) -> list[Update]:
+        """Return the last changes of the stack, the newest first; what cannot be read is left out."""
+        directory = self.root / ".pulumi" / "history" / self.project / self.stack
+        found: list[Update] = []
+        # The names end with the time. Next to each is a file of attributes.
+        paths = [
+            *directory.glob(f"{self.stack}-*.history.json"),
+            *directory.glob(f"{self.stack}-*.history.json.gz"),
+        ]
+        for path in sorted(paths, key=lambda one: one.name, reverse=True):
+            try:
+                raw = path.read_bytes()
+                content = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+                found.append(Update.parse(content))
+            except (OSError, ValueError, AttributeError, TypeError):
+                continue
+            if len(found) == count:
+                break
+        return found
 
     def locks(self) -> list[Lock]:
         """Return the locks on the stack, normally at most one."""

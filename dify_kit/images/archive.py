@@ -278,7 +278,7 @@ def verify(file: IO[bytes]) -> Contents:
     size = os.fstat(file.fileno()).st_size
     found: dict[str, str] = {}
     listed: bytes | None = None
-    again = "copy the archive again, or make a new one with `dify-kit images save`"
+    again = "copy the archive again, or make a new one with the command `images save`"
     with Ticks("checking checksums", size) as ticks:
         whole = _Hashing(file, ticks)
         try:

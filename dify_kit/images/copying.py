@@ -15,6 +15,7 @@ from dify_kit.errors import KitError
 from dify_kit.images.ticks import Ticks
 from dify_kit.images.wanted import ImageStore, Wanted
 from dify_kit.talk import say
+from infra.platforms.images import registry_of
 
 COPY_SECONDS = 3600
 ASK_SECONDS = 120
@@ -96,6 +97,15 @@ def by_digest(reference: str) -> str:
     """Return `repository@digest` for `repository:tag@digest`, which not every tool reads; others as they are."""
     name, at, digest = reference.partition("@")
     return f"{name.rpartition(':')[0]}@{digest}" if at else reference
+
+
+def below(one: Wanted, source: str) -> str:
+    """Return where an image lies below a mirror: without the registry that it comes from, by tag."""
+    name = one.reference.partition("@")[0]
+    if source:
+        return name.removeprefix(f"{source.rstrip('/')}/")
+    host = registry_of(name)
+    return name.removeprefix(f"{host}/") if host else name
 
 
 def copy(pairs: Sequence[Pair], tool: Tool) -> list[Copy]:

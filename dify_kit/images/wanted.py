@@ -10,6 +10,7 @@ from dify_kit.errors import KitError
 from dify_kit.images.ticks import Ticks
 from dify_kit.talk import say
 from infra import engine as endpoint
+from infra import hints
 from infra.catalogue.images import BASE, BASE_ROLE, Image, local_builds, own_roles
 from infra.catalogue.releases import RELEASES, Release
 from infra.platforms import image_needs
@@ -120,7 +121,7 @@ def _origin(image: Image, source: Source) -> str:
 def release_named(version: str) -> Release:
     """Return a release of the catalogue. Raises KitError."""
     if version not in RELEASES:
-        raise KitError(f"release {version} is not in the catalogue", f"choose one of {', '.join(RELEASES)}")
+        raise KitError(f"release {version} is not in the catalogue", hints.nearest(version, RELEASES))
     return RELEASES[version]
 
 
@@ -133,7 +134,8 @@ class ImageStore:
             self._info: dict[str, Any] = self.client.info()
         except (DockerException, requests.RequestException, OSError) as problem:
             raise KitError(
-                f"the Docker engine does not answer: {problem}", "run `make setup`, or check DOCKER_HOST"
+                f"the Docker engine does not answer: {problem}",
+                f"run `{hints.kit('setup')}`, or check DOCKER_HOST",
             ) from None
 
     @property

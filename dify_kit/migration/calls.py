@@ -5,8 +5,10 @@ from typing import cast
 
 import libcst as cst
 
-from dify_kit.migration.finding import Client, assigned, client, text, uses, walk
+from dify_kit.migration.finding import Client, assigned, client, origin, text, uses, walk
+from dify_kit.migration.headers import Headers, headers_of
 from dify_kit.migration.plan import Context, Edits, UndecidedError
+from dify_kit.migration.report import Target
 from dify_kit.migration.responses import Reader
 
 _ARGUMENTS = {"url", "headers", "json", "timeout", "verify", "stream", "data", "content", "ssl"}
@@ -21,12 +23,15 @@ class Site:
         self.scope = context.scope(call)
         self.edits: Edits = {}
         self.mode: cst.DictElement | None = None
+        # Whether it may change what moved calls alone read, such as a dictionary of headers.
+        self.alone = True
+        self.headers: Headers | None = None
 
     def plan(self) -> Edits:
         """Return the edits of the call and of all that depends on it."""
         found, url, keywords = self._arguments()
         check_os(self.context)
-        literal = cst.SimpleString(json.dumps(f"{self.target.base_url}/chat/completions"))
+        literal = new_url(self.target)
         self.edits[url] = lambda _: literal
         self._headers(keywords.get("headers"), found)
         self._body(self._given_body(keywords))
@@ -37,19 +42,19 @@ class Site:
 
     def _arguments(self) -> tuple[Client, cst.BaseExpression, dict[str, cst.Arg]]:
         func = self.call.func
-        if not isinstance(func, cst.Attribute) or func.attr.value not in {"post", "stream"}:
+        if not isinstance(func, cst.Attribute) or func.attr.value not in {"post", "stream", "request"}:
             raise UndecidedError(
-                "only .post(...) and .stream(...) of requests, httpx and aiohttp are understood"
+                "only .post(...), .request(...) and .stream(...) of requests, httpx and aiohttp are understood"
             )
         found = client(func.value, self.module, self.parents)
         if found is None:
             raise UndecidedError("the HTTP client is not known to be of requests, httpx or aiohttp")
         keywords = {arg.keyword.value: arg for arg in self.call.args if arg.keyword and not arg.star}
         positional = [arg for arg in self.call.args if arg.keyword is None]
-        if func.attr.value == "stream" and found.library == "httpx" and positional:
-            if text(positional[0].value) != "POST":
+        if func.attr.value == "request" or (func.attr.value == "stream" and found.library == "httpx"):
+            method = keywords.pop("method", None) or (positional.pop(0) if positional else None)
+            if method is None or not self._is_post(method.value):
                 raise UndecidedError("its method is not POST")
-            positional = positional[1:]
         elif func.attr.value == "stream":
             raise UndecidedError("its arguments are not all spelled out")
         if any(arg.star for arg in self.call.args) or len(positional) + ("url" in keywords) != 1:
@@ -64,12 +69,27 @@ class Site:
         given = [keywords[name].value for name in ("json", "data", "content") if name in keywords]
         if len(given) != 1:
             raise UndecidedError("its body is not given as json=")
-        body = given[0]
-        if "json" in keywords:
-            return body
-        if isinstance(body, cst.Call) and self._code(body.func) == "json.dumps" and len(body.args) == 1:
-            return body.args[0].value
+        return given[0] if "json" in keywords else self._dumped(given[0])
+
+    def _dumped(self, body: cst.BaseExpression) -> cst.BaseExpression:
+        """Return what `json.dumps` makes a body of, also where a name holds it, or its bytes are sent."""
+        match body:
+            case cst.Name():
+                made = assigned(body.value, self.scope, self.parents)
+                if made and made.value and len(uses(body.value, self.scope, self.parents)) == 1:
+                    return self._dumped(made.value)
+            case cst.Call(func=cst.Attribute(value=dumped, attr=cst.Name("encode"))):
+                return self._dumped(dumped)
+            case cst.Call(args=[first, *others]) if (
+                origin(body.func, self.module, self.parents) == "json.dumps"
+                and first.keyword is None
+                and all(one.keyword and not one.star for one in others)
+            ):
+                return first.value
         raise UndecidedError("its body is not given as json=")
+
+    def _is_post(self, method: cst.BaseExpression) -> bool:
+        return (text(method) or "").upper() == "POST"
 
     def _mode(self, reader: Reader) -> None:
         """Ask for a stream where one is read."""
@@ -87,45 +107,38 @@ class Site:
         return self.module.code_for_node(node)
 
     def _headers(self, arg: cst.Arg | None, found: Client) -> None:
-        bearer = cst.parse_expression(f'"Bearer " + {self.context.key}')
+        bearer = new_bearer(self.context)
         code = self.module.code
         if not found.is_module and ("auth=" in code or ".auth" in code):
             raise UndecidedError("the session has an `auth` of its own, which would win over the header")
         if arg is None:
             if found.is_module:
                 raise UndecidedError("it has no headers, so where its key comes from is not known")
-            value = cst.Dict([cst.DictElement(cst.SimpleString('"Authorization"'), bearer)])
-            equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
-            extra = cst.Arg(keyword=cst.Name("headers"), value=value, equal=equal)
-            # In front of the last argument, whose comma and line break stay as they are.
-            self.edits[self.call] = lambda new: cast("cst.Call", new).with_changes(
-                args=[
-                    *cast("cst.Call", new).args[:-1],
-                    extra.with_changes(comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))),
-                    cast("cst.Call", new).args[-1],
-                ]
-            )
+            self._add_headers(bearer)
             return
-        literal = arg.value
-        if isinstance(literal, cst.Name):
-            made = assigned(literal.value, self.scope, self.parents) or (
-                assigned(literal.value, self.module, self.parents)
-            )
-            literal = (made.value if made else None) or literal
-        if not isinstance(literal, cst.Dict):
-            raise UndecidedError("its headers are not a dictionary written in this file")
-        elements = [e for e in literal.elements if isinstance(e, cst.DictElement)]
-        keys = [e for e in elements if text(e.key) == "Authorization"]
-        if len(keys) != 1 or len(elements) != len(literal.elements):
-            raise UndecidedError("its headers do not have one plain Authorization")
-        if literal is arg.value:
-            self._drop_token(keys[0].value)
-            self.edits[keys[0].value] = lambda _: bearer
+        headers = headers_of(arg.value, self.context)
+        if headers.in_place:
+            self._drop_token(headers.authorization)
+            self.edits[headers.authorization] = lambda _: bearer
             return
         # The dictionary may serve other calls too, which stay on Dify: only this call gets another key.
+        self.headers = headers
         name = self._code(arg.value)
         override = cst.parse_expression(f'{{**{name}, "Authorization": {self._code(bearer)}}}')
         self.edits[arg.value] = lambda _: override
+
+    def _add_headers(self, bearer: cst.BaseExpression) -> None:
+        value = cst.Dict([cst.DictElement(cst.SimpleString('"Authorization"'), bearer)])
+        equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+        extra = cst.Arg(keyword=cst.Name("headers"), value=value, equal=equal)
+        # In front of the last argument, whose comma and line break stay as they are.
+        self.edits[self.call] = lambda new: cast("cst.Call", new).with_changes(
+            args=[
+                *cast("cst.Call", new).args[:-1],
+                extra.with_changes(comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))),
+                cast("cst.Call", new).args[-1],
+            ]
+        )
 
     def _drop_token(self, value: cst.BaseExpression) -> None:
         """Remove the fetching of an OAuth token that nothing but the header reads."""
@@ -212,6 +225,16 @@ class Site:
             key=cst.SimpleString('"messages"'), value=cst.List([cst.Element(message)])
         )
         return cst.FlattenSentinel([model, messages])
+
+
+def new_url(target: Target) -> cst.SimpleString:
+    """Return the literal of the new URL."""
+    return cst.SimpleString(json.dumps(f"{target.base_url}/chat/completions"))
+
+
+def new_bearer(context: Context) -> cst.BaseExpression:
+    """Return the expression of the new `Authorization`."""
+    return cst.parse_expression(f'"Bearer " + {context.key}')
 
 
 def check_os(context: Context) -> None:

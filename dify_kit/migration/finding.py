@@ -1,6 +1,6 @@
 """Reading a module's tree: names, literals, imports, and what HTTP client an expression is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -120,9 +120,13 @@ def imports(module: cst.Module, name: str) -> bool:
 
 @lru_cache(maxsize=4)
 def origins(module: cst.Module) -> dict[str, str]:
-    """Return what a module's imports bind: name -> dotted origin. A name that is bound twice is left out."""
+    """Return what a module's imports bind, those in functions too: name -> dotted origin, empty for one bound twice."""
+    return _imported(walk(module))
+
+
+def _imported(nodes: Iterable[cst.CSTNode]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for node in walk(module):
+    for node in nodes:
         if not isinstance(node, cst.Import | cst.ImportFrom) or isinstance(node.names, cst.ImportStar):
             continue
         package = ""
@@ -136,17 +140,23 @@ def origins(module: cst.Module) -> dict[str, str]:
             if not package and not alias.asname:
                 name = full = full.split(".", maxsplit=1)[0]
             found[name] = "" if found.get(name, package + full) != package + full else package + full
-    return {name: full for name, full in found.items() if full}
+    return found
 
 
 def origin(node: cst.CSTNode, module: cst.Module, parents: Parents) -> str:
-    """Return where an imported name, or an attribute of one, comes from (`requests.Session`), or nothing."""
+    """Return where an imported name, or an attribute of one, comes from (`requests.Session`), or nothing.
+
+    Bindings in other functions do not count: those are other names.
+    """
     name = get_full_name_for_node(node)
     if name is None or not isinstance(node, cst.Name | cst.Attribute):
         return ""
     first, _, rest = name.partition(".")
-    found = origins(module).get(first, "")
-    bound = [n for n in walk(module) if isinstance(n, cst.Name) and n.value == first and binds(n, parents)]
+    if first not in origins(module):
+        return ""
+    visible = list(_visible(first, home(node, first, parents), parents))
+    found = _imported(visible).get(first, "")
+    bound = [n for n in visible if isinstance(n, cst.Name) and n.value == first and binds(n, parents)]
     imported = all(
         isinstance(parents[n], cst.ImportAlias) or isinstance(parents[parents[n]], cst.ImportAlias)
         for n in bound
@@ -201,7 +211,7 @@ def client(receiver: cst.BaseExpression, module: cst.Module, parents: Parents) -
     if isinstance(receiver, cst.Call):
         made: list[cst.BaseExpression] = [receiver]
     else:
-        found = makers(receiver, module)
+        found = makers(receiver, module, parents)
         if found is None:
             return None
         made = found
@@ -214,11 +224,11 @@ def client(receiver: cst.BaseExpression, module: cst.Module, parents: Parents) -
 
 
 def makers(
-    receiver: cst.BaseExpression, module: cst.Module, parents: Parents | None = None
+    receiver: cst.BaseExpression, module: cst.Module, parents: Parents
 ) -> list[cst.BaseExpression] | None:
     """Return what is assigned to a name or an attribute, and annotations of parameters of that name.
 
-    Assignments count anywhere in the module; with `parents`, those to a name count only where they bind the receiver's.
+    Assignments to an attribute count anywhere in the module; those to a name only where they bind the receiver's.
     None where it may be something else too: a parameter without a type, a target of a loop.
     """
     name = get_full_name_for_node(receiver)
@@ -244,15 +254,15 @@ def makers(
 
 
 def _candidates(
-    receiver: cst.CSTNode, name: str, module: cst.Module, parents: Parents | None
+    receiver: cst.CSTNode, name: str, module: cst.Module, parents: Parents
 ) -> Iterator[cst.CSTNode]:
-    """Return the nodes that can bind the receiver: with `parents`, only those of a name's own scope."""
-    if parents is None or not isinstance(receiver, cst.Name):
+    """Return the nodes that can bind the receiver: of a name, only those of its own scope."""
+    if not isinstance(receiver, cst.Name):
         return walk(module)
-    return _visible(name, _home(receiver, name, parents), parents)
+    return _visible(name, home(receiver, name, parents), parents)
 
 
-def _home(use: cst.CSTNode, name: str, parents: Parents) -> cst.CSTNode:
+def home(use: cst.CSTNode, name: str, parents: Parents) -> cst.CSTNode:
     """Return the function, lambda or module whose name a use refers to."""
     within = scope(use, parents)
     while not isinstance(within, cst.Module):
@@ -266,7 +276,11 @@ def _visible(name: str, within: cst.CSTNode, parents: Parents) -> Iterator[cst.C
     """Yield the nodes of a scope without inner functions that bind the name for themselves."""
     yield within
     for child in _children(within):
-        if not (isinstance(child, cst.FunctionDef | cst.Lambda) and _is_local(name, child, parents)):
+        if isinstance(child, cst.FunctionDef | cst.Lambda) and _is_local(name, child, parents):
+            if isinstance(child, cst.FunctionDef):
+                # The name of the function is bound outside of it.
+                yield child.name
+        else:
             yield from _visible(name, child, parents)
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import libcst as cst
 
-from dify_kit.migration.finding import Parents, scope, walk
+from dify_kit.migration.finding import Parents, scope, uses, walk
 from dify_kit.migration.report import Target
 
 Edit = Callable[[cst.CSTNode], "cst.CSTNode | cst.FlattenSentinel[cst.CSTNode] | cst.RemovalSentinel"]
@@ -42,6 +42,48 @@ class Context:
         """Return the function, lambda, class or module that contains a node."""
         return scope(node, self.parents)
 
+    def uses(self, name: str, within: cst.CSTNode) -> list[cst.Name]:
+        """Return where a name of a scope is read."""
+        return uses(name, within, self.parents)
+
+    def function(self, called: cst.BaseExpression) -> cst.FunctionDef | None:
+        """Return the only function of the module that a call by this name, or by this method of `self`, can reach."""
+        match called:
+            case cst.Attribute(value=cst.Name("self"), attr=cst.Name(name)):
+                method = True
+            case cst.Name(name):
+                method = False
+            case _:
+                return None
+        found = [
+            one for one in walk(self.module) if isinstance(one, cst.FunctionDef) and one.name.value == name
+        ]
+        if len(found) != 1 or isinstance(self.scope(found[0]), cst.ClassDef) != method:
+            return None
+        return found[0]
+
+    def mentions(self, called: cst.BaseExpression) -> list[cst.CSTNode]:
+        """Return where the function of this name, or of this attribute, is read in the module."""
+        if isinstance(called, cst.Attribute):
+            return self.reads(called.attr.value)
+        return list(self.uses(self.code(called), self.module))
+
+    def shares_owner(self, node: cst.CSTNode) -> bool:
+        """Tell whether another file has the class that a node is in, and can read the attributes of its objects."""
+        while not isinstance(node, cst.ClassDef | cst.Module):
+            node = self.parents[node]
+        return isinstance(node, cst.ClassDef) and self.shared(node.name.value)
+
+    def reads(self, name: str) -> list[cst.CSTNode]:
+        """Return where an attribute of this name is read, of any object."""
+        return [
+            one
+            for one in walk(self.module)
+            if isinstance(one, cst.Attribute)
+            and one.attr.value == name
+            and not isinstance(self.parents[one], cst.AssignTarget | cst.AnnAssign | cst.AugAssign)
+        ]
+
     def line(self, node: cst.CSTNode) -> cst.CSTNode:
         """Return the statement that a node is part of: a line, or the head of a compound statement."""
         while not isinstance(node, cst.BaseStatement | cst.BaseSmallStatement):
@@ -53,6 +95,21 @@ class Context:
     def key(self) -> str:
         """The expression that reads the new key."""
         return f'os.environ["{self.target.key_variable}"]'
+
+
+class Apply(cst.CSTTransformer):
+    """Makes the edits of a tree."""
+
+    def __init__(self, edits: Edits) -> None:
+        super().__init__()
+        self.edits = edits
+
+    def on_leave(  # type: ignore[override]  # an edit returns what fits its place
+        self, original_node: cst.CSTNode, updated_node: cst.CSTNode
+    ) -> cst.CSTNode | cst.FlattenSentinel[cst.CSTNode] | cst.RemovalSentinel:
+        """Replace a planned node, its children being done."""
+        edit = self.edits.get(original_node)
+        return edit(updated_node) if edit else updated_node
 
 
 def put(pattern: str, **values: cst.BaseExpression) -> cst.BaseExpression:

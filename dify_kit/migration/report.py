@@ -22,8 +22,12 @@ class Undecided:
 
 @dataclass(frozen=True)
 class Result:
-    """A file's bytes after the migration (those before it when nothing was decided), and what was found."""
+    """A file's bytes after the migration (those before it when nothing was decided), and what was found.
+
+    `leftovers` are places that nothing needs any more: their line before the migration, and what they are.
+    """
 
     source: bytes
     migrated: int
     undecided: tuple[Undecided, ...]
+    leftovers: tuple[Undecided, ...] = ()

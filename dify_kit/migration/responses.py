@@ -1,6 +1,6 @@
 """Rewriting what reads the response of a migrated call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import libcst as cst
@@ -19,8 +19,16 @@ _FAR = "where its response goes cannot be followed; read `answer` next to the ca
 class Reader:
     """Follows a response to everything that reads it. `lines` and `whole` tell afterwards how it is read."""
 
-    def __init__(self, context: Context, edits: Edits, library: str) -> None:
+    def __init__(
+        self,
+        context: Context,
+        edits: Edits,
+        library: str,
+        callers: Mapping[cst.CSTNode, list[cst.CSTNode]] | None = None,
+    ) -> None:
+        """``callers`` has functions of which some calls alone are followed."""
         self.context, self.edits, self.library = context, edits, library
+        self.callers = callers or {}
         self.lines = self.whole = False
 
     def response(self, response: cst.CSTNode) -> None:
@@ -132,6 +140,7 @@ class Reader:
         if len(values) != 1 or len(defined) != 1 or self.context.shared(name):
             raise UndecidedError(_FAR)
         calls = [self._call_of(use) for use in self._mentions(function)]
+        calls = self.callers.get(function, calls)
         if not calls:
             raise UndecidedError(_FAR)
         if function.asynchronous is None:

@@ -14,7 +14,15 @@ import yaml
 
 from dify_kit.releases import env_files, nginx_routes
 from dify_kit.releases.interpolation import InterpolationError, Lookup, interpolate
-from dify_kit.releases.topology import DEFAULT_NETWORK, Health, Mount, Port, Service, Topology
+from dify_kit.releases.topology import (
+    DEFAULT_NETWORK,
+    Health,
+    Mount,
+    Port,
+    Service,
+    Topology,
+    with_service_names,
+)
 
 FILES = ("docker-compose.yaml", "docker-compose.yml", "compose.yaml", "compose.yml")
 EXAMPLE = ".example"
@@ -49,13 +57,13 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read(folder: Path) -> Topology:
-    """Return what the compose folder describes. Raises ComposeError."""
+    """Return what the compose folder describes, with the kit's names of its services. Raises ComposeError."""
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
         raise ComposeError(f"{folder} holds no {FILES[0]}: name Dify's `docker` folder")
     document = _document(path)
     try:
-        return _Reader(folder, path.name).topology(document)
+        return with_service_names(_Reader(folder, path.name).topology(document))
     except (env_files.EnvFileError, nginx_routes.RouteError) as problem:
         raise ComposeError(str(problem)) from None
     except UnicodeDecodeError as problem:

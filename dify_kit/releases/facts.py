@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from infra.catalogue.names import compose_name, compose_services
 from infra.catalogue.selection import partly_known, readers
 
 Facts = Mapping[str, Any]
@@ -52,7 +53,7 @@ ENTRY_POINT: Mapping[str, Entry] = {
 # Read by name from the environment, by code that compose hands them to.
 _READ_DIRECTLY = ("ALIYUN_SLS_", "DIFY_ENV_NACOS_", "LOGSTORE_", "OPENDAL_")
 # Services whose types come from facts of their code; the compose folder tells those of the others by name alone.
-_TYPED = ("api", "plugin_daemon")
+_TYPED = ("api", "plugin-daemon")
 _BOUNDS = {
     "minimum": "minimum",
     "exclusiveMinimum": "above",
@@ -71,15 +72,15 @@ def variables(
     compose: Facts, settings: Facts | None = None, daemon: Facts | None = None
 ) -> dict[str, dict[str, Entry]]:
     """Return the entries of every service by name; types of what no typed facts tell are inferred from the values."""
-    services: Facts = compose["services"]
+    services: Facts = compose_services(compose["services"])
     found = {"api": _api(services["api"]["variables"], settings or {})}
     shared = _shared(services)
-    if "plugin_daemon" in services:
-        set_there = services["plugin_daemon"]["variables"]
+    if "plugin-daemon" in services:
+        set_there = services["plugin-daemon"]["variables"]
         if daemon is None:
-            found["plugin_daemon"] = _by_name({n: v for n, v in set_there.items() if n not in shared})
+            found["plugin-daemon"] = _by_name({n: v for n, v in set_there.items() if n not in shared})
         else:
-            found["plugin_daemon"] = {
+            found["plugin-daemon"] = {
                 name: with_compose(name, _go(fact), set_there.get(name)) for name, fact in daemon.items()
             }
     for service in (*readers(), *sorted(partly_known())):
@@ -98,7 +99,7 @@ def variables(
 def _own(name: str, service: str, set_there: Facts, shared: set[str], api: Facts) -> bool:
     """Tell whether a service reads a name that compose hands to it, rather than another that gets the same file."""
     # What compose itself reads to set the variable without the prefix.
-    input_of = name.removeprefix(f"{service.upper()}_")
+    input_of = name.removeprefix(f"{compose_name(service).upper()}_")
     return (
         name not in shared
         and not (input_of != name and input_of in set_there)

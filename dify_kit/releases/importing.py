@@ -215,7 +215,7 @@ class _Import:
             }
         }
         made = catalogue_facts.variables(facts, self._settings, self._daemon)
-        typed = {"api": self._settings is not None, "plugin_daemon": self._daemon is not None}
+        typed = {"api": self._settings is not None, "plugin-daemon": self._daemon is not None}
         for service, entries in made.items():
             if not typed.get(service):
                 set_there = facts["services"][service]["variables"]

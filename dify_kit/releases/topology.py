@@ -1,7 +1,9 @@
 """What a Dify deployment consists of, without saying who wrote it down: the kit or an official compose folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from infra.catalogue.names import service_name, with_service_hosts
 
 # The network of a compose file's services that name none.
 DEFAULT_NETWORK = "default"
@@ -78,3 +80,23 @@ class Topology:
     volumes: frozenset[str]
     routes: tuple[Route, ...]
     examples: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def with_service_names(topology: Topology) -> Topology:
+    """Return a topology whose services, and the hosts in their variables, have the kit's names."""
+    return replace(
+        topology,
+        services={
+            service_name(name): replace(
+                service,
+                name=service_name(name),
+                variables={
+                    variable: value if value is None else with_service_hosts(variable, value)
+                    for variable, value in service.variables.items()
+                },
+                depends_on={service_name(other): how for other, how in service.depends_on.items()},
+            )
+            for name, service in topology.services.items()
+        },
+        routes=tuple(replace(route, service=service_name(route.service)) for route in topology.routes),
+    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from dify_kit.errors import KitError
 from dify_kit.setup.commands import cache_directory, done, run_step
 from dify_kit.setup.engine_build import VERSION, build_engine, built_engine, is_complete
+from dify_kit.setup.plugins import offer, plugin
 from dify_kit.talk import say
 from dify_kit.workspace.files import CHECKOUT
 
@@ -84,8 +85,7 @@ def pulumi_version(program: str, _changed: int) -> tuple[int, ...]:
 
 def docker_plugin() -> Path:
     """Return where Pulumi keeps the Docker provider that it downloaded."""
-    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    return home / "plugins" / f"resource-docker-v{DOCKER_PLUGIN}" / "pulumi-resource-docker"
+    return plugin("docker", DOCKER_PLUGIN)
 
 
 def engine_env() -> dict[str, str]:
@@ -98,7 +98,17 @@ def engine_env() -> dict[str, str]:
     if official is None:
         # The provider lies beside the engine; looking for it on the network costs seconds and fails.
         own["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+    if docker_plugin().is_file():
+        # A provider that is found on PATH gets a warning, several times each run.
+        own["PULUMI_IGNORE_AMBIENT_PLUGINS"] = "true"
     return own
+
+
+def _offer_provider(directory: Path) -> None:
+    place = docker_plugin()
+    if problem := offer(directory / place.name, place):
+        # Pulumi finds it there too, with a warning.
+        say(f"  the provider stays on PATH ({place}: {problem.strerror})")
 
 
 def ensure_pulumi() -> None:
@@ -107,12 +117,15 @@ def ensure_pulumi() -> None:
         done("Pulumi engine", f"official, in {official}")
         return
     if is_complete(built_engine()):
+        _offer_provider(built_engine())
         done("Pulumi engine", f"{VERSION}, built here earlier")
         return
     if reachable() and _install_official():
         done("Pulumi engine", f"{VERSION}, official, in {_official_home()}")
         return
-    done("Pulumi engine", f"{VERSION}, built into {build_engine()}")
+    built = build_engine()
+    _offer_provider(built)
+    done("Pulumi engine", f"{VERSION}, built into {built}")
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from dify_gateway.scopes import SCOPES
 from dify_kit.errors import KitError
 from dify_kit.stack import settings
 from dify_kit.workspace.files import StackFiles, write_private
+from infra import hints
 from infra.settings.oauth_clients import (
     CANARY_CLIENT,
     CANARY_TENANT,
@@ -30,6 +31,7 @@ Entry = dict[str, Any]
 class Clients:
     """The clients in a stack's file, by id, and the tenants that the stack's settings have."""
 
+    stack: str
     path: Path
     tenants: Sequence[str]
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -37,9 +39,7 @@ class Clients:
     def entry(self, client: str) -> Entry:
         """Return a copy of a client's entry. Raises KitError when there is none."""
         if client not in self.entries:
-            raise KitError(
-                f"there is no client {client} in {self.path}", "`dify-kit client list` shows the clients"
-            )
+            raise KitError(f"there is no client {client} in {self.path}", hints.nearest(client, self.entries))
         return dict(self.entries[client])
 
 
@@ -48,7 +48,7 @@ def load(files: StackFiles) -> Clients:
     if not files.configured():
         raise KitError(
             f"stack {files.stack} does not exist on this machine (no {files.stored})",
-            f"create it with `dify-kit init {files.stack}`",
+            f"create it with `{hints.kit('init', files.stack)}`",
         )
     oauth = settings.section(files, "oauth")
     tenants = tuple(oauth.mapping("tenants"))
@@ -58,13 +58,18 @@ def load(files: StackFiles) -> Clients:
         found = read_clients(path)
     except ClientsFileError as problem:
         raise KitError(f"{path}: {problem.reason}", problem.fix) from None
-    return Clients(path=path, tenants=tenants, entries=found.clients)
+    return Clients(stack=files.stack, path=path, tenants=tenants, entries=found.clients)
 
 
 def write(clients: Clients, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Put other clients into the file: complete or not at all, for this user alone."""
     clients.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(clients.path, json.dumps({"clients": entries}, indent=1, sort_keys=True) + "\n")
+
+
+def drop_old(stack: str, client: str) -> str:
+    """Return the command that ends the older secret of a client."""
+    return hints.kit("client", "rotate", client, "--drop-old", stack=stack)
 
 
 def new_entry(
@@ -82,15 +87,15 @@ def new_entry(
     if client in clients.entries:
         raise KitError(
             f"client {client} exists already; nothing was changed",
-            f"`dify-kit client rotate {client}` gives it a new secret",
+            f"`{hints.kit('client', 'rotate', client, stack=clients.stack)}` gives it a new secret",
         )
     if client == CANARY_CLIENT or tenant == CANARY_TENANT:
         raise KitError(f"{CANARY_CLIENT} belongs to the smoke tests", "choose another name")
     if tenant not in clients.tenants:
-        known = ", ".join(clients.tenants) or "none"
+        added = hints.assign(f"oauth.tenants.{tenant}.app", stack=clients.stack)
         raise KitError(
-            f"there is no tenant {tenant} in dify:oauth.tenants (known: {known})",
-            f"add it first: pulumi config set --path dify:oauth.tenants.{tenant}.app <app>",
+            f"there is no tenant {tenant} in dify:oauth.tenants",
+            f"add it first, with the name of its app: `{added}`; {hints.nearest(tenant, clients.tenants)}",
         )
     entry: Entry = {"tenant": tenant, "scopes": _scopes(scopes)}
     if token_seconds is not None:
@@ -113,7 +118,7 @@ def with_new_secret(clients: Clients, client: str) -> tuple[Entry, str]:
     if len(entry["secrets"]) >= config.MOST_SECRETS:
         raise KitError(
             f"client {client} has two valid secrets already; nothing was changed",
-            f"`dify-kit client rotate {client} --drop-old` ends the older one",
+            f"`{drop_old(clients.stack, client)}` ends the older one",
         )
     secret = client_secrets.generate_secret()
     entry["secrets"] = [client_secrets.hash_secret(secret), *entry["secrets"]]
@@ -127,7 +132,7 @@ def with_newest_secret(clients: Clients, client: str) -> Entry:
     if len(entry["secrets"]) == 1:
         raise KitError(
             f"client {client} has one secret only; nothing was changed",
-            f"`dify-kit client rotate {client}` gives it a new one first",
+            f"`{hints.kit('client', 'rotate', client, stack=clients.stack)}` gives it a new one first",
         )
     entry["secrets"] = entry["secrets"][:1]
     return entry
@@ -145,7 +150,7 @@ def _scopes(given: Sequence[str]) -> list[str]:
     """Return scopes, each once, in the order of the table."""
     asked = [scope for each in given for scope in each.replace(",", " ").split()]
     if unknown := [scope for scope in asked if scope not in SCOPES]:
-        raise KitError(f"there is no scope {unknown[0]!r}", f"use some of {', '.join(SCOPES)}")
+        raise KitError(f"there is no scope {unknown[0]!r}", hints.nearest(unknown[0], SCOPES))
     if not asked:
         raise KitError("a client without a scope can do nothing", f"use some of {', '.join(SCOPES)}")
     return [scope for scope in SCOPES if scope in asked]

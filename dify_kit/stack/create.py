@@ -14,16 +14,17 @@ from typing import Any
 import yaml
 
 from dify_kit.containers.docker_host import Engine
-from dify_kit.engine.cli import Pulumi, shell_hint
+from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
+from dify_kit.stack import leftovers
 from dify_kit.stack import settings as stack_settings
 from dify_kit.talk import say
 from dify_kit.workspace.files import PROJECT, write_private
+from infra import hints
 from infra.catalogue.project import declared
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
-from infra.catalogue.selection import volume_names
-from infra.catalogue.service import Keep
+from infra.settings.given import parsed
 from infra.settings.secrets import SHAPES
 
 ADMIN_EMAIL = "admin@example.com"
@@ -73,25 +74,6 @@ def generate_secrets() -> dict[str, str]:
     return {key: shape.generate() for key, shape in SHAPES.items() if shape.generate}
 
 
-def check_new(pulumi: Pulumi, engine: Engine) -> None:
-    """Raise KitError when the stack is configured already, or its volumes hold data under unknown secrets."""
-    files = pulumi.files
-    stack = files.stack
-    if files.configured():
-        raise KitError(
-            f"stack {stack} is configured already, in {files.config_file}; nothing was changed",
-            f"change one setting: {shell_hint(f'pulumi config set <key> <value> --stack {stack}')}",
-        )
-    left = engine.volumes([f"dify-{stack}-{volume}" for volume in volume_names(Keep.DATA)])
-    if left:
-        raise KitError(
-            f"stack {stack} is not configured here, but volumes of it hold data under secrets that this "
-            f"machine does not have: {', '.join(left)}",
-            f"restore the data directory ({files.data.root}) from your backup; or give that data up with "
-            f"`docker volume rm {' '.join(left)}`; or choose another stack name",
-        )
-
-
 def choose_images(engine: Engine, release: Release, vector_store: str) -> ImageSource:
     """Ask the registry once whether it can be reached, and print the choice that follows.
 
@@ -132,26 +114,31 @@ def loaded_names(release: Release, vector_store: str) -> list[str]:
     return sorted({loaded_name(release.images[role]) for role in roles})
 
 
-def settings_of(choices: Choices, images: ImageSource) -> dict[str, Any]:
-    """Return the settings to write. What data depends on is written even when it is the default of today."""
-    store = choices.vector_store or (
-        VectorStore.PGVECTOR if images is ImageSource.LOCAL else default("vectorStore")
-    )
-    settings: dict[str, Any] = {
-        "release": choices.release or str(default("release")),
-        "images": images.value,
-        "vectorStore": str(store),
-        "adminEmail": choices.admin_email or default("adminEmail") or ADMIN_EMAIL,
-    }
+def chosen(choices: Choices) -> dict[str, Any]:
+    """Return the settings that the operator chose, without any default."""
     optional: dict[str, Any] = {
+        "images": choices.images.value if choices.images else None,
+        "release": choices.release,
+        "vectorStore": str(choices.vector_store) if choices.vector_store else None,
+        "adminEmail": choices.admin_email,
         "mirror": choices.mirror,
         "httpPort": choices.http_port,
         "bindAddress": choices.bind_address,
         "publicUrl": choices.public_url,
         "cors": {SERVICE_API: list(choices.cors_origins)} if choices.cors_origins else None,
     }
-    settings.update({key: value for key, value in optional.items() if value})
-    return settings | dict(choices.extra)
+    return {key: value for key, value in optional.items() if value} | dict(choices.extra)
+
+
+def settings_of(choices: Choices, images: ImageSource) -> dict[str, Any]:
+    """Return the settings to write. What data depends on is written even when it is the default of today."""
+    store = VectorStore.PGVECTOR if images is ImageSource.LOCAL else default("vectorStore")
+    return {
+        "release": str(default("release")),
+        "images": images.value,
+        "vectorStore": str(store),
+        "adminEmail": default("adminEmail") or ADMIN_EMAIL,
+    } | chosen(choices)
 
 
 def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
@@ -160,7 +147,12 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     Raises KitError with the problems that Pulumi's program would report, before anything is made.
     """
     files = pulumi.files
-    check_new(pulumi, engine)
+    if files.configured():
+        raise KitError(
+            f"stack {files.stack} is configured already, in {files.config_file}; nothing was changed",
+            f"change one setting: {hints.kit('set', '--help')}",
+        )
+    leftovers.refuse(files, engine, pulumi.state())
     generated = generate_secrets()
     # The source of images is chosen by what the engine can reach: first see that the rest can work.
     settings = settings_of(choices, choices.images or ImageSource.REGISTRY)
@@ -170,17 +162,19 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
         settings = settings_of(choices, images)
         stack_settings.check_planned(files, settings, generated)
     if not pulumi.created():
-        pulumi.run("stack", "init")
+        pulumi.run("stack", "init", "--no-select")
     say(f"generated {len(generated)} secrets; encrypting them")
-    _write(pulumi, settings, generated)
+    write(pulumi, settings, generated)
     say(f"stack {files.stack} is configured: {files.config_file}")
     if files.config_file == files.stored:
         say(f"back up {files.data.root}: it holds the passphrase, and the data cannot be read without it")
     return files.config_file
 
 
-def _write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, str]) -> None:
+def write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, str]) -> None:
+    """Add settings, and secrets encrypted, to the stack's file, in one move. What it has already stays as it is."""
     files = pulumi.files
+    before = files.config()
     # Pulumi has put its encryption salt into the stack's file; the draft starts from it.
     draft = files.data.stacks / f".new-{files.stack}.yaml"
     salt = files.config_file.read_text(encoding="utf-8") if files.config_file.exists() else "{}\n"
@@ -201,6 +195,11 @@ def _write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, 
             raise KitError(
                 f"Pulumi did not encrypt {', '.join(unsafe)}", "run `make setup`: its engine is too old"
             )
+        if changed := [key for key, value in before.items() if not _same(key, written.get(key), value)]:
+            raise KitError(
+                f"Pulumi would change {', '.join(changed)} in {files.config_file}; nothing was changed",
+                "run `make setup`: its engine is another one than the kit needs",
+            )
         text = draft.read_text(encoding="utf-8")
         if files.own_file():
             files.linked.write_text(text, encoding="utf-8")
@@ -209,6 +208,14 @@ def _write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, 
         files.link()
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _same(key: str, one: object, other: object) -> bool:
+    """Whether two stored values mean the same: Pulumi quotes a number when it writes the file."""
+    namespace, _, name = key.partition(":")
+    if namespace != PROJECT:
+        return str(one) == str(other)
+    return parsed(name, one) == parsed(name, other)
 
 
 def _entry(value: object) -> dict[str, object]:

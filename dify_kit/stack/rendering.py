@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dify_kit.errors import KitError
 from dify_kit.talk import say
+from infra import hints
+from infra.catalogue.data_services import DATA_EGRESS, DATA_PROXY
 from infra.catalogue.services import LITELLM, SERVICES
 from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
@@ -19,6 +21,7 @@ from infra.jinja import RenderError, render
 from infra.platforms import images
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
+from infra.services.external_data import stream_proxy_files
 from infra.services.files import RedisContext, squid_files
 from infra.settings.stack import Settings
 
@@ -46,6 +49,11 @@ def rendered_files(settings: Settings) -> list[Rendered]:
             for name, service in SERVICES.items()
             if service.image == "squid" and release.has(name)
         ]
+        proxies += [
+            Rendered(service=name, files=stream_proxy_files(name, settings))
+            for name in (DATA_PROXY, DATA_EGRESS)
+            if settings.external_services
+        ]
         redis = render("data/redis.conf.j2", {"redis": RedisContext(password=HIDDEN_PASSWORD)}, overrides)
         edge = edge_files(edge_context(settings, release), overrides=overrides)
         llm = {**edge_llm.public_files(settings.llm), **edge_llm.hidden_files(settings.llm)}
@@ -60,7 +68,7 @@ def rendered_files(settings: Settings) -> list[Rendered]:
     return [
         Rendered(service="nginx", files=edge),
         *proxies,
-        Rendered(service="redis", files={"/etc/redis/redis.conf": redis}),
+        *([] if settings.redis else [Rendered(service="redis", files={"/etc/redis/redis.conf": redis})]),
         *(
             [
                 Rendered(
@@ -126,7 +134,7 @@ def _image(settings: Settings) -> str:
     if settings.images == "preloaded" and not image_guard.ids([name]):
         raise KitError(
             f"{name} is not in the engine, and dify:images preloaded uses no registry",
-            "`dify-kit images load` loads an archive that `dify-kit images save` made",
+            f"`{hints.kit('images', 'load', 'dify-images.tar')}` loads an archive that `images save` made",
         )
     if settings.images != "local":
         return name

@@ -17,14 +17,16 @@ from dify_kit.workspace.files import PROJECT, StackFiles
 from infra.settings import stack as stack_settings
 from infra.settings.given import SEALED, SECRET_KEYS, Given
 from infra.settings.reader import Problems, Section
-from infra.settings.secrets import SHAPES
+from infra.settings.secrets import OUTBOUND_SECRETS, SHAPES
 from infra.settings.stack import Reading, Settings
 
-HINT = "`pulumi config set` changes a setting; docs/reference/settings.md lists them"
+HINT = "the command `set` changes a setting, `unset` removes it; docs/reference/settings.md lists them"
+# For a stack that is not there yet: the commands cannot change it.
+LIST = "docs/reference/settings.md lists the settings"
 # `dify-kit up` generates these for a stack that lacks them.
 MADE_BY_UP = frozenset({"oauthSigningKeys", "gatewaySecret"})
 # Secrets that the operator brings: `dify-kit init` cannot have them yet.
-BROUGHT = SECRET_KEYS - {key for key, shape in SHAPES.items() if shape.generate}
+BROUGHT = SECRET_KEYS - {key for key, shape in SHAPES.items() if shape.generate} - OUTBOUND_SECRETS
 
 
 def read(
@@ -50,21 +52,24 @@ def checked(files: StackFiles, *, decrypt: bool = False, pending: Collection[str
     return sound(read(files, decrypt=decrypt, pending=pending))
 
 
-def sound(reading: Reading) -> Settings:
+def sound(reading: Reading, *, hint: str = HINT) -> Settings:
     """Return settings that were read. Raises KitError with every problem."""
     if reading.problems:
-        raise KitError(reading.message, HINT)
+        raise KitError(reading.message, hint)
     return reading.settings
 
 
 def check_planned(files: StackFiles, plain: Mapping[str, Any], generated: Mapping[str, str]) -> Settings:
-    """Return the settings of a stack that is not created yet. Raises KitError with every problem.
+    """Return the settings of a stack as they are when these are added. Raises KitError with every problem.
 
     Secrets that the operator brings may be missing: they are set after the stack is created.
     """
-    brought = dict.fromkeys(BROUGHT, SEALED)
-    found = Given.of({**brought, **plain, **generated}, [*brought, *generated])
-    return sound(stack_settings.read(found, files.stack, settings_file=files.config_file))
+    there = given(files)
+    brought = dict.fromkeys(BROUGHT - there.values.keys(), SEALED)
+    added = Given.of({**brought, **plain, **generated}, [*brought, *generated])
+    found = Given(values={**added.values, **there.values}, encrypted=added.encrypted | there.encrypted)
+    reading = stack_settings.read(found, files.stack, settings_file=files.config_file)
+    return sound(reading, hint=HINT if files.configured() else LIST)
 
 
 def decrypted(files: StackFiles) -> Settings:
@@ -80,7 +85,7 @@ def section(files: StackFiles, key: str) -> Section:
 
     `require` raises what it reports.
     """
-    return given(files).top(Problems()).part(key)
+    return given(files).top(Problems(stack=files.stack)).part(key)
 
 
 def require(read_section: Section) -> None:
@@ -90,15 +95,20 @@ def require(read_section: Section) -> None:
 
 
 def given(files: StackFiles, *, decrypt: bool = False, environ: Mapping[str, str] | None = None) -> Given:
-    """Return what the stack's file sets; secrets are sealed unless `decrypt` is set and the passphrase is known."""
+    """Return what the stack's file sets; secrets are sealed unless `decrypt` is set and they can be decrypted.
+
+    Pulumi is started for a secret of another provider than the passphrase, and for a setting that is encrypted.
+    """
     stored = {
         key.removeprefix(f"{PROJECT}:"): value
         for key, value in files.config().items()
         if key.startswith(f"{PROJECT}:")
     }
-    encrypted = {key for key, value in stored.items() if _has(value, _is_secure)}
+    encrypted = {key for key, value in stored.items() if _has(value, is_secure)}
     needed = encrypted - SECRET_KEYS
     opened = None
+    if encrypted and decrypt and secrets.other_provider(files):
+        return _by_pulumi(files)
     if encrypted and (decrypt or needed):
         opened = secrets.decryptor(files, _with_passphrase(files, os.environ if environ is None else environ))
     if needed and not opened:
@@ -126,7 +136,8 @@ def _by_pulumi(files: StackFiles) -> Given:
     )
 
 
-def _is_secure(value: object) -> bool:
+def is_secure(value: object) -> bool:
+    """Whether a stored value is one encrypted text."""
     return isinstance(value, dict) and set(value) == {"secure"}
 
 
@@ -140,7 +151,7 @@ def _has(value: object, wanted: Callable[[object], bool]) -> bool:
 def _opened(value: object, decryptor: Callable[[str], str] | None) -> object:
     """Return a value with the secrets in it decrypted, or sealed without a decryptor."""
     if isinstance(value, dict):
-        if _is_secure(value):
+        if is_secure(value):
             return decryptor(str(value["secure"])) if decryptor else SEALED
         return {key: _opened(one, decryptor) for key, one in value.items()}
     if isinstance(value, list):

@@ -11,6 +11,7 @@ from dify_kit.errors import KitError
 from dify_kit.stack import settings
 from dify_kit.talk import say
 from dify_kit.workspace.files import PROJECT, StackFiles
+from infra import hints
 from infra.settings.oauth_clients import SIGNING_KEYS
 
 SETTING = f"{PROJECT}:{SIGNING_KEYS}"
@@ -36,7 +37,7 @@ def rotate(pulumi: Pulumi, *, overlap: bool = True) -> KeyDocument:
     if not files.configured():
         raise KitError(
             f"stack {files.stack} does not exist on this machine (no {files.stored})",
-            f"create it with `dify-kit init {files.stack}`",
+            f"create it with `{hints.kit('init', files.stack)}`",
         )
     document = keys.new_document()
     if SETTING in files.config():
@@ -48,7 +49,8 @@ def rotate(pulumi: Pulumi, *, overlap: bool = True) -> KeyDocument:
             why = f": {problem}" if isinstance(problem, keys.KeyDocumentError) else ""
             raise KitError(
                 f"{SETTING} is not a document of signing keys{why}",
-                f"restore it from a backup, or remove it: pulumi config rm {SETTING}, then this command again",
+                "restore it from a backup, or remove it and run this command again: "
+                + hints.kit("unset", SIGNING_KEYS, stack=files.stack),
             ) from None
     _store(pulumi, document)
     return document

@@ -1,28 +1,28 @@
 """The keys of the LLM proxy's upstreams: where they come from, where they are kept, whether they work."""
 
+import base64
 import json
 import os
-import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import docker
 import httpx
 import typer
-from docker.utils.socket import frames_iter
 
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError, UsageError
 from dify_kit.stack import settings
 from dify_kit.workspace.files import PROJECT, StackFiles
-from infra import engine
+from infra import engine, hints
 from infra.catalogue.llm_presets import key_problem
 from infra.edge.paths import CURRENT
+from infra.engine.runtime import RUNNING, WorkloadError, runtime
 from infra.settings.given import parsed
 from infra.settings.llm import KEYS
-from infra.settings.llm_upstreams import BRIDGE_FIX, LOOPBACK_PROBLEM, UpstreamAddress, read_upstreams
+from infra.settings.llm_upstreams import LOOPBACK_PROBLEM, UpstreamAddress, read_upstreams
 
 SETTING = f"{PROJECT}:{KEYS}"
 CHECK_SECONDS = 15.0
@@ -31,7 +31,11 @@ SHOWN_FROM = 20
 LONGEST_ANSWER = 4 * 1024 * 1024
 _UNAUTHORIZED = (401, 403)
 _FINE = 200
-_STDOUT, _STDERR = 1, 2
+# Exit code and output of curl as one line, so that a connection which cannot be closed in one direction carries them.
+_CURL = (
+    'read -r given; said=$(printf %s "$given" | base64 -d | curl --config - 2>&1); code=$?; '
+    'echo "$code $(printf %s "$said" | base64 -w 0)"'
+)
 ENGINE_SECONDS = 30
 
 
@@ -40,19 +44,29 @@ def configured(files: StackFiles) -> dict[str, UpstreamAddress]:
     llm = settings.section(files, "llm")
     found = read_upstreams(llm)
     if any(LOOPBACK_PROBLEM in line for line in llm.problems.lines):
-        raise KitError(
-            "\n".join(llm.problems.lines),
-            f"use {_bridge() or BRIDGE_FIX}, and let the upstream listen there",
-        )
+        # Each line says what to use; here the engine can tell the address itself.
+        bridge = _bridge()
+        raise KitError("\n".join(llm.problems.lines), f"on this machine it is {bridge}" if bridge else "")
     settings.require(llm)
     return {one.name: one for one in found}
+
+
+def served(files: StackFiles) -> dict[str, set[str]]:
+    """Return the models that `dify:llm` names, as each upstream calls them; none where the settings have problems."""
+    reading = settings.read(files)
+    llm = reading.settings.llm if reading.sound("llm") else None
+    named: dict[str, set[str]] = {}
+    for targets in [*llm.models.values(), *llm.embeddings.values()] if llm else []:
+        for one in targets:
+            named.setdefault(one.upstream, set()).add(one.model)
+    return named
 
 
 def one_of(files: StackFiles, name: str) -> UpstreamAddress:
     """Return an upstream by its name. Raises UsageError when there is none."""
     known = configured(files)
     if name not in known:
-        raise UsageError(f"{PROJECT}:llm.upstreams has no {name}", f"upstreams: {', '.join(known) or 'none'}")
+        raise UsageError(f"{PROJECT}:llm.upstreams has no {name}", hints.nearest(name, known))
     return known[name]
 
 
@@ -69,6 +83,10 @@ def obtain(upstream: UpstreamAddress, *, from_stdin: bool, environ: Mapping[str,
     else:
         key, source = "", ""
     where = f"; a key is made at {known.register}" if known.register else ""
+    if not key and from_stdin:
+        raise KitError(
+            f"no key for upstream {upstream.name}: standard input was empty", f"pass the key on it{where}"
+        )
     if not key:
         raise KitError(
             f"no key for upstream {upstream.name}: {known.variable} is not set",
@@ -98,26 +116,30 @@ def masked(key: str) -> str:
 
 
 def edge_container(pulumi: Pulumi) -> str:
-    """Return the running edge's container, from which upstreams are called; empty where the stack is not deployed."""
+    """Return the running edge, from which upstreams are called; empty where the stack is not deployed."""
     name = str((pulumi.state().outputs.get("containers") or {}).get("nginx") or "")
     if not name:
         return ""
     try:
-        running = engine.client(ENGINE_SECONDS).containers.get(name).status == "running"
-    except docker.errors.NotFound:
-        return ""
-    except docker.errors.DockerException as problem:
-        raise KitError(f"{name} cannot be queried: {problem}", "`make doctor` checks it") from None
-    return name if running else ""
+        with runtime(name, ENGINE_SECONDS) as edge:
+            state = edge.state()
+    except (WorkloadError, engine.EngineChoiceError, docker.errors.DockerException, OSError) as problem:
+        raise KitError(
+            f"{name} cannot be queried: {problem}",
+            f"`{hints.kit('doctor', stack=pulumi.files.stack)}` checks it",
+        ) from None
+    return name if state and state.status == RUNNING else ""
 
 
-def ask_models(upstream: UpstreamAddress, key: str, container: str = "") -> list[str]:
+def ask_models(upstream: UpstreamAddress, key: str, container: str = "", *, stack: str = "") -> list[str]:
     """Return the names of the models that an upstream has for this key. Raises KitError.
 
     The request is sent from inside `container`, the edge's, as those of callers; from this machine where that is empty.
+    Hints name `stack`.
     """
+    set_key = hints.kit("keys", "set", upstream.name, stack=stack)
     if not key:
-        raise KitError(f"{upstream.name} has no key", f"`dify-kit keys set {upstream.name}`")
+        raise KitError(f"{upstream.name} has no key", f"set it: `{set_key}`")
     url = f"{upstream.base_url}/models"
     headers = {"Authorization": f"Bearer {key}"}
     if upstream.preset == "anthropic":
@@ -129,7 +151,7 @@ def ask_models(upstream: UpstreamAddress, key: str, container: str = "") -> list
         where = upstream.known.register
         raise KitError(
             f"{upstream.name}: {url} refuses the key ({status})",
-            f"`dify-kit keys set {upstream.name}` with another one" + (f", from {where}" if where else ""),
+            f"`{set_key}` with another one" + (f", from {where}" if where else ""),
         )
     if status != _FINE:
         raise KitError(f"{upstream.name}: {url} answers {status}", "check llm.upstreams and try again")
@@ -154,18 +176,25 @@ def _from_here(upstream: UpstreamAddress, url: str, headers: Mapping[str, str], 
 def _from_inside(
     upstream: UpstreamAddress, url: str, headers: Mapping[str, str], container: str
 ) -> tuple[int, bytes]:
-    """Send the request by curl in the edge's container. The key is passed by stdin: other users see arguments."""
+    """Send the request by curl in the edge. The key is passed by stdin: other users see arguments."""
     options = [f'url = "{url}"', *(f'header = "{name}: {value}"' for name, value in headers.items())]
-    options += ["silent", "show-error", f"max-time = {CHECK_SECONDS:.0f}", 'write-out = "\\n%{http_code}"']
+    options += ["silent", "show-error", f"max-time = {CHECK_SECONDS:.0f}", f"max-filesize = {LONGEST_ANSWER}"]
+    options.append('write-out = "\\n%{http_code}"')
     if upstream.ca_file:
         # What is deployed is what requests are checked against.
         options.append(f'cacert = "{CURRENT}/llm/{upstream.name}.pem"')
     try:
-        exit_code, out, errors = _run(container, ["curl", "--config", "-"], "\n".join(options).encode())
-    except (docker.errors.DockerException, OSError) as problem:
-        raise KitError(f"{container} cannot be queried: {problem}", "`make doctor` checks it") from None
+        exit_code, out = _curl(container, options)
+    except (WorkloadError, docker.errors.DockerException, OSError) as problem:
+        raise KitError(
+            f"{container} cannot be queried: {problem}", f"`{hints.kit('doctor')}` checks it"
+        ) from None
     if exit_code:
-        said = errors.decode(errors="replace").strip()[-200:] or f"curl ends with {exit_code}"
+        # curl writes the status that it does not have, too.
+        said = (
+            out.decode(errors="replace").strip().removesuffix("000").strip()[-200:]
+            or f"curl ends with {exit_code}"
+        )
         raise KitError(
             f"{upstream.name}: {url} cannot be reached from inside the edge: {said}",
             "check baseUrl, caFile and the way from the container to it; this machine's own way may be another one",
@@ -174,35 +203,25 @@ def _from_inside(
     return int(status), body
 
 
-def _run(container: str, command: list[str], given: bytes) -> tuple[int, bytes, bytes]:
-    """Return exit code, stdout and stderr of a command in a container that gets `given` on standard input."""
-    api: Any = engine.client(ENGINE_SECONDS).api
-    made = api.exec_create(container, command, stdin=True, stdout=True, stderr=True)
-    stream = api.exec_start(made["Id"], socket=True)
-    try:
-        raw = getattr(stream, "_sock", stream)
-        raw.settimeout(CHECK_SECONDS + ENGINE_SECONDS)
-        raw.sendall(given)
-        raw.shutdown(socket.SHUT_WR)
-        output: dict[int, bytes] = {_STDOUT: b"", _STDERR: b""}
-        frames: Any = frames_iter
-        for number, piece in frames(stream, tty=False):
-            output[number] = output.get(number, b"") + piece
-            if len(output[number]) > LONGEST_ANSWER:
-                break
-    finally:
-        stream.close()
-    return int(api.exec_inspect(made["Id"])["ExitCode"] or 0), output[_STDOUT], output[_STDERR]
+def _curl(container: str, options: Sequence[str]) -> tuple[int, bytes]:
+    """Run curl in the edge with a configuration that no argument shows; return its exit code and what it wrote."""
+    line = base64.b64encode("\n".join(options).encode()) + b"\n"
+    with runtime(container, ENGINE_SECONDS) as edge:
+        said = edge.ask(["sh", "-c", _CURL], seconds=CHECK_SECONDS + ENGINE_SECONDS, line=line)
+    code, blank, output = said.stdout.strip().partition(b" ")
+    if not blank and not code:
+        raise WorkloadError(said.stderr.decode(errors="replace").strip()[-200:] or "no answer")
+    return int(code), base64.b64decode(output)
 
 
 def _bridge() -> str:
-    """Return the address by which containers reach this machine, in words; empty when the engine does not say."""
+    """Return the address of Docker's bridge; empty when the engine does not tell it."""
     try:
         found: Any = engine.client(ENGINE_SECONDS).networks.get("bridge")
         address = found.attrs["IPAM"]["Config"][0]["Gateway"]
     except (docker.errors.DockerException, OSError, KeyError, IndexError, TypeError):
         return ""
-    return f"{address}, the address of Docker's bridge, by which containers reach this machine"
+    return str(address)
 
 
 def _trust(upstream: UpstreamAddress) -> bool | str:

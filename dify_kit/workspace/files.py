@@ -96,6 +96,11 @@ class DataDir:
         """Pulumi's own output."""
         return self.root / "logs"
 
+    def stack_names(self) -> list[str]:
+        """Return the names of the stacks that are configured here."""
+        found = [path.name.split(".")[1:-1] for path in self.stacks.glob("Pulumi.*.yaml")]
+        return sorted(names[0] for names in found if len(names) == 1)
+
     def prepare(self) -> None:
         """Create what is missing and close everything to other users."""
         for directory in (self.root, self.state, self.stacks, self.runs, self.logs):
@@ -165,6 +170,11 @@ class StackFiles:
         files.data.prepare()
         files.link()
         return files
+
+    @classmethod
+    def look(cls, stack: str, environ: Mapping[str, str] | None = None) -> "StackFiles":
+        """Check the name, for a command that only looks: no directory, mode or link changes."""
+        return cls(stack=check_stack_name(stack), data=DataDir.locate(environ), checkout=CHECKOUT)
 
     @property
     def stored(self) -> Path:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dify_kit.errors import KitError
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 
 ITERATIONS = 1_000_000
 KEY_BYTES, NONCE_BYTES, SALT_BYTES, TAG_BYTES = 32, 12, 8, 16
@@ -72,6 +73,12 @@ def decryptor(files: StackFiles, environment: Mapping[str, str]) -> Callable[[st
     return lambda text: (_decrypted(cipher, _parts(text)) or b"").decode()
 
 
+def other_provider(files: StackFiles) -> bool:
+    """Whether the secrets of the stack are encrypted by another provider than a passphrase."""
+    document = files.document()
+    return any(document.get(key) for key in _PROVIDERS)
+
+
 @cache
 def _key(passphrase: str, salt: bytes) -> bytes:
     # A third of a second, and one command needs it more than once.
@@ -79,11 +86,12 @@ def _key(passphrase: str, salt: bytes) -> bytes:
 
 
 def _damaged(files: StackFiles, keys: list[str]) -> KitError:
-    one = keys[0]
+    one = keys[0].partition(":")[2]
     return KitError(
         f"{files.config_file}: the secret {', '.join(keys)} is damaged: it cannot be decrypted",
-        f"restore the file from your backup. A secret that you know can be set again: `pulumi config set --secret {one}"
-        f" --stack {files.stack}`; data that was made with another value of it opens with that value alone",
+        "restore the file from your backup. A secret that you know can be set again: "
+        f"`{hints.assign(one, stack=files.stack)}`; data that was made with another value of it opens with that value "
+        "alone",
     )
 
 

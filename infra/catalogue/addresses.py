@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPV4, IPV6 = 4, 6
+# The DNS server of Docker, at the same address in every container.
+DOCKER_RESOLVER = "127.0.0.11"
 BITS = {IPV4: 32, IPV6: 128}
 
 # What the way out refuses. ::ffff:0:0/96 is not among them: Squid keeps every IPv4 address in that form,

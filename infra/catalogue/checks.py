@@ -15,12 +15,41 @@ EMAIL = re.compile(r"[^@\s,;<>\"]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 # Python also reads digits of other scripts, `1_000` and ` 1 `, which a reader of the file takes for something else.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+# User name and password of a URL. A password may hold an unencoded slash.
+_USERINFO = re.compile(r"(?<=//)[^\s'\"]*@")
+# Words in the name of a field that holds a secret, in any place and as the last one: api_key, not key_type.
+_SECRET_WORDS = frozenset(
+    {
+        "authorization",
+        "credential",
+        "credentials",
+        "passphrase",
+        "passwd",
+        "password",
+        "pwd",
+        "secret",
+        "secrets",
+    }
+)
+_LAST_SECRET_WORDS = frozenset({"accesskey", "apikey", "key", "keys", "privatekey", "secretkey", "token"})
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def shown(value: object) -> str:
-    """Return a value for an error message: quoted, and cut after 60 characters."""
-    text = value if isinstance(value, str) else repr(value)
+    """Return a value for an error message: quoted, cut after 60 characters, without user name and password of a URL."""
+    text = _USERINFO.sub("***@", value if isinstance(value, str) else repr(value))
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+
+
+def names_secret(name: str) -> bool:
+    """Whether a field of this name holds a secret, as api_key, clientSecret and SMTP_PASSWORD do."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    return bool(words) and (words[-1] in _LAST_SECRET_WORDS or not _SECRET_WORDS.isdisjoint(words))
+
+
+def length(text: str) -> str:
+    """Return how long a text is, for a message that must not show it."""
+    return "1 character" if len(text) == 1 else f"{len(text)} characters"
 
 
 def whole_number(value: object, low: float, high: float) -> int | None:
@@ -73,3 +102,13 @@ def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that is most like a wrong one, if any is."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return found[0] if found else None
+
+
+def nearest(name: str, known: Iterable[str], count: int) -> list[str]:
+    """Return the known names that are most like a wrong one, the best first; upper and lower case are alike."""
+    listed = list(known)
+
+    def likeness(one: str) -> float:
+        return difflib.SequenceMatcher(None, name.lower(), one.lower()).ratio()
+
+    return sorted(listed, key=likeness, reverse=True)[:count]

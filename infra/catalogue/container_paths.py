@@ -12,7 +12,15 @@ POSTGRES_DATA = "/var/lib/postgresql/data"
 POSTGRES_PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105  # a path
 REDIS_CONFIG = "/etc/redis/redis.conf"
 REDIS_PASSWORD_FILE = "/etc/redis/password"  # noqa: S105  # a path
+# The roots that an external database and an external Redis are verified with.
+DATABASE_CA_FILE = "/etc/dify-kit/database-ca.pem"
+REDIS_CA_FILE = "/etc/dify-kit/redis-ca.pem"
+STREAM_PROXY_CONFIG = "/etc/dify-kit/stream-proxy.conf"
 SQUID_CONFIG = "/etc/squid/squid.conf"
+# Written by the container itself, for its own user alone: it holds the password of a proxy.
+SQUID_PARENT_FILE = "/tmp/parent.conf"  # noqa: S108  # the container's own
+# What programs trust with dify:outbound.caFile: the public authorities and the CA of the setting.
+ROOTS_FILE = "/etc/dify-kit/roots.pem"
 CELERY_HEALTH_SCRIPT = "/opt/dify-kit/celery_health.py"
 
 # The volume of nginx's configuration, and on it the volume of the LLM proxy's token counts.

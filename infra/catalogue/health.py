@@ -66,6 +66,7 @@ WEAVIATE = HealthCheck(
 )
 QDRANT = HealthCheck(command=("bash", "-c", _QDRANT_READY))
 SQUID = HealthCheck(command=("bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{ports.SQUID}"))
+STREAM_PROXY = answers_http(ports.EDGE_STATUS, "/healthz")
 LITELLM = HealthCheck(command=("python3", "-c", LITELLM_ALIVE), start_period=120)
 # The last line that it prints is the reason when there is no certificate.
 CERTBOT = HealthCheck(

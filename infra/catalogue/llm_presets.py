@@ -1,8 +1,10 @@
 """What is known about upstreams with OpenAI's schema, and what their models cost: data, overridable by settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from infra.catalogue import checks
 
 MIN_KEY = 8
 # Tokens of a model's longest answer where nothing is known about it.
@@ -14,7 +16,8 @@ class Preset:
     """An upstream that is known by name.
 
     `base_url` is empty where each installation has its own. `variable` is the environment variable that its key
-    is usually stored in, `prefixes` how its keys begin (empty: no rule), `register` where one gets a key.
+    is usually stored in, `prefixes` how its keys begin (empty: no rule), `register` where one gets a key. `models` and
+    `embeddings` are what `dify-kit up --llm` serves: our names of them, and the upstream's.
     """
 
     base_url: str
@@ -22,6 +25,13 @@ class Preset:
     register: str = ""
     prefixes: tuple[str, ...] = ()
     min_key: int = MIN_KEY
+    models: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+
+
+def _same(*models: str) -> Mapping[str, str]:
+    """Return models that the upstream has under our names."""
+    return MappingProxyType({model: model for model in models})
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -31,6 +41,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             variable="HOLYSHEEP_API_KEY",
             register="https://www.holysheep.ai/register",
             min_key=20,
+            models=_same("gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash", "deepseek-v3.2"),
         ),
         "openai": Preset(
             base_url="https://api.openai.com/v1",
@@ -38,6 +49,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             register="https://platform.openai.com/api-keys",
             prefixes=("sk-",),
             min_key=20,
+            models=_same("gpt-4.1"),
+            embeddings=_same("text-embedding-3-small"),
         ),
         # Its endpoint with OpenAI's schema.
         "anthropic": Preset(
@@ -46,12 +59,15 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             register="https://console.anthropic.com/settings/keys",
             prefixes=("sk-ant-",),
             min_key=20,
+            models=MappingProxyType({"claude-sonnet-4.5": "claude-sonnet-4-5"}),
         ),
         "oneapi": Preset(base_url="", variable="ONEAPI_API_KEY"),
         "litellm": Preset(base_url="", variable="LITELLM_API_KEY"),
         "custom": Preset(base_url="", variable="LLM_API_KEY"),
     }
 )
+# The presets that `dify-kit up --llm` looks for in the environment, the first choice first.
+OFFERED = ("holysheep", "openai", "anthropic")
 # The longer one first: each is the beginning of a key of exactly one provider.
 KEY_OWNERS: tuple[tuple[str, str], ...] = (
     ("sk-ant-", "anthropic"),
@@ -106,7 +122,7 @@ def key_problem(preset: str, key: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         return "contains characters that no key has"
     if len(key) < known.min_key:
-        return f"has {len(key)} characters, and a key of {preset} has {known.min_key} or more"
+        return f"has {checks.length(key)}, and a key of {preset} has {known.min_key} or more"
     if owner := foreign_owner(preset, key):
         return f"begins like a key of {owner}"
     if known.prefixes and not key.startswith(known.prefixes):

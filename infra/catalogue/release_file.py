@@ -136,7 +136,7 @@ def _variables(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
                 yield f"variables.{service}.{name}: not a variable's name"
     for service in selection.readers():
         if service in release.services and not section.get(service):
-            yield f"variables.{service} is missing: what the service reads; `dify-kit release import` makes it"
+            yield f"variables.{service} is missing: what the service reads; the command `release import` makes it"
 
 
 def shipped(version: str) -> bool:

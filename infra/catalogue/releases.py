@@ -17,6 +17,7 @@ import yaml
 from infra.catalogue import selection
 from infra.catalogue import variables as environment_variables
 from infra.catalogue.images import Image, images_of_the_kit
+from infra.catalogue.names import service_name, with_service_hosts
 from infra.catalogue.variables import Variable
 
 _Entry = TypeVar("_Entry")
@@ -234,9 +235,10 @@ def _variable(file: Path, service: str, name: str, entry: object) -> Variable:
     if not isinstance(entry, dict):
         raise CatalogueError(f"{where} is {entry!r}: it is a map such as {{type: integer, minimum: 0}}")
     try:
-        return environment_variables.read(name, entry, go=service in selection.go_services())
+        found = environment_variables.read(name, entry, go=service in selection.go_services())
     except (TypeError, ValueError) as problem:
         raise CatalogueError(f"{where}: {problem}") from None
+    return found if found.compose is None else replace(found, compose=with_service_hosts(name, found.compose))
 
 
 def document(file: Path) -> Mapping[str, Any]:
@@ -257,7 +259,36 @@ def _document(file: Path) -> dict[str, Any]:
         raise CatalogueError(
             f"{file}: holds no release: its top level is a map of {', '.join(_REQUIRED_KEYS)}"
         )
-    return document
+    return _named(file, document)
+
+
+def _named(file: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Return a file with the kit's names of services, where it may have those of the official compose file.
+
+    What is wrong in another way stays as it is: `release_file` finds it.
+    """
+    found = dict(document)
+    services, routes, entries = (document.get(key) for key in ("services", "routes", "variables"))
+    if isinstance(services, list):
+        found["services"] = [service_name(one) if isinstance(one, str) else one for one in services]
+    if isinstance(routes, list):
+        found["routes"] = [
+            {**one, "service": service_name(str(one["service"]))} if _has_service(one) else one
+            for one in routes
+        ]
+    if isinstance(entries, dict):
+        by_name = {service_name(str(service)): one for service, one in entries.items()}
+        for service in by_name:
+            if len({str(one) for one in entries if service_name(str(one)) == service}) > 1:
+                raise CatalogueError(
+                    f"{file}: variables.{service}: there twice, in two spellings of the name"
+                )
+        found["variables"] = by_name
+    return found
+
+
+def _has_service(route: object) -> bool:
+    return isinstance(route, dict) and isinstance(route.get("service"), str)
 
 
 def _map(file: Path, document: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -15,13 +15,19 @@ OPTIONAL_IMAGES = (Part.CERTBOT, Part.GATEWAY, Part.LITELLM)
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What decides which rows a stack has: the services of its release, its vector store, and the parts turned on."""
+    """What decides which rows a stack has: the services of its release, its vector store, and the parts turned on.
+
+    `external` are services of the catalogue that the stack does not run, because it uses a server outside of it.
+    """
 
     release: Collection[str]
     vector_store: str
     parts: frozenset[Part] = frozenset()
+    external: frozenset[str] = frozenset()
 
     def _runs(self, name: str, service: Service) -> bool:
+        if name in self.external:
+            return False
         if service.part is Part.RELEASE:
             return name in self.release
         if service.part is Part.VECTOR_STORE:
@@ -141,7 +147,8 @@ def required_images() -> frozenset[str]:
 def service_of_role(role: str) -> str:
     """Return the service that runs the image of a role: the one of the same name, else the first."""
     running = [name for name, one in services.SERVICES.items() if one.image == role]
-    return role if role in running else running[0]
+    same = role.replace("_", "-")
+    return same if same in running else running[0]
 
 
 def of_tier(tier: Tier) -> frozenset[str]:

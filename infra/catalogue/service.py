@@ -36,6 +36,8 @@ class Part(StrEnum):
     LLM = "llm"
     # `dify:llm.engine: litellm`.
     LITELLM = "litellm"
+    # `dify:database.host` or `dify:redis.host`.
+    EXTERNAL_DATA = "externalData"
     # `dify:tls.mode: acme`.
     CERTBOT = "certbot"
 

@@ -11,11 +11,12 @@ from types import MappingProxyType
 
 from infra.catalogue import container_paths as paths
 from infra.catalogue import health, networks, ports
+from infra.catalogue.data_services import DATA_PROXY, DATA_SERVICES, DATABASE, REDIS, REDIS_CAPABILITIES
 from infra.catalogue.service import Limits, Mount, Part, Service, Tier
 
 # Names that other modules need. `GATEWAY` is the OAuth gateway, `GATEWAY_REDIS` its own Redis.
-API, NGINX, CERTBOT = "api", "nginx", "certbot"
-GATEWAY, GATEWAY_REDIS, LITELLM = "gateway", "gateway_redis", "litellm"
+API, NGINX, CERTBOT, PLUGIN_DAEMON = "api", "nginx", "certbot", "plugin-daemon"
+GATEWAY, GATEWAY_REDIS, LITELLM = "gateway", "gateway-redis", "litellm"
 
 _APP_STORAGE = Mount(volume="app_storage", path="/app/api/storage")
 _CERTIFICATE_MOUNTS = (
@@ -23,106 +24,19 @@ _CERTIFICATE_MOUNTS = (
     Mount(volume="certificates", path=paths.PUBLISHED),
     Mount(volume="challenges", path=paths.CHALLENGES),
 )
-# PostgreSQL's entrypoint starts as root, takes ownership of its directory and drops to `postgres`.
-_POSTGRES_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")
-# The entrypoint of Redis starts as root and drops to the user that owns the files.
-_REDIS_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
 _SQUID = ("squid", "-NYC", "-f", paths.SQUID_CONFIG)
 
 # In the order in which they start. Memory is about four times what a real Dify was seen to need at rest (api 350 to
 # 470 MiB, worker 370, the database up to 140): work fits, and a leak is stopped.
 SERVICES: Mapping[str, Service] = MappingProxyType(
     {
-        "init_permissions": Service(
-            image="busybox",
-            tier=Tier.DATA,
-            limits=Limits(memory=64),
-            mounts=(Mount(volume="app_storage", path="/app_storage"),),
-            job=True,
-            user="0",
-            entrypoint=("sh", "-c"),
-            capabilities=("CHOWN", "DAC_OVERRIDE", "FOWNER"),
-            ready_timeout=120,
-        ),
-        "db_postgres": Service(
-            image="postgres",
-            tier=Tier.DATA,
-            limits=Limits(memory=1024),
-            networks=(networks.DATA,),
-            after=("init_permissions",),
-            mounts=(Mount(volume="postgres", path=paths.POSTGRES_DATA),),
-            port=ports.POSTGRES,
-            holds_data=True,
-            health=health.POSTGRES,
-            capabilities=_POSTGRES_CAPABILITIES,
-            stop_grace=60,
-        ),
-        "redis": Service(
-            image="redis",
-            tier=Tier.DATA,
-            limits=Limits(memory=512),
-            networks=(networks.DATA,),
-            after=("init_permissions",),
-            mounts=(Mount(volume="redis", path="/data"),),
-            port=ports.REDIS,
-            holds_data=True,
-            health=health.REDIS,
-            templates=("data/redis.conf.j2",),
-            capabilities=_REDIS_CAPABILITIES,
-            stop_grace=60,
-        ),
-        "weaviate": Service(
-            image="weaviate",
-            tier=Tier.DATA,
-            part=Part.VECTOR_STORE,
-            limits=Limits(memory=2048, pids=2048),
-            networks=(networks.DATA,),
-            after=("init_permissions",),
-            mounts=(Mount(volume="vector", path="/var/lib/weaviate"),),
-            port=ports.WEAVIATE,
-            holds_data=True,
-            health=health.WEAVIATE,
-            variables="weaviate",
-            variables_complete=False,
-            go=True,
-            # It writes what it holds in memory before it ends, and must never be killed while it does.
-            stop_grace=300,
-        ),
-        "qdrant": Service(
-            image="qdrant",
-            tier=Tier.DATA,
-            part=Part.VECTOR_STORE,
-            limits=Limits(memory=1024, pids=2048),
-            networks=(networks.DATA,),
-            after=("init_permissions",),
-            mounts=(Mount(volume="vector", path="/qdrant/storage"),),
-            port=ports.QDRANT,
-            holds_data=True,
-            health=health.QDRANT,
-            variables="qdrant",
-            variables_complete=False,
-            stop_grace=60,
-        ),
-        "pgvector": Service(
-            image="pgvector",
-            tier=Tier.DATA,
-            part=Part.VECTOR_STORE,
-            limits=Limits(memory=1024),
-            networks=(networks.DATA,),
-            after=("init_permissions",),
-            mounts=(Mount(volume="vector", path=paths.POSTGRES_DATA),),
-            port=ports.POSTGRES,
-            holds_data=True,
-            health=health.POSTGRES,
-            capabilities=_POSTGRES_CAPABILITIES,
-            stop_grace=60,
-        ),
+        **DATA_SERVICES,
         "migration": Service(
             image="api",
             tier=Tier.DIFY,
             limits=Limits(memory=1024),
             networks=(networks.DATA,),
-            after=("db_postgres", "redis"),
+            after=(DATABASE, REDIS, DATA_PROXY),
             mounts=(_APP_STORAGE,),
             variables=API,
             job=True,
@@ -139,7 +53,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             health=health.WEB,
             variables="web",
         ),
-        "ssrf_proxy": Service(
+        "ssrf-proxy": Service(
             image="squid",
             tier=Tier.DIFY,
             part=Part.RELEASE,
@@ -167,7 +81,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             # It isolates user code by chroot, setuid and seccomp, which need the engine's default set.
             capabilities=None,
         ),
-        "plugin_daemon": Service(
+        PLUGIN_DAEMON: Service(
             image="plugin_daemon",
             tier=Tier.DIFY,
             part=Part.RELEASE,
@@ -175,18 +89,18 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             # A process with its threads for each plugin.
             limits=Limits(memory=2048, pids=4096),
             networks=(networks.APP, networks.DATA),
-            after=("db_postgres", "redis"),
+            after=(DATABASE, REDIS, DATA_PROXY),
             mounts=(Mount(volume="plugin_storage", path="/app/storage"),),
             port=ports.PLUGIN_DAEMON,
             health=health.answers_http(ports.PLUGIN_DAEMON, "/health/check"),
-            variables="plugin_daemon",
+            variables="plugin-daemon",
             go=True,
             # It installs plugins with their own users and tools.
             capabilities=None,
             # PID 1 of its image is a shell, which ignores SIGTERM: every stop would last the whole grace.
             init=True,
         ),
-        "agent_ssrf_proxy": Service(
+        "agent-ssrf-proxy": Service(
             image="squid",
             tier=Tier.DIFY,
             part=Part.RELEASE,
@@ -198,7 +112,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             user=str(paths.SQUID_UID),
             entrypoint=_SQUID,
         ),
-        "local_sandbox": Service(
+        "local-sandbox": Service(
             image="local_sandbox",
             tier=Tier.DIFY,
             part=Part.RELEASE,
@@ -210,19 +124,19 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             ),
             port=ports.LOCAL_SANDBOX,
             health=health.answers_http(ports.LOCAL_SANDBOX, "/healthz"),
-            variables="local_sandbox",
+            variables="local-sandbox",
             capabilities=None,
         ),
-        "agent_backend": Service(
+        "agent-backend": Service(
             image="agent_backend",
             tier=Tier.DIFY,
             part=Part.RELEASE,
             limits=Limits(memory=1024),
             networks=(networks.APP, networks.DATA, networks.AGENT_SANDBOX),
-            after=("redis", "plugin_daemon", "local_sandbox"),
+            after=(REDIS, DATA_PROXY, "plugin-daemon", "local-sandbox"),
             port=ports.AGENT_BACKEND,
             health=health.accepts_connections(ports.AGENT_BACKEND),
-            variables="agent_backend",
+            variables="agent-backend",
         ),
         API: Service(
             image="api",
@@ -231,7 +145,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             required=True,
             limits=Limits(memory=2048),
             networks=(networks.APP, networks.DATA, networks.SSRF_PROXY),
-            after=("migration", "redis", "plugin_daemon", "agent_backend"),
+            after=("migration", REDIS, "plugin-daemon", "agent-backend"),
             mounts=(_APP_STORAGE,),
             port=ports.API,
             health=health.API,
@@ -247,9 +161,9 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             part=Part.RELEASE,
             required=True,
             limits=Limits(memory=2048),
-            # Unlike worker_beat it runs code nodes; squid is on `app` too.
+            # Unlike worker-beat it runs code nodes; squid is on `app` too.
             networks=(networks.APP, networks.DATA, networks.SSRF_PROXY),
-            after=("migration", "redis"),
+            after=("migration", REDIS),
             mounts=(_APP_STORAGE,),
             health=health.celery("worker"),
             variables=API,
@@ -257,13 +171,13 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             stop_grace=60,
             ready_timeout=health.DIFY_START_SECONDS,
         ),
-        "api_websocket": Service(
+        "api-websocket": Service(
             image="api",
             tier=Tier.DIFY,
             part=Part.RELEASE,
             limits=Limits(memory=1024),
             networks=(networks.APP, networks.DATA),
-            after=("migration", "redis"),
+            after=("migration", REDIS),
             mounts=(_APP_STORAGE,),
             port=ports.API,
             health=health.API,
@@ -272,14 +186,14 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             stop_grace=30,
             ready_timeout=health.DIFY_START_SECONDS,
         ),
-        "worker_beat": Service(
+        "worker-beat": Service(
             image="api",
             tier=Tier.DIFY,
             part=Part.RELEASE,
             required=True,
             limits=Limits(memory=1024),
             networks=(networks.APP, networks.DATA),
-            after=("migration", "redis"),
+            after=("migration", REDIS),
             health=health.celery("beat"),
             variables=API,
             imports_dify=True,
@@ -297,7 +211,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             holds_data=True,
             health=health.REDIS,
             templates=("data/redis.conf.j2",),
-            capabilities=_REDIS_CAPABILITIES,
+            capabilities=REDIS_CAPABILITIES,
             stop_grace=60,
         ),
         GATEWAY: Service(

@@ -4,7 +4,7 @@
 `celery inspect ping` does, which takes more than a second of CPU because it imports the whole application first.
 `beat`: the broker lets it in, the beat process is there, and has woken up within the last `BEAT_SECONDS`.
 
-Exits with 0, or with 1 and one line that says why. The broker is the one of `CELERY_BROKER_URL` (redis:// alone).
+Exits with 0, or with 1 and one line that says why. The broker is the one of `CELERY_BROKER_URL` (redis:// or rediss://).
 The messages are those of kombu's Redis transport (kombu.transport.redis, kombu.pidbox), which has kept them since 4.0.
 """
 
@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 from contextlib import suppress
@@ -38,15 +39,21 @@ class SickError(Exception):
 
 
 class Broker:
-    """One connection to Redis, in RESP2. Every call ends by `deadline` (time.monotonic)."""
+    """One connection to Redis, in RESP2. Every call ends by `deadline` (time.monotonic).
 
-    def __init__(self, url: str, deadline: float) -> None:
+    The certificate of a rediss:// server must be of an authority in the file `ca`, or of a public one without it.
+    """
+
+    def __init__(self, url: str, deadline: float, ca: str = "") -> None:
         where = urlsplit(url)
-        if where.scheme != "redis" or not where.hostname:
-            raise SickError("CELERY_BROKER_URL is not a redis:// address")
+        if where.scheme not in {"redis", "rediss"} or not where.hostname:
+            raise SickError("CELERY_BROKER_URL is not a redis:// or rediss:// address")
         self.database = int(where.path.strip("/") or 0)
         self._deadline = deadline
         self._socket = socket.create_connection((where.hostname, where.port or 6379), self._left())
+        if where.scheme == "rediss":
+            context = ssl.create_default_context(cafile=ca or None)
+            self._socket = context.wrap_socket(self._socket, server_hostname=where.hostname)
         self._file = self._socket.makefile("rb")
         if where.password is not None:
             user = [unquote(where.username)] if where.username else []
@@ -195,7 +202,8 @@ def main(role: str) -> int:
     """Check one role and print what was found."""
     deadline = time.monotonic() + SECONDS
     try:
-        broker = Broker(os.environ.get("CELERY_BROKER_URL", ""), deadline)
+        ca = os.environ.get("REDIS_SSL_CA_CERTS", "")
+        broker = Broker(os.environ.get("CELERY_BROKER_URL", ""), deadline, ca)
         if role == "worker":
             prefix = os.environ.get("REDIS_KEY_PREFIX", "")
             found = f"{worker(broker, socket.gethostname(), deadline, prefix)} answers"

@@ -38,7 +38,7 @@ GIXY_EXCEPTIONS: Mapping[str, str] = MappingProxyType(
 GIXY_DIRECTIVES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         # The key is looked up in a table of the kit, and settings allow only printable ASCII in it. $llm_start ends the
-        # headers and starts the body; njs/llm.js builds it and its length from tables of the kit.
+        # headers and starts the body; njs/edits.js builds it and its length from tables of the kit.
         "http_splitting": frozenset(
             {
                 "proxy_set_header Authorization Bearer $llm_key;",
@@ -52,7 +52,7 @@ GIXY_DIRECTIVES: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 
 # Patterns that PCRE supports and gixy's parser does not. Only njs reads their results.
-GIXY_BLIND = "http/llm_body.conf"
+GIXY_BLIND = ("http/llm_body.conf", "parts/llm_long.conf")
 
 
 class NginxError(Exception):
@@ -92,7 +92,9 @@ def lint(directory: Path) -> list[Finding]:
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "nginx"
         shutil.copytree(directory, copy)
-        (copy / GIXY_BLIND).unlink(missing_ok=True)
+        for blind in GIXY_BLIND:
+            if (copy / blind).exists():
+                (copy / blind).write_text("", encoding="utf-8")
         done = subprocess.run(
             [str(gixy), "--format", "json", str(copy / "nginx.conf")],
             check=False,

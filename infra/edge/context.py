@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from infra.catalogue import ports, route_groups
+from infra.catalogue.addresses import DOCKER_RESOLVER
 from infra.catalogue.releases import Release
 from infra.catalogue.request_headers import IDENTITY, MORE, PASSED
 from infra.catalogue.route_groups import SERVICE_API, Body, CorsKind, ErrorShape, Headers, RouteGroup
@@ -22,8 +23,6 @@ from infra.edge.tls import EdgeTls, edge_tls
 from infra.settings.origins import DEFAULT_PORTS
 from infra.settings.stack import Settings
 
-# The DNS server of Docker, at the same address in every container.
-DOCKER_RESOLVER = "127.0.0.11"
 # Multipart boundaries and fields add to the size of a file.
 BODY_OVERHEAD_MEGABYTES = 1
 # Dify accepts webhooks of up to 10 MB, independent of the limit of uploads.
@@ -32,10 +31,11 @@ READ_TIMEOUT_SECONDS = 3600
 # The service whose address is in the live configuration: requests to it skip the proxy of stream/upstreams.conf.
 DIRECT = "api"
 # They listen before Dify is imported: until then, requests would wait.
-LISTENS_EARLY = frozenset({"api", "api_websocket"})
+LISTENS_EARLY = frozenset({"api", "api-websocket"})
 RETRY_SECONDS = 5
 # The official image does not load njs by default; Debian's package does.
 OFFICIAL_JS_MODULE = "modules/ngx_http_js_module.so"
+OFFICIAL_JS_STREAM_MODULE = "modules/ngx_stream_js_module.so"
 # Chromium caches a preflight for two hours at most.
 PREFLIGHT_SECONDS = 7200
 
@@ -68,29 +68,42 @@ EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-Af
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServiceNames:
+    """How nginx resolves the names of services: the address of a DNS server, and what that needs after each name."""
+
+    resolver: str = DOCKER_RESOLVER
+    suffix: str = ""
+
+
+DOCKER_NAMES = ServiceNames()
+
+
+@dataclass(frozen=True, kw_only=True)
 class EdgeService:
     """A service behind the edge, by its name and port in the stack's network.
 
     `direct`: the live configuration holds its address, which saves a proxy on the busiest routes. `host` is the name in
-    the network where `name` differs from it, empty otherwise.
+    the network where `name` differs from it, empty otherwise; `suffix` follows both.
     """
 
     name: str
     port: int
     direct: bool = False
     host: str = ""
+    suffix: str = ""
 
     @property
     def address(self) -> str:
         """Its address, with a name for nginx to resolve."""
-        return f"{self.host or self.name}:{self.port}"
+        return f"{self.host or self.name}{self.suffix}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeContext:
     """Everything the nginx templates read, as `edge`. `cors` maps a route group to its allowed origins.
 
-    `groups` is the table of route groups by name. `js_module` is the module of njs, empty where the image loads it.
+    `groups` is the table of route groups by name. `js_module` is the module of njs, empty where the image loads it, and
+    `js_stream_module` the one that is loaded with it.
     """
 
     server_names: tuple[str, ...]
@@ -108,6 +121,7 @@ class EdgeContext:
     tls: EdgeTls | None = None
     llm: EdgeLlm | None = None
     js_module: str = ""
+    js_stream_module: str = OFFICIAL_JS_STREAM_MODULE
     oauth: EdgeOAuth | None = None
     gate: EdgeGate | None = None
     revision: str = ""
@@ -183,7 +197,9 @@ class EdgeContext:
         return tuple(replace(one, gated=gate.guards(group=one.group, console=one.console)) for one in found)
 
 
-def edge_context(settings: Settings, release: Release) -> EdgeContext:
+def edge_context(
+    settings: Settings, release: Release, service_names: ServiceNames = DOCKER_NAMES
+) -> EdgeContext:
     """Derive the edge's policies from the settings and the routes from the release."""
     upload = settings.max_upload_megabytes + BODY_OVERHEAD_MEGABYTES
     package = settings.plugins.max_package_megabytes + BODY_OVERHEAD_MEGABYTES
@@ -211,9 +227,12 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
             ),
         ),
         services=(
-            *(EdgeService(name=name, port=port_of(name), direct=name == DIRECT) for name in names),
             *(
-                EdgeService(name=name, port=port, host=GATEWAY)
+                EdgeService(name=name, port=port_of(name), direct=name == DIRECT, suffix=service_names.suffix)
+                for name in names
+            ),
+            *(
+                EdgeService(name=name, port=port, host=GATEWAY, suffix=service_names.suffix)
                 for name, port in oauth_services(on=settings.gateway)
             ),
         ),
@@ -235,7 +254,8 @@ def edge_context(settings: Settings, release: Release) -> EdgeContext:
         access_log=settings.access_log,
         address_connections=settings.address_connections,
         tls=edge_tls(settings),
-        llm=edge_llm(settings.llm),
+        llm=edge_llm(settings.llm, suffix=service_names.suffix),
+        resolver=service_names.resolver,
         js_module="" if settings.images == "local" else OFFICIAL_JS_MODULE,
         oauth=edge_oauth(settings.oauth),
         gate=edge_gate(settings.oidc_gate),

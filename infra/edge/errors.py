@@ -124,12 +124,38 @@ def _token(error: EdgeError) -> dict[str, Any]:
     return _service(error)
 
 
+_REFUSALS: Mapping[str, EdgeError] = MappingProxyType(
+    {
+        "missing": _error(401, "unauthorized", "No key was sent. Send it as Authorization: Bearer <key>."),
+        "unknown": _error(401, "invalid_api_key", "The key is unknown here: it is mistyped, or was revoked."),
+        "expired": _error(401, "expired_api_key", "The key has expired. A new one is needed."),
+        "internal": _error(
+            403, "internal_api_key", "The key is accepted inside the network of the stack only."
+        ),
+        # nginx passes the challenge of the gateway on.
+        "told": _error(401, "invalid_token", "The access token is invalid or has expired."),
+    }
+)
+
+
 def scope_body(scope: str) -> str:
     """Return the LLM proxy's 403 for a token without `scope`: OpenAI's shape, with the code of RFC 6750."""
     shown = _openai(
         _error(FORBIDDEN, "insufficient_scope", f"insufficient_scope: the token lacks the scope {scope}.")
     )
     return json.dumps(shown, separators=(",", ":"))
+
+
+def key_bodies() -> dict[str, str]:
+    """Return the LLM proxy's bodies for callers that it refuses, by status and the reason as njs/llm.js sets it.
+
+    Who may learn that a key has expired, or is for inside, holds the whole key. One that is unknown may have been
+    revoked: the edge has no hash of it.
+    """
+    return {
+        f"{error.status} {reason}": json.dumps(_openai(error), separators=(",", ":"))
+        for reason, error in _REFUSALS.items()
+    }
 
 
 def scope_challenge(scope: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -13,8 +13,9 @@ from dify_gateway import scopes
 from infra.catalogue import ports
 from infra.catalogue.llm_presets import LONGEST_ANSWER
 from infra.edge import errors as edge_errors
-from infra.edge import llm_request
+from infra.edge import llm_request, llm_tunnel
 from infra.edge.limits import ConnectionZone, RateZone
+from infra.edge.llm_tunnel import Tunnel
 from infra.edge.paths import BODIES_DIRECTORY, USAGE_DIRECTORY
 from infra.settings.llm import LITELLM, NGINX, Llm, Target, Upstream
 from infra.settings.origins import DEFAULT_PORTS
@@ -33,6 +34,8 @@ SAVE_SECONDS = 2
 COUNTERS_SIZE = "16m"
 # By which a request that is over its caller's rate leaves the location of an upstream. No client receives it.
 RATE_STATUS = 430
+# What nginx sends to an upstream beside a body: the first message of TLS, or the header of a request.
+KEPT_BYTES = 65536
 # How long other upstreams of a model come first after one returned an empty response, or an error with status 200.
 DOWN_SECONDS = 30
 # Response headers that pages may read besides those of other routes: OpenAI's clients act on them.
@@ -43,7 +46,10 @@ UPSTREAM_KEY = "$llm_key"
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeUpstream:
-    """An upstream as nginx reads it. `authority` is its Host header, `ca` the file with its root certificates."""
+    """An upstream as nginx reads it. `authority` is its Host header, `ca` the file with its root certificates.
+
+    `tunnelled`: it is reached through the proxy of `dify:outbound`.
+    """
 
     name: str
     scheme: str
@@ -52,6 +58,7 @@ class EdgeUpstream:
     path: str
     ca: str
     timeout_seconds: int
+    tunnelled: bool = False
 
     @property
     def authority(self) -> str:
@@ -83,6 +90,7 @@ class EdgeLlm:
     tables: str
     hidden: tuple[str, ...] = (UPSTREAM_KEY,)
     engine: str = NGINX
+    tunnel: Tunnel | None = None
     port: int = ports.EDGE_LLM
     secrets_file: str = SECRETS_FILE
     save_seconds: int = SAVE_SECONDS
@@ -91,22 +99,31 @@ class EdgeLlm:
     rate_status: int = RATE_STATUS
     bodies_directory: str = BODIES_DIRECTORY
     exposed_headers: tuple[str, ...] = EXPOSED_HEADERS
-    # The patterns by which nginx reads a body, and the values that njs gets, in the order of njs/request.js.
+    # The patterns by which nginx reads a body, and the values that njs gets, in the order of njs/usual.js.
     body_pattern: str = llm_request.pattern()
     body_values: str = "|".join(f"$llm_j_{name}" for name in llm_request.DECIDED)
     strings_pattern: str = llm_request.strings()
-    # The 403 for a token without the scope.
+    # The bodies of errors by status and reason: of callers that are refused, and of a token without the scope.
+    refusal_bodies: Mapping[str, str] = field(default_factory=edge_errors.key_bodies)
     scope_body: str = edge_errors.scope_body(scopes.LLM)
     scope_challenge: str = edge_errors.scope_challenge(scopes.LLM)
 
+    def kept_bytes(self, upstream: EdgeUpstream) -> int:
+        """Return the most bytes that nginx sends before an upstream's tunnel is open: without TLS a whole request."""
+        body = self.max_body_megabytes * 1024 * 1024 if upstream.scheme == "http" else 0
+        return body + KEPT_BYTES
 
-def edge_llm(llm: Llm | None) -> EdgeLlm | None:
-    """Return what the edge needs for the LLM proxy, None without it."""
+
+def edge_llm(llm: Llm | None, *, suffix: str = "") -> EdgeLlm | None:
+    """Return what the edge needs for the LLM proxy, None without it. `suffix` follows the names of services."""
     if llm is None:
         return None
     return EdgeLlm(
-        upstreams=(_litellm(llm),) if llm.litellm else tuple(_upstream(one) for one in llm.upstreams),
+        upstreams=(_litellm(llm, suffix),)
+        if llm.litellm
+        else tuple(_upstream(one, llm) for one in llm.upstreams),
         engine=llm.engine,
+        tunnel=llm_tunnel.tunnel(llm),
         hidden=_hidden_behind_litellm(llm) if llm.litellm else (UPSTREAM_KEY,),
         classes=tuple(_class(number, limits) for number, limits in enumerate(_limits(llm))),
         max_body_megabytes=llm.max_body_megabytes,
@@ -118,30 +135,31 @@ def public_files(llm: Llm | None) -> Mapping[str, str]:
     """Return the root certificates of upstreams with their own CA, by their path relative to nginx.conf."""
     if llm is None or llm.litellm:
         return MappingProxyType({})
-    return MappingProxyType({_ca_file(one): one.ca for one in llm.upstreams if one.ca})
+    own = {_ca_file(one): one.ca for one in llm.upstreams if one.ca}
+    return MappingProxyType({**own, **llm_tunnel.public_files(llm)})
 
 
 def private_files(llm: Llm | None) -> Mapping[str, pulumi.Output[str]]:
-    """Return the file that only nginx may read, by its path relative to nginx.conf."""
+    """Return the files that only nginx may read, by their path relative to nginx.conf."""
     if llm is None:
         return MappingProxyType({})
     callers, litellm = _callers(llm), llm.litellm is not None
     own = {one.name: one.key for one in llm.upstreams}
     # No upstream has this name: their names hold no "-".
     keys = pulumi.Output.all(**own, **({MASTER: llm.litellm.key} if llm.litellm else {}))
-    return MappingProxyType(
-        {SECRETS_FILE: keys.apply(lambda found: secrets_text(found, callers, litellm=litellm))}
-    )
+    text = keys.apply(lambda found: secrets_text(found, callers, litellm=litellm))
+    return MappingProxyType({SECRETS_FILE: text, **llm_tunnel.private_files(llm)})
 
 
 def hidden_files(llm: Llm | None) -> Mapping[str, str]:
-    """Return the same file for display: without keys, and without the hashes of callers' keys."""
+    """Return the same files for display: without keys, and without the hashes of callers' keys."""
     if llm is None:
         return MappingProxyType({})
     keys = {one.name: f"<dify:llmKeys.{one.name}>" for one in llm.upstreams}
     if llm.litellm:
         keys[MASTER] = "<dify:litellmMasterKey>"
-    return MappingProxyType({SECRETS_FILE: secrets_text(keys, {}, litellm=llm.litellm is not None)})
+    text = secrets_text(keys, {}, litellm=llm.litellm is not None)
+    return MappingProxyType({SECRETS_FILE: text, **llm_tunnel.hidden_files(llm)})
 
 
 def secrets_text(keys: Mapping[str, str], callers: Mapping[str, Any], *, litellm: bool = False) -> str:
@@ -162,19 +180,22 @@ def _hidden_behind_litellm(llm: Llm) -> tuple[str, ...]:
     return tuple(f"$llm_hidden_{number}" for number in range(len(llm.upstreams) + 1))
 
 
-def _upstream(one: Upstream) -> EdgeUpstream:
+def _upstream(one: Upstream, llm: Llm) -> EdgeUpstream:
+    outbound, proxy = llm.outbound, llm_tunnel.proxy_of(llm)
+    shared = llm_tunnel.ROOTS_FILE if outbound and outbound.ca else PUBLIC_CAS
     return EdgeUpstream(
         name=one.name,
         scheme=one.scheme,
         host=one.host,
         port=one.port,
         path=one.path,
-        ca=_ca_file(one) if one.ca else PUBLIC_CAS,
+        ca=_ca_file(one) if one.ca else shared,
         timeout_seconds=one.timeout_seconds,
+        tunnelled=proxy is not None and proxy.passes(one.host),
     )
 
 
-def _litellm(llm: Llm) -> EdgeUpstream:
+def _litellm(llm: Llm, suffix: str) -> EdgeUpstream:
     """Return LiteLLM as nginx reads it: the only upstream of every model."""
     seconds = {one.name: one.timeout_seconds for one in llm.upstreams}
     served = [*llm.models.values(), *llm.embeddings.values()]
@@ -182,7 +203,7 @@ def _litellm(llm: Llm) -> EdgeUpstream:
     return EdgeUpstream(
         name=LITELLM,
         scheme="http",
-        host=LITELLM,
+        host=f"{LITELLM}{suffix}",
         port=ports.LITELLM,
         path="/v1",
         ca=PUBLIC_CAS,

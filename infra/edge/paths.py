@@ -39,8 +39,10 @@ RUN_MEGABYTES = EDGE_RUN_MEGABYTES
 # While this file exists, each response closes its connection, so few idle ones are left at a reload.
 DRAIN_MARK = f"{RUN_DIRECTORY}/drain"
 # A reload closes idle connections; a client that sends a request on one at that moment would lose it. The file takes
-# effect within a second (open_file_cache_valid).
+# effect within a second (open_file_cache_valid). Many short sleeps, each a process: where clients have to wait for the
+# processor, so has the drain, which takes longer there.
 DRAIN_SECONDS = 2.5
+DRAIN = f"touch {DRAIN_MARK}; for _ in $(seq {round(DRAIN_SECONDS / 0.1)}); do sleep 0.1; done"
 AFTER_RELOAD_SECONDS = 0.5
 # Relative to nginx.conf: certificates that the kit knows go live with the rest of the configuration.
 CERTIFICATE_FILE, KEY_FILE = "tls/fullchain.pem", "tls/key.pem"

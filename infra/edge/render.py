@@ -9,6 +9,8 @@ from infra.edge.context import EdgeContext
 from infra.edge.paths import EDGE_DIRECTORY
 from infra.jinja import SCRIPT_SUFFIX, SUFFIX, RenderError, jinja_environment, render, source
 
+TUNNEL_SCRIPT = "nginx/njs/tunnel.js"
+
 
 def edge_sources(overrides: Path | None = None) -> list[str]:
     """Return nginx's templates and scripts, ours and the operator's, by their path below templates/.
@@ -65,5 +67,8 @@ def _edge_files(context: EdgeContext, overrides: Path | None) -> dict[str, str]:
         return script.read_text(encoding="utf-8") if script else render(name, {"edge": context}, overrides)
 
     return {
-        name.removeprefix("nginx/").removesuffix(SUFFIX): text_of(name) for name in edge_sources(overrides)
+        name.removeprefix("nginx/").removesuffix(SUFFIX): text_of(name)
+        for name in edge_sources(overrides)
+        # Without a tunnel nothing imports it.
+        if name != TUNNEL_SCRIPT or (context.llm and context.llm.tunnel)
     }

@@ -1,6 +1,4 @@
-"""Says which known vulnerabilities a release has, whenever a stack of it is planned or deployed."""
-
-import pulumi
+"""The known vulnerabilities of a release."""
 
 from infra.catalogue.releases import Release
 
@@ -12,9 +10,3 @@ def warnings(release: Release) -> list[str]:
         "closes it"
         for advisory in release.advisories
     ]
-
-
-def warn(release: Release) -> None:
-    """Make a warning of Pulumi's of each advisory."""
-    for line in warnings(release):
-        pulumi.log.warn(line)

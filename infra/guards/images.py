@@ -1,12 +1,13 @@
 """Finds the images of `dify:images preloaded` in the engine, before anything is created. It contacts no registry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pulumi
 
-from infra import engine
+from infra import engine, hints
 from infra.catalogue.images import BASE, local_builds, own_roles
 from infra.catalogue.releases import Release
+from infra.guards.findings import Refusal, View
 from infra.platforms import image_needs
 from infra.platforms.images import BASE_ARGUMENT, loaded_name, local_name, reference
 from infra.settings.stack import Settings
@@ -17,41 +18,52 @@ UNPINNED = (
     "decides what this stack runs, and the same tag may be another image tomorrow"
 )
 PRELOADED = (
-    "images: preloaded, by tag, as they are in the engine; the catalogue's digests are not compared. `dify-kit images "
-    "load` checks what it loads by its checksums"
+    "images: preloaded, by tag, as they are in the engine; the catalogue's digests are not compared. The command "
+    "`images load` checks what it loads by its checksums"
 )
 
 
-def check(settings: Settings, release: Release) -> Mapping[str, str]:
-    """Return role -> image id in mode `preloaded`; nothing in others. Warns of images taken by tag.
+def refusals(settings: Settings, release: Release, view: View) -> list[Refusal]:
+    """Return the images of mode `preloaded` that are missing, with the commands to load them; nothing in others."""
+    if settings.images != "preloaded":
+        return []
+    names = _names(settings, release)
+    found = view.image_ids(sorted(set(names.values())))
+    missing = sorted({name for name in names.values() if name not in found})
+    return [missing_images(missing, image_needs.parts_of(settings), release)] if missing else []
 
-    Raises pulumi.RunError that names every missing image, and the commands to load it.
-    """
-    if settings.images in {"registry", "mirror"} and not settings.image_pins:
-        pulumi.log.warn(UNPINNED.format(source=settings.mirror or "the registry"))
+
+def loaded(settings: Settings, release: Release, view: View) -> Mapping[str, str]:
+    """Return role -> image id in mode `preloaded`, where no image is missing; nothing in others."""
     if settings.images != "preloaded":
         return {}
-    parts = image_needs.parts_of(settings)
-    names = {role: reference(role, settings, release) for role in image_needs.roles(parts, release)}
-    found = ids(sorted(set(names.values())))
-    if missing := sorted({name for name in names.values() if name not in found}):
-        raise pulumi.RunError(problem(missing, parts, release))
-    pulumi.log.info(PRELOADED)
+    names = _names(settings, release)
+    found = view.image_ids(sorted(set(names.values())))
     return {role: found[name] for role, name in names.items()}
 
 
-def problem(missing: list[str], parts: image_needs.Parts, release: Release) -> str:
-    """Return the message about missing images."""
+def warnings(settings: Settings) -> list[str]:
+    """Return what there is to know about images that are taken by tag from a registry."""
+    if settings.images in {"registry", "mirror"} and not settings.image_pins:
+        return [UNPINNED.format(source=settings.mirror or "the registry")]
+    return []
+
+
+def _names(settings: Settings, release: Release) -> dict[str, str]:
+    roles = image_needs.roles(image_needs.parts_of(settings), release)
+    return {role: reference(role, settings, release) for role in roles}
+
+
+def missing_images(missing: list[str], parts: image_needs.Parts, release: Release) -> Refusal:
+    """Return what is to be said about missing images."""
     listed = "\n".join(f"  - {name}" for name in missing)
-    also = "".join(f" --also {role}" for role in sorted(parts.optional))
-    options = f"--release {release.version} --vector-store {parts.vector_store}{also}"
+    also = [word for role in sorted(parts.optional) for word in ("--also", role)]
+    options = ["--release", release.version, "--vector-store", parts.vector_store, *also]
     lines = [
-        f"dify:images: preloaded, and {len(missing)} image(s) are not in the engine:",
-        listed,
         "on a machine with the registry and this version of the kit:",
-        f"  dify-kit images save {options} dify-images.tar",
+        f"  {hints.kit('images', 'save', *options, 'dify-images.tar')}",
         "then here:",
-        "  dify-kit images load dify-images.tar",
+        f"  {hints.kit('images', 'load', 'dify-images.tar')}",
         "or load copies of your own (`docker load --input <file>`) under these names (`docker tag <image> <name>`)",
     ]
     for role in sorted(own_roles() & parts.optional):
@@ -60,10 +72,13 @@ def problem(missing: list[str], parts: image_needs.Parts, release: Release) -> s
             base = f"{BASE_ARGUMENT}={loaded_name(BASE)}"
             build = f"`docker build --build-arg {base} --tag {name} {directory}`"
             lines.append(f"{name} is the kit's own; where Debian's packages can be reached: {build}")
-    return "\n".join(lines)
+    return Refusal(
+        problem=f"dify:images: preloaded, and {len(missing)} image(s) are not in the engine:\n{listed}",
+        fix="\n".join(lines),
+    )
 
 
-def ids(names: list[str]) -> dict[str, str]:
+def ids(names: Sequence[str]) -> dict[str, str]:
     """Return name -> id of the images that the engine has. Raises pulumi.RunError when it does not answer."""
     import docker  # noqa: PLC0415  # the program needs the engine's API for its guards only
     import requests  # noqa: PLC0415

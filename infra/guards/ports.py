@@ -9,68 +9,64 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from infra import engine
 from infra.engine import host_addresses
+from infra.guards.findings import Publisher, Refusal, View
 from infra.settings.network import ANY_IPV4, ANY_IPV6, addresses_of
+from infra.settings.origins import MAX_PORT
 from infra.settings.stack import Settings
 
 ENGINE_TIMEOUT_SECONDS = 15
+# A free port is looked for among so many.
+_CANDIDATES = 50
+# Where to look for one instead of a port that other servers often have.
+_UNPRIVILEGED = 1024
+_INSTEAD = {80: 8080, 443: 8443}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Publisher:
-    """A running container that publishes a port, and the addresses of the host that it does it on."""
-
-    container: str
-    addresses: tuple[str, ...]
-
-
-def check(settings: Settings, provider_host: str = "") -> None:
-    """Raise pulumi.RunError when the edge could not publish its ports, or the choice of the engine is ambiguous.
-
-    `provider_host` is the stack's `docker:host`, by which the provider may have an engine of its own.
-    """
-    try:
-        endpoint = engine.chosen()
-    except engine.EngineChoiceError as problem:
-        _refuse(f"{problem}; {problem.fix}")
-    _check_provider(endpoint, provider_host)
-    _check(settings, endpoint, "httpPort", settings.http_port)
-    if settings.tls.on:
-        _check(settings, endpoint, "httpsPort", settings.https_port)
+def refusals(settings: Settings, view: View) -> list[Refusal]:
+    """Return why the edge could not publish its ports."""
+    ports = {"httpPort": settings.http_port} | ({"httpsPort": settings.https_port} if settings.tls.on else {})
+    found = (_refusal(settings, view, key, port, tuple(ports.values())) for key, port in ports.items())
+    return [one for one in found if one is not None]
 
 
-def _refuse(message: str) -> NoReturn:
-    import pulumi  # noqa: PLC0415  # the command line uses `conflict` without Pulumi
-
-    raise pulumi.RunError(message) from None
-
-
-def _check_provider(endpoint: engine.Endpoint, provider_host: str) -> None:
-    """Refuse to look at one engine while the provider would create containers on another."""
-    taken = engine.provider_takes(os.environ, provider_host)
-    if taken != endpoint.address:
-        _refuse(
-            f"Docker's own rules choose the engine at {endpoint}, and Pulumi's Docker provider would take {taken}; "
-            'run `eval "$(dify-kit env)"` first, which names one engine for both (and set no docker:host)'
-        )
-
-
-def _check(settings: Settings, endpoint: engine.Endpoint, key: str, port: int) -> None:
-    found = publishers(endpoint, port)
+def _refusal(settings: Settings, view: View, key: str, port: int, own: Sequence[int]) -> Refusal | None:
+    found = view.publishers(port)
     if found is None:
-        return
+        return None
     addresses = addresses_of(settings.bind_address)
-    problem = conflict(addresses, port, found, f"dify-{settings.stack}-nginx", local=endpoint.local)
-    if problem is not None:
-        at, reason, fix = problem
-        _refuse(
-            f"dify:{at or key}: {settings.bind_address if at else port} {reason}; {fix}: "
-            f"`pulumi config set dify:{at or key} <{'address' if at else 'port'}> --stack {settings.stack}`"
-        )
+    problem = conflict(addresses, port, found, f"dify-{settings.stack}-nginx", local=view.local())
+    if problem is None:
+        return None
+    at, reason, fix = problem
+    if at:
+        return Refusal(problem=f"dify:{at}: {settings.bind_address} {reason}", fix=fix, setting=at)
+    free = free_port(view, addresses, port, own)
+    if free:
+        fix = f"{fix}; {free} is free"
+    return Refusal(
+        problem=f"dify:{key}: {port} {reason}", fix=fix, setting=key, value=str(free) if free else ""
+    )
+
+
+def free_port(view: View, addresses: Sequence[str], port: int, own: Sequence[int] = ()) -> int | None:
+    """Return a port that can be published instead of another; None when none of the next ones can.
+
+    `own` are those of the same stack.
+    """
+    first = _INSTEAD.get(port, port if port >= _UNPRIVILEGED else port + 8000)
+    for candidate in range(first, min(first + _CANDIDATES, MAX_PORT + 1)):
+        if candidate in own or candidate == port:
+            continue
+        found = view.publishers(candidate)
+        if found is None:
+            return None
+        if conflict(addresses, candidate, found, "", local=view.local()) is None:
+            return candidate
+    return None
 
 
 def conflict(

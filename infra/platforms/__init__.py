@@ -1,1 +1,1 @@
-"""How a service description becomes something that runs on an engine."""
+"""How a service description becomes something that runs: the interface (`platform`), and each platform."""

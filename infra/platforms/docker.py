@@ -1,13 +1,16 @@
 """Run service descriptions as containers of one Docker engine."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import pulumi
 import pulumi_docker as docker
 
+from infra.catalogue.names import compose_name, spellings
 from infra.catalogue.service import HealthCheck, Keep
+from infra.edge.context import DOCKER_NAMES, ServiceNames
+from infra.engine.cores import engine_cores
 from infra.platforms.images import Images
+from infra.platforms.platform import Configure, Live, Platform, Running, Workload
 from infra.resources.pids_limit import PidsLimit
 from infra.resources.ready import Ready
 from infra.services.spec import File, ServiceSpec
@@ -27,22 +30,13 @@ CLOSED_TO_THE_HOST = {
 RAW_SOCKETS = "CAP_NET_RAW"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """A service that was brought up: its container, and the resource that exists once it is ready."""
-
-    spec: ServiceSpec
-    container: docker.Container
-    ready: Ready
-
-
 def go_duration(seconds: int) -> str:
     """Spell seconds as the provider reads them back (`1m30s`); any other spelling shows as a change."""
     minutes, rest = divmod(seconds, MINUTE)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-class DockerPlatform:
+class DockerPlatform(Platform):
     """Names and creates everything of one stack on one engine."""
 
     def __init__(
@@ -58,6 +52,16 @@ class DockerPlatform:
     def name(self, part: str) -> str:
         """Return the engine-wide name of a part of this stack."""
         return f"dify-{self._stack}-{part}"
+
+    @property
+    def service_names(self) -> ServiceNames:
+        """The engine's own DNS server resolves the names of containers."""
+        return DOCKER_NAMES
+
+    @property
+    def starts_together(self) -> int:
+        """One for each core of the engine's machine."""
+        return engine_cores()
 
     @property
     def network_names(self) -> list[str]:
@@ -106,12 +110,11 @@ class DockerPlatform:
         *,
         parent: pulumi.Resource,
         after: Sequence[pulumi.Resource] = (),
-        configure: Callable[[docker.Container], pulumi.Resource] | None = None,
+        configure: Configure | None = None,
+        live: Live | None = None,
     ) -> Running:
-        """Create the container of a service, and the resource that waits until it is ready.
-
-        `configure` makes what has to be done to the running container before it can be.
-        """
+        """Create the container of a service, and the resource that waits until it is ready."""
+        del live  # the configuration comes into the running container
         container = docker.Container(
             spec.name,
             name=self.name(spec.name),
@@ -132,7 +135,10 @@ class DockerPlatform:
                 for mount in spec.mounts
             ],
             networks_advanced=[
-                docker.ContainerNetworksAdvancedArgs(name=self._networks[network].name, aliases=[spec.name])
+                docker.ContainerNetworksAdvancedArgs(
+                    name=self._networks[network].name,
+                    aliases=[*spellings(spec.name), *spec.aliases.get(network, ())],
+                )
                 for network in spec.networks
             ],
             network_mode=None if spec.networks else "none",
@@ -166,6 +172,7 @@ class DockerPlatform:
                 delete_before_replace=True,
                 # The provider shows changes of these as updates and does nothing.
                 replace_on_changes=["healthcheck", "tmpfs", "init", "mounts"],
+                aliases=_former(spec.name),
             ),
         )
         PidsLimit(
@@ -173,9 +180,9 @@ class DockerPlatform:
             container=container.id,
             service=spec.name,
             limit=spec.limits.pids,
-            opts=pulumi.ResourceOptions(parent=container),
+            opts=pulumi.ResourceOptions(parent=container, aliases=_former(spec.name, "-pids")),
         )
-        configured = [configure(container)] if configure else []
+        configured = [configure(Workload(reference=container.id, resource=container))] if configure else []
         ready = Ready(
             f"{spec.name}-ready",
             container=container.id,
@@ -183,9 +190,20 @@ class DockerPlatform:
             command=spec.health.command if spec.health else (),
             job=spec.job,
             timeout=spec.ready_timeout,
-            opts=pulumi.ResourceOptions(parent=container, depends_on=configured),
+            opts=pulumi.ResourceOptions(
+                parent=container, depends_on=configured, aliases=_former(spec.name, "-ready")
+            ),
         )
-        return Running(spec=spec, container=container, ready=ready)
+        return Running(spec=spec, workload=container.id, name=container.name, ready=ready)
+
+
+def _former(service: str, suffix: str = "") -> list[pulumi.Alias] | None:
+    """Return the name of a service's resource in stacks of earlier versions, which named services as compose does.
+
+    So `up` replaces the container; without it, it would make a second one beside the first, on the same volumes.
+    """
+    other = compose_name(service)
+    return None if other == service else [pulumi.Alias(name=f"{other}{suffix}")]
 
 
 def _upload(file: File) -> docker.ContainerUploadArgs:

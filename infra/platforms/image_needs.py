@@ -15,10 +15,14 @@ OPTIONAL = frozenset(str(part) for part in selection.OPTIONAL_IMAGES)
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What decides about the images of a stack besides its release: the vector store, and parts of OPTIONAL."""
+    """What decides about the images of a stack besides its release: the vector store, and parts of OPTIONAL.
+
+    `external` are the services that the stack does not run, because it uses a server outside of it.
+    """
 
     vector_store: str
     optional: frozenset[str] = frozenset()
+    external: frozenset[str] = frozenset()
 
 
 def parts_of(settings: Settings) -> Parts:
@@ -26,6 +30,7 @@ def parts_of(settings: Settings) -> Parts:
     return Parts(
         vector_store=settings.vector_store,
         optional=OPTIONAL & {str(part) for part in parts_turned_on(settings)},
+        external=settings.external_services,
     )
 
 
@@ -35,6 +40,7 @@ def roles(parts: Parts, release: Release) -> tuple[str, ...]:
         release=release.services,
         vector_store=parts.vector_store,
         parts=frozenset(Part(one) for one in parts.optional),
+        external=parts.external,
     )
     return tuple(sorted({service.image for service in chosen.services().values()}))
 

@@ -19,6 +19,7 @@ from infra.catalogue.services import LITELLM
 from infra.engine.registry_login import logged_in
 from infra.platforms import standin_image
 from infra.platforms.litellm_image import prepared_context
+from infra.services.outbound import build_arguments
 from infra.settings.stack import Settings
 
 # The build argument of every Dockerfile of the kit.
@@ -183,7 +184,7 @@ class Images:
             build=docker.RemoteImageBuildArgs(
                 context=os.path.relpath(build_directory(role)),
                 target=target,
-                build_args={BASE_ARGUMENT: base_name(self._settings)},
+                build_args={BASE_ARGUMENT: base_name(self._settings), **build_arguments(self._settings)},
             ),
             # Other stacks may run the same image, and a kept one makes the next `up` short.
             keep_locally=True,

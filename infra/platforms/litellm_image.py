@@ -18,6 +18,7 @@ from types import ModuleType
 
 import pulumi
 
+from infra import hints
 from infra.catalogue.project import ROOT
 
 DIRECTORY = ROOT / "containers" / "litellm"
@@ -64,7 +65,7 @@ def _install(target: Path, uv: str | None, environment: Mapping[str, str]) -> No
     """Unpack the locked wheels into a directory; nothing of them runs here."""
     if uv is None:
         raise PackagesError(
-            "LiteLLM's packages are fetched with uv, which is not installed; run `make packages`"
+            f"LiteLLM's packages are fetched with uv, which is not installed; run `{hints.make('packages')}`"
         )
     machine = _MACHINES.get(platform.machine().lower())
     if machine is None:

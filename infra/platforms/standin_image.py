@@ -23,8 +23,8 @@ CODE = (
     *(
         f"infra/catalogue/{name}.py"
         for name in (
-            *("checks", "container_paths", "health", "images", "networks", "ports", "releases", "selection"),
-            *("service", "services", "variables", "volumes"),
+            *("checks", "container_paths", "data_services", "health", "images", "names", "networks", "ports"),
+            *("releases", "selection", "service", "services", "variables", "volumes"),
         )
     ),
 )

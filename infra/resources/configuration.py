@@ -10,6 +10,7 @@ from typing import Any
 
 from pulumi import dynamic
 
+from infra.engine.runtime import RUNNING
 from infra.resources.revision_container import RevisionContainer
 
 Props = Mapping[str, Any]
@@ -144,7 +145,7 @@ class ConfigurationProvider(dynamic.ResourceProvider):
     def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
         """Report the revision that runs, and the configuration gone with its container."""
         container = self.container(props)
-        if container.status() != "running":
+        if container.status() != RUNNING:
             return dynamic.ReadResult("", {})
         running = self.running(container, props)
         same = running == props.get("revision")

@@ -3,16 +3,16 @@
 Routes and bodies: Dify's api/controllers/console, the same in all supported releases.
 """
 
-import base64
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from infra.resources.console_messages import code, encoded, message, without_secrets
 from infra.resources.console_session import (
     SESSIONS,
     LoginError,
@@ -42,10 +42,9 @@ PENDING, COMPLETED, WITH_WARNINGS = "pending", "completed", "completed-with-warn
 # Dify imports over apps of these modes only, and only these have a draft to publish.
 WORKFLOW_MODES = frozenset({"advanced-chat", "workflow"})
 # On the storage volume, so that a recreated api container still has the notes of the one before. A directory:
-# `.dify-kit` next to it is the marker file of init_permissions (infra.services.data).
+# `.dify-kit` next to it is the marker file of init-permissions (infra.services.data).
 NOTES = "/app/api/storage/.dify-kit-keys"
 
-_SECRET_FIELDS = ("password", "new_password", "repeat_new_password")
 _HINTS = {
     "init_validate_failed": "; dify:initPassword is not the INIT_PASSWORD that the api runs with",
     "max_keys_exceeded": "; Dify allows ten keys an app, and ten of the knowledge API: delete some in the console",
@@ -104,7 +103,7 @@ class Console:
         cookies: dict[str, str] = {}
         if self._open("GET", "/init").json().get("status") != "finished":
             gate = self._send(self._request("POST", "/init", body={"password": init_password}))
-            if _code(gate) == "already_setup":
+            if code(gate) == "already_setup":
                 return
             cookies = self._checked(self._request("POST", "/init"), gate).cookies()
         request = self._request(
@@ -114,7 +113,7 @@ class Console:
             body={"email": self.email, "name": name, "password": self.password},
         )
         answer = self._send(request)
-        if _code(answer) != "already_setup":
+        if code(answer) != "already_setup":
             self._checked(request, answer)
 
     def sign_in(self) -> Session:
@@ -195,6 +194,21 @@ class Console:
         """Delete a key of the knowledge API; one that is gone already is fine."""
         self._gone_is_fine(f"{DATASET_KEYS}/{key_id}")
 
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,  # noqa: ANN401  # JSON
+        *,
+        secrets: Collection[str] = (),
+        content: tuple[str, bytes] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request of the admin's, with JSON or with `content`, a type and a body of that type.
+
+        Raises ConsoleError, without any of `secrets` in it.
+        """
+        return self._signed(method, path, body, secrets=secrets, content=content).json()
+
     def _keys(self, path: str) -> set[str]:
         return {str(key["id"]) for key in self._signed("GET", path).json().get("data", [])}
 
@@ -231,7 +245,7 @@ class Console:
         # Asked first, as an instance without accounts would count the attempt as a failure.
         if not self.setup_finished():
             raise NotClaimedError(f"the instance at {self.url} is not claimed")
-        body = {"email": self.email, "password": _encoded(self.password), "remember_me": True}
+        body = {"email": self.email, "password": encoded(self.password), "remember_me": True}
         answer = self._send(self._request("POST", "/login", body=body))
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise UnavailableError(f"POST {CONSOLE}/login answered {answer.status}")
@@ -254,7 +268,7 @@ class Console:
         if answer.status == HTTPStatus.OK:
             return LoginError(f"the account {self.email} has no workspace in this instance")
         return LoginRefusedError(
-            f"Dify refused the admin {self.email} ({answer.status} {_code(answer)}): the instance was "
+            f"Dify refused the admin {self.email} ({answer.status} {code(answer)}): the instance was "
             "claimed with another account, or the password was changed in the console. Two solutions: set "
             "dify:adminEmail and dify:adminPassword to the account that owns the instance; or, when its data "
             "is not needed, remove the stack with its volumes and deploy it again. (Dify locks an account "
@@ -270,15 +284,26 @@ class Console:
             return Session(cookies={**stale.cookies, **cookies})
         return self._login()
 
-    def _signed(self, method: str, path: str, body: Any = None, note: str = "") -> Answer:  # noqa: ANN401  # JSON
-        session = self.sign_in()
-        request = self._request(method, path, headers=session.headers(), body=body, note=note)
-        answer = self._send(request)
+    def _signed(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,  # noqa: ANN401  # JSON
+        *,
+        note: str = "",
+        secrets: Collection[str] = (),
+        content: tuple[str, bytes] | None = None,
+    ) -> Answer:
+        def request(session: Session) -> Request:
+            kind = {"Content-Type": content[0]} if content else {}
+            made = self._request(method, path, headers={**session.headers(), **kind}, body=body, note=note)
+            return replace(made, content=content[1]) if content else made
+
+        answer = self._send(request(session := self.sign_in()))
         if answer.status == HTTPStatus.UNAUTHORIZED:
             session = self.sessions.renew(self._key(self.password), session, lambda: self._renewed(session))
-            request = self._request(method, path, headers=session.headers(), body=body, note=note)
-            answer = self._send(request)
-        return self._checked(request, answer)
+            answer = self._send(request(session))
+        return self._checked(request(session), answer, secrets)
 
     def _open(self, method: str, path: str) -> Answer:
         request = self._request(method, path)
@@ -303,18 +328,18 @@ class Console:
             note=note,
         )
 
-    def _checked(self, request: Request, answer: Answer) -> Answer:
+    def _checked(self, request: Request, answer: Answer, secrets: Collection[str] = ()) -> Answer:
         """Return a good answer. Raises ConsoleError for any other."""
         if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
             return answer
-        said = ": ".join(part for part in (_code(answer), _message(answer)) if part)
+        said = ": ".join(part for part in (code(answer), message(answer)) if part)
         text = f"{request.method} {request.path} answered {answer.status} {said}".rstrip()
-        text = _without_secrets(text, self.password, request)
+        text = without_secrets(text, request, (self.password, *secrets))
         if answer.status == HTTPStatus.NOT_FOUND:
             raise NotFoundError(text)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise UnavailableError(f"{text}; the reason is in the api's log")
-        raise ConsoleError(f"{text}{_HINTS.get(_code(answer), '')}")
+        raise ConsoleError(f"{text}{_HINTS.get(code(answer), '')}")
 
     def _send(self, request: Request) -> Answer:
         return self._reached(lambda: self._once(request))
@@ -345,30 +370,3 @@ class Console:
             raise
         except TransportError as problem:
             raise UnavailableError(str(problem)) from None
-
-
-def _encoded(password: str) -> str:
-    return base64.b64encode(password.encode()).decode()
-
-
-def _code(answer: Answer) -> str:
-    result = answer.json()
-    return str(result.get("code") or result.get("custom") or "")
-
-
-def _message(answer: Answer) -> str:
-    """Return Dify's error message, in any of the shapes that it has."""
-    result = answer.json()
-    error = result.get("error")
-    nested = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(result.get("message") or nested or "").split())
-
-
-def _without_secrets(text: str, password: str, request: Request) -> str:
-    """Return the text without the request's secrets: Dify's validation errors repeat their input."""
-    body = request.json_body if isinstance(request.json_body, dict) else {}
-    values = [password, _encoded(password), *(str(body[name]) for name in _SECRET_FIELDS if body.get(name))]
-    cookies = [pair.partition("=")[2] for pair in request.headers.get("Cookie", "").split("; ")]
-    for secret in sorted({value for value in [*values, *cookies] if value}, key=len, reverse=True):
-        text = text.replace(secret, "[hidden]")
-    return text

@@ -36,7 +36,8 @@ def marker(app_name: str) -> str:
     return f"(managed by dify-kit: {app_name})"
 
 
-def _console(props: dict[str, Any], **limits: Any) -> Console:  # noqa: ANN401  # fields of Console
+def patient_console(props: dict[str, Any], **limits: Any) -> Console:  # noqa: ANN401  # fields of Console
+    """Return the console of a resource; `limits` are its times."""
     return Console(
         transport=ContainerTransport(props["container"]),
         url=props["console_url"],
@@ -46,20 +47,22 @@ def _console(props: dict[str, Any], **limits: Any) -> Console:  # noqa: ANN401  
     )
 
 
-def _hasty_console(props: dict[str, Any]) -> Console:
-    return _console(props, patience=READ_PATIENCE, seconds=READ_SECONDS)
+def hasty_console(props: dict[str, Any]) -> Console:
+    """Return the console of a resource, for reading and for a destroy: neither waits long."""
+    return patient_console(props, patience=READ_PATIENCE, seconds=READ_SECONDS)
 
 
-def _diff(
+def compared(
     olds: dict[str, Any], news: dict[str, Any], *, updates: frozenset[str], replaces: frozenset[str]
 ) -> dynamic.DiffResult:
+    """Return which of the properties changed."""
     changed = {key for key in updates | replaces if olds.get(key) != news.get(key)}
     return dynamic.DiffResult(
         changes=bool(changed), replaces=sorted(changed & replaces), delete_before_replace=True
     )
 
 
-def _read(
+def observed(
     what: str, id_: str, props: dict[str, Any], look: Callable[[], dict[str, Any]]
 ) -> dynamic.ReadResult:
     """Report an object as `look` sees it: gone when Dify does not have it, unchanged when Dify does not answer.
@@ -75,7 +78,7 @@ def _read(
         return dynamic.ReadResult(id_, props)
 
 
-def _delete(what: str, action: Callable[[], None]) -> None:
+def delete_or_tell(what: str, action: Callable[[], None]) -> None:
     """Delete; report what stays when Dify does not answer, since a destroy must go on."""
     try:
         action()
@@ -90,7 +93,7 @@ class AdminProvider(dynamic.ResourceProvider):
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
         """Claim or adopt. Raises LoginError when the instance is claimed with other credentials."""
-        console = _console(props)
+        console = patient_console(props)
         console.claim(props["admin_name"], props["init_password"])
         console.sign_in()
         return dynamic.CreateResult(props["email"], props)
@@ -99,7 +102,7 @@ class AdminProvider(dynamic.ResourceProvider):
         """Report the admin gone when the instance is unclaimed, changed when Dify refuses the password."""
 
         def look() -> dict[str, Any]:
-            console = _hasty_console(props)
+            console = hasty_console(props)
             if not console.setup_finished():
                 raise NotClaimedError(f"the instance at {props['console_url']} is not claimed")
             if props["password"] == REFUSED:
@@ -111,16 +114,16 @@ class AdminProvider(dynamic.ResourceProvider):
                 return {**props, "password": REFUSED}
             return props
 
-        return _read("admin", id_, props, look)
+        return observed("admin", id_, props, look)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
         """Everything changes in place."""
         updates = ACCESS | {"admin_name", "init_password"}
-        return _diff(_olds, _news, updates=updates, replaces=frozenset())
+        return compared(_olds, _news, updates=updates, replaces=frozenset())
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.UpdateResult:
         """Change password and name in Dify; adopt what was changed there already."""
-        console = _console(_news)
+        console = patient_console(_news)
         if _olds["email"] != _news["email"]:
             self._adopt_email(_olds, _news, console)
         elif _olds["password"] != _news["password"]:
@@ -146,7 +149,7 @@ class AdminProvider(dynamic.ResourceProvider):
             console.sign_in()
             return
         try:
-            _console({**news, "password": olds["password"]}).change_password(news["password"])
+            patient_console({**news, "password": olds["password"]}).change_password(news["password"])
         except LoginRefusedError:
             # Changed by hand, or by a run that was killed before it could store the new one.
             console.sign_in()
@@ -161,7 +164,7 @@ class AppProvider(dynamic.ResourceProvider):
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
         """Import the app; an existing one is found by its description, and used again."""
-        console = _console(props)
+        console = patient_console(props)
         found = console.find_app(marker(props["app_name"]), props["mode"])
         if found and props["mode"] not in WORKFLOW_MODES:
             pulumi.log.warn(f"app {props['app_name']}: found again as {found}; its content was not compared")
@@ -172,14 +175,14 @@ class AppProvider(dynamic.ResourceProvider):
         """Report the app gone when Dify does not have it."""
 
         def look() -> dict[str, Any]:
-            _hasty_console(props).app(id_)
+            hasty_console(props).app(id_)
             return props
 
-        return _read(f"app {props['app_name']}", id_, props, look)
+        return observed(f"app {props['app_name']}", id_, props, look)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
         """Import again when the DSL changed; the app keeps its id, its keys and its conversations."""
-        return _diff(
+        return compared(
             _olds, _news, updates=ACCESS | {"digest", "keep"}, replaces=frozenset({"app_name", "mode"})
         )
 
@@ -193,7 +196,7 @@ class AppProvider(dynamic.ResourceProvider):
                     "console and set the file back, or give the file another name: then a new app is made, "
                     "and this one stays in Dify without a key"
                 )
-            _console(news).import_app(news["dsl"], news["mode"], id_)
+            patient_console(news).import_app(news["dsl"], news["mode"], id_)
         return dynamic.UpdateResult(news)
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
@@ -202,7 +205,7 @@ class AppProvider(dynamic.ResourceProvider):
         if props.get("keep", True):
             pulumi.log.info(f"{what} stays in Dify's database with its conversations, if the volumes stay")
             return
-        _delete(what, lambda: _hasty_console(props).delete_app(id_))
+        delete_or_tell(what, lambda: hasty_console(props).delete_app(id_))
 
 
 class KeyProvider(dynamic.ResourceProvider):
@@ -228,7 +231,7 @@ class KeyProvider(dynamic.ResourceProvider):
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
         """Make a key, in place of one that an interrupted run of this resource made and did not store."""
-        key_id, key, unnoted = self.made(_console(props), props)
+        key_id, key, unnoted = self.made(patient_console(props), props)
         if unnoted:
             pulumi.log.warn(f"{self.name(key_id)}: not noted on the storage volume ({unnoted})")
         return dynamic.CreateResult(key_id, {**props, "key": key})
@@ -237,15 +240,15 @@ class KeyProvider(dynamic.ResourceProvider):
         """Report the key gone when Dify does not list it."""
 
         def look() -> dict[str, Any]:
-            if id_ not in self.listed(_hasty_console(props), props):
+            if id_ not in self.listed(hasty_console(props), props):
                 raise NotFoundError(self.name(id_))
             return props
 
-        return _read(self.name(id_), id_, props, look)
+        return observed(self.name(id_), id_, props, look)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> dynamic.DiffResult:
         """Compare how the console is reached, and what needs another key."""
-        return _diff(_olds, _news, updates=ACCESS, replaces=self.replaces)
+        return compared(_olds, _news, updates=ACCESS, replaces=self.replaces)
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
         """Store how the console is reached now."""
@@ -253,7 +256,7 @@ class KeyProvider(dynamic.ResourceProvider):
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Delete the key: from now on Dify refuses it."""
-        _delete(self.name(id_), lambda: self.removed(_hasty_console(props), props, id_))
+        delete_or_tell(self.name(id_), lambda: self.removed(hasty_console(props), props, id_))
 
 
 class AppKeyProvider(KeyProvider):

@@ -1,17 +1,17 @@
-"""HTTP requests to Dify's api from inside its own container, through the Docker Engine API.
+"""HTTP requests to Dify's api from inside its own container.
 
 Nothing has to be published for it, it works with a remote engine, and no secret becomes visible: a request
 goes to the process's standard input, never to its arguments or environment.
 """
 
+import base64
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from infra.catalogue import ports
-from infra.resources.execution import run
+from infra.engine.runtime import Runtime, WorkloadError, WorkloadMissingError, runtime
 
 API = f"http://127.0.0.1:{ports.API}"
 REQUEST_SECONDS = 60
@@ -22,7 +22,7 @@ ENGINE_SECONDS = 15
 # time is up, and also runs to its end when this side is killed: with `note`, the id of what Dify made is then
 # written down before the answer is printed, so that the next run finds it.
 SCRIPT = """
-import json, os, signal, sys, urllib.error, urllib.request
+import base64, json, os, signal, sys, urllib.error, urllib.request
 
 class Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args):
@@ -30,8 +30,8 @@ class Stay(urllib.request.HTTPRedirectHandler):
 
 def send(request):
     body = request["body"]
-    request = urllib.request.Request(request["url"], method=request["method"], headers=request["headers"],
-                                     data=None if body is None else body.encode())
+    data = base64.b64decode(request["content"]) or (None if body is None else body.encode())
+    request = urllib.request.Request(request["url"], method=request["method"], headers=request["headers"], data=data)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Stay)
     try:
         answer = opener.open(request)
@@ -120,7 +120,8 @@ class Answer:
 class Request:
     """An HTTP request to a path of Dify's api.
 
-    `seconds` is the most it may take. `note` is a file in the container that gets the `id` of the answer.
+    `seconds` is the most it may take. `note` is a file in the container that gets the `id` of the answer. `content`
+    is a body of another type than JSON, which the headers name.
     """
 
     method: str
@@ -129,6 +130,7 @@ class Request:
     json_body: Any = None
     seconds: int = REQUEST_SECONDS
     note: str = ""
+    content: bytes = b""
 
     def line(self) -> bytes:
         """Return the request as the line that the script reads."""
@@ -141,6 +143,7 @@ class Request:
             body=body,
             note=self.note,
             seconds=self.seconds,
+            content=self.content,
         )
 
 
@@ -159,14 +162,14 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class ContainerTransport:
-    """The way into a container of the engine (`infra.engine`)."""
+    """The way into a container, by its reference (`infra.engine.runtime`)."""
 
     container: str
 
     def identity(self) -> str:
         """Return the id of the running container. Raises ContainerMissingError."""
-        with _engine() as engine:
-            return _running(engine, self.container)
+        with _runtime(self.container) as found:
+            return _identity(found)
 
     def send(self, request: Request) -> Answer:
         """Carry out `request` inside the container. Raises TransportError, also when it takes too long."""
@@ -184,22 +187,16 @@ class ContainerTransport:
         return str(self._exec(line, ENGINE_SECONDS, "reading a note")["note"])
 
     def _exec(self, line: bytes, seconds: int, what: str) -> dict[str, Any]:
-        import docker  # noqa: PLC0415  # the providers are pickled; the SDK is needed where they run
-        import requests  # noqa: PLC0415
-        from docker.utils.socket import SocketError  # noqa: PLC0415
-
-        try:
-            with _engine() as engine:
-                identity = _running(engine, self.container)
-                ran = run(engine, identity, COMMAND, seconds=seconds + ENGINE_SECONDS, line=line)
-        except ContainerMissingError:
-            raise
-        except (docker.errors.DockerException, requests.RequestException, SocketError, OSError) as problem:
-            raise TransportError(f"{what} in {self.container}: {problem}") from None
-        reply = _parse(ran.stdout)
+        with _runtime(self.container) as found:
+            _identity(found)
+            try:
+                said = found.ask(COMMAND, seconds=seconds + ENGINE_SECONDS, line=line)
+            except WorkloadError as problem:
+                raise TransportError(f"{what} in {self.container}: {problem}") from None
+        reply = _parse(said.stdout)
         if not reply:
-            said = ran.stderr.decode(errors="replace").strip().splitlines()
-            silence = f"no answer within {seconds} s" if ran.late or not said else said[-1]
+            lines = said.stderr.decode(errors="replace").strip().splitlines()
+            silence = f"no answer within {seconds} s" if said.late or not lines else lines[-1]
             raise TransportError(f"{what} in {self.container}: {silence}")
         if "problem" in reply:
             kind = NotReachedError if reply["refused"] else TransportError
@@ -207,8 +204,8 @@ class ContainerTransport:
         return reply
 
 
-def _line(**request: Any) -> bytes:  # noqa: ANN401  # what the script reads
-    return json.dumps(request).encode() + b"\n"
+def _line(*, content: bytes = b"", **request: Any) -> bytes:  # noqa: ANN401  # what the script reads
+    return json.dumps({**request, "content": base64.b64encode(content).decode()}).encode() + b"\n"
 
 
 def _parse(stdout: bytes) -> dict[str, Any]:
@@ -219,31 +216,17 @@ def _parse(stdout: bytes) -> dict[str, Any]:
     return reply if isinstance(reply, dict) else {}
 
 
-@contextmanager
-def _engine() -> Iterator[Any]:
-    import docker  # noqa: PLC0415
-    import requests  # noqa: PLC0415
-
-    from infra import engine  # noqa: PLC0415
-
+def _runtime(container: str) -> Runtime:
     try:
-        client = engine.client(ENGINE_SECONDS)
-    except (docker.errors.DockerException, requests.RequestException) as problem:
-        raise TransportError(f"the Docker engine does not answer: {problem}") from None
-    with closing(client):
-        yield client.api
+        return runtime(container, ENGINE_SECONDS)
+    except WorkloadError as problem:
+        raise TransportError(str(problem)) from None
 
 
-def _running(engine: Any, container: str) -> str:  # noqa: ANN401  # docker's APIClient
-    import docker  # noqa: PLC0415
-    import requests  # noqa: PLC0415
-
+def _identity(found: Runtime) -> str:
     try:
-        found = engine.inspect_container(container)
-    except docker.errors.NotFound:
-        raise ContainerMissingError(f"there is no container {container}") from None
-    except (docker.errors.DockerException, requests.RequestException) as problem:
-        raise TransportError(f"the Docker engine does not answer: {problem}") from None
-    if not found["State"]["Running"]:
-        raise ContainerMissingError(f"container {container} does not run ({found['State']['Status']})")
-    return str(found["Id"])
+        return found.identity()
+    except WorkloadMissingError as problem:
+        raise ContainerMissingError(str(problem)) from None
+    except WorkloadError as problem:
+        raise TransportError(str(problem)) from None

@@ -1,4 +1,4 @@
-"""The edge's container as a change of nginx's configuration needs it, through the Docker API alone."""
+"""The edge's container as a change of nginx's configuration needs it."""
 
 import json
 import posixpath
@@ -7,38 +7,33 @@ import time
 from infra.catalogue import ports
 from infra.edge.paths import (
     AFTER_RELOAD_SECONDS,
+    DRAIN,
     DRAIN_MARK,
-    DRAIN_SECONDS,
     EDGE_DIRECTORY,
     NGINX_CONFIG,
     RELEASES_DIRECTORY,
     RUN_DIRECTORY,
 )
+from infra.engine.runtime import Ran, runtime
 from infra.resources.own_directory import directory_archive
-from infra.resources.revision_container import LOG_LINES, Ran, RevisionContainer
+from infra.resources.revision_container import ENGINE_TIMEOUT_SECONDS, LOG_LINES, RevisionContainer
 
 
 class EdgeContainer(RevisionContainer):
-    """The edge's container, by its id."""
+    """The edge's container, by its reference."""
 
     def __init__(self, container: str) -> None:
         super().__init__(container, EDGE_DIRECTORY)
 
     def address_of(self, container: str, network: str) -> str:
         """Return the address of another container in a network, empty when it is not running there."""
-        import docker  # noqa: PLC0415
-
-        try:
-            found = self._api.inspect_container(container)
-        except docker.errors.NotFound:
-            return ""
-        place = found["NetworkSettings"]["Networks"].get(network) or {}
-        return str(place.get("IPAddress") or "")
+        with runtime(container, ENGINE_TIMEOUT_SECONDS) as other:
+            return other.address_in(network)
 
     def own(self, directory: str, owner: int) -> None:
         """Make a directory on a volume writable for `owner` (a uid) alone; its content stays."""
         parent, name = posixpath.split(directory)
-        self._api.put_archive(self._id, parent, directory_archive(name, owner))
+        self._runtime.unpack(parent, directory_archive(name, owner))
 
     def accepts(self, revision: str) -> Ran:
         """Let nginx check a configuration, in the container that will run it."""
@@ -48,7 +43,7 @@ class EdgeContainer(RevisionContainer):
     def reload(self) -> Ran:
         """Drain, then let nginx take what `current` points to."""
         script = (
-            f"trap 'rm -f {DRAIN_MARK}' EXIT; touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}; "
+            f"trap 'rm -f {DRAIN_MARK}' EXIT; {DRAIN}; "
             f"nginx -e stderr -s reload -c {NGINX_CONFIG}; code=$?; sleep {AFTER_RELOAD_SECONDS}; exit $code"
         )
         return self._run(["sh", "-c", script])
@@ -78,6 +73,6 @@ class EdgeContainer(RevisionContainer):
 
     def complaints(self, since: float) -> str:
         """Return the errors that nginx logged since a moment (seconds of the epoch)."""
-        logged: bytes = self._api.logs(self._id, stdout=False, since=int(since))
+        logged = self._runtime.logs(since=since, errors=True)
         lines = logged.decode(errors="replace").splitlines()
         return "\n".join([line for line in lines if "[emerg]" in line or "[alert]" in line][-LOG_LINES:])

@@ -19,8 +19,9 @@ from infra.resources.configuration import Change, ConfigurationProvider, Configu
 from infra.resources.revision_container import ContainerError, RevisionContainer
 from infra.settings.oauth_clients import ClientsFileError, read_clients
 
-# The gateway looks for a change twice a second; reading 10,000 clients with keys takes a second on a busy machine.
-LIVE_SECONDS = 30.0
+# The gateway looks for a change twice a second; reading 10,000 clients with keys takes a second, and longer while other
+# services start.
+LIVE_SECONDS = 120.0
 # By then every worker has read the files, and refuses them or not.
 REFUSAL_SECONDS = 4.0
 ANSWER_SECONDS = 10.0
@@ -47,7 +48,7 @@ class Health:
 
 
 class GatewayContainer(RevisionContainer):
-    """The gateway's container, by its id."""
+    """The gateway's container, by its reference."""
 
     def health(self) -> Health:
         """Read the report from inside the container; the gateway answers also while it cannot serve."""
@@ -68,6 +69,16 @@ def revision_of(props: Mapping[str, Any]) -> str:
     """Return the name of a configuration: a digest of everything in it, the clients by the digest of their file."""
     parts = {key: props.get(key) for key in ("files", "clients_digest", "own_clients")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """Return the name of a configuration whose files are all known."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def all_files(props: Mapping[str, Any]) -> dict[str, str]:
+    """Return all files of a revision from the inputs of `GatewayConfig`. Raises ConfigurationRejectedError."""
+    return {**props["files"], CLIENTS: _clients(props)}
 
 
 def _clients(props: Mapping[str, Any]) -> str:
@@ -98,8 +109,7 @@ class _Change(Change):
 
     def write(self) -> None:
         # Pulumi's numbers are floats, and no uid is one.
-        files = {**self._props["files"], CLIENTS: _clients(self._props)}
-        self._gateway.write(self.revision, {}, files, int(self._props["owner"]))
+        self._gateway.write(self.revision, {}, all_files(self._props), int(self._props["owner"]))
 
     def serves(self, revision: str, seconds: float, *, recovering: bool = False) -> bool:
         """Wait until all workers serve a revision; no longer than it takes them to refuse it."""
@@ -167,7 +177,7 @@ def _container(props: Mapping[str, Any]) -> GatewayContainer:
 
 
 class GatewayConfig(dynamic.Resource):
-    """The configuration that the gateway runs in `container` (an id).
+    """The configuration that the gateway runs in `container` (a reference).
 
     Inputs: `files` (a secret) maps the name of a file in the revision to its text, all but clients.json;
     `clients_file` is the path of the clients' file (empty without OAuth) and `clients_digest` what was checked of it

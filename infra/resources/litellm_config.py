@@ -16,8 +16,9 @@ from pulumi import dynamic
 from infra.catalogue.container_paths import LITELLM_DIRECTORY
 from infra.catalogue.health import LITELLM_ALIVE
 from infra.catalogue.services import LITELLM, SERVICES
+from infra.engine.runtime import Ran
 from infra.resources.configuration import Change, ConfigurationProvider, ConfigurationRejectedError, Props
-from infra.resources.revision_container import ContainerError, Ran, RevisionContainer
+from infra.resources.revision_container import ContainerError, RevisionContainer
 from infra.services.litellm import CONFIG, REVISION_FILE
 
 # Its start takes 10 to 15 s of a free core.
@@ -41,7 +42,7 @@ _KEY = re.compile(r"^\s*(?:api_key|master_key): *(\S.*?)\s*$", re.MULTILINE)
 
 
 class LitellmContainer(RevisionContainer):
-    """LiteLLM's container, by its id."""
+    """LiteLLM's container, by its reference."""
 
     def __init__(self, container: str) -> None:
         super().__init__(container, LITELLM_DIRECTORY)
@@ -58,7 +59,7 @@ class LitellmContainer(RevisionContainer):
 
     def restart(self) -> None:
         """Restart LiteLLM with what `current` points to; requests in flight are finished."""
-        self._api.restart(self._id, timeout=SERVICES[LITELLM].stop_grace)
+        self._runtime.restart(SERVICES[LITELLM].stop_grace)
 
 
 def revision_of(files: Mapping[str, str]) -> str:
@@ -160,7 +161,7 @@ class LitellmConfigProvider(ConfigurationProvider):
 
 
 class LitellmConfig(dynamic.Resource):
-    """The configuration that LiteLLM runs in `container` (an id).
+    """The configuration that LiteLLM runs in `container` (a reference).
 
     Inputs: `files` (a secret) maps the name of a file in the revision to its text; only `owner`, a uid, can read
     them. Output: `revision`.

@@ -19,11 +19,12 @@ from infra.resources.configuration import Change, ConfigurationProvider, Configu
 from infra.resources.edge_container import EdgeContainer
 from infra.resources.revision_container import ContainerError
 
-LIVE_SECONDS = 15.0
+LIVE_SECONDS = 60.0
 # A port that another process holds is tried five times by nginx within 2.5 s. What it still complains about
 # after this time will not go away.
 COMPLAINT_SECONDS = 4.0
-START_SECONDS = 20.0
+# Parsing takes half a second on an idle machine, and tens of seconds on a busy one.
+START_SECONDS = 120.0
 # A recreated container starts with what its volume has; it needs a moment to answer.
 ANSWER_SECONDS = 5.0
 _PLACE = re.compile(re.escape(RELEASES_DIRECTORY) + r"/[0-9a-f-]+/(?P<path>[^:\s]+):(?P<line>\d+)")
@@ -177,10 +178,10 @@ class LiveConfigProvider(ConfigurationProvider):
 
 
 class LiveConfig(dynamic.Resource):
-    """The configuration that nginx runs in `container` (an id).
+    """The configuration that nginx runs in `container` (a reference of `infra.engine.runtime`).
 
-    `direct` names a service behind it whose address goes into the configuration: `service`, `container` (its id),
-    `network`, `port`; empty for none.
+    `direct` names a service behind it whose address goes into the configuration: `service`, `container` (its
+    reference), `network`, `port`; empty for none.
 
     Inputs: `files` and `private_files` (readable by `owner`, a uid, alone) map a path below the configuration's
     directory to its text; `revision` names them all, and is what the status server's /revision answers with;

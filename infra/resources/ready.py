@@ -17,7 +17,7 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
-from infra.resources.execution import run
+from infra.engine.runtime import RUNNING, State, WorkloadError, runtime
 
 POLL_SECONDS = 0.4
 # A long start is checked less often: each check costs CPU that the start needs.
@@ -51,72 +51,45 @@ class NotReadyError(Exception):
 
 
 class ContainerProbe:
-    """One container as the Docker engine shows it."""
+    """One container, by its reference, as the wait looks at it."""
 
     def __init__(self, container: str) -> None:
-        from infra import engine  # noqa: PLC0415  # kept out of the pickled provider
+        self._runtime = runtime(container, ENGINE_TIMEOUT_SECONDS)
 
-        self._client = engine.client(ENGINE_TIMEOUT_SECONDS)
-        self._id = container
-
-    def state(self) -> dict[str, Any] | None:
-        """Return the engine's `State` with `RestartCount`, or None when the container is gone."""
-        import docker  # noqa: PLC0415
-
-        try:
-            found = self._client.api.inspect_container(self._id)
-        except docker.errors.NotFound:
-            return None
-        return {**found["State"], "RestartCount": found["RestartCount"]}
+    def state(self) -> State | None:
+        """Return the state, or None when the container is gone."""
+        return self._runtime.state()
 
     def check(self, command: list[str], seconds: float) -> tuple[int, str]:
         """Run the health command inside the container: (exit code, last line of its output).
 
         The code is -1 when there is none.
         """
-        import docker  # noqa: PLC0415
-        import requests  # noqa: PLC0415
-        from docker.utils.socket import SocketError  # noqa: PLC0415
-
         try:
-            ran = run(self._client.api, self._id, command, seconds=seconds)
-            if ran.late:
-                return -1, f"health command did not end within {seconds:.0f} s"
-            code = self._client.api.exec_inspect(ran.id)["ExitCode"]
-        except (
-            docker.errors.APIError,
-            requests.exceptions.RequestException,
-            SocketError,
-            OSError,
-        ) as problem:
+            said = self._runtime.ask(command, seconds=seconds)
+        except WorkloadError as problem:
             return -1, f"health command could not run: {problem}"
-        output = (ran.stdout + ran.stderr).decode(errors="replace").strip()
+        if said.late or said.code is None:
+            return -1, f"health command did not end within {seconds:.0f} s"
+        output = (said.stdout + said.stderr).decode(errors="replace").strip()
         last = output.splitlines()[-1][:300] if output else "no output"
-        return int(code), f"health command exited with {code}: {last}"
+        return said.code, f"health command exited with {said.code}: {last}"
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the container has used, 0 where the engine does not report it."""
-        import docker  # noqa: PLC0415
-        import requests  # noqa: PLC0415
-
-        try:
-            said = self._client.api.stats(self._id, stream=False, one_shot=True)
-            return float(said["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
-        except (docker.errors.DockerException, requests.exceptions.RequestException, KeyError, TypeError):
-            return 0.0
+        return self._runtime.cpu_seconds()
 
     def last_log_line(self) -> bytes:
         """Return the container's last log line with its time."""
-        text: bytes = self._client.api.logs(self._id, tail=1, timestamps=True)
-        return text
+        return self._runtime.logs(lines=1, times=True)
 
     def start(self) -> None:
         """Start the stopped container again."""
-        self._client.api.start(self._id)
+        self._runtime.start()
 
     def last_logs(self) -> str:
         """Return the last log lines, both streams."""
-        text: bytes = self._client.api.logs(self._id, tail=LOG_LINES)
+        text = self._runtime.logs(lines=LOG_LINES)
         return text.decode(errors="replace").rstrip() or "(the container logged nothing)"
 
 
@@ -124,18 +97,16 @@ def _fail(name: str, reason: str, probe: ContainerProbe) -> NotReadyError:
     return NotReadyError(f"{name}: {reason}; last log lines:\n{probe.last_logs()}")
 
 
-def _finished_seconds_ago(state: dict[str, Any]) -> float:
-    # The engine writes nanoseconds, which fromisoformat does not read.
-    finished = datetime.fromisoformat(state["FinishedAt"][:19]).replace(tzinfo=UTC)
-    return (datetime.now(UTC) - finished).total_seconds()
+def _finished_seconds_ago(state: State) -> float:
+    return (datetime.now(UTC) - state.finished).total_seconds() if state.finished else 0.0
 
 
-def _end(state: dict[str, Any], restarts: int) -> str:
+def _end(state: State, restarts: int) -> str:
     """Say how the container ended, also when it was started again; empty while it runs."""
-    if state["Status"] in {"exited", "dead", "restarting"}:
-        return f"exited with code {state['ExitCode']}"
+    if state.status in {"exited", "dead", "restarting"}:
+        return f"exited with code {state.exit_code}"
     # The engine no longer shows the exit code of the run before.
-    return "exited and was started again" if state["RestartCount"] > restarts else ""
+    return "exited and was started again" if state.restarts > restarts else ""
 
 
 class Patience:
@@ -216,12 +187,12 @@ class Patience:
         return f"not ready after {self.waited:.0f} s{late}"
 
 
-def _seen(name: str, probe: ContainerProbe, patience: Patience) -> dict[str, Any]:
+def _seen(name: str, probe: ContainerProbe, patience: Patience) -> State:
     """Return the container's state. Raises NotReadyError when there is none, or it was never started."""
     state = probe.state()
     if state is None:
         raise NotReadyError(f"{name}: the container is gone")
-    if state["Status"] == "created" and patience.waited > START_SECONDS:
+    if state.status == "created" and patience.waited > START_SECONDS:
         raise _fail(name, "was created and never started", probe)
     return state
 
@@ -235,11 +206,11 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float, say: Callable
     first_look = True
     while not patience.over():
         state = _seen(name, probe, patience)
-        if state["Status"] in {"exited", "dead"}:
-            if state["ExitCode"] == 0:
+        if state.status in {"exited", "dead"}:
+            if state.exit_code == 0:
                 return
             if not (first_look and _finished_seconds_ago(state) > STALE_JOB_SECONDS):
-                raise _fail(name, f"exited with code {state['ExitCode']}", probe)
+                raise _fail(name, f"exited with code {state.exit_code}", probe)
             probe.start()
         first_look = False
         if patience.report_due():
@@ -248,8 +219,8 @@ def wait_for_job(name: str, probe: ContainerProbe, timeout: float, say: Callable
     raise _fail(name, f"did not finish within {patience.account()}", probe)
 
 
-def _unhealthy(state: dict[str, Any]) -> bool:
-    return bool(state.get("Health", {}).get("Status") == "unhealthy")
+def _unhealthy(state: State) -> bool:
+    return state.health == "unhealthy"
 
 
 def wait_for_service(
@@ -271,10 +242,10 @@ def wait_for_service(
     doubted = False
     while not patience.over(doubted=doubted):
         state = _seen(name, probe, patience)
-        restarts = state["RestartCount"] if restarts is None else restarts
+        restarts = state.restarts if restarts is None else restarts
         if end := _end(state, restarts):
             raise _fail(name, end, probe)
-        if state["Status"] == "running":
+        if state.status == RUNNING:
             if not command:
                 return
             left = patience.most - patience.waited
@@ -285,7 +256,7 @@ def wait_for_service(
                 raise _fail(name, f"cannot become ready: {seen}", probe)
             doubted = _unhealthy(state)
         else:
-            seen = f"container is {state['Status']}"
+            seen = f"container is {state.status}"
         if patience.report_due():
             say(f"{name}: {patience.state()}; {seen}")
         patience.pause()
@@ -322,15 +293,15 @@ class ReadyProvider(dynamic.ResourceProvider):
         if state is None:
             return gone
         if props["job"]:
-            return dynamic.ReadResult(id_, props) if state["ExitCode"] == 0 else gone
-        healthy = state["Status"] == "running" and state.get("Health", {}).get("Status") != "unhealthy"
+            return dynamic.ReadResult(id_, props) if state.exit_code == 0 else gone
+        healthy = state.status == RUNNING and not _unhealthy(state)
         return dynamic.ReadResult(id_, props) if healthy else gone
 
 
 class Ready(dynamic.Resource):
     """Exists when `service`, running in `container`, is ready.
 
-    Inputs: container (id), service (name for messages), command (health command, empty for none), job
+    Inputs: container (its reference), service (name for messages), command (health command, empty for none), job
     (wait for exit code 0 instead), timeout (seconds).
     """
 

@@ -1,6 +1,5 @@
-"""Revisions of a configuration on a container's volume, through the Docker API alone.
+"""Revisions of a configuration on a container's volume.
 
-Nothing here needs a path of the engine's machine, so a remote engine works as a local one does.
 ::
 
     <directory>/releases/<revision>/...        directories of root; files as `archive` says
@@ -13,8 +12,8 @@ import io
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+
+from infra.engine.runtime import Ran, WorkloadError, runtime
 
 ENGINE_TIMEOUT_SECONDS = 60
 # Every command in the container ends by itself.
@@ -28,14 +27,6 @@ ROOT = 0
 
 class ContainerError(Exception):
     """A command in the container failed. The message holds the output of the command."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    """A command that ended in the container: exit code, and both of its streams as text."""
-
-    code: int
-    output: str
 
 
 def archive(revision: str, files: Mapping[str, str], private: Mapping[str, str], owner: int) -> bytes:
@@ -67,29 +58,22 @@ def _entry(name: str, *, mode: int, owner: int, kind: bytes) -> tarfile.TarInfo:
 
 
 class RevisionContainer:
-    """A container by its id; `directory` is where its volume with revisions is mounted."""
+    """A container by its reference; `directory` is where its volume with revisions is mounted."""
 
     def __init__(self, container: str, directory: str) -> None:
-        from infra import engine  # noqa: PLC0415  # kept out of the pickled provider
-
-        self._api = engine.client(ENGINE_TIMEOUT_SECONDS).api
-        self._id = container
+        self._runtime = runtime(container, ENGINE_TIMEOUT_SECONDS)
         self._directory = directory
 
     def status(self) -> str:
-        """Return the state of the container in the engine's terms, empty when there is no such container."""
-        import docker  # noqa: PLC0415
-
-        try:
-            return str(self._api.inspect_container(self._id)["State"]["Status"])
-        except docker.errors.NotFound:
-            return ""
+        """Return the status of the container as `State` has it, empty when there is no such container."""
+        state = self._runtime.state()
+        return state.status if state else ""
 
     def write(self, revision: str, files: Mapping[str, str], private: Mapping[str, str], owner: int) -> None:
         """Write a revision beside the running one."""
         # A run that was interrupted may have left an incomplete one.
         self.discard(revision)
-        self._api.put_archive(self._id, self._directory, archive(revision, files, private, owner))
+        self._runtime.unpack(self._directory, archive(revision, files, private, owner))
 
     def discard(self, revision: str) -> None:
         """Delete a revision that does not run."""
@@ -125,7 +109,7 @@ class RevisionContainer:
 
     def last_logs(self) -> str:
         """Return the last log lines."""
-        logged: bytes = self._api.logs(self._id, tail=LOG_LINES)
+        logged = self._runtime.logs(lines=LOG_LINES)
         return logged.decode(errors="replace").rstrip() or "(the container logged nothing)"
 
     def _must(self, what: str, command: list[str], *, root: bool) -> None:
@@ -134,16 +118,10 @@ class RevisionContainer:
             raise ContainerError(f"{what} failed with exit code {ran.code}: {ran.output.strip()[-500:]}")
 
     def _run(self, command: list[str], *, root: bool = False, seconds: int = COMMAND_SECONDS) -> Ran:
-        import docker  # noqa: PLC0415
-
-        limited = ["timeout", str(seconds), *command]
         try:
-            run: dict[str, Any] = self._api.exec_create(self._id, limited, user="0" if root else "")
-            output: bytes = self._api.exec_start(run["Id"])
-            code = int(self._api.exec_inspect(run["Id"])["ExitCode"])
-        except docker.errors.APIError as problem:
+            return self._runtime.run(["timeout", str(seconds), *command], root=root)
+        except WorkloadError as problem:
             raise ContainerError(
-                f"no command can run in the container ({self.status() or 'gone'}): {problem.explanation}; "
+                f"no command can run in the container ({self.status() or 'gone'}): {problem}; "
                 f"last log lines:\n{self.last_logs() if self.status() else ''}"
             ) from None
-        return Ran(code=code, output=output.decode(errors="replace"))

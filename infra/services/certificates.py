@@ -34,6 +34,9 @@ def prepare(settings: Settings, _release: Release) -> Details:
 def certbot(settings: Settings, _release: Release) -> Details:
     """Return certbot; it needs an nginx that answers."""
     ca = _acme(settings).ca
+    if ca and settings.outbound:
+        # A proxy that decrypts shows certificates of its own.
+        ca += settings.outbound.ca
     return Details(
         command=("run",),
         environment=_environment(settings, _acme(settings)),

@@ -110,8 +110,8 @@ def redis(settings: Settings, password: pulumi.Output[str]) -> Details:
 
 
 DETAILS: Mapping[str, Detail] = {
-    "init_permissions": init_permissions,
-    "db_postgres": postgres,
+    "init-permissions": init_permissions,
+    "db-postgres": postgres,
     "pgvector": postgres,
     "redis": lambda settings, _release: redis(settings, settings.secrets.redis_password),
 }

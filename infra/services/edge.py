@@ -7,8 +7,8 @@ from infra.catalogue.releases import Release
 from infra.edge.paths import (
     AFTER_RELOAD_SECONDS,
     BODIES_DIRECTORY,
+    DRAIN,
     DRAIN_MARK,
-    DRAIN_SECONDS,
     NGINX_CONFIG,
     PUBLISHED,
 )
@@ -37,12 +37,14 @@ known=$(certificate)
 while sleep {WATCH_SECONDS}; do
   now=$(certificate)
   if [ "$now" != "$known" ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; then
-    touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}
+    {DRAIN}
     nginx -e stderr -s reload -c {NGINX_CONFIG} && known=$now
     sleep {AFTER_RELOAD_SECONDS}; rm -f {DRAIN_MARK}
   fi
 done &
 """
+# On Kubernetes the configuration is there before the container, and one that nginx does not accept ends it: the pods
+# with the one before stay.
 _RUN = f"""
 exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 """
@@ -50,7 +52,8 @@ exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 
 def nginx(settings: Settings, _release: Release) -> Details:
     """Return nginx, without its configuration."""
-    return Details(command=(_WAIT + (_WATCH if settings.tls.acme else "") + _RUN,), ports=_ports(settings))
+    before = "" if settings.kubernetes else _WAIT + (_WATCH if settings.tls.acme else "")
+    return Details(command=(before + _RUN,), ports=_ports(settings))
 
 
 def _ports(settings: Settings) -> tuple[Port, ...]:

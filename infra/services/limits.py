@@ -27,6 +27,6 @@ def _pids_by_setting(service: str, settings: Settings) -> int:
         "api": THREADS_OF_A_WORKER * settings.api_workers,
         "worker": THREADS_OF_A_WORKER * settings.celery_workers,
         # One for each connection.
-        "db_postgres": settings.postgres_max_connections,
+        "db-postgres": settings.postgres_max_connections,
         "pgvector": settings.postgres_max_connections,
     }.get(service, 0)

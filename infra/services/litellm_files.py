@@ -69,7 +69,8 @@ def hidden_files(llm: Llm, overrides: Path | None) -> dict[str, str]:
 
 def texts(llm: Llm, keys: Mapping[str, str], master_key: str, overrides: Path | None) -> dict[str, str]:
     """Render the files of a release. Raises RenderError."""
-    roots = "".join(dict.fromkeys(one.ca for one in llm.upstreams if one.ca))
+    shared = llm.outbound.ca if llm.outbound else ""
+    roots = "".join(dict.fromkeys(ca for ca in (*(one.ca for one in llm.upstreams), shared) if ca))
     return {
         CONFIG: render(TEMPLATE, {"litellm": context(llm, keys, master_key)}, overrides),
         ROOTS: roots,

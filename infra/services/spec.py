@@ -38,12 +38,18 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What the settings add to a service's row of the catalogue. `environment` comes on top of its variables."""
+    """What the settings add to a service's row of the catalogue. `environment` comes on top of its variables.
 
+    `entrypoint` takes the place of the row's, unless it is None. `aliases` are further names of the service, by the
+    logical name of the network on which it answers to them.
+    """
+
+    entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     files: tuple[File, ...] = ()
     ports: tuple[Port, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 Detail = Callable[[Settings, Release], Details]
@@ -54,7 +60,8 @@ class ServiceSpec:
     """One service of the stack. The fields without an explanation here are those of `infra.catalogue.service.Service`.
 
     ``networks`` are the logical names of networks that the stack has (none: no network at all); the service answers
-    there to ``name``. ``after`` names the services of the stack that must be ready first.
+    there to ``name``, and to the ``aliases`` of that network. ``after`` names the services of the stack that must be
+    ready first.
     """
 
     name: str
@@ -67,6 +74,7 @@ class ServiceSpec:
     command: tuple[str, ...] | None = None
     files: tuple[File, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     health: HealthCheck | None = None

@@ -8,7 +8,7 @@ from infra.catalogue import services as catalogue
 from infra.catalogue.releases import Release
 from infra.catalogue.selection import Selection, importers
 from infra.catalogue.service import Keep, Part, Tier
-from infra.services import certificates, data, dify, edge, gateway, litellm
+from infra.services import certificates, data, dify, edge, external_data, gateway, litellm, outbound
 from infra.services.environment import environment
 from infra.services.limits import limits_of
 from infra.services.spec import Detail, Details, ServiceSpec
@@ -17,6 +17,7 @@ from infra.settings.stack import Settings
 _DETAILS: Mapping[str, Detail] = MappingProxyType(
     {
         **data.DETAILS,
+        **external_data.DETAILS,
         **dify.DETAILS,
         **gateway.DETAILS,
         **litellm.DETAILS,
@@ -35,13 +36,19 @@ def parts_of(settings: Settings) -> frozenset[Part]:
         Part.LLM: settings.llm is not None,
         Part.LITELLM: settings.llm is not None and settings.llm.litellm is not None,
         Part.CERTBOT: settings.tls.acme is not None,
+        Part.EXTERNAL_DATA: bool(settings.external_services),
     }
     return frozenset(part for part, on in found.items() if on)
 
 
 def selection(settings: Settings, release: Release) -> Selection:
     """Return what decides which services, networks and volumes a stack has."""
-    return Selection(release=release.services, vector_store=settings.vector_store, parts=parts_of(settings))
+    return Selection(
+        release=release.services,
+        vector_store=settings.vector_store,
+        parts=parts_of(settings),
+        external=settings.external_services,
+    )
 
 
 def specs(tier: Tier, settings: Settings, release: Release) -> list[ServiceSpec]:
@@ -72,11 +79,12 @@ def spec(name: str, settings: Settings, release: Release) -> ServiceSpec:
         networks=tuple(network for network in service.networks if network in present),
         limits=limits_of(name, settings),
         after=tuple(other for other in service.after if other in running),
-        environment={**variables, **details.environment},
-        entrypoint=service.entrypoint,
+        environment={**outbound.variables(name, settings), **variables, **details.environment},
+        entrypoint=details.entrypoint or service.entrypoint,
         command=details.command,
-        files=details.files,
+        files=(*details.files, *outbound.files(name, settings), *external_data.files(name, settings)),
         mounts=chosen.mounts(service),
+        aliases=details.aliases,
         ports=details.ports,
         tmpfs=service.tmpfs,
         health=service.health,

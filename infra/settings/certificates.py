@@ -56,7 +56,7 @@ def problems(certificate: str, key: str, hosts: Sequence[str], now: datetime) ->
             Problem(
                 setting=CERTIFICATE,
                 why="holds no certificate in PEM",
-                fix="`pulumi config set --secret dify:tlsCertificate < fullchain.pem`",
+                fix="set the PEM text of the whole chain",
             )
         ]
     return [
@@ -81,7 +81,7 @@ def _key_problems(chain: list[x509.Certificate], pem: str) -> Iterator[Problem]:
         yield Problem(
             setting=KEY,
             why="holds no private key in PEM",
-            fix="`pulumi config set --secret dify:tlsKey < key.pem`",
+            fix="set the PEM text of the key",
         )
         return
     weak = not (
@@ -171,6 +171,11 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return None
+
+
+def pem_of(certificate: x509.Certificate) -> str:
+    """Return a certificate in PEM, without comments around it."""
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
 def now_utc() -> datetime:

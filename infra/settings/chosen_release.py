@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from infra import hints
 from infra.catalogue import release_file, releases, selection
 from infra.catalogue.images import can_build
 from infra.catalogue.releases import RELEASES, CatalogueError, Release
@@ -20,7 +21,8 @@ def read_catalogue(top: Section) -> Path | None:
     try:
         releases.catalogue(path)
     except CatalogueError as problem:
-        top.problems.add("catalogue", given, str(problem), "`dify-kit release check FILE` checks a file")
+        checked = hints.kit("release", "list", "--catalogue", str(path))
+        top.problems.add("catalogue", given, str(problem), f"`{checked}` reads it again")
         return None
     return path
 
@@ -34,9 +36,8 @@ def read_release(top: Section, catalogue: Path | None) -> tuple[str, Release]:
     if file and file.is_file():
         wrong = release_file.problems(file)
         for line in wrong:
-            top.problems.add(
-                "release", version, line, f"correct {file.name}; `dify-kit release check {file}`"
-            )
+            again = hints.kit("release", "check", str(file))
+            top.problems.add("release", version, line, f"correct {file.name}; `{again}` checks it")
         if wrong:
             return version, RELEASES[next(iter(RELEASES))]
     return version, known[version]

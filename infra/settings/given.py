@@ -15,7 +15,7 @@ from infra.settings.secrets import SHAPES
 
 NAMESPACE = "dify"
 # Settings that Pulumi.yaml declares without a shape, and that are stored encrypted.
-_ENCRYPTED = frozenset({"tlsCertificate", "tlsKey", "llmKeys"})
+_ENCRYPTED = frozenset({"tlsCertificate", "tlsKey", "llmKeys", "modelCredentials"})
 SECRET_KEYS = frozenset(SHAPES) | _ENCRYPTED
 
 
@@ -25,6 +25,10 @@ class Sealed:
     def __repr__(self) -> str:
         """Return what an error message may show."""
         return "<encrypted>"
+
+    def __deepcopy__(self, _memo: object) -> "Sealed":
+        """Return this one value: readers compare by identity, also after a copy of settings was changed."""
+        return self
 
 
 SEALED: Final = Sealed()
@@ -48,14 +52,10 @@ class Given:
         )
 
     def top(self, problems: Problems) -> Section:
-        """Return a reader of these settings, with the defaults of Pulumi.yaml."""
+        """Return a reader of these settings, with the defaults of Pulumi.yaml; it hides secrets in `problems`."""
+        problems.hidden = SECRET_KEYS | self.encrypted
         defaults = {key: entry.get("default") for key, entry in declared().items()}
-        # The value of an unknown key is shown: an encrypted one must not be.
-        values = {
-            key: "a secret" if key not in defaults and key in self.encrypted else value
-            for key, value in self.values.items()
-        }
-        return Section(problems, values, defaults)
+        return Section(problems, self.values, defaults)
 
 
 def parsed(key: str, stored: object) -> object:

@@ -2,6 +2,7 @@
 
 import re
 
+from infra import hints
 from infra.settings.reader import Section
 
 IMAGE_MODES = ("registry", "mirror", "preloaded", "local")
@@ -13,7 +14,7 @@ def read_images(top: Section, stack: str) -> str:
     """Read `dify:images`."""
     if not top.raw("images"):
         top.problems.lines.append(
-            f"dify:images: not set; run `dify-kit init {stack}`, or use one of {', '.join(IMAGE_MODES)}"
+            f"dify:images: not set; run `{hints.kit('init', stack)}`, or use one of {', '.join(IMAGE_MODES)}"
         )
         return IMAGE_MODES[0]
     return top.choice("images", IMAGE_MODES)

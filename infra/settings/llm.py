@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from infra import hints
 from infra.catalogue.llm_presets import LONGEST_ANSWER, PRESETS, PRICES, Price, key_problem
+from infra.settings import proxy_keys
 from infra.settings.given import SEALED
 from infra.settings.llm_upstreams import MAX_TIMEOUT, UpstreamAddress, read_upstreams
+from infra.settings.outbound import Outbound
 from infra.settings.proxy_keys import ProxyKey, ProxyKeyError
 from infra.settings.rate_limits import GroupLimits, read_group
 from infra.settings.reader import Section
@@ -55,7 +58,7 @@ class Llm:
     """The LLM proxy, fully checked. Each model has its targets in the order in which they are tried.
 
     `monthly_budget` in US dollars for each caller, 0 for none. `keys` are those issued, revoked ones left out.
-    `litellm` is None where nginx itself is the engine.
+    `litellm` is None where nginx itself is the engine. `outbound` is how upstreams are reached, as the whole stack's.
     """
 
     upstreams: tuple[Upstream, ...]
@@ -67,6 +70,7 @@ class Llm:
     prices: Mapping[str, Price]
     keys: tuple[ProxyKey, ...] = field(default=())
     litellm: Litellm | None = None
+    outbound: Outbound | None = None
 
     @property
     def engine(self) -> str:
@@ -75,57 +79,77 @@ class Llm:
 
 
 class LlmReader:
-    """Reads `dify:llm`. `issued` reads the keys issued to callers."""
+    """Reads `dify:llm`. `issued` reads the keys issued to callers.
+
+    `addresses` are the upstreams that were read, also of a proxy that is off: a wrong value is an error where it is
+    given.
+    """
 
     def __init__(
-        self, section: Section, *, secrets: SecretReader, issued: Callable[[], tuple[ProxyKey, ...]]
+        self,
+        section: Section,
+        *,
+        secrets: SecretReader,
+        issued: Callable[[], tuple[ProxyKey, ...]],
+        outbound: Outbound | None = None,
     ) -> None:
         self._section = section
         self._problems = section.problems
         self._secrets = secrets
         self._issued = issued
+        self._outbound = outbound
         self._keys: Mapping[str, Any] | None = {}
+        self.addresses: tuple[UpstreamAddress, ...] = ()
 
     def read(self) -> Llm | None:
         """Return the settings, None when the proxy is off; only to be used when no problem was reported."""
-        section = self._section
-        if not section.boolean("enabled"):
+        section, names = self._section, tuple(self._section.mapping("upstreams"))
+        on = section.boolean("enabled")
+        self.addresses = read_upstreams(section)
+        engine = section.choice("engine", ENGINES)
+        # Of a proxy that is off, each value is checked by itself: it may be set up step by step.
+        models, embeddings = (self._served(part, names if on else None) for part in ("models", "embeddings"))
+        limits = read_group(section.section("limits", section.defaults["limits"]), 0)
+        megabytes = section.integer("maxBodyMegabytes", 1, MAX_BODY_MEGABYTES)
+        budget = section.number("monthlyBudget", 0, MAX_DOLLARS)
+        prices = self._prices()
+        if not on:
             return None
+        if not self.addresses:
+            self._problems.add("llm.upstreams", "{}", "no upstream", "add one, such as {holysheep: {}}")
         self._keys = self._secrets.by_name(KEYS)
-        upstreams = tuple(self._with_key(one) for one in read_upstreams(section))
-        names = tuple(section.mapping("upstreams"))
+        upstreams = tuple(map(self._with_key, self.addresses))
         for unknown in sorted(set(self._keys or ()) - set(names)):
             self._problems.add_secret(
                 f"{KEYS}.{unknown}",
                 "llm.upstreams has no such upstream",
-                f"use one of {', '.join(names)}, or `pulumi config rm --path {KEYS}.{unknown}`",
+                f"`{hints.kit('unset', f'{KEYS}.{unknown}', stack=self._problems.stack)}` removes it; "
+                f"{hints.nearest(unknown, names)}",
             )
-        models, embeddings = self._served("models", names), self._served("embeddings", names)
         if not models and not embeddings:
             self._problems.add("llm.models", "{}", "no model is served", "list models with their upstreams")
         for model in sorted(set(models) & set(embeddings)):
             self._problems.add("llm.embeddings", model, "is in llm.models too", "leave it in one of them")
-        limits = section.section("limits", section.defaults["limits"])
-        budget = section.number("monthlyBudget", 0, MAX_DOLLARS)
-        prices = self._prices()
-        keys = self._issued_keys({*models, *embeddings})
-        self._check_priced(budget, keys, [*models, *embeddings], prices)
+        served = [*models, *embeddings]
+        self._check_priced(budget, served, prices)
+        keys = self._issued_keys(served, budget, prices)
         return Llm(
             upstreams=upstreams,
             models=models,
             embeddings=embeddings,
-            max_body_megabytes=section.integer("maxBodyMegabytes", 1, MAX_BODY_MEGABYTES),
-            limits=read_group(limits, 0),
+            max_body_megabytes=megabytes,
+            limits=limits,
             monthly_budget=budget,
             prices=prices,
             keys=keys,
-            litellm=self._litellm(upstreams, [*models.values(), *embeddings.values()]),
+            litellm=self._litellm(upstreams, [*models.values(), *embeddings.values()])
+            if engine == LITELLM
+            else None,
+            outbound=self._outbound,
         )
 
-    def _litellm(self, upstreams: Sequence[Upstream], served: Sequence[Sequence[Target]]) -> Litellm | None:
-        """Return what LiteLLM's proxy needs, None when nginx is the engine."""
-        if self._section.choice("engine", ENGINES) == NGINX:
-            return None
+    def _litellm(self, upstreams: Sequence[Upstream], served: Sequence[Sequence[Target]]) -> Litellm:
+        """Return what LiteLLM's proxy needs."""
         # nginx has to wait for LiteLLM as long as that may wait for one upstream after another.
         seconds = {one.name: one.timeout_seconds for one in upstreams}
         longest = max((sum(seconds.get(one.upstream, 0) for one in targets) for targets in served), default=0)
@@ -169,16 +193,20 @@ class LlmReader:
             self._problems.add_secret(
                 f"{KEYS}.{upstream}",
                 f"the key of {upstream} is not set",
-                f"put it into {known.variable} and run `dify-kit keys set {upstream}`{where}",
+                f"put it into {known.variable} and run `{self._set_key(upstream)}`{where}",
             )
             return ""
         if problem := key_problem(preset, key):
             self._problems.add_secret(
-                f"{KEYS}.{upstream}", problem, f"run `dify-kit keys set {upstream}` with the right one"
+                f"{KEYS}.{upstream}", problem, f"run `{self._set_key(upstream)}` with the right one"
             )
         return key
 
-    def _served(self, part: str, upstreams: Sequence[str]) -> dict[str, tuple[Target, ...]]:
+    def _set_key(self, upstream: str) -> str:
+        return hints.kit("keys", "set", upstream, stack=self._problems.stack)
+
+    def _served(self, part: str, upstreams: Sequence[str] | None) -> dict[str, tuple[Target, ...]]:
+        """Return the targets of each model; with `upstreams`, those that have other ones are reported."""
         found = {}
         for model, value in self._section.mapping(part).items():
             key = self._section.key(part)
@@ -199,11 +227,11 @@ class LlmReader:
                 self._problems.add(f"{key}.{model}", value, "an upstream is listed twice", "list it once")
         return found
 
-    def _target(self, key: str, model: str, text: str, upstreams: Sequence[str]) -> Target:
+    def _target(self, key: str, model: str, text: str, upstreams: Sequence[str] | None) -> Target:
         upstream, _, name = text.partition(":")
-        if upstream not in upstreams:
+        if upstreams is not None and upstream not in upstreams:
             self._problems.add(
-                key, text, "llm.upstreams has no such upstream", f"use one of {', '.join(upstreams)}"
+                key, text, "llm.upstreams has no such upstream", hints.nearest(text, upstreams)
             )
         if name and not _MODEL.fullmatch(name):
             self._problems.add(
@@ -238,24 +266,23 @@ class LlmReader:
             )
         return found
 
-    def _issued_keys(self, served: set[str]) -> tuple[ProxyKey, ...]:
+    def _issued_keys(
+        self, served: Sequence[str], budget: float, prices: Mapping[str, Price]
+    ) -> tuple[ProxyKey, ...]:
+        """Return the keys that are not revoked. One that has become invalid is reported, and stops no deployment."""
         try:
-            keys = tuple(key for key in self._issued() if not key.revoked)
+            issued = tuple(key for key in self._issued() if not key.revoked)
         except ProxyKeyError as problem:
             self._problems.lines.append(str(problem))
             return ()
-        for key in keys:
-            for model in sorted(set(key.models) - served):
-                self._problems.lines.append(
-                    f"proxy key {key.name}: {model} is not served; add it to dify:llm.models, or revoke the key"
-                )
-        return keys
+        fitted = [proxy_keys.fit(key, served, prices, budget) for key in issued]
+        for _, warnings in fitted:
+            self._problems.warnings += warnings
+        return tuple(key for key, _ in fitted if key)
 
-    def _check_priced(
-        self, budget: float, keys: Sequence[ProxyKey], models: Sequence[str], prices: Mapping[str, Price]
-    ) -> None:
-        """Report models that a budget would not count, because they have no price."""
-        if not budget and not any(key.budget for key in keys):
+    def _check_priced(self, budget: float, models: Sequence[str], prices: Mapping[str, Price]) -> None:
+        """Report models that the budget of every caller would not count, because they have no price."""
+        if not budget:
             return
         for model in models:
             if model not in prices:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from infra.catalogue.llm_presets import PRESETS, Preset
 from infra.settings.ca import read_ca
-from infra.settings.origins import DEFAULT_PORTS, host_problem
+from infra.settings.origins import DEFAULT_PORTS, host_problem, is_loopback
 from infra.settings.reader import Section
 
 UPSTREAM_DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -23,8 +23,8 @@ BRIDGE_FIX = (
     "the address that containers reach this machine by, Docker's bridge: http://172.17.0.1:<port>/v1 by default, "
     "else as `docker network inspect bridge` has it"
 )
-# `dify-kit keys rotate signing` is about another key.
-_RESERVED = frozenset({"signing"})
+# `dify-kit keys rotate` has these names for other keys.
+_RESERVED = frozenset({"signing", "dify"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
@@ -68,7 +68,7 @@ def read_upstreams(llm: Section) -> tuple[UpstreamAddress, ...]:
                 key,
                 name,
                 "cannot name an upstream",
-                "use lower-case letters, digits and '_', a letter first, and not signing",
+                "use lower-case letters, digits and '_', a letter first, and not signing or dify",
             )
             continue
         if not isinstance(value, dict):
@@ -78,8 +78,6 @@ def read_upstreams(llm: Section) -> tuple[UpstreamAddress, ...]:
         one = Section(llm.problems, value, {**UPSTREAM_DEFAULTS, "preset": preset}, f"{key}.")
         one.refuse_unknown()
         found.append(_upstream(name, one))
-    if not found:
-        llm.problems.add("llm.upstreams", "{}", "no upstream", "add one, such as {holysheep: {}}")
     return tuple(found)
 
 
@@ -133,17 +131,6 @@ def _address(section: Section, known: str) -> tuple[str, str, int, str]:
         return parts.scheme, host, port, path
     section.problems.add(section.key("baseUrl"), url, problem, fix)
     return nowhere
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is the loopback of the client: for nginx, its own container."""
-    if host.rstrip(".").lower() in {"localhost", "ip6-localhost"} or host.lower().endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
 
 
 def _is_near(host: str) -> bool:

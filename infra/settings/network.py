@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from infra.catalogue import addresses
 from infra.catalogue import request_headers as edge_headers
+from infra.catalogue.names import service_name
 from infra.settings import origins
 from infra.settings.reader import Section
 
@@ -85,7 +86,7 @@ def _allowed_problem(item: str, services: Collection[str]) -> str:
     name = item.removeprefix(".")
     if origins.host_problem(name) or not item.isascii():
         return "is neither network nor host name"
-    if name in services or name == "localhost":
+    if service_name(name) in services or name == "localhost":
         return "is a service of the stack itself"
     return addresses.destination_problem(name)
 

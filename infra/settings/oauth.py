@@ -7,7 +7,7 @@ import json
 import re
 import ssl
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dify_gateway import config as gateway
 from dify_gateway import keys
 from dify_gateway.reading import FileError
+from infra import hints
 from infra.settings.apps import CANARY
 from infra.settings.oauth_clients import (
     CANARY_CLIENT,
@@ -27,9 +28,11 @@ from infra.settings.oauth_clients import (
     read_clients_path,
 )
 from infra.settings.oauth_limits import OAuthLimits, default_oauth_limits, read_oauth_limits
+from infra.settings.own_apps import report_app
 from infra.settings.rate_limits import GroupLimits, read_group
 from infra.settings.reader import Problems, Section
 from infra.settings.stack_secrets import SecretReader
+from infra.settings.tenant_limits import undercut
 
 if TYPE_CHECKING:
     import pulumi
@@ -80,7 +83,7 @@ class Around:
     stack: str
     settings_file: Path
     public_url: str
-    apps: Sequence[str]
+    apps_dir: Path | None
     canary: bool
     v1: GroupLimits
     active_requests: int
@@ -192,12 +195,10 @@ class OAuthReader:
             return None
         prefix = f"{key}."
         app = Section(self._problems, value, {"app": ""}, prefix).text("app")
-        if app not in self._around.apps:
-            self._problems.add(
-                f"{prefix}app", app, "is not a file in apps/", f"use any of: {', '.join(self._around.apps)}"
-            )
+        if not report_app(self._section, f"{prefix}app", app, self._around.apps_dir):
             return None
         limits = self._limits({part: one for part, one in value.items() if part != "app"}, prefix)
+        self._problems.warnings += undercut(name, limits, self._around.v1)
         return Tenant(name=name, app=app, limits=limits)
 
     def _limits(self, given: Mapping[str, Any], prefix: str) -> GroupLimits:
@@ -225,9 +226,7 @@ class OAuthReader:
             self._problems.add(key, str(path), problem.reason, problem.fix)
             return ClientsFile(path=path)
         if given and not found.digest:
-            self._problems.add(
-                key, given, "does not exist", 'make it with `dify-kit client add`, or as {"clients": {}}'
-            )
+            self._problems.add(key, given, "does not exist", 'make it with this content: {"clients": {}}')
         if CANARY_CLIENT in found.clients:
             self._problems.add(
                 key, str(path), f"has a client {CANARY_CLIENT}, which is the smoke tests' own", "rename it"
@@ -292,7 +291,10 @@ class OAuthReader:
         rest = rest.replace("tenants.json", "dify:oauth.tenants")
         if file == "clients.json":
             self._problems.add(
-                self._section.key("clientsFile"), str(clients), rest, "change it with `dify-kit client`"
+                self._section.key("clientsFile"),
+                str(clients),
+                rest,
+                f"`{hints.kit('client', 'list', stack=self._around.stack)}` shows the clients",
             )
         else:
             self._problems.lines.append(f"dify:oauth.{rest}")

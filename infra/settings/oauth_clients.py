@@ -84,7 +84,7 @@ def read_clients(path: Path) -> ClientsFile:
         raise ClientsFileError(
             f"cannot be read ({problem.strerror})", "give it to the user who deploys"
         ) from None
-    fix = "restore it from a backup; `dify-kit client` writes it"
+    fix = "restore it from a backup; the command `client` writes it"
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

@@ -32,6 +32,17 @@ def host_problem(host: str) -> str | None:  # noqa: PLR0911  # one rule after an
     return None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is the loopback of the client: for a container, the container itself."""
+    if host.rstrip(".").lower() in {"localhost", "ip6-localhost"} or host.lower().endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.IPv4Address(host)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,12 @@ from typing import Any
 PREFIX = "dkp_"
 # 256 bits in base64url, without padding.
 RANDOM_BYTES, RANDOM_CHARACTERS = 32, 43
+LENGTH = len(PREFIX) + RANDOM_CHARACTERS
+FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{{RANDOM_CHARACTERS}}}")
 SHOWN_CHARACTERS = len(PREFIX) + 6
 VERSION = 1
+# The secret setting with the key by which Dify calls the proxy, and the caller's name.
+DIFY_KEY, DIFY = "llmDifyKey", "dify"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -63,13 +67,23 @@ class ProxyKey:
 
 def issue(name: str, now: datetime, **options: Any) -> tuple[str, ProxyKey]:  # noqa: ANN401  # ProxyKey's own fields
     """Return a new secret, to be shown once, and what is kept of it."""
-    secret = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
-    return secret, ProxyKey(
-        name=name,
-        prefix=secret[:SHOWN_CHARACTERS],
-        sha256=hashlib.sha256(secret.encode()).hexdigest(),
-        created=timestamp(now),
-        **options,
+    secret = new_secret()
+    return secret, _kept(name, secret, created=timestamp(now), **options)
+
+
+def new_secret() -> str:
+    """Return a new key."""
+    return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+
+
+def of_dify(text: str) -> tuple[ProxyKey, ...]:
+    """Return what is kept of Dify's own keys: one, or during a rotation the new one and the old one.
+
+    They open the listener inside the stack's network only. Dify's apps have limits of their own, so the keys have none.
+    """
+    return tuple(
+        _kept(DIFY, secret, created="", internal=True, requests_per_minute=0, concurrent=0)
+        for secret in text.split()
     )
 
 
@@ -83,6 +97,33 @@ def revoked(keys: Sequence[ProxyKey], name: str, now: datetime) -> tuple[ProxyKe
     return tuple(
         replace(key, revoked=timestamp(now)) if key.name == name and not key.revoked else key for key in keys
     )
+
+
+def fit(
+    key: ProxyKey, served: Collection[str], priced: Collection[str], budget: float
+) -> tuple[ProxyKey | None, list[str]]:
+    """Return the key as it can be used with a stack's models and prices, and what is to be reported about it.
+
+    A model without a price would not count for a budget, so a key with one cannot use it. None for a key that could
+    use no model. `budget` is that of keys without one of their own.
+    """
+    warnings = [
+        f"proxy key {key.name}: {model} is not served: requests for it fail; add it to dify:llm.models, or issue a new "
+        "key"
+        for model in key.models
+        if model not in served
+    ]
+    own = budget if key.budget is None else key.budget
+    uncounted = [model for model in key.models or served if own and model in served and model not in priced]
+    if not uncounted:
+        return key, warnings
+    warnings += [
+        f"proxy key {key.name}: {model} has no price, and the key has a budget: requests for it fail; set "
+        f"dify:llm.prices.{model} to {{input: ..., output: ...}}, dollars a million tokens"
+        for model in uncounted
+    ]
+    left = tuple(model for model in key.models or served if model not in uncounted)
+    return (replace(key, models=left) if left else None), warnings
 
 
 def file_of(settings_file: Path, stack: str) -> Path:
@@ -116,6 +157,15 @@ def read(path: Path) -> tuple[ProxyKey, ...]:
 def text_of(keys: Sequence[ProxyKey]) -> str:
     """Return the text of a file with these keys."""
     return json.dumps({"version": VERSION, "keys": [asdict(key) for key in keys]}, indent=2) + "\n"
+
+
+def _kept(name: str, secret: str, **options: Any) -> ProxyKey:  # noqa: ANN401  # ProxyKey's own fields
+    return ProxyKey(
+        name=name,
+        prefix=secret[:SHOWN_CHARACTERS],
+        sha256=hashlib.sha256(secret.encode()).hexdigest(),
+        **options,
+    )
 
 
 def _key(entry: Any, path: Path) -> ProxyKey:  # noqa: ANN401  # any JSON

@@ -5,12 +5,19 @@ it cannot read goes to `Problems`, and a harmless value takes its place so that 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from infra import hints
 from infra.catalogue import checks
 from infra.catalogue.checks import shown
+
+# Of more possible values than these, the nearest ones are named.
+LISTED = 6
+# As much of an unknown name has to be like a secret's for its value to be hidden.
+_ALIKE = 0.8
+_ROOT = re.compile(r"[.\[]")
 
 
 def snake(key: str) -> str:
@@ -20,14 +27,22 @@ def snake(key: str) -> str:
 
 @dataclass
 class Problems:
-    """Everything that is wrong, in the order it was found; `warnings` do not stop a deployment."""
+    """Everything that is wrong, in the order it was found; `warnings` do not stop a deployment.
 
+    Commands in the messages name `stack`. `hidden` are the top-level settings whose values no message shows.
+    """
+
+    stack: str = ""
+    hidden: Collection[str] = ()
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def add(self, key: str, value: object, why: str, fix: str) -> None:
-        """Add a problem of a setting that is not a secret."""
-        self.lines.append(f"dify:{key}: {shown(value)}: {why}; {fix}")
+        """Add a problem of a setting, with its value unless that is hidden."""
+        if _ROOT.split(key, maxsplit=1)[0] in self.hidden:
+            self.add_secret(key, why, fix)
+        else:
+            self.lines.append(f"dify:{key}: {shown(value)}: {why}; {fix}")
 
     def add_secret(self, key: str, why: str, fix: str) -> None:
         """Add a problem of a secret, without its value."""
@@ -55,11 +70,12 @@ class Section:
     def refuse_unknown(self) -> None:
         """Report the keys that no setting has."""
         for name in sorted(set(self.values) - set(self.defaults)):
-            close = checks.closest(name, self.defaults)
-            fix = (
-                f"did you mean {self.key(close)}?" if close else f"known: {', '.join(sorted(self.defaults))}"
-            )
-            self.problems.add(self.key(name), self.values[name], "no such setting", fix)
+            known = hints.nearest(self.key(name), map(self.key, self.defaults))
+            # A misspelled secret is not among the hidden ones.
+            if checks.names_secret(name) or checks.closest(name, self.problems.hidden, _ALIKE):
+                self.problems.add_secret(self.key(name), "no such setting", known)
+            else:
+                self.problems.add(self.key(name), self.values[name], "no such setting", known)
 
     def text(self, name: str) -> str:
         """Read text."""
@@ -80,12 +96,9 @@ class Section:
         """Read one of several words."""
         value = self.text(name)
         if value not in options:
-            self.problems.add(
-                self.key(name),
-                value,
-                "not a possible value",
-                f"use one of {', '.join(option or 'nothing' for option in options)}",
-            )
+            every = f"use one of {', '.join(option or 'nothing' for option in options)}"
+            fix = every if len(options) <= LISTED else hints.nearest(value, options)
+            self.problems.add(self.key(name), value, "not a possible value", fix)
             return options[0]
         return value
 
@@ -125,7 +138,7 @@ class Section:
                 self.key(name),
                 value,
                 "not a list of texts",
-                f"use `pulumi config set --path 'dify:{self.key(name)}[0]' <value>`",
+                f"use `{self._assign(f'{self.key(name)}[0]')}`",
             )
             return ()
         for item in sorted({item for item in found if found.count(item) > 1}):
@@ -142,10 +155,13 @@ class Section:
                 self.key(name),
                 value,
                 "not an object",
-                f"use `pulumi config set --path 'dify:{self.key(name)}.<part>' <value>`",
+                f"use `{self._assign(self.key(name))}`, with an object in JSON",
             )
             return {}
         return {str(key): item for key, item in value.items()}
+
+    def _assign(self, key: str) -> str:
+        return hints.assign(key, stack=self.problems.stack)
 
     def section(self, name: str, defaults: Mapping[str, Any]) -> "Section":
         """Read an object whose parts are known; unknown parts are reported."""

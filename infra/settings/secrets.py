@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from infra import hints
+from infra.catalogue import checks
+from infra.settings import proxy_keys
+
 AGENT_KEY_BYTES = 32
 # Dify's console refuses a longer one.
 MAX_INIT_PASSWORD = 30
@@ -37,28 +41,27 @@ def signing_keys() -> str:
 class Shape:
     """Bounds on a secret's length, further rules, and the generator (None: the operator provides it).
 
-    `command` makes one for a stack that has none, where `dify-kit init` does not.
+    `command` are the words of the `dify-kit` command that makes or takes one, where `dify-kit init` does not.
     """
 
     low: int
     high: int = 512
     rule: Callable[[str], str | None] | None = None
     generate: Callable[[], str] | None = None
-    command: str = ""
+    command: tuple[str, ...] = ()
 
-    @property
-    def fix(self) -> str:
-        """What to do about a secret of another shape."""
+    def fix(self, key: str, stack: str) -> str:
+        """Return what to do about a secret of another shape."""
         if self.command and self.generate:
-            return f"make new ones: `{self.command}`"
-        return f"use {self.low} to {self.high} characters" + (
-            "" if self.rule is None else ", or let `dify-kit init` make it"
-        )
+            return f"make new ones: `{hints.kit(*self.command, stack=stack)}`"
+        made = " --generate makes one" if self.generate else " prompts for another"
+        asked = ["--generate"] if self.generate else []
+        return f"use {self.low} to {self.high} characters; `{hints.assign(key, *asked, stack=stack)}`{made}"
 
     def problem(self, value: str) -> str | None:
         """Return what is wrong, without the value, or None."""
         if not self.low <= len(value) <= self.high:
-            return f"has {len(value)} characters"
+            return f"has {checks.length(value)}"
         if not value.isascii() or not value.isprintable():
             return "contains characters outside printable ASCII"
         return self.rule(value) if self.rule else None
@@ -88,10 +91,19 @@ def _signing_keys_problem(value: str) -> str | None:
     return None
 
 
+def _proxy_key_problem(value: str) -> str | None:
+    return None if all(map(proxy_keys.FORM.fullmatch, value.split(" "))) else "is not a key of the LLM proxy"
+
+
 def _console_password_problem(value: str) -> str | None:
     if any(character.isalpha() for character in value) and any(character.isdigit() for character in value):
         return None
     return "needs a letter and a digit, else Dify's console rejects it"
+
+
+def _login_problem(value: str) -> str | None:
+    user, colon, _ = value.partition(":")
+    return None if user and colon else "is not user:password"
 
 
 # Variables of Dify's services that carry a secret, and the setting that each comes from. One place for each
@@ -132,10 +144,56 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Read with dify:tls, dify:oauth, dify:oidcGate and dify:llm, and passed to no service as they are.
+# Variables of Dify's services whose values come from settings that are no secrets, and those settings. A second value
+# would not fit what the stack runs: its services, networks and volumes follow the setting.
+OWNED_VARIABLES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("DB_TYPE", "DB_EXTRAS", "DB_SSL_MODE", "PGSSLMODE", "PGSSLROOTCERT"), "database.tls"
+        ),
+        "DB_HOST": "database.host",
+        "DB_PORT": "database.port",
+        "DB_USERNAME": "database.user",
+        "DB_DATABASE": "database.database",
+        "REDIS_HOST": "redis.host",
+        "EVENT_BUS_REDIS_URL": "redis.host",
+        "REDIS_PORT": "redis.port",
+        "REDIS_USERNAME": "redis.user",
+        "REDIS_DB": "redis.database",
+        **dict.fromkeys(("REDIS_USE_SSL", "REDIS_SSL_CERT_REQS", "BROKER_USE_SSL"), "redis.tls"),
+        "REDIS_SSL_CA_CERTS": "redis.caFile",
+        "VECTOR_STORE": "vectorStore",
+        **dict.fromkeys(("WEAVIATE_ENDPOINT", "WEAVIATE_GRPC_ENDPOINT", "QDRANT_URL"), "vectorStore"),
+        **dict.fromkeys(
+            ("PGVECTOR_HOST", "PGVECTOR_PORT", "PGVECTOR_USER", "PGVECTOR_DATABASE"), "vectorStore"
+        ),
+        **dict.fromkeys(("STORAGE_TYPE", "PLUGIN_STORAGE_TYPE"), "storage.type"),
+        **dict.fromkeys(("S3_BUCKET_NAME", "PLUGIN_STORAGE_OSS_BUCKET"), "storage.bucket"),
+        "S3_ENDPOINT": "storage.endpoint",
+    }
+)
+# Variables of several Redis servers. The stack's proxy passes connections to one.
+SEVERAL_REDIS = frozenset(
+    {
+        "REDIS_USE_SENTINEL",
+        "REDIS_SENTINELS",
+        "REDIS_USE_CLUSTERS",
+        "REDIS_CLUSTERS",
+        "CELERY_USE_SENTINEL",
+        "EVENT_BUS_REDIS_USE_CLUSTERS",
+    }
+)
+
+# Read with dify:tls, dify:oauth, dify:oidcGate, dify:llm, dify:outbound, dify:database and dify:redis, and passed to
+# no service as they are.
 TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
+# Secrets that are kept in files, by the names that certbot gives them.
+PEM_FILES: Mapping[str, str] = MappingProxyType({"tlsCertificate": "fullchain.pem", "tlsKey": "privkey.pem"})
 OAUTH_SECRETS = frozenset({"oauthSigningKeys", "oidcGateClientSecret"})
-LLM_SECRETS = frozenset({"litellmMasterKey"})
+OUTBOUND_SECRETS = frozenset({"outboundCredentials"})
+# Passwords of external servers, read with dify:database and dify:redis.
+DATA_SECRETS = frozenset({"externalDatabasePassword", "externalRedisPassword"})
+LLM_SECRETS = frozenset({"litellmMasterKey", "llmDifyKey"})
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
@@ -157,15 +215,25 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             high=65536,
             rule=_signing_keys_problem,
             generate=signing_keys,
-            command="dify-kit keys rotate signing",
+            command=("keys", "rotate", "signing"),
         ),
         "gatewaySecret": Shape(
             low=32,
             generate=lambda: secrets.token_hex(32),
-            command="openssl rand -hex 32 | pulumi config set --secret dify:gatewaySecret",
         ),
-        "oidcGateClientSecret": Shape(low=8, command="pulumi config set --secret dify:oidcGateClientSecret"),
+        "oidcGateClientSecret": Shape(low=8),
         "litellmMasterKey": Shape(low=32, generate=lambda: f"sk-{secrets.token_urlsafe(32)}"),
+        "outboundCredentials": Shape(low=3, rule=_login_problem),
+        # Two of them, the new one first, while they are changed.
+        "llmDifyKey": Shape(
+            low=proxy_keys.LENGTH,
+            high=2 * proxy_keys.LENGTH + 1,
+            rule=_proxy_key_problem,
+            generate=proxy_keys.new_secret,
+            command=("keys", "rotate", "dify"),
+        ),
+        "externalDatabasePassword": Shape(low=8),
+        "externalRedisPassword": Shape(low=8),
         "mailPassword": Shape(low=1),
         "storageSecretKey": Shape(low=8),
         "githubClientSecret": Shape(low=8),

@@ -1,14 +1,16 @@
 """What is set for single services: variables (`dify:extraEnv`) and limits (`dify:resources`)."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from infra import hints
 from infra.catalogue import checks, selection
 from infra.catalogue import services as catalogue
+from infra.catalogue.names import service_name
 from infra.catalogue.releases import Release
 from infra.catalogue.variables import problems
 from infra.settings.reader import Section
-from infra.settings.secrets import SECRET_VARIABLES
+from infra.settings.secrets import OWNED_VARIABLES, SECRET_VARIABLES, SEVERAL_REDIS
 
 MAX_MEMORY = 1024 * 1024
 MAX_CPUS = 256.0
@@ -29,22 +31,23 @@ class ServiceLimits:
 def read_extra_env(top: Section, release: Release) -> dict[str, dict[str, str]]:
     """Read `dify:extraEnv`: variables by service."""
     result: dict[str, dict[str, str]] = {}
-    for service, variables in top.mapping("extraEnv").items():
-        if not _is_service(top, release, "extraEnv", service, variables):
+    for given, variables in top.mapping("extraEnv").items():
+        service = service_name(given)
+        if not _is_service(top, release, "extraEnv", given, variables, before=result):
             continue
         if service in selection.without_variables():
             top.problems.add(
-                f"extraEnv.{service}",
+                f"extraEnv.{given}",
                 variables,
                 "this service reads no variables",
                 _without_environment(release, service),
             )
             continue
         section = Section(
-            top.problems, variables if isinstance(variables, dict) else {}, {}, f"extraEnv.{service}."
+            top.problems, variables if isinstance(variables, dict) else {}, {}, f"extraEnv.{given}."
         )
         if not isinstance(variables, dict):
-            top.problems.add(f"extraEnv.{service}", variables, "not an object", "use {NAME: value}")
+            top.problems.add(f"extraEnv.{given}", variables, "not an object", "use {NAME: value}")
         for name in section.values:
             if not checks.VARIABLE.fullmatch(name):
                 top.problems.add(
@@ -54,26 +57,28 @@ def read_extra_env(top: Section, release: Release) -> dict[str, dict[str, str]]:
                 top.problems.add_secret(
                     section.key(name), "comes from a setting", f"set dify:{setting} instead"
                 )
+            _check_owned(section, name)
         result[service] = {name: section.text(name) for name in section.values}
-        _check_variables(top, release, service, result[service])
+        _check_variables(top, release, given, result[service])
     return result
 
 
 def read_resources(top: Section, release: Release) -> dict[str, ServiceLimits]:
     """Read `dify:resources`: limits by service."""
-    result = {}
-    for service, value in top.mapping("resources").items():
-        if not _is_service(top, release, "resources", service, value):
+    result: dict[str, ServiceLimits] = {}
+    for given, value in top.mapping("resources").items():
+        service = service_name(given)
+        if not _is_service(top, release, "resources", given, value, before=result):
             continue
         section = Section(
             top.problems,
             value if isinstance(value, dict) else {},
             {"memory": None, "cpus": None, "pids": None},
-            f"resources.{service}.",
+            f"resources.{given}.",
         )
         if not isinstance(value, dict):
             top.problems.add(
-                f"resources.{service}",
+                f"resources.{given}",
                 value,
                 "not an object",
                 "use {memory: MiB, cpus: cores, pids: processes}",
@@ -89,15 +94,41 @@ def read_resources(top: Section, release: Release) -> dict[str, ServiceLimits]:
     return result
 
 
-def _is_service(top: Section, release: Release, key: str, service: str, value: object) -> bool:
-    known = selection.known(release.services)
+def _check_owned(section: Section, name: str) -> None:
+    """Report a variable that follows a setting, which also decides about services, networks and volumes."""
+    if setting := OWNED_VARIABLES.get(name):
+        section.problems.add(
+            section.key(name), section.values[name], "comes from a setting", f"set dify:{setting} instead"
+        )
+    if name in SEVERAL_REDIS:
+        section.problems.add(
+            section.key(name),
+            section.values[name],
+            "Sentinel and Cluster are not supported: the stack reaches one Redis server",
+            "remove it, and set dify:redis.host to a server or to an address that follows the primary",
+        )
+
+
+def _is_service(
+    top: Section, release: Release, key: str, given: str, value: object, *, before: Container[str]
+) -> bool:
+    """Tell whether a name, in either spelling, is a service without settings `before`; report it otherwise."""
+    known, service = selection.known(release.services), service_name(given)
+    if service in before:
+        top.problems.add(
+            f"{key}.{given}",
+            value,
+            "is there twice, in two spellings of the service's name",
+            f"keep {key}.{service}",
+        )
+        return False
     if service in known:
         return True
     top.problems.add(
-        f"{key}.{service}",
+        f"{key}.{given}",
         value,
         f"Dify {release.version} has no such service",
-        f"use one of {', '.join(sorted(known))}",
+        hints.nearest(given, known),
     )
     return False
 
@@ -108,18 +139,22 @@ def _without_environment(release: Release, service: str) -> str:
     return f"use one of {takers}{templates}"
 
 
-def _check_variables(top: Section, release: Release, service: str, given: Mapping[str, str]) -> None:
-    """Report names that the service of this release does not read, and values that end its start."""
+def _check_variables(top: Section, release: Release, key: str, given: Mapping[str, str]) -> None:
+    """Report names that the service of this release does not read, and values that end its start.
+
+    `key` is the service as the stack file spells it.
+    """
+    service = service_name(key)
     known = release.variables(service)
     if not known:
         return
     of_dify = {name: value for name, value in given.items() if not name.startswith(STAND_IN_PREFIX)}
     found = problems(known, of_dify, complete=service not in selection.partly_known())
     for name, words in found.items():
-        key, version = f"extraEnv.{service}.{name}", release.version
+        where, version = f"extraEnv.{key}.{name}", release.version
         if name in known:
-            top.problems.add(key, given[name], words, f"use a value that Dify {version} takes")
+            top.problems.add(where, given[name], words, f"use a value that Dify {version} takes")
         elif checks.VARIABLE.fullmatch(name):
             top.problems.add(
-                key, name, words, f"Dify {version} reads none of that name: correct or remove it"
+                where, name, words, f"Dify {version} reads none of that name: correct or remove it"
             )

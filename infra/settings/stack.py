@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.catalogue import addresses, checks, ports, releases
+from infra.catalogue import addresses, data_services, ports, releases
 from infra.catalogue.checks import shown
 from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
-from infra.settings.apps import app_file, known_apps
+from infra.settings.admin import read_admin_email, read_admin_name
 from infra.settings.chosen_release import (
     read_catalogue,
     read_release,
@@ -40,10 +40,14 @@ from infra.settings.dify import (
     read_storage,
     read_telemetry,
 )
+from infra.settings.external_data import Database, Redis, read_database, read_redis
 from infra.settings.gate import Gate, GateReader
 from infra.settings.given import NAMESPACE, Given
 from infra.settings.image_source import read_images, read_mirror
+from infra.settings.kubernetes import KUBERNETES, Kubernetes, KubernetesReader, read_platform
+from infra.settings.kubernetes import Around as AroundKubernetes
 from infra.settings.llm import Llm, LlmReader
+from infra.settings.model_providers import LLM, ModelProviders, ModelProvidersReader
 from infra.settings.network import (
     LOOPBACK_NAMES,
     read_bind_address,
@@ -53,10 +57,13 @@ from infra.settings.network import (
     read_ssrf_deny,
 )
 from infra.settings.oauth import Around, OAuth, OAuthReader
+from infra.settings.outbound import Outbound, read_outbound
+from infra.settings.own_apps import read_apps, read_apps_dir, report_without_model
 from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section
 from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
 from infra.settings.stack_secrets import SecretReader, Secrets, withhold
+from infra.settings.templates_dir import read_templates_dir
 from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
 from infra.settings.urls import Cors, Urls, read_cors, read_hosts, read_origin, read_public_url, read_urls
 
@@ -64,6 +71,8 @@ if TYPE_CHECKING:
     import pulumi
 
 ACCESS_LOGS = ("all", "errors", "off")
+# A browser holds six to one host, and two programs may share an address.
+LEAST_CONNECTIONS = 8
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -77,6 +86,8 @@ class Settings:
     images: str
     mirror: str
     image_pins: bool
+    platform: str
+    kubernetes: Kubernetes | None
     public_url: str
     http_port: int
     https_port: int
@@ -87,6 +98,7 @@ class Settings:
     cors: Cors
     rate_limits: RateLimits
     llm: Llm | None
+    model_providers: ModelProviders
     oauth: OAuth | None
     oidc_gate: Gate | None
     trusted_proxies: tuple[str, ...]
@@ -99,6 +111,7 @@ class Settings:
     weaviate_version: str
     max_upload_megabytes: int
     apps: tuple[str, ...]
+    apps_dir: Path | None
     canary: bool
     canary_knowledge: bool
     admin_email: str
@@ -122,6 +135,9 @@ class Settings:
     ssrf_allow_private: tuple[str, ...]
     ssrf_deny: tuple[str, ...]
     telemetry: Telemetry
+    outbound: Outbound | None
+    database: Database | None
+    redis: Redis | None
     check_updates: bool
     secrets: Secrets
 
@@ -129,6 +145,12 @@ class Settings:
     def dify(self) -> Release:
         """The release's entry of the catalogue, with the version of Weaviate that is set."""
         return releases.catalogue(self.catalogue)[self.release].with_weaviate(self.weaviate_version)
+
+    @property
+    def external_services(self) -> frozenset[str]:
+        """The services of the catalogue that the stack does not run, because it uses a server outside of it."""
+        found = {data_services.DATABASE: self.database, data_services.REDIS: self.redis}
+        return frozenset(name for name, server in found.items() if server is not None)
 
     @property
     def gateway(self) -> bool:
@@ -168,7 +190,7 @@ def read(
     `settings_file` is the stack's file, next to which its clients and issued keys are (default: where Pulumi looks for
     it). `conceal` makes Pulumi's secret of a text; by default secrets are checked and left out of the settings.
     """
-    problems = Problems()
+    problems = Problems(stack=stack)
     top = given.top(problems)
     top.refuse_unknown()
     secrets = SecretReader(top, stack, given.encrypted, conceal)
@@ -201,7 +223,8 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     mail, storage, login = read_mail(top), read_storage(top), read_login(top)
     limits = read_app_limits(top)
     rate_limits = read_rate_limits(top.part("rateLimits"), active_requests=limits.active_requests)
-    canary = top.boolean("canary")
+    canary, apps_dir = top.boolean("canary"), read_apps_dir(top)
+    outbound = read_outbound(top.part("outbound"), secrets)
     tls_settings = TlsReader(
         tls,
         problems,
@@ -225,7 +248,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
             stack=stack,
             settings_file=file,
             public_url=public_url,
-            apps=known_apps(),
+            apps_dir=apps_dir,
             canary=canary,
             v1=rate_limits.groups[SERVICE_API],
             active_requests=limits.active_requests,
@@ -234,6 +257,35 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     gate = GateReader(
         top.part("oidcGate"), problems, secrets=secrets, console=urls.console, app=urls.app
     ).read()
+    plugins = read_plugins(top)
+    dify_key = secrets.text(proxy_keys.DIFY_KEY, required=False)
+    llm = _llm(
+        top,
+        secrets,
+        lambda: (*proxy_keys.read(proxy_keys.file_of(file, stack)), *proxy_keys.of_dify(dify_key)),
+        stack=stack,
+        names=server_names,
+        own_ports=(port, https_port, *map(origins.port_of, urls.every)),
+        outbound=outbound,
+    )
+    resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
+    platform = read_platform(top)
+    surroundings = AroundKubernetes(
+        stack=stack,
+        tls_mode=tls_mode,
+        images=images,
+        gateway=oauth is not None or gate is not None,
+        console_allow_from=networks,
+        llm=llm is not None,
+        resources=resources,
+    )
+    kubernetes = KubernetesReader(top, surroundings).read() if platform == KUBERNETES else None
+    models = ModelProvidersReader(top, secrets=secrets, llm=llm, plugins=plugins, dify_key=dify_key).read()
+    apps = read_apps(top, apps_dir)
+    if LLM not in models.defaults:
+        report_without_model(
+            top, (*apps, *(tenant.app for tenant in (oauth.tenants if oauth else ()))), apps_dir
+        )
     return Settings(
         stack=stack,
         release=version,
@@ -241,6 +293,8 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         images=images,
         mirror=read_mirror(top, images),
         image_pins=top.boolean("imagePins"),
+        platform=platform,
+        kubernetes=kubernetes,
         public_url=public_url,
         http_port=port,
         https_port=https_port,
@@ -250,34 +304,29 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         tls=tls_settings,
         cors=read_cors(top, urls),
         rate_limits=rate_limits,
-        llm=_llm(
-            top,
-            secrets,
-            file,
-            stack=stack,
-            names=server_names,
-            own_ports=(port, https_port, *map(origins.port_of, urls.every)),
-        ),
+        llm=llm,
+        model_providers=models,
         oauth=oauth,
         oidc_gate=gate,
         trusted_proxies=read_networks(top, "trustedProxies"),
-        console_allow_from=read_networks(top, "consoleAllowFrom"),
+        console_allow_from=networks,
         access_log=top.choice("accessLog", ACCESS_LOGS),
         api_schema=top.boolean("apiSchema"),
-        address_connections=top.integer("addressConnections", 0, MAX_CONCURRENT),
+        address_connections=_address_connections(top),
         request_headers=read_request_headers(top),
         vector_store=read_vector_store(top, images),
         weaviate_version=read_weaviate_version(top, release),
         max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
-        apps=_apps(top),
+        apps=apps,
+        apps_dir=apps_dir,
         canary=canary,
         canary_knowledge=top.boolean("canaryKnowledge"),
-        admin_email=_admin_email(top),
-        admin_name=_admin_name(top),
+        admin_email=read_admin_email(top),
+        admin_name=read_admin_name(top),
         keep_volumes=top.boolean("keepVolumes"),
-        templates_dir=_templates_dir(top),
+        templates_dir=read_templates_dir(top),
         extra_env=read_extra_env(top, release),
-        resources=read_resources(top, release),
+        resources=resources,
         api_workers=top.integer("apiWorkers", 1, 64),
         api_worker_connections=top.integer("apiWorkerConnections", 1, 10000),
         celery_workers=top.integer("celeryWorkers", 1, 64),
@@ -288,11 +337,14 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         login=login,
         openapi=read_openapi(top, release),
         limits=limits,
-        plugins=read_plugins(top),
+        plugins=plugins,
         sandbox_network=top.boolean("sandboxNetwork"),
         ssrf_allow_private=read_ssrf_allow_private(top, known(release.services)),
         ssrf_deny=read_ssrf_deny(top),
         telemetry=read_telemetry(top),
+        outbound=outbound,
+        database=read_database(top.part("database"), secrets),
+        redis=read_redis(top.part("redis"), secrets),
         check_updates=top.boolean("checkUpdates"),
         secrets=secrets.read(mail, storage, login, gateway=oauth is not None or gate is not None),
     )
@@ -301,22 +353,20 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
 def _llm(
     top: Section,
     secrets: SecretReader,
-    file: Path,
+    issued: Callable[[], tuple[proxy_keys.ProxyKey, ...]],
     *,
     stack: str,
     names: tuple[str, ...],
     own_ports: tuple[int, ...],
+    outbound: Outbound | None,
 ) -> Llm | None:
-    llm = LlmReader(
-        top.part("llm"),
-        secrets=secrets,
-        issued=lambda: proxy_keys.read(proxy_keys.file_of(file, stack)),
-    ).read()
+    reader = LlmReader(top.part("llm"), secrets=secrets, issued=issued, outbound=outbound)
+    llm = reader.read()
     own_hosts = {f"dify-{stack}-nginx", "nginx"}
     own = {(name, port) for name in names for port in own_ports}
     # 127.0.0.1 is nginx's own container to it, where the proxy listens too.
     own |= {(name, port) for name in LOOPBACK_NAMES for port in (*own_ports, *ports.EDGE)}
-    for upstream in llm.upstreams if llm else ():
+    for upstream in reader.addresses:
         problem = addresses.destination_problem(upstream.host)
         if upstream.host in own_hosts or (upstream.host, upstream.port) in own:
             problem = "is the proxy itself, which would call itself"
@@ -330,35 +380,13 @@ def _llm(
     return llm
 
 
-def _apps(top: Section) -> tuple[str, ...]:
-    apps = top.texts("apps")
-    for app in apps:
-        if app not in known_apps() or not app_file(app).is_file():
-            top.problems.add("apps", app, "is not a file in apps/", f"use any of: {', '.join(known_apps())}")
-    return apps
-
-
-def _admin_email(top: Section) -> str:
-    email = top.text("adminEmail")
-    if not checks.EMAIL.fullmatch(email):
+def _address_connections(top: Section) -> int:
+    most = top.integer("addressConnections", 0, MAX_CONCURRENT)
+    if 0 < most < LEAST_CONNECTIONS:
         top.problems.add(
-            "adminEmail", email, "is not an e-mail address", "use an address such as you@example.com"
+            "addressConnections",
+            most,
+            "is fewer than a browser opens for one page",
+            f"use {LEAST_CONNECTIONS} or more, or 0 for any number",
         )
-    return email
-
-
-def _templates_dir(top: Section) -> Path | None:
-    given = top.text("templatesDir")
-    if not given:
-        return None
-    path = Path(given).expanduser()
-    if not path.is_absolute() or not path.is_dir():
-        top.problems.add("templatesDir", given, "is not a directory", "use the absolute path of a directory")
-    return path
-
-
-def _admin_name(top: Section) -> str:
-    name = top.text("adminName")
-    if not name.strip():
-        top.problems.add("adminName", name, "is empty", "name the admin")
-    return name
+    return most

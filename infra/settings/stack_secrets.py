@@ -4,11 +4,21 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from infra import hints
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.settings.dify import Login, Mail, Storage
 from infra.settings.given import SEALED
 from infra.settings.reader import Section, snake
-from infra.settings.secrets import LLM_SECRETS, OAUTH_SECRETS, SHAPES, TLS_SECRETS, Shape
+from infra.settings.secrets import (
+    DATA_SECRETS,
+    LLM_SECRETS,
+    OAUTH_SECRETS,
+    OUTBOUND_SECRETS,
+    PEM_FILES,
+    SHAPES,
+    TLS_SECRETS,
+    Shape,
+)
 
 if TYPE_CHECKING:
     import pulumi
@@ -79,9 +89,13 @@ class SecretReader:
         found = {
             snake(key): self._secret(key, SHAPES[key], required=needed.get(key, True))
             for key in SHAPES
-            if key not in TLS_SECRETS | OAUTH_SECRETS | LLM_SECRETS
+            if key not in TLS_SECRETS | OAUTH_SECRETS | LLM_SECRETS | OUTBOUND_SECRETS | DATA_SECRETS
         }
         return Secrets(**found)  # type: ignore[arg-type]  # a missing required one was reported
+
+    def is_set(self, key: str) -> bool:
+        """Tell whether a secret is set, sealed or not."""
+        return self._sealed(key) or bool(self._top.raw(key))
 
     def text(self, key: str, *, required: bool) -> str:
         """Return the text of a secret that is read here; empty for one that is not set, or sealed."""
@@ -91,16 +105,12 @@ class SecretReader:
         value = self._top.text(key) if shape else self._pem(key)
         if not value:
             if required:
-                fix = (
-                    f"`{shape.command or f'openssl rand -hex 32 | pulumi config set --secret dify:{key}'}`"
-                    if shape
-                    else f"`pulumi config set --secret dify:{key} < file.pem`, or choose another dify:tls.mode"
-                )
-                self._problems.add_secret(key, "the secret is not set", fix)
+                other = "" if shape else ", or choose another dify:tls.mode"
+                self._problems.add_secret(key, "the secret is not set", self._provide(key, shape) + other)
             return ""
         self.check_encrypted(key)
         if shape and (problem := shape.problem(value)):
-            self._problems.add_secret(key, problem, shape.fix)
+            self._problems.add_secret(key, problem, shape.fix(key, self._stack))
         return value
 
     def by_name(self, key: str) -> "dict[str, Any] | None":
@@ -124,7 +134,7 @@ class SecretReader:
         """Report a secret that is stored in plain text."""
         if key not in self._encrypted:
             self._problems.add_secret(
-                key, "is stored in plain text", f"set it again: `pulumi config set --secret dify:{key}`"
+                key, "is stored in plain text", f"set it again: `{hints.assign(key, stack=self._stack)}`"
             )
 
     def _secret(self, key: str, shape: Shape, *, required: bool) -> "pulumi.Output[str] | None":
@@ -133,16 +143,22 @@ class SecretReader:
         value = self._top.text(key)
         if not value:
             if required:
-                fix = f"run `dify-kit init {self._stack}`" if shape.generate else "set it with `--secret`"
-                if shape.command:
-                    fix = f"`dify-kit up` makes it, or run `{shape.command}`"
-                self._problems.add_secret(key, "the secret is not set", fix)
+                self._problems.add_secret(key, "the secret is not set", self._provide(key, shape))
             return None
         self.check_encrypted(key)
         if value in PUBLISHED_DEFAULTS:
             self._problems.add_secret(
-                key, "is the value that upstream publishes", "it is public: generate another one"
+                key, "is the value that upstream publishes", f"it is public; {shape.fix(key, self._stack)}"
             )
         elif problem := shape.problem(value):
-            self._problems.add_secret(key, problem, shape.fix)
+            self._problems.add_secret(key, problem, shape.fix(key, self._stack))
         return self.conceal(value)
+
+    def _provide(self, key: str, shape: Shape | None) -> str:
+        """Return the command that makes a missing secret, or takes the operator's."""
+        if shape and shape.command:
+            return f"`{hints.kit(*shape.command, stack=self._stack)}` makes it"
+        if shape and shape.generate:
+            return f"`{hints.assign(key, '--generate', stack=self._stack)}` makes it"
+        file = "" if shape else PEM_FILES[key]
+        return f"`{hints.assign(key, stack=self._stack, stdin=file)}` takes it"

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infra import hints
 from infra.catalogue import checks
 from infra.settings import certificates, selfsigned
 from infra.settings.ca import read_ca
 from infra.settings.certificates import Certificate
 from infra.settings.reader import Problems, Section
+from infra.settings.secrets import PEM_FILES
 from infra.settings.stack_secrets import SecretReader
 
 if TYPE_CHECKING:
@@ -138,7 +140,9 @@ class TlsReader:
         now = certificates.now_utc()
         found = certificates.problems(chain, key, self._around.hosts, now)
         for problem in found:
-            self._problems.add_secret(problem.setting, problem.why, problem.fix)
+            file = PEM_FILES[problem.setting]
+            command = hints.assign(problem.setting, stack=self._around.stack, stdin=file)
+            self._problems.add_secret(problem.setting, problem.why, f"{problem.fix}: `{command}`")
         if found:
             return Tls(**common)
         certificate = certificates.describe(chain)

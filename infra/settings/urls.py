@@ -94,7 +94,22 @@ def read_cors(top: Section, urls: Urls) -> Cors:
 def _allowed(section: Section, group: RouteGroup, urls: Urls) -> tuple[str, ...]:
     """Return the origins that may call a group: those of its own frontend and those of its setting."""
     given = _given(section, group.name)
+    _warn_of_mixed_content(section, group.name, given, urls)
     return tuple(dict.fromkeys((getattr(urls, group.frontend), *given))) if group.frontend else given
+
+
+def _warn_of_mixed_content(section: Section, group: str, given: tuple[str, ...], urls: Urls) -> None:
+    """Warn of pages by https that may call the stack by http: browsers send such a request to loopback alone."""
+    plain = [
+        url for url in urls.every if url.startswith("http:") and not origins.is_loopback(origins.host_of(url))
+    ]
+    blocked = [origin for origin in given if origin.startswith("https:")]
+    if plain and blocked:
+        section.problems.warnings.append(
+            f"dify:{section.key(group)}: {', '.join(blocked)}: browsers block requests of pages with https to "
+            f"{', '.join(plain)} (mixed content); serve the stack by TLS (tls.mode), or, where a proxy in front does "
+            "it, start publicUrl with https://"
+        )
 
 
 def _given(section: Section, group: str) -> tuple[str, ...]:

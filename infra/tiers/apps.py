@@ -4,9 +4,10 @@ from typing import Any
 
 import pulumi
 
-from infra.platforms.docker import Running
+from infra.platforms.platform import Running
 from infra.resources.console import Admin, App, AppKey, DatasetKey
-from infra.settings.apps import CANARY, CANARY_NODES, app_file
+from infra.settings.apps import CANARY, CANARY_NODES, app_file, dsl_of
+from infra.settings.model_providers import LLM
 from infra.settings.stack import Settings
 
 
@@ -30,11 +31,11 @@ class AppsTier(pulumi.ComponentResource):
     def __init__(self, name: str, settings: Settings, api: Running) -> None:
         super().__init__("dify-kit:tiers:Apps", name)
         self._settings = settings
-        self._container = api.container.name
+        self._container = api.name
         self._ready = api.ready
         self.admin = Admin(
             "admin",
-            **self._console(),
+            **self.console(),
             admin_name=settings.admin_name,
             init_password=settings.secrets.init_password,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[api.ready]),
@@ -65,7 +66,7 @@ class AppsTier(pulumi.ComponentResource):
         canary = (CANARY, CANARY_NODES) if settings.canary else ()
         return tuple(dict.fromkeys((*settings.apps, *canary, *(tenant.app for tenant in tenants))))
 
-    def _console(self) -> dict[str, Any]:
+    def console(self) -> dict[str, Any]:
         """Return the arguments by which every console resource reaches the console and signs in."""
         return {
             "container": self._container,
@@ -75,18 +76,20 @@ class AppsTier(pulumi.ComponentResource):
         }
 
     def _import(self, name: str) -> App:
+        model = self._settings.model_providers.defaults.get(LLM)
+        file = app_file(name, self._settings.apps_dir)
         return App(
             f"app-{name}",
-            **self._console(),
+            **self.console(),
             app_name=name,
-            dsl=app_file(name).read_text(encoding="utf-8"),
+            dsl=dsl_of(file, model.provider, model.model) if model else file.read_text(encoding="utf-8"),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.admin]),
         )
 
     def _key(self, name: str, app: App) -> pulumi.Output[str]:
         return AppKey(
             name,
-            **self._console(),
+            **self.console(),
             app_id=app.app_id,
             opts=pulumi.ResourceOptions(parent=app),
         ).key
@@ -94,7 +97,7 @@ class AppsTier(pulumi.ComponentResource):
     def _dataset_key(self, name: str) -> pulumi.Output[str]:
         return DatasetKey(
             name,
-            **self._console(),
+            **self.console(),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.admin]),
         ).key
 

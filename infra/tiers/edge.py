@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import pulumi
-import pulumi_docker as docker
 
 from infra.catalogue.container_paths import EDGE_UID
 from infra.catalogue.networks import APP
@@ -14,8 +13,9 @@ from infra.catalogue.services import NGINX
 from infra.edge import llm as edge_llm
 from infra.edge import render
 from infra.edge.context import DIRECT, edge_context
+from infra.edge.paths import EDGE_DIRECTORY
 from infra.edge.tls import private_files, public_files
-from infra.platforms.docker import DockerPlatform, Running
+from infra.platforms.platform import Content, Platform, Running, Workload
 from infra.resources.live_config import LiveConfig
 from infra.services.spec import ServiceSpec
 from infra.services.specs import specs, tier_volumes
@@ -30,36 +30,44 @@ class EdgeTier(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         release: Release,
-        platform: DockerPlatform,
+        platform: Platform,
         *,
         before: Mapping[str, Running],
         after: Sequence[pulumi.Resource],
     ) -> None:
         super().__init__("dify-kit:tiers:Edge", name)
         overrides = settings.templates_dir
-        configuration = render.edge_configuration(edge_context(settings, release), overrides=overrides)
+        context = edge_context(settings, release, platform.service_names)
+        configuration = render.edge_configuration(context, overrides=overrides)
         self.revision = configuration.revision
 
-        def configure(container: docker.Container) -> LiveConfig:
+        files = {**configuration.files, **public_files(settings), **edge_llm.public_files(settings.llm)}
+        private = {**private_files(settings), **edge_llm.private_files(settings.llm)}
+
+        def configure(workload: Workload) -> LiveConfig:
             return LiveConfig(
                 "nginx-config",
-                container=container.id,
-                files={
-                    **configuration.files,
-                    **public_files(settings),
-                    **edge_llm.public_files(settings.llm),
-                },
-                private_files={**private_files(settings), **edge_llm.private_files(settings.llm)},
+                container=workload.reference,
+                files=files,
+                private_files=private,
                 revision=configuration.revision,
                 direct={
                     "service": DIRECT,
-                    "container": before[DIRECT].container.id,
+                    "container": before[DIRECT].workload,
                     "network": platform.name(APP),
                     "port": str(port_of(DIRECT)),
                 },
                 templates={path: render.template_of(path, overrides) for path in configuration.files},
                 owner=EDGE_UID,
-                opts=pulumi.ResourceOptions(parent=container),
+                opts=pulumi.ResourceOptions(parent=workload.resource),
+            )
+
+        def live() -> Content:
+            return Content(
+                directory=EDGE_DIRECTORY,
+                revision=configuration.revision,
+                files=files,
+                private_files=private,
             )
 
         platform.add_volumes(tier_volumes(Tier.EDGE, settings, release), parent=self)
@@ -70,6 +78,7 @@ class EdgeTier(pulumi.ComponentResource):
                 parent=self,
                 after=[*self._ready(spec), *after],
                 configure=configure if spec.name == NGINX else None,
+                live=live if spec.name == NGINX else None,
             )
         self.register_outputs({})
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from infra.catalogue.service import Keep
-from infra.platforms.docker import DockerPlatform, Running
+from infra.platforms.platform import Platform, Running
 from infra.services.spec import ServiceSpec
 
 
@@ -19,7 +19,7 @@ class ServiceTier(pulumi.ComponentResource):
         self,
         name: str,
         specs: Sequence[ServiceSpec],
-        platform: DockerPlatform,
+        platform: Platform,
         *,
         volumes: Mapping[str, Keep],
         before: Mapping[str, Running] | None = None,

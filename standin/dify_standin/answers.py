@@ -65,6 +65,8 @@ class Answers:
 
     def __init__(self, nodes: Iterable[Node], query: str) -> None:
         self._text: dict[str, str] = {}
+        # What has been said already of the piece that all others wait for.
+        self._said = ""
         self._waiting: deque[Piece] = deque()
         self.add(nodes, query)
 
@@ -86,6 +88,13 @@ class Answers:
                 return
             yield from self._say(variables)
 
+    def stream(self, selector: tuple[str, ...], text: str) -> Iterator[Event]:
+        """Yield a piece of a variable that is not complete yet, when all before it has been said."""
+        if not self._waiting or self._waiting[0].literal is not None or self._waiting[0].selector != selector:
+            return
+        self._said += text
+        yield _event(self._waiting[0], text)
+
     def rest_of(self, node: str, variables: Mapping[str, Any]) -> Iterator[Event]:
         """Yield the remaining pieces of a node when it runs; an unset variable is empty."""
         while any(piece.node == node for piece in self._waiting):
@@ -96,14 +105,21 @@ class Answers:
         return self._text[node]
 
     def _say(self, variables: Mapping[str, Any]) -> Iterator[Event]:
-        piece = self._waiting.popleft()
+        piece, already = self._waiting.popleft(), self._said
+        self._said = ""
         value = piece.literal if piece.literal is not None else variables.get(".".join(piece.selector), "")
-        selector = list(piece.selector)
         if piece.event == "message":
             said = str(value)
             self._text[piece.node] += said
-            if said:
-                yield {"event": "message", "answer": said, "from_variable_selector": selector}
-        elif isinstance(value, str) and value:
-            yield {"event": "text_chunk", "data": {"text": value, "from_variable_selector": selector}}
+            if rest := said.removeprefix(already):
+                yield _event(piece, rest)
+        elif isinstance(value, str) and (rest := value.removeprefix(already)):
+            yield _event(piece, rest)
         time.sleep(piece.pause)
+
+
+def _event(piece: Piece, text: str) -> Event:
+    selector = list(piece.selector)
+    if piece.event == "message":
+        return {"event": "message", "answer": text, "from_variable_selector": selector}
+    return {"event": "text_chunk", "data": {"text": text, "from_variable_selector": selector}}

@@ -6,6 +6,10 @@ from flask_cors import CORS
 from dify_standin import (
     console_api,
     console_apps,
+    console_dependencies,
+    console_models,
+    console_plugins,
+    console_providers,
     datasets,
     errors,
     schema,
@@ -18,7 +22,15 @@ from dify_standin.config import flag, release, text
 from dify_standin.dialect import dialect
 
 # Modules that add routes to the blueprints of console_api and service_api.
-ROUTES = (console_apps, service_info, service_records)
+ROUTES = (
+    console_apps,
+    console_dependencies,
+    console_models,
+    console_plugins,
+    console_providers,
+    service_info,
+    service_records,
+)
 METHODS = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"]
 EXPOSED = ["X-Version", "X-Env", "X-Trace-Id"]
 COOKIE_HEADERS = ["Content-Type", "Authorization", "X-App-Code", "X-CSRF-Token"]

@@ -74,14 +74,14 @@ def authenticate() -> None:
     try:
         account = _signer("access").loads(token, max_age=integer("ACCESS_TOKEN_EXPIRE_MINUTES", 60) * 60)
     except BadSignature:
-        raise _unauthorized("Invalid token.") from None
+        raise _unauthorized("Invalid Authorization token.") from None
     csrf = request.cookies.get(cookies.name("csrf_token"), "")
     sent = request.headers.get("X-CSRF-Token", "")
     if not csrf or not hmac.compare_digest(csrf, sent) or not _csrf_of(csrf, account):
         raise _unauthorized("CSRF token is missing or invalid.")
     found = store.row("select * from accounts where id = %s", account)
     if found is None:
-        raise _unauthorized("Invalid token.")
+        raise _unauthorized("Invalid Authorization token.")
     g.account = found
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from flask import Response, jsonify, request
 
-from dify_standin import datasets, facts, plugins, store
+from dify_standin import console_dependencies, datasets, facts, store
 from dify_standin.console_api import IMPORT_SECONDS, MAX_KEYS, blueprint
-from dify_standin.dialect import number
+from dify_standin.dialect import dialect, number
 from dify_standin.errors import ApiError
 
 
@@ -85,6 +85,7 @@ def _import_result(import_id: str, status: str, imported: str = "", error: str =
         "current_dsl_version": facts.current().dsl,
         "imported_dsl_version": imported,
         "error": error,
+        **({"permission_keys": [], "warnings": []} if dialect().import_warnings else {}),
     }
 
 
@@ -100,8 +101,12 @@ def import_app() -> tuple[Response, int]:
         mode, version = str(dsl["app"]["mode"]), str(dsl.get("version", "0.1.0"))
         if mode in {"advanced-chat", "workflow"}:
             _ = dsl["workflow"]["graph"]["nodes"]
+        elif mode == "chat":
+            _ = dsl["model_config"]["model"]["provider"]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as problem:
         return jsonify(_import_result(import_id, "failed", error=f"Invalid YAML format: {problem}")), 400
+    if wrong := console_dependencies.problem_of(dsl):
+        return jsonify(_import_result(import_id, "failed", error=wrong)), 400
     status = _dsl_status(version)
     result = _import_result(import_id, status, version)
     if status == "failed":
@@ -196,7 +201,8 @@ def enable_api(app_id: uuid.UUID) -> Response:
 @blueprint.get("/apps/<uuid:app_id>/export")
 def export_app(app_id: uuid.UUID) -> Response:
     """Return an app's DSL."""
-    return jsonify({"data": _app(app_id)["dsl"]})
+    described = console_dependencies.exported(yaml.safe_load(_app(app_id)["dsl"]))
+    return jsonify({"data": yaml.safe_dump(described, allow_unicode=True)})
 
 
 @blueprint.post("/apps/<uuid:app_id>/workflows/publish")
@@ -282,15 +288,6 @@ def delete_dataset_key(key_id: uuid.UUID) -> tuple[Response, int]:
     if not gone:
         raise ApiError(404, "not_found", "API key not found")
     return jsonify({"result": "success"}), 204
-
-
-@blueprint.get("/workspaces/current/plugin/list")
-def plugin_list() -> Response:
-    """List the installed plugins, which the plugin daemon has."""
-    page = request.args.get("page", 1, type=int)
-    size = min(plugins.MOST, request.args.get("page_size", plugins.MOST, type=int))
-    listed = plugins.call("management/list", page=page, page_size=size, response_type="paged")
-    return jsonify({"plugins": listed.get("list") or [], "total": listed.get("total", 0)})
 
 
 @blueprint.get("/workspaces/current")

@@ -1,4 +1,4 @@
-"""Knowledge bases of /v1/datasets, as far as the economy index goes: no model, no vectors, keywords in PostgreSQL.
+"""Knowledge bases of /v1/datasets: keywords in PostgreSQL, and with an embedding model vectors next to them.
 
 A document's text is put on the storage volume by api, and indexed by the worker, in its queue for that.
 """
@@ -13,8 +13,10 @@ from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import NotFound
 
-from dify_standin import indexing, store
+from dify_standin import indexing, knowledge, models, store
+from dify_standin.dataset_answers import dataset_json, document_json, record_json
 from dify_standin.errors import ApiError, unauthorized
+from dify_standin.model_calls import CallError
 
 blueprint = Blueprint("datasets", __name__, url_prefix="/v1/datasets")
 
@@ -27,6 +29,8 @@ class DatasetPayload(BaseModel):
     name: str = Field(min_length=1, max_length=40)
     description: str = Field(default="", max_length=400)
     indexing_technique: str | None = None
+    embedding_model: str | None = None
+    embedding_model_provider: str | None = None
     permission: str | None = "only_me"
 
 
@@ -78,37 +82,28 @@ def _dataset(dataset_id: uuid.UUID) -> store.Row:
 
 
 def _technique(given: str | None) -> str | None:
-    if given == "high_quality":
+    if given not in {None, "economy", "high_quality"}:
+        raise ApiError(400, "invalid_param", f"{given} is not a valid choice")
+    return given
+
+
+def _embedding_model(payload: DatasetPayload) -> tuple[str | None, str | None]:
+    """Return provider and model that a knowledge base is indexed with: the given ones, else the default."""
+    if payload.indexing_technique != "high_quality":
+        return None, None
+    if payload.embedding_model and payload.embedding_model_provider:
+        found = models.callable_model(
+            payload.embedding_model_provider, payload.embedding_model, "text-embedding"
+        )
+        return found.provider.name, found.name
+    default = models.default("text-embedding")
+    if default is None:
         raise ApiError(
             400,
             "provider_not_initialize",
             "No Embedding Model available. Please configure a valid provider in the Settings -> Model Provider.",
         )
-    if given not in {None, "economy"}:
-        raise ApiError(400, "invalid_param", f"{given} is not a valid choice")
-    return given
-
-
-def _json(dataset: store.Row) -> dict[str, Any]:
-    counted = store.row("select count(*) as n from documents where dataset_id = %s", dataset["id"])
-    return {
-        "id": str(dataset["id"]),
-        "name": dataset["name"],
-        "description": dataset["description"],
-        "provider": "vendor",
-        "permission": dataset["permission"],
-        "data_source_type": None,
-        "indexing_technique": dataset["indexing_technique"],
-        "app_count": 0,
-        "document_count": counted["n"] if counted else 0,
-        "word_count": 0,
-        "created_at": store.timestamp(dataset["created_at"]),
-        "updated_at": store.timestamp(dataset["created_at"]),
-        "embedding_model": None,
-        "embedding_model_provider": None,
-        "embedding_available": None,
-        "tags": [],
-    }
+    return default[0].name, default[1]
 
 
 @blueprint.get("")
@@ -126,7 +121,7 @@ def datasets() -> Response:
     )
     return jsonify(
         {
-            "data": [_json(one) for one in found],
+            "data": [dataset_json(one) for one in found],
             "has_more": len(found) == limit,
             "limit": limit,
             "total": total["n"] if total else 0,
@@ -144,22 +139,25 @@ def create() -> Response:
         raise ApiError(
             409, "dataset_name_duplicate", "The dataset name already exists. Please modify your dataset name."
         )
+    provider, model = _embedding_model(payload)
     made = store.row(
-        "insert into datasets (name, description, indexing_technique, permission) values (%s, %s, %s, %s) "
-        "returning *",
+        "insert into datasets (name, description, indexing_technique, permission, embedding_model_provider, "
+        "embedding_model) values (%s, %s, %s, %s, %s, %s) returning *",
         payload.name,
         payload.description,
         technique,
         payload.permission or "only_me",
+        provider,
+        model,
     )
     assert made is not None  # noqa: S101  # an insert returns its row
-    return jsonify(_json(made))
+    return jsonify(dataset_json(made))
 
 
 @blueprint.get("/<uuid:dataset_id>")
 def show(dataset_id: uuid.UUID) -> Response:
     """Show a knowledge base."""
-    return jsonify(_json(_dataset(dataset_id)))
+    return jsonify(dataset_json(_dataset(dataset_id)))
 
 
 @blueprint.delete("/<uuid:dataset_id>")
@@ -183,6 +181,15 @@ def create_by_text(dataset_id: uuid.UUID) -> Response:
     technique = _technique(payload.indexing_technique) or dataset["indexing_technique"]
     if not technique:
         raise ApiError(400, "invalid_param", "indexing_technique is required.")
+    if technique == "high_quality" and not dataset["embedding_model"]:
+        asked = DatasetPayload(name=dataset["name"], indexing_technique=technique)
+        provider, model = _embedding_model(asked)
+        store.rows(
+            "update datasets set embedding_model_provider = %s, embedding_model = %s where id = %s",
+            provider,
+            model,
+            dataset["id"],
+        )
     store.rows("update datasets set indexing_technique = %s where id = %s", technique, dataset["id"])
     key, batch = uuid.uuid4().hex, time.strftime("%Y%m%d%H%M%S") + str(secrets.randbelow(900000) + 100000)
     path = store.storage_path(key)
@@ -190,35 +197,16 @@ def create_by_text(dataset_id: uuid.UUID) -> Response:
     with open(path, "w", encoding="utf-8") as stream:
         stream.write(payload.text)
     document = store.row(
-        "insert into documents (dataset_id, name, batch, key) values (%s, %s, %s, %s) returning *",
+        "insert into documents (dataset_id, name, batch, key, size) values (%s, %s, %s, %s, %s) returning *",
         dataset["id"],
         payload.name,
         batch,
         key,
+        len(payload.text),
     )
     assert document is not None  # noqa: S101  # an insert returns its row
     indexing.index_document.apply_async(args=[str(document["id"])], queue=indexing.QUEUE, retry=False)
-    return jsonify({"document": _document_json(document), "batch": batch})
-
-
-def _document_json(document: store.Row) -> dict[str, Any]:
-    return {
-        "id": str(document["id"]),
-        "position": 1,
-        "data_source_type": "upload_file",
-        "name": document["name"],
-        "created_from": "api",
-        "created_at": store.timestamp(document["created_at"]),
-        "tokens": 0,
-        "indexing_status": document["indexing_status"],
-        "error": document["error"],
-        "enabled": True,
-        "archived": False,
-        "display_status": "queuing" if document["indexing_status"] == "waiting" else "available",
-        "word_count": 0,
-        "hit_count": 0,
-        "doc_form": "text_model",
-    }
+    return jsonify({"document": document_json(document), "batch": batch})
 
 
 @blueprint.get("/<uuid:dataset_id>/documents")
@@ -227,7 +215,7 @@ def documents(dataset_id: uuid.UUID) -> Response:
     found = store.rows(
         "select * from documents where dataset_id = %s order by created_at desc", _dataset(dataset_id)["id"]
     )
-    data = [_document_json(one) for one in found]
+    data = [document_json(one) for one in found]
     return jsonify({"data": data, "has_more": False, "limit": 20, "total": len(data), "page": 1})
 
 
@@ -262,43 +250,18 @@ def _status(document: store.Row) -> dict[str, Any]:
 @blueprint.post("/<uuid:dataset_id>/retrieve")
 @blueprint.post("/<uuid:dataset_id>/hit-testing")
 def retrieve(dataset_id: uuid.UUID) -> Response:
-    """Find the segments that share keywords with the query."""
+    """Find the segments nearest to the query."""
     payload = RetrievePayload.model_validate(request.get_json())
     dataset, model = _dataset(dataset_id), payload.retrieval_model or {}
+    top_k = int(model.get("top_k") or knowledge.TOP_K)
     # Dify then searches vectors, and an economy knowledge base has none.
-    wanted = indexing.keywords(payload.query) if model.get("search_method") == "keyword_search" else []
-    found = store.rows(
-        "select s.*, d.name from segments s join documents d on d.id = s.document_id "
-        "where d.dataset_id = %s and d.indexing_status = 'completed' and s.keywords && %s::text[] "
-        "order by s.position limit %s",
-        dataset["id"],
-        wanted,
-        int(model.get("top_k") or 4),
-    )
-    records = [
-        {
-            "segment": {
-                "id": str(one["id"]),
-                "position": one["position"],
-                "document_id": str(one["document_id"]),
-                "content": one["content"],
-                "keywords": one["keywords"],
-                "word_count": len(one["content"]),
-                "enabled": True,
-                "status": "completed",
-                "document": {
-                    "id": str(one["document_id"]),
-                    "data_source_type": "upload_file",
-                    "name": one["name"],
-                    "doc_type": None,
-                },
-            },
-            "child_chunks": None,
-            "score": 0.0,
-            "tsne_position": None,
-        }
-        for one in found
-    ]
+    economy = dataset["indexing_technique"] != "high_quality"
+    searched = not economy or model.get("search_method") == "keyword_search"
+    try:
+        found = knowledge.search(dataset, payload.query, top_k) if searched else []
+    except CallError as problem:
+        raise ApiError(400, "completion_request_error", str(problem)) from None
+    records = [record_json(segment, score) for segment, score in found]
     return jsonify({"query": {"content": payload.query}, "records": records})
 
 

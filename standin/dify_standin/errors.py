@@ -20,6 +20,10 @@ class ApiError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
+class PlainError(ApiError):
+    """An error without `status` in its body, as those of the plugin daemon are."""
+
+
 def unauthorized(message: str) -> ApiError:
     """Return the 401 of the service API."""
     return ApiError(401, "unauthorized", message, WWW_Authenticate='Bearer realm="api"')
@@ -38,6 +42,8 @@ def register(app: Flask) -> None:
     @app.errorhandler(ApiError)
     def _api_error(problem: ApiError) -> Response:
         response = answer(problem.status, problem.code, problem.message)
+        if isinstance(problem, PlainError):
+            response.set_data(jsonify({"code": problem.code, "message": problem.message}).get_data())
         response.headers.update(problem.headers)
         return response
 

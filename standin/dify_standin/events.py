@@ -24,8 +24,10 @@ def workflow_started(run: Run, speech: Dialect) -> Event:
     return {"event": "workflow_started", "workflow_run_id": run["workflow_run_id"], "data": data}
 
 
-def workflow_finished(run: Run, outputs: Mapping[str, Any], steps: int, seconds: float) -> Event:
-    """Return the event of a run that succeeded after so many steps and seconds."""
+def workflow_finished(
+    run: Run, outputs: Mapping[str, Any], steps: int, seconds: float, tokens: int = 0
+) -> Event:
+    """Return the event of a run that succeeded after so many steps and seconds, with so many tokens."""
     data = {
         "id": run["workflow_run_id"],
         "workflow_id": run["workflow_id"],
@@ -33,7 +35,7 @@ def workflow_finished(run: Run, outputs: Mapping[str, Any], steps: int, seconds:
         "outputs": dict(outputs),
         "error": None,
         "elapsed_time": round(seconds, 6),
-        "total_tokens": 0,
+        "total_tokens": tokens,
         "total_steps": steps,
         "created_by": run["created_by"],
         "created_at": run["created_at"],
@@ -42,6 +44,20 @@ def workflow_finished(run: Run, outputs: Mapping[str, Any], steps: int, seconds:
         "files": [],
     }
     return {"event": "workflow_finished", "workflow_run_id": run["workflow_run_id"], "data": data}
+
+
+def unbegun(run: Run, error: str, speech: Dialect) -> list[Event]:
+    """Return the two events of a run whose graph could not be built, because a model is missing."""
+    started = workflow_started({**run, "system": {}, "inputs": {}}, speech)
+    finished = workflow_finished(run, {}, 0, 0.0)
+    finished["data"] |= {
+        "status": "failed",
+        "outputs": None,
+        "error": error,
+        "created_by": {},
+        "exceptions_count": 1,
+    }
+    return [started, finished]
 
 
 class NodeEvents:
@@ -74,20 +90,26 @@ class NodeEvents:
             agent_strategy=None,
         )
 
-    def finished(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Event:
+    def finished(
+        self,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        process_data: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Event:
         """Return the event of its end."""
         return self._event(
             "node_finished",
             inputs=dict(inputs),
             inputs_truncated=False,
-            process_data={},
+            process_data=dict(process_data or {}),
             process_data_truncated=False,
             outputs=dict(outputs),
             outputs_truncated=False,
             status="succeeded",
             error=None,
             elapsed_time=round(time.monotonic() - self._begun, 6),
-            execution_metadata=None,
+            execution_metadata=dict(metadata) if metadata else None,
             created_at=self._at,
             finished_at=int(time.time()),
             files=[],

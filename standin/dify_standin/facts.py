@@ -11,9 +11,9 @@ SERVICES = {
     "api": "api",
     "web": "web",
     "sandbox": "sandbox",
-    "plugin-daemon": "plugin_daemon",
-    "agent-backend": "agent_backend",
-    "local-sandbox": "local_sandbox",
+    "plugin-daemon": "plugin-daemon",
+    "agent-backend": "agent-backend",
+    "local-sandbox": "local-sandbox",
 }
 # The official images set these themselves: the plugin daemon's `-local` tags are those of this platform.
 OF_THE_IMAGE = frozenset({"PLATFORM"})

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from dify_standin.config import integer, text
 
@@ -127,7 +127,7 @@ def _result(printed: str) -> dict[str, Any]:
 
 
 def run_http(data: dict[str, Any], variables: Variables) -> dict[str, Any]:
-    """Send the request of an HTTP node through SSRF_PROXY_HTTP(S)_URL; return status code, headers and body.
+    """Send the request of an HTTP node through the SSRF proxy; return status code, headers and body.
 
     An answer other than 2xx is no failure, unless the node retries; a refusal of squid is, in Dify's words.
     """
@@ -193,7 +193,18 @@ def _direct() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+class _ForAll(urllib.request.ProxyHandler):
+    """Sends every request to the proxy, those to hosts of NO_PROXY as well."""
+
+    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> None:  # noqa: A002, ARG002  # urllib's names
+        """Direct a request to the proxy."""
+        req.set_proxy(urlsplit(proxy).netloc, "http")
+
+
 def _through_proxy() -> urllib.request.OpenerDirector:
+    # As the library has it: one proxy for all schemes takes no exceptions, proxies by scheme follow NO_PROXY.
+    if one := text("SSRF_PROXY_ALL_URL"):
+        return urllib.request.build_opener(_ForAll({"http": one, "https": one}))
     proxies = {"http": text("SSRF_PROXY_HTTP_URL"), "https": text("SSRF_PROXY_HTTPS_URL")}
     # Dify goes without one unless it has both.
     return urllib.request.build_opener(urllib.request.ProxyHandler(proxies if all(proxies.values()) else {}))

@@ -48,6 +48,11 @@ def pydantic_text(problem: Exception) -> str:
     return _LINK.sub(rf"\g<1>{dialect().pydantic}/", str(problem))
 
 
+def pydantic_json(problem: ValidationError) -> str:
+    """Return pydantic's list of errors as JSON, as the release words it."""
+    return _LINK.sub(rf"\g<1>{dialect().pydantic}/", problem.json())
+
+
 def _error(variable: Variable, value: str) -> dict[str, Any]:
     """Return pydantic's type of the error, with what its sentence names."""
     if variable.values:

@@ -10,7 +10,9 @@ import yaml
 from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, Field, field_validator
 
-from dify_standin import store, work
+from dify_standin import chat_app, store, work
+from dify_standin.chat_answers import chat_blocking, chat_stream, wrapped
+from dify_standin.conversation_title import Title
 from dify_standin.dialect import dialect
 from dify_standin.errors import ApiError, unauthorized
 from dify_standin.service_runs import PING, event_stream, event_text, start_run
@@ -25,22 +27,6 @@ MEGABYTE = 1024 * 1024
 
 
 OPEN_ENDPOINTS = {"service_api.index"}
-
-
-USAGE = {
-    "prompt_tokens": 0,
-    "prompt_unit_price": "0.0",
-    "prompt_price_unit": "0.0",
-    "prompt_price": "0.0",
-    "completion_tokens": 0,
-    "completion_unit_price": "0.0",
-    "completion_price_unit": "0.0",
-    "completion_price": "0.0",
-    "total_tokens": 0,
-    "total_price": "0.0",
-    "currency": "USD",
-    "latency": 0.0,
-}
 
 
 def uuid_or_none(value: str | None) -> str | None:
@@ -148,18 +134,28 @@ def conversation_of(conversation_id: str, end_user: str) -> store.Row:
     return found
 
 
-def graph_of_app() -> dict[str, Any]:
-    """Return the graph of the app's published workflow. Raises ApiError."""
-    if not g.app_row["published"]:
+def described_app() -> dict[str, Any]:
+    """Return the app's DSL: its published workflow, or a chat app as it is. Raises ApiError."""
+    text = g.app_row["dsl"] if g.app_row["mode"] in chat_app.MODES else g.app_row["published"]
+    if not text:
         raise ApiError(400, "app_unavailable", "App unavailable, please check your app configurations.")
-    graph: dict[str, Any] = yaml.safe_load(g.app_row["published"])
-    return graph
+    described: dict[str, Any] = yaml.safe_load(text)
+    return described
+
+
+def _input_form() -> list[dict[str, Any]]:
+    described = described_app()
+    if "workflow" not in described:
+        form = described["model_config"].get("user_input_form") or []
+        return [{"type": kind, **field} for one in form for kind, field in one.items()]
+    nodes = described["workflow"]["graph"]["nodes"]
+    start: dict[str, Any] = next((node for node in nodes if node["data"]["type"] == "start"), {"data": {}})
+    variables: list[dict[str, Any]] = start["data"].get("variables", [])
+    return variables
 
 
 def _check_inputs(inputs: dict[str, Any]) -> None:
-    nodes = graph_of_app()["workflow"]["graph"]["nodes"]
-    start: dict[str, Any] = next((node for node in nodes if node["data"]["type"] == "start"), {"data": {}})
-    for variable in start["data"].get("variables", []):
+    for variable in _input_form():
         if variable.get("required") and variable["variable"] not in inputs:
             raise ApiError(400, "invalid_param", f"{variable['variable']} is required in input form")
         options, given = variable.get("options") or [], inputs.get(variable["variable"])
@@ -228,89 +224,12 @@ def chat() -> Response:
         "created_at": store.timestamp(message["created_at"]),
         "task_id": run["task_id"],
     }
+    title = Title(conversation_id, payload.query, end_user)
+    if not payload.conversation_id and payload.auto_generate_name:
+        title.start()
     if payload.response_mode == "streaming":
-        return event_stream(_chat_stream(envelope, events))
-    return _chat_blocking(envelope, events)
-
-
-def _finish(message_id: str, answer: str, status: str, error: str | None) -> None:
-    store.rows(
-        "update messages set answer = %s, status = %s, error = %s where id = %s",
-        answer,
-        status,
-        error,
-        message_id,
-    )
-    store.rows(
-        "update conversations set updated_at = now() where id = (select conversation_id from messages where id = %s)",
-        message_id,
-    )
-
-
-def _chat_stream(envelope: dict[str, Any], events: Iterator[work.Event]) -> Iterator[str]:
-    speech, answer, finished = dialect(), "", None
-    if speech.opening_ping:
-        yield event_text(PING)
-    for event in events:
-        if event["event"] == "message":
-            answer += event["answer"]
-            event["id"] = envelope["message_id"]
-        if event["event"] == "workflow_finished" and speech.finishes_last:
-            finished = event
-            continue
-        if event["event"] != "_end":
-            yield event_text(_wrapped(event, envelope))
-            continue
-        failed = event["status"] == "failed"
-        _finish(envelope["message_id"], answer, "error" if failed else "normal", event.get("error"))
-        if failed:
-            error = {"code": "invalid_param", "message": f"Run failed: {event['error']}", "status": 400}
-            yield event_text({"event": "error", **envelope, **error})
-            return
-        end = {"id": envelope["message_id"], "metadata": _metadata(), "files": []}
-        yield event_text({"event": "message_end", **envelope, **end})
-        if finished:
-            yield event_text(_wrapped(finished, envelope))
-
-
-def _wrapped(event: work.Event, envelope: dict[str, Any]) -> work.Event:
-    """Put what all events of an answer share behind the event's name."""
-    return event if event == PING else {"event": event.pop("event"), **envelope, **event}
-
-
-def _metadata() -> dict[str, Any]:
-    return {
-        "annotation_reply": None,
-        "retriever_resources": [],
-        "usage": {**USAGE, "time_to_first_token": 0.05, "time_to_generate": 0.0},
-        **({"reasoning": {}} if dialect().reasoning else {}),
-    }
-
-
-def _chat_blocking(envelope: dict[str, Any], events: Iterator[work.Event]) -> Response:
-    answer = ""
-    for event in events:
-        if event["event"] == "message":
-            answer += event["answer"]
-        if event["event"] == "_end" and event["status"] == "failed":
-            _finish(envelope["message_id"], answer, "error", event["error"])
-            raise ApiError(400, "invalid_param", f"Run failed: {event['error']}")
-    _finish(envelope["message_id"], answer, "normal", None)
-    response = jsonify(
-        {
-            "event": "message",
-            "task_id": envelope["task_id"],
-            "id": envelope["message_id"],
-            "message_id": envelope["message_id"],
-            "conversation_id": envelope["conversation_id"],
-            "mode": g.app_row["mode"],
-            "answer": answer,
-            "metadata": _metadata(),
-            "created_at": envelope["created_at"],
-        }
-    )
-    response.content_type = "application/json; charset=utf-8"
-    return response
+        return event_stream(chat_stream(envelope, run, events, title))
+    return chat_blocking(envelope, run, events, title)
 
 
 @blueprint.post("/completion-messages")
@@ -334,12 +253,15 @@ def run_workflow() -> Response:
     run, events = start_run(payload.inputs, {"sys.user_id": user}, end_user, streaming=streaming)
     if streaming:
         return event_stream(_workflow_stream(run, events))
-    started, outputs, steps, error, status = time.monotonic(), None, 0, None, "succeeded"
+    started, outputs, steps, error, status, tokens = time.monotonic(), None, 0, None, "succeeded", 0
     for event in events:
         if event["event"] == "workflow_finished":
             outputs, steps = event["data"]["outputs"], event["data"]["total_steps"]
+            tokens = event["data"]["total_tokens"]
         if event["event"] == "_end":
             status, error = event["status"], event.get("error")
+            if event.get("unbegun"):
+                raise ApiError(400, "invalid_param", str(error))
     data = {
         "id": run["workflow_run_id"],
         "workflow_id": run["workflow_id"],
@@ -347,7 +269,7 @@ def run_workflow() -> Response:
         "outputs": outputs,
         "error": error,
         "elapsed_time": round(time.monotonic() - started, 6),
-        "total_tokens": 0,
+        "total_tokens": tokens,
         "total_steps": steps,
         "created_at": run["created_at"],
         "finished_at": int(time.time()),
@@ -367,7 +289,7 @@ def _workflow_stream(run: dict[str, Any], events: Iterator[work.Event]) -> Itera
                 error = {"code": "invalid_param", "message": event["error"], "status": 400}
                 yield event_text({"event": "error", **envelope, **error})
             return
-        yield event_text(_wrapped(event, envelope))
+        yield event_text(wrapped(event, envelope))
 
 
 @blueprint.post("/chat-messages/<task_id>/stop")

@@ -12,11 +12,15 @@ from dify_standin import store
 from dify_standin.config import integer, text
 from dify_standin.dialect import dialect
 from dify_standin.errors import ApiError
-from dify_standin.service_api import MEGABYTE, blueprint, end_user_of, graph_of_app
+from dify_standin.service_api import MEGABYTE, blueprint, described_app, end_user_of
 
 
 def _features() -> dict[str, Any]:
-    features: dict[str, Any] = graph_of_app()["workflow"].get("features", {})
+    described = described_app()
+    whole = (
+        described["workflow"].get("features", {}) if "workflow" in described else described["model_config"]
+    )
+    features: dict[str, Any] = whole
     return features
 
 
@@ -35,7 +39,7 @@ def parameters() -> Response:
             "retriever_resource": {"enabled": True},
             "annotation_reply": off,
             "more_like_this": off,
-            "user_input_form": [],
+            "user_input_form": features.get("user_input_form") or [],
             "sensitive_word_avoidance": off,
             "file_upload": features.get("file_upload", off),
             "system_parameters": {

@@ -48,7 +48,8 @@ def start_run(
         "task_id": str(uuid.uuid4()),
         "workflow_run_id": run_id,
         "workflow_id": workflow_id,
-        "dsl": g.app_row["published"],
+        "mode": g.app_row["mode"],
+        "dsl": g.app_row["published"] or g.app_row["dsl"],
         "inputs": inputs,
         "system": {
             "sys.files": [],

@@ -2,18 +2,21 @@
 
 import atexit
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import parse_qsl
 
 import psycopg
 import redis
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
-from dify_standin.config import integer, release, text
+from dify_standin import model_schema
+from dify_standin.config import flag, integer, release, text
 
 Row = dict[str, Any]
 
@@ -62,6 +65,10 @@ create table if not exists documents (
 create table if not exists segments (
   id uuid primary key default gen_random_uuid(), document_id uuid not null references documents on delete cascade,
   position int not null, content text not null, keywords text[] not null);
+alter table datasets add column if not exists embedding_model text;
+alter table datasets add column if not exists embedding_model_provider text;
+alter table segments add column if not exists embedding jsonb;
+alter table documents add column if not exists size int not null default 0;
 """
 
 _pool: ConnectionPool[psycopg.Connection[Row]] | None = None
@@ -73,8 +80,14 @@ class MigrationError(Exception):
 
 
 def database_parameters(database: str | None = None) -> dict[str, Any]:
-    """Return psycopg's connection parameters from Dify's variables."""
+    """Return psycopg's connection parameters from Dify's variables.
+
+    api puts DB_EXTRAS into its connection URL; the plugin daemon has DB_SSL_MODE.
+    """
+    mode = {"sslmode": text("DB_SSL_MODE")} if text("DB_SSL_MODE") else {}
     return {
+        **dict(parse_qsl(text("DB_EXTRAS"))),
+        **mode,
         "host": text("DB_HOST"),
         "port": integer("DB_PORT", 5432),
         "user": text("DB_USERNAME", "postgres"),
@@ -121,9 +134,24 @@ def row(query: str, *parameters: object) -> Row | None:
     return found[0] if found else None
 
 
+def redis_tls() -> dict[str, Any]:
+    """Return how a server's certificate is verified, in the terms of the Redis client; empty without TLS."""
+    if not flag("REDIS_USE_SSL"):
+        return {}
+    # Without a requirement Dify verifies nothing.
+    strict = text("REDIS_SSL_CERT_REQS") == "CERT_REQUIRED"
+    return {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if strict else ssl.CERT_NONE,
+        "ssl_ca_certs": text("REDIS_SSL_CA_CERTS") or None,
+    }
+
+
 def cache() -> "redis.Redis[str]":
     """Return a Redis client (its connections are pooled)."""
+    tls = redis_tls()
     return redis.Redis(
+        ssl=bool(tls),
+        **tls,
         host=text("REDIS_HOST"),
         port=integer("REDIS_PORT", 6379),
         username=text("REDIS_USERNAME") or None,
@@ -158,6 +186,7 @@ def migrate() -> str:
             raise MigrationError(f"Can't locate revision identified by '{current}'")
         with psycopg.connect(**database_parameters()) as connection:
             connection.execute(SCHEMA)
+            connection.execute(model_schema.SCHEMA)
             connection.execute("create table if not exists alembic_version (version_num text primary key)")
             connection.execute("delete from alembic_version")
             connection.execute("insert into alembic_version values (%s)", (wanted,))
@@ -168,6 +197,8 @@ def migrate() -> str:
 
 def ensure_database(name: str) -> None:
     """Create a database when the server does not have it, as the plugin daemon does."""
+    with suppress(psycopg.OperationalError), psycopg.connect(**database_parameters(name)):
+        return
     with psycopg.connect(**database_parameters("postgres"), autocommit=True) as connection:
         if connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone() is None:
             connection.execute(f'create database "{name}"')

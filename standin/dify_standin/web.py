@@ -10,7 +10,7 @@ PAGE = """<!doctype html>
 <body><h1>This is a stand-in, not Dify</h1>
 <p>dify-kit runs it instead of Dify {release}, because this stack was set up without the official images
 (<code>dify:images local</code>). It follows Dify's HTTP contract for the service API and the console API, so that
-everything around Dify can be tried. It has no user interface and no language models.</p>
+everything around Dify can be tried. It has no user interface and no language models of its own.</p>
 <p>Console API: <code>{console}/console/api</code><br>Service API: <code>{app}/v1</code></p>
 </body></html>
 """

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,14 +13,17 @@ import yaml
 from celery import Celery
 from celery.signals import setup_logging
 
-from dify_standin import nodes, store
+from dify_standin import chat_app, knowledge, llm_node, nodes, store
 from dify_standin.answers import Answers
 from dify_standin.config import integer, text
 from dify_standin.dialect import Dialect, dialect
 from dify_standin.events import NodeEvents, workflow_finished, workflow_started
 from dify_standin.graph import Graph
+from dify_standin.llm_node import NodeResult
+from dify_standin.usage import Usage
 
 Event = dict[str, Any]
+LOG = logging.getLogger("runs")
 EVENTS_TTL = 600
 QUEUE = "workflow"
 MAX_SLEEP = 600.0
@@ -29,6 +33,9 @@ OUTSIDE = {"code": nodes.run_code, "http-request": nodes.run_http}
 CLEAN_EVERY_SECONDS = 300.0
 
 celery = Celery("dify-stand-in", broker=text("CELERY_BROKER_URL") or None)
+if text("CELERY_BROKER_URL").startswith("rediss://"):
+    # As Dify does: the broker's certificate is verified as that of REDIS_*.
+    celery.conf.update(broker_use_ssl=store.redis_tls())
 celery.conf.update(
     task_default_queue=QUEUE,
     task_ignore_result=True,
@@ -43,8 +50,6 @@ celery.conf.update(
 
 @setup_logging.connect
 def _plain_logging(**_: object) -> None:
-    import logging  # noqa: PLC0415
-
     logging.basicConfig(
         level=text("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
@@ -84,16 +89,28 @@ def run_app(run: dict[str, Any]) -> None:
 def events(run: dict[str, Any]) -> Iterator[Event]:
     """Run an app here and yield each event; the last one is `_end` with the run's status."""
     cache = store.cache()
+    spent: Event = {}
     try:
-        for event in _execute(run):
+        described = yaml.safe_load(run["dsl"])
+        execute = _execute if "workflow" in described else chat_app.execute
+        for event in execute(run, described):
+            if event["event"] == "_spent":
+                spent = {name: value for name, value in event.items() if name != "event"}
+                continue
             yield event
             if cache.exists(f"standin:stop:{run['task_id']}"):
-                yield {"event": "_end", "status": "stopped"}
+                yield {"event": "_end", "status": "stopped", **spent}
                 return
-    except RunError as problem:
+    except llm_node.MissingModelError as problem:
+        yield {"event": "_end", "status": "failed", "error": str(problem), "unbegun": True}
+    except (RunError, nodes.NodeError) as problem:
         yield {"event": "_end", "status": "failed", "error": str(problem)}
+    except Exception:
+        # Without an end a stream would wait for the longest time that an app may take.
+        LOG.exception("a run failed")
+        yield {"event": "_end", "status": "failed", "error": "Internal Server Error, please contact support."}
     else:
-        yield {"event": "_end", "status": "succeeded"}
+        yield {"event": "_end", "status": "succeeded", **spent}
 
 
 def _directives(query: str) -> Callable[[], None]:
@@ -110,8 +127,11 @@ def _directives(query: str) -> Callable[[], None]:
     return act
 
 
-def _execute(run: dict[str, Any]) -> Iterator[Event]:
-    graph = Graph(yaml.safe_load(run["dsl"])["workflow"]["graph"])
+def _execute(run: dict[str, Any], described: dict[str, Any]) -> Iterator[Event]:
+    """Run a graph. The event `_spent` says what its models used; it goes to no caller."""
+    parts = described["workflow"]["graph"]
+    graph = Graph(parts)
+    callable_models = llm_node.models_of(parts["nodes"])
     speech, begun = dialect(), time.monotonic()
     query = str(run["system"].get("sys.query", ""))
     ahead = deque(graph.path(graph.start))
@@ -119,6 +139,8 @@ def _execute(run: dict[str, Any]) -> Iterator[Event]:
     begin = graph.start or ""
     variables: dict[str, Any] = {**run["system"], **{f"{begin}.{k}": v for k, v in run["inputs"].items()}}
     outputs: dict[str, Any] = {}
+    usage: Usage | None = None
+    resources: list[dict[str, Any]] = []
     yield workflow_started(run, speech)
     _directives(str(run["inputs"].get("query", query)))()
     if speech.speaks_first:
@@ -131,12 +153,18 @@ def _execute(run: dict[str, Any]) -> Iterator[Event]:
         events = NodeEvents(run, node)
         yield events.started()
         time.sleep(NODE_SECONDS)
-        inputs = _inputs(run, node, variables, speech)
         yield from answers.rest_of(node["id"], variables)
-        result = _run_node(node, inputs, variables, answers)
+        if node["data"]["type"] == "llm":
+            done = yield from llm_node.run(node, callable_models[node["id"]], variables, run, answers)
+        else:
+            done = _run_node(run, node, variables, answers, speech)
+        result = done.outputs
         variables |= {f"{node['id']}.{name}": value for name, value in result.items()}
         yield from answers.known(variables)
-        yield events.finished(inputs, result)
+        yield events.finished(done.inputs, result, done.process_data, done.metadata)
+        if done.usage:
+            usage = usage.plus(done.usage) if usage else done.usage
+            resources += done.resources
         if node["data"]["type"] == "if-else":
             branch = graph.path(graph.following(node["id"], result["selected_case_id"]))
             ahead += branch
@@ -144,7 +172,10 @@ def _execute(run: dict[str, Any]) -> Iterator[Event]:
             yield from answers.known(variables)
         if node["data"]["type"] in {"end", "answer"}:
             outputs |= result
-    yield workflow_finished(run, outputs, steps, time.monotonic() - begun)
+    if usage:
+        yield {"event": "_spent", "usage": usage.json(), "resources": resources}
+    tokens = usage.total_tokens if usage else 0
+    yield workflow_finished(run, outputs, steps, time.monotonic() - begun, tokens)
 
 
 def _inputs(
@@ -168,6 +199,16 @@ def _inputs(
 
 
 def _run_node(
+    run: dict[str, Any], node: dict[str, Any], variables: dict[str, Any], answers: Answers, speech: Dialect
+) -> NodeResult:
+    """Run a node that leaves its outputs in one piece. Raises RunError and NodeError."""
+    if node["data"]["type"] == "knowledge-retrieval":
+        return knowledge.run_node(node["data"], variables)
+    inputs = _inputs(run, node, variables, speech)
+    return NodeResult(inputs=inputs, outputs=_outputs(node, inputs, variables, answers))
+
+
+def _outputs(
     node: dict[str, Any], inputs: dict[str, Any], variables: dict[str, Any], answers: Answers
 ) -> dict[str, Any]:
     kind = node["data"]["type"]
@@ -181,11 +222,8 @@ def _run_node(
         case = nodes.chosen_case(node["data"], variables)
         return {"result": case != "false", "selected_case_id": case}
     if kind in OUTSIDE:
-        try:
-            return OUTSIDE[kind](node["data"], variables)
-        except nodes.NodeError as problem:
-            raise RunError(str(problem)) from None
+        return OUTSIDE[kind](node["data"], variables)
     raise RunError(
-        f"the stand-in has no node of type {kind}: it runs start, if-else, answer, end, template, code "
-        "and HTTP nodes"
+        f"the stand-in has no node of type {kind}: it runs start, if-else, answer, end, template, code, HTTP, LLM "
+        "and knowledge retrieval nodes"
     )

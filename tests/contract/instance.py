@@ -45,8 +45,10 @@ class Instance:
 
     def __post_init__(self) -> None:
         """Sign in."""
-        self.api = httpx.Client(base_url=self.url, timeout=30)
-        self.console = httpx.Client(base_url=f"{self.url}/console/api", timeout=30)
+        # A connection that is kept between tests may be closed by the edge while a request is sent on it.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        self.api = httpx.Client(base_url=self.url, timeout=120, limits=fresh)
+        self.console = httpx.Client(base_url=f"{self.url}/console/api", timeout=120, limits=fresh)
         self.sign_in()
 
     def sign_in(self) -> None:

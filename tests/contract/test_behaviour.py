@@ -23,16 +23,16 @@ MISSING = [
     ("api", {"DB_PASSWORD": "not-the-password"}, "password"),
     ("api", {"REDIS_PASSWORD": "not-the-password"}, "redis"),
     ("worker", {"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL"),
-    ("plugin_daemon", {"SERVER_KEY": ""}, "SERVER_KEY"),
-    ("plugin_daemon", {"DB_PASSWORD": "not-the-password"}, "password"),
+    ("plugin-daemon", {"SERVER_KEY": ""}, "SERVER_KEY"),
+    ("plugin-daemon", {"DB_PASSWORD": "not-the-password"}, "password"),
     (
-        "agent_backend",
+        "agent-backend",
         {"DIFY_AGENT_SERVER_SECRET_KEY": "too-short"},
         "unpadded base64url of exactly 32 bytes",
     ),
-    ("agent_backend", {"DIFY_AGENT_SERVER_SECRET_KEY": "A" * 43 + "="}, "unpadded base64url"),
+    ("agent-backend", {"DIFY_AGENT_SERVER_SECRET_KEY": "A" * 43 + "="}, "unpadded base64url"),
     ("sandbox", {"API_KEY": ""}, "API_KEY"),
-    ("local_sandbox", {"SHELLCTL_AUTH_TOKEN": ""}, "SHELLCTL_AUTH_TOKEN"),
+    ("local-sandbox", {"SHELLCTL_AUTH_TOKEN": ""}, "SHELLCTL_AUTH_TOKEN"),
     ("web", {"CONSOLE_API_URL": ""}, "CONSOLE_API_URL"),
 ]
 
@@ -55,7 +55,7 @@ def test_service_refuses_to_start_and_says_why(
         detach=True,
     )
     try:
-        ended = container.wait(timeout=40)
+        ended = container.wait(timeout=180)
         log = container.logs().decode()
     finally:
         container.remove(force=True)
@@ -65,7 +65,7 @@ def test_service_refuses_to_start_and_says_why(
 
 
 def test_every_container_says_that_it_is_a_stand_in(instance: StackInstance) -> None:
-    for service in ("api", "worker", "web", "sandbox", "plugin_daemon", "agent_backend", "local_sandbox"):
+    for service in ("api", "worker", "web", "sandbox", "plugin-daemon", "agent-backend", "local-sandbox"):
         log = instance.stack.container(service).logs().decode()
         assert "It is not Dify" in log, service
     assert "not Dify" in httpx.get(f"{instance.stack.url}/").text
@@ -166,7 +166,7 @@ def test_failed_run_is_a_400_when_blocking_and_an_event_when_streaming(instance:
 
 
 def test_lost_database_shows_everywhere_but_in_health(instance: StackInstance) -> None:
-    database = instance.stack.container("db_postgres")
+    database = instance.stack.container("db-postgres")
     database.stop(timeout=30)
     try:
         health = instance.api.get("/health")
@@ -205,7 +205,7 @@ def test_lost_worker_keeps_streams_away(instance: StackInstance) -> None:
 
 def test_plugins_are_listed_by_the_plugin_daemon(instance: StackInstance) -> None:
     path = "/workspaces/current/plugin/list?page=1&page_size=256"
-    daemon = instance.stack.container("plugin_daemon")
+    daemon = instance.stack.container("plugin-daemon")
     listed = instance.console.get(path)
     daemon.kill()
     try:
@@ -290,7 +290,7 @@ def test_migration_refuses_a_database_of_a_newer_release(instance: StackInstance
         detach=True,
     )
     try:
-        ended = container.wait(timeout=40)
+        ended = container.wait(timeout=180)
         log = container.logs().decode()
     finally:
         container.remove(force=True)

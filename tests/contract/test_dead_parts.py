@@ -66,7 +66,7 @@ def paused(stack: Stack, service: str) -> Iterator[None]:
 @contextmanager
 def squid_open_to_all(stack: Stack) -> Iterator[None]:
     """Let squid reach private addresses, as a template that an operator shadows might."""
-    container = stack.container("ssrf_proxy")
+    container = stack.container("ssrf-proxy")
     right = printed(container, ["cat", SQUID_CONFIG])
     broken = right.replace("http_access deny to_private\n", "")
     assert broken != right
@@ -92,8 +92,8 @@ def put(container: Any, text: str) -> None:
 
 
 def restart_squid(stack: Stack) -> None:
-    stack.container("ssrf_proxy").restart(timeout=10)
-    healthy(stack, "ssrf_proxy")
+    stack.container("ssrf-proxy").restart(timeout=10)
+    healthy(stack, "ssrf-proxy")
 
 
 @contextmanager
@@ -109,12 +109,12 @@ def plugin_database_closed(stack: Stack) -> Iterator[None]:
 
 
 def plugin_database(stack: Stack) -> str:
-    variables = stack.container("plugin_daemon").attrs["Config"]["Env"]
+    variables = stack.container("plugin-daemon").attrs["Config"]["Env"]
     return next(str(one).partition("=")[2] for one in variables if one.startswith("DB_DATABASE="))
 
 
 def sql(stack: Stack, statement: str) -> None:
-    done = stack.container("db_postgres").exec_run(["sh", "-c", PSQL, "sh", statement])
+    done = stack.container("db-postgres").exec_run(["sh", "-c", PSQL, "sh", statement])
     assert done.exit_code == 0, done.output.decode()
 
 
@@ -132,11 +132,11 @@ def test_a_whole_stack_passes(stack: Stack, tmp_path: Path) -> None:
     [
         pytest.param(lambda stack: stopped(stack, "sandbox"), SANDBOX, "sandbox: ", id="sandbox-dead"),
         pytest.param(
-            lambda stack: stopped(stack, "ssrf_proxy"), ALLOWS | REFUSES, "ssrf_proxy: ", id="squid-dead"
+            lambda stack: stopped(stack, "ssrf-proxy"), ALLOWS | REFUSES, "ssrf-proxy: ", id="squid-dead"
         ),
         pytest.param(squid_open_to_all, REFUSES, "squid must refuse", id="squid-open"),
         pytest.param(lambda stack: paused(stack, "worker"), INDEXED, "worker: ", id="worker-dead"),
-        pytest.param(plugin_database_closed, DAEMON, "plugin_daemon: ", id="plugin-daemon-without-database"),
+        pytest.param(plugin_database_closed, DAEMON, "plugin-daemon: ", id="plugin-daemon-without-database"),
     ],
 )
 def test_a_broken_part_turns_its_tests_red(

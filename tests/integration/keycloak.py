@@ -28,6 +28,8 @@ from tests.keycloak_install import environment, keycloak_directory
 ADMIN = "admin"
 KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
 START_SECONDS, STOP_SECONDS = 180, 20
+# Its first requests compile what they use.
+ANSWER_SECONDS = 120
 LAST_LINES = 20
 
 
@@ -169,7 +171,7 @@ def start_keycloak(scratch: Path) -> Iterator[Keycloak]:
         )
     trust = ssl.create_default_context(cafile=str(scratch / "ca.pem"))
     try:
-        with httpx.Client(base_url=url, verify=trust, timeout=20) as http:
+        with httpx.Client(base_url=url, verify=trust, timeout=ANSWER_SECONDS) as http:
             yield Keycloak(
                 url=url, ca_file=scratch / "ca.pem", log=log, process=process, http=http, password=password
             )

@@ -116,7 +116,9 @@ def pebble(scratch: Path, *, address: str, http_port: int) -> Iterator[Pebble]:
                 management=f"https://{manage}",
                 names=f"http://{dns_manage}",
             )
-            wait_until(lambda: _answers(server), seconds=20, what=f"Pebble answers, see {scratch}/pebble.log")
+            wait_until(
+                lambda: _answers(server), seconds=120, what=f"Pebble answers, see {scratch}/pebble.log"
+            )
             yield server
         finally:
             for process in running:

@@ -15,6 +15,7 @@ from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport, Request, TransportError
 from infra.services.specs import spec
 from support.configuration import settings
+from support.stacks import unique
 from tests.integration.images import image_of
 from tests.integration.programs import Program
 
@@ -33,7 +34,7 @@ class SmallDify:
     release: str = "1.17.1"
     # Variables that the api and its worker have besides those that they need.
     variables: Mapping[str, str] = field(default_factory=dict)
-    prefix: str = field(default_factory=lambda: f"dify-console-{secrets.token_hex(3)}")
+    prefix: str = field(default_factory=lambda: unique("console"))
     password: str = field(default_factory=lambda: f"Pw1-{secrets.token_urlsafe(12)}")
     init_password: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     data_password: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -58,7 +59,7 @@ class SmallDify:
         self._prepare_storage()
         self._run(
             "postgres",
-            alias="db_postgres",
+            alias="db-postgres",
             command=["postgres"],
             environment={
                 "POSTGRES_USER": "postgres",
@@ -80,7 +81,7 @@ class SmallDify:
 
     def _prepare_storage(self) -> None:
         """Make the storage volume what it is in a stack, with its marker."""
-        guard = spec("init_permissions", settings({"release": self.release}), RELEASES[self.release])
+        guard = spec("init-permissions", settings({"release": self.release}), RELEASES[self.release])
         self.client.containers.run(
             image_of(guard.image),
             name=f"{self.prefix}-{guard.name}",
@@ -114,6 +115,35 @@ class SmallDify:
         container = self._create("api", name="worker", environment=self.environment | {"MODE": "worker"})
         self._start(container, alias="worker")
 
+    def start_plugin_daemon(self, variables: Mapping[str, str]) -> None:
+        """Run a plugin daemon; its variables are those that it needs, and these."""
+        environment = {
+            "SERVER_PORT": "5002",
+            "SERVER_KEY": "k",
+            "DIFY_INNER_API_URL": "http://api:5001",
+            "DIFY_INNER_API_KEY": "k",
+            "DB_HOST": "db-postgres",
+            "DB_USERNAME": "postgres",
+            "DB_PORT": "5432",
+            "DB_PASSWORD": self.data_password,
+            "DB_DATABASE": "dify_plugin",
+            "REDIS_HOST": "redis",
+            "REDIS_PORT": "6379",
+            "REDIS_PASSWORD": self.data_password,
+            "PLUGIN_WORKING_PATH": "/app/storage/cwd",
+            "PLUGIN_REMOTE_INSTALLING_HOST": "0.0.0.0",  # noqa: S104  # inside its container
+            "PLUGIN_REMOTE_INSTALLING_PORT": "5003",
+            **self._plays,
+            **variables,
+        }
+        container = self._create("plugin_daemon", name="plugin-daemon", environment=environment)
+        self._start(container, alias="plugin-daemon")
+
+    def gateway(self) -> str:
+        """Return the address of the host in the network of the containers."""
+        network = self.client.networks.get(self.prefix)
+        return str(network.attrs["IPAM"]["Config"][0]["Gateway"])
+
     def address(self) -> str:
         """Return the address of api on the host, also after it was recreated."""
         networks = self.client.containers.get(self.api).attrs["NetworkSettings"]["Networks"]
@@ -135,7 +165,7 @@ class SmallDify:
             "INIT_PASSWORD": self.init_password,
             "CONSOLE_WEB_URL": self.url,
             "CONSOLE_API_URL": self.url,
-            "DB_HOST": "db_postgres",
+            "DB_HOST": "db-postgres",
             "DB_PASSWORD": self.data_password,
             "DB_DATABASE": "dify",
             "REDIS_HOST": "redis",
@@ -144,7 +174,7 @@ class SmallDify:
             "STORAGE_TYPE": "opendal",
             "OPENDAL_SCHEME": "fs",
             "OPENDAL_FS_ROOT": "storage",
-            "PLUGIN_DAEMON_URL": "http://plugin_daemon:5002",
+            "PLUGIN_DAEMON_URL": "http://plugin-daemon:5002",
             "PLUGIN_DAEMON_KEY": "k",
             "INNER_API_KEY_FOR_PLUGIN": "k",
             "CODE_EXECUTION_ENDPOINT": "http://sandbox:8194",

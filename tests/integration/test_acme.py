@@ -200,7 +200,7 @@ def test_renewal_under_load_goes_live_without_a_lost_request(site: Site) -> None
         code, output = site.stack.container("certbot").exec_run(RENEW)
         assert code == 0, output.decode()
         wait_until(
-            lambda: site.served().serial_number != serial, seconds=30, what="nginx serves the renewed one"
+            lambda: site.served().serial_number != serial, seconds=120, what="nginx serves the renewed one"
         )
         # The old workers have to have gone, too.
         time.sleep(4)
@@ -227,4 +227,6 @@ def test_account_and_certificate_outlive_the_stack(site: Site) -> None:
     assert [name for name in site.stack.volumes() if name.endswith("-acme")]
     site.stack.up()
 
-    wait_until(lambda: site.served().serial_number == serial, seconds=30, what="the same certificate is back")
+    wait_until(
+        lambda: site.served().serial_number == serial, seconds=120, what="the same certificate is back"
+    )

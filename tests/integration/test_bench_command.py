@@ -50,7 +50,7 @@ def test_canary_is_measured_by_its_key_and_left_as_it_was(stack: Stack, mode: st
     (result,) = json.loads(file.read_text())
     assert (result["target"], result["mode"], result["concurrency"]) == ("api-key", mode, 3)
     assert (result["requests"], result["ok"], result["errors"]) == (REQUESTS, REQUESTS, {})
-    assert result["warmUp"] == {"requests": 3, "errors": {}}
+    assert result["warmUp"] == {"requests": 3, "errors": {}, "reasons": {}}
     assert "could not be deleted" not in done.output
     assert ordered(result["latencyMs"])
     if mode == "streaming":

@@ -1,6 +1,5 @@
 """The health command of the workers against a real Celery on a real Redis."""
 
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import docker
 import pytest
 
 from infra.container_scripts import celery_health
-from support.stacks import wait_until
+from support.stacks import unique, wait_until
 from tests.integration.containers import readable
 from tests.integration.images import image_of
 
@@ -33,7 +32,7 @@ class Celery:
 
     def __init__(self, directory: Path) -> None:
         self.client = docker.from_env()
-        self.name = f"celery-test-{secrets.token_hex(4)}"
+        self.name = unique("celery")
         self.network = self.client.networks.create(self.name)
         (directory / "apps.py").write_text(APPS, encoding="utf-8")
         (directory / "health.py").write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")

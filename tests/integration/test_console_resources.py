@@ -371,13 +371,13 @@ def test_killed_while_a_key_is_made_leaves_no_key_behind(claimed: SmallDify) -> 
             timeout=60,
         )
         assert killed.returncode == -signal.SIGKILL
-        wait_until(lambda before=before: console.keys(app) - before, seconds=10, what="the orphan")  # type: ignore[misc]
+        wait_until(lambda before=before: console.keys(app) - before, seconds=120, what="the orphan")  # type: ignore[misc]
     # The last orphan is noted a moment after it is listed.
     (orphan,) = console.keys(app)
     note = f"cat {NOTES}/{app}-*"
     api = claimed.client.containers.get(claimed.api)
     wait_until(
-        lambda: api.exec_run(["sh", "-c", note]).output.decode() == orphan, seconds=10, what="the note"
+        lambda: api.exec_run(["sh", "-c", note]).output.decode() == orphan, seconds=120, what="the note"
     )
     claimed.recreate_api()
 

@@ -1,7 +1,6 @@
 """The command line's view of a real engine: what it lists, what it removes, and what it leaves."""
 
 import os
-import secrets
 import shutil
 import subprocess
 import time
@@ -16,8 +15,8 @@ from dify_kit.containers.docker_host import JOB_LABEL, SERVICE_LABEL, STACK_LABE
 from dify_kit.errors import KitError
 from dify_kit.setup.base_images import BASE
 from infra import engine
-from infra.guards.ports import Publisher
-from support.stacks import free_port
+from infra.guards.findings import Publisher
+from support.stacks import free_port, unique
 
 IMAGE = BASE
 
@@ -26,7 +25,7 @@ IMAGE = BASE
 def name() -> Iterator[str]:
     """Give a stack name of our own; whatever carries it is removed."""
     client = docker.from_env()
-    stack = f"dh-{secrets.token_hex(4)}"
+    stack = unique("dh").removeprefix("dify-")
     yield stack
     for container in client.containers.list(all=True, filters={"label": f"{STACK_LABEL}={stack}"}):
         container.remove(force=True, v=True)

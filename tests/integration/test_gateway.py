@@ -19,6 +19,7 @@ from dify_kit.setup.base_images import BASE
 from infra.catalogue.project import ROOT
 from infra.platforms.images import BASE_ARGUMENT
 from support.gateway import ACME_KEY, AUDIENCE, ISSUER, KID, OTHER_SECRET, SECRET, SIGNING_KEY, documents
+from support.stacks import unique
 from support.tokens import Forge
 from tests.integration.containers import printed
 from tests.integration.images import image_of
@@ -69,8 +70,8 @@ class Running:
     def __init__(self) -> None:
         self.docker = docker.from_env()
         # A connection for each request, so that both workers are asked.
-        self.http = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
-        self.name = f"gateway-{secrets.token_hex(4)}"
+        self.http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+        self.name = unique("gateway")
         self.image, _ = self.docker.images.build(
             path=str(ROOT / "gateway"), tag=f"{self.name}:test", rm=True, buildargs={BASE_ARGUMENT: BASE}
         )
@@ -251,7 +252,7 @@ def test_the_public_port_has_no_token_check(running: Running, path: str, host: s
         headers["Host"] = host
 
     answer = running.http.get(
-        httpx.URL(running.public).copy_with(raw_path=path.encode()), headers=headers, timeout=5
+        httpx.URL(running.public).copy_with(raw_path=path.encode()), headers=headers, timeout=60
     )
 
     assert answer.status_code == 404
@@ -441,7 +442,7 @@ def test_ten_thousand_clients(running: Running) -> None:
     assert seconds_to_issue(running) < 2 * with_few + 0.005
     used = running.gateway.stats(stream=False)["memory_stats"]
     assert used["usage"] - used["stats"].get("total_inactive_file", 0) < 200 * MEGABYTE
-    with httpx.Client(timeout=5) as client:
+    with httpx.Client(timeout=60) as client:
         form = {"grant_type": "client_credentials", "client_secret": SECRET}
         public, internal = running.public, running.internal
         issued = [

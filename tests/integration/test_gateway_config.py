@@ -23,7 +23,7 @@ from infra.services.specs import spec as spec_of
 from infra.settings.oauth import documents
 from infra.settings.secrets import signing_keys
 from support.configuration import settings
-from support.stacks import wait_until
+from support.stacks import unique, wait_until
 from tests.integration.containers import printed
 from tests.integration.images import image_of
 
@@ -39,7 +39,7 @@ class Installation:
 
     def __init__(self, directory: Path) -> None:
         self.client: Docker = docker.from_env(timeout=60)
-        self.name = f"dify-gateway-{secrets.token_hex(3)}"
+        self.name = unique("gateway-config")
         self.clients_file = directory / "clients.json"
         self.network = self.client.networks.create(self.name, internal=True)
         redis = self.client.containers.create(
@@ -160,7 +160,7 @@ def state(installation: Installation) -> dict[str, Any]:
 def test_container_without_a_configuration_waits_for_one(installation: Installation) -> None:
     installation.clients({"bot": CLIENT})
     props = installation.props()
-    wait_until(lambda: installation.container.health().workers == 2, seconds=20, what="two workers")
+    wait_until(lambda: installation.container.health().workers == 2, seconds=120, what="two workers")
     assert installation.container.current() == ""
 
     made = GatewayConfigProvider().create(props)
@@ -262,7 +262,7 @@ def test_recreated_container_comes_back_with_what_ran_last(
     installation.gateway.remove(force=True)
     assert GatewayConfigProvider().read("id", state).id == ""
     installation.start()
-    wait_until(lambda: installation.token() == 200, seconds=20, what="a token before any push")
+    wait_until(lambda: installation.token() == 200, seconds=120, what="a token before any push")
 
     props = installation.props()
     assert GatewayConfigProvider().diff("id", state, props).replaces == ["container"]
@@ -283,7 +283,7 @@ def test_redis_away_is_no_refusal(installation: Installation, state: dict[str, A
     finally:
         installation.redis.start()
     wait_until(
-        lambda: installation.token("other") == 200, seconds=10, what="a token after the restart of Redis"
+        lambda: installation.token("other") == 200, seconds=120, what="a token after the restart of Redis"
     )
 
 

@@ -17,7 +17,7 @@ from dify_kit.errors import KitError
 from dify_kit.images import archive, copying
 from dify_kit.images.wanted import ImageStore, Wanted
 from dify_kit.setup.base_images import BASE
-from support.stacks import RUN, free_port, wait_until
+from support.stacks import RUN, free_port, unique, wait_until
 from tests.integration.programs import Program
 
 USER, PASSWORD = "operator", secrets.token_hex(12)
@@ -63,7 +63,7 @@ class Registry:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     client, port, home = docker.from_env(timeout=300), free_port(), tmp_path_factory.mktemp("registry")
-    name = f"{RUN}registry-{secrets.token_hex(2)}"
+    name = unique("registry")
     if not client.images.list(name=IMAGE):
         (home / "Dockerfile").write_text(DOCKERFILE)
         client.images.build(path=str(home), tag=IMAGE, rm=True)

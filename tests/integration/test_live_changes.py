@@ -19,12 +19,18 @@ from tests.integration.load import steady_load
 ORIGIN = "https://live.example.com"
 # As long as the changes take, on any machine: it is stopped when they are through. The last one comes after 20 minutes.
 PIECES, PIECE_SECONDS = 4800, 0.25
-STOP_SECONDS = 60
+STOP_SECONDS = 120
+# No measure of speed: an answer that a busy machine gives late is not lost.
+ANSWER_SECONDS = 60
 END = 'data: {"event":"message_end"'
 
 
+def hello(stack: Stack) -> str:
+    return httpx.get(f"{stack.url}/hello", timeout=ANSWER_SECONDS).text
+
+
 def allowed(stack: Stack, origin: str) -> bool:
-    answer = httpx.get(f"{stack.url}/v1/info", headers={"Origin": origin}, timeout=10)
+    answer = httpx.get(f"{stack.url}/v1/info", headers={"Origin": origin}, timeout=ANSWER_SECONDS)
     return answer.headers.get_list("access-control-allow-origin") == [origin]
 
 
@@ -76,7 +82,7 @@ def long_stream(stack: Stack) -> Iterator[Streamed]:
                 f"{stack.url}/v1/chat-messages",
                 headers={"Authorization": f"Bearer {key}"},
                 json=body,
-                timeout=60,
+                timeout=2 * ANSWER_SECONDS,
             ) as answer:
                 for line in answer.iter_lines():
                     if line.startswith("data: "):
@@ -88,7 +94,7 @@ def long_stream(stack: Stack) -> Iterator[Streamed]:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        assert begun.wait(30), f"no event: {streamed.problem}"
+        assert begun.wait(2 * ANSWER_SECONDS), f"no event: {streamed.problem}"
         yield streamed
     finally:
         if streamed.lines and reader.is_alive():
@@ -139,7 +145,7 @@ def test_changes_under_load_lose_no_request_and_cut_no_stream(stack: Stack, tmp_
             stack.up()
             assert not ended(stream), "the stream is to outlive the change"
             assert allowed(stack, ORIGIN)
-            assert httpx.get(f"{stack.url}/hello").text == "hello"
+            assert hello(stack) == "hello"
 
             stack.set_config("templatesDir", broken)
             refused = stack.try_up()
@@ -147,7 +153,7 @@ def test_changes_under_load_lose_no_request_and_cut_no_stream(stack: Stack, tmp_
             assert f"{broken}/nginx/snippets/server/hello.conf.j2, line 2" in refused.output
             assert "bogus_directive" in refused.output
             assert "Traceback" not in refused.output
-            assert httpx.get(f"{stack.url}/hello").text == "hello", "the old configuration stays"
+            assert hello(stack) == "hello", "the old configuration stays"
 
             stack.set_config("templatesDir", good)
             with settings_changed(stack, {"rateLimits.triggers.requests": "50"}):
@@ -160,7 +166,7 @@ def test_changes_under_load_lose_no_request_and_cut_no_stream(stack: Stack, tmp_
     assert ended(stream)
     assert stream.pieces == [f"{number} " for number in range(len(stream.pieces))], "no piece is missing"
     # The edge's own limits answer the rest: no request is without an answer.
-    assert load.lost == {}
+    load.assert_none_lost(reloads=2)
     assert set(load.statuses) <= {401, 429}
     assert load.statuses[401] > 1000
     assert stack.containers() == before, "nginx takes it live"
@@ -187,7 +193,7 @@ def test_recreated_api_costs_only_503_with_retry_after(stack: Stack) -> None:
                 time.sleep(0.05)
     assert after <= {401, 429}
     assert 401 in after
-    assert load.lost == {}
+    load.assert_none_lost(reloads=1)
     assert {401, 503} <= set(load.statuses) <= {401, 429, 503}
     assert load.bare_503 == 0
     assert stack.container("nginx").id == nginx

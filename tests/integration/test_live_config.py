@@ -20,7 +20,7 @@ from infra.resources.live_config import LiveConfigProvider
 from infra.resources.revision_container import ContainerError
 from infra.services.specs import spec as spec_of
 from support.configuration import settings
-from support.stacks import wait_until
+from support.stacks import unique, wait_until
 from tests.integration.images import image_of
 
 Docker = Any  # docker's models are not typed
@@ -41,7 +41,7 @@ class Nginx:
 
     def __init__(self) -> None:
         self.client: Docker = docker.from_env(timeout=60)
-        self.name = f"live-test-{secrets.token_hex(4)}"
+        self.name = unique("live")
         self.volumes = [self.client.volumes.create(f"{self.name}-{name}") for name in ("edge", "edge_temp")]
         self.network = self.client.networks.create(self.name)
         self.others: list[Docker] = []
@@ -62,7 +62,7 @@ class Nginx:
         if listen:
             wait_until(
                 lambda: container.exec_run(["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/5001"]).exit_code == 0,
-                seconds=20,
+                seconds=120,
                 what="the service behind nginx",
             )
         return container
@@ -225,7 +225,7 @@ def test_service_behind_is_reached_at_its_address_and_through_the_hop_when_it_mo
 
     def answers_soon() -> None:
         # What has just started is a 503 until it says that it is well.
-        wait_until(lambda: answer() == "from api", seconds=20, what="an answer of api")
+        wait_until(lambda: answer() == "from api", seconds=120, what="an answer of api")
 
     assert f"server {address}:5001 " in nginx.output_of("cat", f"{EDGE_DIRECTORY}/current/live/api.conf")
     answers_soon()

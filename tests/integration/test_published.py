@@ -1,7 +1,6 @@
 """A published port without a route to its container: only a probe from outside detects it, a restart repairs it."""
 
 import os
-import secrets
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ import pytest
 from dify_kit.checks import published
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.workspace.files import DataDir, StackFiles
-from support.stacks import free_port
+from support.stacks import free_port, unique
 from tests.integration.images import image_of
 
 PROGRAM = """
@@ -33,7 +32,7 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
 
 @pytest.fixture
 def stack() -> str:
-    return f"edge-{secrets.token_hex(3)}"
+    return unique("edge").removeprefix("dify-")
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def container(stack: str) -> Iterator[tuple[Any, int]]:
 def proxies(port: int) -> list[int]:
     """Return the processes that stand between a port of this machine and its container."""
     done = subprocess.run(
-        ["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True, timeout=20
+        ["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True, timeout=120
     ).stdout
     return [
         int(line.split()[0])

@@ -14,12 +14,11 @@ import pytest
 from dify_kit.setup.base_images import BASE
 from infra.resources import ready
 from infra.resources.ready import NotReadyError, ReadyProvider
-from support.stacks import wait_until
+from support.stacks import unique, wait_until
 from tests.integration.programs import Program
 
-# Far below any deadline given here, far above what an engine with other work to do takes to tell.
-SOON = 40
-LONG = 60
+# A deadline that no test waits for: a reason that is known earlier is another one in the text of the error.
+LONG = 240
 SECOND = 1_000_000_000
 
 
@@ -28,7 +27,7 @@ class Box:
 
     def __init__(self) -> None:
         self.client = docker.from_env()
-        self.prefix = f"ready-{secrets.token_hex(4)}"
+        self.prefix = unique("ready")
 
     def start(self, script: str, **more: Any) -> Any:
         """Start a container that runs a shell script."""
@@ -63,17 +62,15 @@ def props(container: Any, *command: str, job: bool = False, timeout: int = LONG)
 
 
 def failure(inputs: dict[str, Any]) -> str:
-    """Return why the service is not ready; it must be reported soon."""
-    started = time.monotonic()
+    """Return why the service is not ready."""
     with pytest.raises(NotReadyError) as problem:
         ReadyProvider().create(inputs)
-    assert time.monotonic() - started < SOON
     return str(problem.value)
 
 
 def ended(container: Any) -> None:
     """Wait until a container has exited."""
-    wait_until(lambda: not _state(container)["Running"], seconds=30, what="the end of the container")
+    wait_until(lambda: not _state(container)["Running"], seconds=120, what="the end of the container")
 
 
 def _state(container: Any) -> dict[str, Any]:
@@ -111,7 +108,8 @@ def test_service_that_restarts_is_not_waited_for(box: Box) -> None:
 
 
 def test_service_that_the_engine_calls_unhealthy_is_not_waited_for(box: Box) -> None:
-    check = {"test": ["CMD", "false"], "interval": SECOND, "timeout": SECOND, "retries": 2}
+    # Each check costs CPU time inside the container: once a second, that is as much as work.
+    check = {"test": ["CMD", "false"], "interval": 5 * SECOND, "timeout": 5 * SECOND, "retries": 2}
     service = box.start("echo listening elsewhere; exec sleep 300", healthcheck=check)
 
     problem = failure(props(service, "sh", "-c", "echo nobody listens >&2; exit 22"))

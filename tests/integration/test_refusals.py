@@ -38,7 +38,7 @@ def test_port_of_another_process_is_refused_before_anything_is_created(undeploye
         assert f"dify:httpPort: {undeployed.port} on 127.0.0.1 cannot be used: Address already in use" in (
             refused.output
         )
-        assert "pulumi config set" in refused.output
+        assert "dify-kit set httpPort" in refused.output
         assert "Traceback" not in refused.output
     assert created(undeployed) == []
 

@@ -145,7 +145,7 @@ def test_settings_that_do_not_fit_the_volumes_are_refused(
         assert refused.code == 1
         assert reason in refused.output
         after = stack.containers()
-        assert after["db_postgres"] == before["db_postgres"]
+        assert after["db-postgres"] == before["db-postgres"]
         assert after["api"] == before["api"]
     finally:
         stack.set_config(setting, old)
@@ -216,7 +216,7 @@ def test_sandbox_reaches_neither_database_nor_redis(stack: Stack) -> None:
     data.reload()
     address = {one["Name"]: one["IPv4Address"].split("/")[0] for one in data.attrs["Containers"].values()}
 
-    for service, port in (("db_postgres", 5432), ("redis", 6379)):
+    for service, port in (("db-postgres", 5432), ("redis", 6379)):
         target = address[f"dify-{stack.name}-{service}"]
         script = f"timeout 3 bash -c 'exec 3<>/dev/tcp/{target}/{port}'"
         reached = stack.container("api").exec_run(["bash", "-c", script]).exit_code
@@ -234,7 +234,7 @@ def test_no_service_inside_reaches_the_host(stack: Stack) -> None:
             found = pool.map(lambda service: reached_from(stack, service, targets), running)
             reached = dict(zip(running, found, strict=True))
 
-    assert {"db_postgres", "redis", "pgvector", "sandbox", "local_sandbox"} == inside
+    assert {"db-postgres", "redis", "pgvector", "sandbox", "local-sandbox"} == inside
     assert {service: reached[service] for service in inside} == {service: [] for service in inside}
     # The listener is there: who has a way out finds it, as anything else outside.
     assert {service for service in running if not reached[service]} == inside
@@ -249,36 +249,36 @@ def test_sandbox_reaches_what_it_needs_and_no_other_service(stack: Stack) -> Non
     }
     listening = {
         "api": 5001,
-        "api_websocket": 5001,
-        "plugin_daemon": 5002,
+        "api-websocket": 5001,
+        "plugin-daemon": 5002,
         "web": 3000,
         "nginx": 8080,
-        "agent_backend": 5050,
-        "local_sandbox": 5004,
-        "db_postgres": 5432,
+        "agent-backend": 5050,
+        "local-sandbox": 5004,
+        "db-postgres": 5432,
         "redis": 6379,
-        "ssrf_proxy": 3128,
-        "agent_ssrf_proxy": 3128,
+        "ssrf-proxy": 3128,
+        "agent-ssrf-proxy": 3128,
         "sandbox": 8194,
     }
     targets = {
         service: [(service, port), *((one["IPAddress"], port) for one in services[service].values())]
-        for service, port in {**listening, "plugin_daemon": 5003}.items()
+        for service, port in {**listening, "plugin-daemon": 5003}.items()
     }
-    targets["plugin_daemon"] += [(host, 5002) for host, _ in targets["plugin_daemon"]]
+    targets["plugin-daemon"] += [(host, 5002) for host, _ in targets["plugin-daemon"]]
 
     def open_to(service: str) -> set[str]:
         answered = reached_from(stack, service, [one for each in targets.values() for one in each])
         return {name for name, each in targets.items() if set(each) & set(answered)} - {service}
 
     # api runs code nodes there, so the two share a network; upstream's has the plugin daemon besides.
-    assert open_to("sandbox") == {"api", "ssrf_proxy"}
-    assert open_to("local_sandbox") == {"agent_backend", "agent_ssrf_proxy"}
+    assert open_to("sandbox") == {"api", "ssrf-proxy"}
+    assert open_to("local-sandbox") == {"agent-backend", "agent-ssrf-proxy"}
     assert "sandbox" in open_to("api")
     assert networks["app"]["Internal"] is False
 
 
-@pytest.mark.parametrize("service", ["ssrf_proxy", "agent_ssrf_proxy"])
+@pytest.mark.parametrize("service", ["ssrf-proxy", "agent-ssrf-proxy"])
 def test_proxies_refuse_every_special_address_in_both_families(stack: Stack, service: str) -> None:
     networks = [ipaddress.ip_network(one) for one in SPECIAL_PURPOSE]
     refused = [str(end) for one in networks for end in (one[0], one[-1])]

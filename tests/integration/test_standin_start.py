@@ -9,25 +9,16 @@ import docker
 import httpx
 import pytest
 
+from infra.catalogue.images import stands_in
 from infra.catalogue.releases import RELEASES
+from infra.catalogue.services import SERVICES
 from infra.services.environment import environment
 from support.configuration import resolved, settings
 from tests.integration.images import image_of
 from tests.integration.small_dify import SmallDify
 
-# Services by the role of their image, as the official ones are.
-IMAGES = {
-    "api": "api",
-    "api_websocket": "api",
-    "worker": "api",
-    "worker_beat": "api",
-    "migration": "api",
-    "web": "web",
-    "plugin_daemon": "plugin_daemon",
-    "sandbox": "sandbox",
-    "agent_backend": "agent_backend",
-    "local_sandbox": "local_sandbox",
-}
+# Services that run a Dify image, by its role.
+IMAGES = {name: service.image for name, service in SERVICES.items() if stands_in(service.image)}
 NEWEST, *OLDER = RELEASES
 # tests/unit/test_standin_environment.py has every service of every release.
 STARTS = [(NEWEST, service) for service in IMAGES] + [(release, "api") for release in OLDER]
@@ -78,13 +69,13 @@ INVALID = [
     ),
     ("1.17.0", "migration", "DEPLOYMENT_EDITION", "SELF_HOSTED", "1 validation error for DifyConfig"),
     ("1.14.2", "worker", "UPLOAD_FILE_SIZE_LIMIT", "many", "Input should be a valid integer"),
-    ("1.12.1", "worker_beat", "ACCESS_TOKEN_EXPIRE_MINUTES", "0", "Input should be greater than 0"),
-    ("1.17.1", "api_websocket", "STORAGE_TYPE", "floppy", "Input should be 'opendal', 's3'"),
-    ("1.17.1", "plugin_daemon", "DB_PORT", "seven", 'strconv.ParseInt: parsing "seven": invalid syntax'),
+    ("1.12.1", "worker-beat", "ACCESS_TOKEN_EXPIRE_MINUTES", "0", "Input should be greater than 0"),
+    ("1.17.1", "api-websocket", "STORAGE_TYPE", "floppy", "Input should be 'opendal', 's3'"),
+    ("1.17.1", "plugin-daemon", "DB_PORT", "seven", 'strconv.ParseInt: parsing "seven": invalid syntax'),
     ("1.17.1", "web", "CONSOLE_API_URL", "", "Field required"),
     ("1.17.1", "sandbox", "WORKER_TIMEOUT", "soon", "invalid syntax"),
-    ("1.17.1", "agent_backend", "DIFY_AGENT_SERVER_SECRET_KEY", "short", "unpadded base64url"),
-    ("1.17.1", "local_sandbox", "SHELLCTL_AUTH_TOKEN", "", "Field required"),
+    ("1.17.1", "agent-backend", "DIFY_AGENT_SERVER_SECRET_KEY", "short", "unpadded base64url"),
+    ("1.17.1", "local-sandbox", "SHELLCTL_AUTH_TOKEN", "", "Field required"),
 ]
 
 

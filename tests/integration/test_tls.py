@@ -27,6 +27,7 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
 
 from dify_kit.stack import rendering
 from infra.catalogue import ports
+from support import event_loops
 from support.certificates import issue
 from tests.integration.tls_edge import ORIGIN, TlsEdge
 from tests.unit.test_render_tls import tls_settings
@@ -42,8 +43,8 @@ def _loop() -> Iterator[None]:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield
+    event_loops.close(loop)
     asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture(scope="module")

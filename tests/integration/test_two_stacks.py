@@ -25,7 +25,7 @@ def test_up_after_sigkill_finishes_and_both_stacks_work(stack: Stack, second: St
     before = stack.containers()
     running = second.start_up()
     try:
-        wait_until(lambda: "db_postgres" in second.containers(), seconds=420, what="the database container")
+        wait_until(lambda: "db-postgres" in second.containers(), seconds=420, what="the database container")
     finally:
         kill_group(running)
 
@@ -37,7 +37,7 @@ def test_up_after_sigkill_finishes_and_both_stacks_work(stack: Stack, second: St
         assert smoke.code == 0, smoke.output[-5000:]
     assert stack.containers() == before
     assert second.outputs()["release"] == SMALLEST
-    assert "agent_backend" not in second.containers()
+    assert "agent-backend" not in second.containers()
     assert Path(f"Pulumi.{second.name}.yaml").is_symlink()
 
 

@@ -1,6 +1,5 @@
 """The rendered edge with TLS, in its real image, before an upstream that echoes its requests."""
 
-import secrets
 import socket
 import ssl
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from infra.edge.paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
 from infra.edge.render import edge_files
 from infra.edge.tls import public_files
 from support.configuration import resolved, settings
-from support.stacks import free_port, wait_until
+from support.stacks import free_port, unique, wait_until
 from tests.integration.images import image_of
 
 ORIGIN = "https://app.example.com"
@@ -59,7 +58,7 @@ class TlsEdge:
     def __post_init__(self) -> None:
         """Choose unused ports and a unique name."""
         self.http_port, self.https_port = free_port(), free_port()
-        self._name = f"tls-test-{secrets.token_hex(4)}"
+        self._name = unique("tls")
         self._things: list[Any] = []
 
     def start(self) -> None:
@@ -71,7 +70,7 @@ class TlsEdge:
             image_of("api"), entrypoint=["python3", "-c", UPSTREAM], command=[], name=f"{self._name}-upstream"
         )
         self._things.insert(0, upstream)
-        network.connect(upstream, aliases=["api", "web", "plugin_daemon", "api_websocket"])
+        network.connect(upstream, aliases=["api", "web", "plugin-daemon", "api-websocket"])
         upstream.start()
         self.write()
         self.nginx: Container = client.containers.create(
@@ -91,7 +90,7 @@ class TlsEdge:
         )
         self._things.insert(0, self.nginx)
         self.nginx.start()
-        wait_until(self._answers, seconds=20, what="the edge answers on its port for http")
+        wait_until(self._answers, seconds=120, what="the edge answers on its port for http")
 
     def stop(self) -> None:
         """Remove everything."""

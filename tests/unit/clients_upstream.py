@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from joserfc import jwt
 
-from tests.unit.smoke_oauth_upstream import INVALID, SIGNING, OAuthHandler
+from tests.unit.smoke_oauth_upstream import CLIENT, INVALID, SECRET, SIGNING, OAuthHandler
 from tests.unit.smoke_upstream import Refused, serving
 
 MODEL_KEY = "dkp_UnitTestModelKey"
@@ -36,6 +36,8 @@ class Day:
     # Bearer and body of every request on /v1 and /llm/v1.
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     url: str = ""
+    # Who gets tokens, by which secret.
+    client: tuple[str, str] = (CLIENT, SECRET)
 
     @property
     def bearers(self) -> list[str]:
@@ -90,6 +92,10 @@ class ClientsHandler(OAuthHandler):
         if len(self.day.tokens) <= self.day.revoked:
             self.revoked.add(token)
         self.send(200, {"access_token": token, "token_type": "Bearer", "expires_in": life, "scope": "chat"})
+
+    def client(self, form: dict[str, Any]) -> None:
+        if (form["client_id"], form["client_secret"]) != self.day.client:
+            raise Refused(401, {"error": "invalid_client", "error_description": "Refused"})
 
     def chat(self, body: dict[str, Any]) -> None:
         self.authenticate()

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pulumi
 import pytest
 
+from infra import hints
 from smoke_tests.conftest import MARKERS
+from support import event_loops
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -16,10 +18,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _program_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let messages name the program as on a machine that has it on PATH."""
+    monkeypatch.setenv(hints.VARIABLE, hints.PROGRAM.name)
+
+
+@pytest.fixture(autouse=True)
 def _fresh_pulumi() -> Iterator[None]:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield
     pulumi.runtime.set_all_config({}, [])
+    event_loops.close(loop)
     asyncio.set_event_loop(None)
-    loop.close()

@@ -13,6 +13,7 @@ from unittest import mock
 import pulumi
 from pulumi.runtime import mocks
 
+from support import event_loops
 from support.configuration import configure
 
 PROGRAM = Path(__file__).resolve().parents[2] / "infra" / "__main__.py"
@@ -45,6 +46,8 @@ class Registered:
     inputs: dict[str, Any]
     # Of a provider that the program chose itself; empty for Pulumi's own.
     provider: str = ""
+    # The names that it may have in a state.
+    former: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -52,11 +55,20 @@ class Recorder(mocks.Mocks):
     """Answers every registration with its inputs and an id, and keeps it."""
 
     resources: list[Registered] = field(default_factory=list)
+    former: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+
+    def note(self, request: Any) -> None:
+        """Keep the aliases of a registration, which Pulumi's mocks leave out."""
+        self.former[request.type, request.name] = frozenset(one.spec.name for one in request.aliases)
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         self.resources.append(
             Registered(
-                type=args.typ, name=args.name, inputs=_plain(args.inputs), provider=args.provider or ""
+                type=args.typ,
+                name=args.name,
+                inputs=_plain(args.inputs),
+                provider=args.provider or "",
+                former=self.former[args.typ, args.name],
             )
         )
         outputs = dict(args.inputs)
@@ -101,13 +113,23 @@ def _run(plain: str, stack: str, secrets: str) -> Recorder:
         pulumi.runtime.mocks.set_mocks(recorder, project="dify", stack=stack, preview=False)
         pulumi.runtime.set_all_config(config, secret)
 
+        answer: Any = mocks.MockMonitor.RegisterResource
+
+        def register(monitor: mocks.MockMonitor, request: Any) -> Any:
+            recorder.note(request)
+            return answer(monitor, request)
+
         async def program() -> None:
             runpy.run_path(str(PROGRAM), run_name="__main__")
 
         # No engine in unit tests: no volumes are there yet, and no port is taken.
         with (
             mock.patch("infra.guards.volumes.existing", return_value={}),
+            mock.patch("infra.guards.containers.existing", return_value={}),
             mock.patch("infra.guards.ports.publishers", return_value=None),
+            mock.patch.object(mocks.MockMonitor, "RegisterResource", register),
+            # No cluster either: its DNS server has this address.
+            mock.patch("infra.guards.cluster.check", return_value="10.96.0.10"),
             # And every image is loaded.
             mock.patch(
                 "infra.guards.images.ids", side_effect=lambda names: {one: f"sha256:{one}" for one in names}
@@ -115,6 +137,6 @@ def _run(plain: str, stack: str, secrets: str) -> Recorder:
         ):
             loop.run_until_complete(pulumi.runtime.stack.run_pulumi_func(lambda: loop.create_task(program())))
     finally:
-        loop.close()
+        event_loops.close(loop)
         asyncio.set_event_loop(loop_of_the_test)
     return recorder

@@ -12,8 +12,8 @@ def pytest_cmdline_main() -> None:
     """Replace the reading of exports before anything is configured."""
     containers = dict.fromkeys(
         (
-            *("api", "api_websocket", "nginx", "sandbox", "local_sandbox", "gateway"),
-            *("worker", "plugin_daemon", "ssrf_proxy"),
+            *("api", "api-websocket", "nginx", "sandbox", "local-sandbox", "gateway"),
+            *("worker", "plugin-daemon", "ssrf-proxy"),
         ),
         "dify-nowhere",
     )

@@ -6,20 +6,23 @@ be shown to detect its defect.
 
 import json
 import secrets
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.serving import served
 
 KEY = "app-UnitTestKey4mZ8xQ2pL"
 ALLOWED = "https://app.example.com"
 LIMIT = 20 * 1024 * 1024
 PAUSE_SECONDS = 0.004
+# A stream that is held back takes long enough for a busy machine to notice it.
+HELD_BACK_SECONDS = 0.1
 NOT_FOUND = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
 # As from the plugin daemon: the message is JSON once more.
 PLUGINLESS = {
@@ -224,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
             {"event": "workflow_started", "data": {}},
             {"event": "message", "answer": answer[:6]},
             {"event": "message", "answer": answer[6:]},
-            {"event": "workflow_finished", "data": {"elapsed_time": PAUSE_SECONDS * 3}},
+            {"event": "workflow_finished", "data": {"elapsed_time": self.pause() * 3}},
             {"event": "message_end", "metadata": {}},
         ]
         if self.wrong("stream-breaks-off"):
@@ -239,6 +242,8 @@ class Handler(BaseHTTPRequestHandler):
             events[2] = events[2] | {"message_id": str(uuid.uuid4())}
         if self.wrong("stream-without-workflow-end"):
             events = [event for event in events if event["event"] != "workflow_finished"]
+        if self.wrong("app-without-workflow"):
+            events = [event for event in events if not event["event"].startswith("workflow_")]
         if self.wrong("order-of-newer-releases"):
             events.append(events.pop(-2))
             yield PING
@@ -249,11 +254,14 @@ class Handler(BaseHTTPRequestHandler):
 
     # Answers
 
+    def pause(self) -> float:
+        return HELD_BACK_SECONDS if self.wrong("buffers") else PAUSE_SECONDS
+
     def stream(self, pieces: Iterator[bytes]) -> None:
         self.head(200, {"Content-Type": "text/event-stream; charset=utf-8", "Transfer-Encoding": "chunked"})
         held = b""
         for piece in pieces:
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(self.pause())
             if self.wrong("buffers"):
                 held += piece
             else:
@@ -326,13 +334,6 @@ def serving(*defects: str, kind: type[Handler] = Handler) -> Iterator[Upstream]:
     """Serve on a free port of 127.0.0.1."""
     upstream = Upstream(defects=frozenset(defects))
     handler = type("BoundHandler", (kind,), {"upstream": upstream, "revoked": set()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    upstream.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with served(handler) as url:
+        upstream.url = url
         yield upstream
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -50,7 +50,7 @@ def test_every_typed_setting_of_the_real_api_is_known_with_its_type(release: str
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize(
-    "service", ["api", "web", "plugin_daemon", "sandbox", "agent_backend", "local_sandbox"]
+    "service", ["api", "web", "plugin-daemon", "sandbox", "agent-backend", "local-sandbox"]
 )
 def test_defaults_and_what_compose_sets_are_valid_by_the_same_table(release: str, service: str) -> None:
 
@@ -67,7 +67,7 @@ def test_releases_of_the_same_code_share_their_variables() -> None:
 def test_worker_migration_and_websocket_read_what_api_reads() -> None:
     release = RELEASES["1.17.1"]
 
-    for service in ("worker", "worker_beat", "api_websocket", "migration"):
+    for service in ("worker", "worker-beat", "api-websocket", "migration"):
         assert release.variables(service) == release.variables("api")
 
 

@@ -1,22 +1,17 @@
 """docs/guides/clients.md: every program on the page works, also on a bad day."""
 
-import asyncio
-import importlib
 import re
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.clients_guide import GUIDE, Program, programs, run, save
+from tests.clients_environment import GUIDE, Versions, pins
+from tests.clients_guide import Program, programs, run, run_by_clock, save
 from tests.unit.clients_upstream import MODEL_KEY, Day, serving_clients
 from tests.unit.smoke_oauth_upstream import CLIENT, SECRET
 from tests.unit.smoke_upstream import KEY
@@ -42,84 +37,32 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Clock:
-    """A clock that moves only when somebody sleeps."""
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """A Python client of the page, called with a clock that moves only when it sleeps."""
 
-    def __init__(self) -> None:
-        self.now = time.time()
-        self.slept: list[float] = []
-        self.sleeper = threading.get_ident()
-        self.really = time.sleep
+    kind: str
+    folder: Path
+    versions: Versions = "pinned"
 
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        """Move on; the server's threads sleep as ever."""
-        if threading.get_ident() != self.sleeper:
-            self.really(seconds)
-            return
-        self.slept.append(seconds)
-        self.now += seconds
-
-    async def sleep_async(self, seconds: float, result: object = None) -> object:
-        self.sleep(seconds)
-        return result
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "time", clock.time)
-    monkeypatch.setattr(time, "sleep", clock.sleep)
-    monkeypatch.setattr(asyncio, "sleep", clock.sleep_async)
-    return clock
-
-
-@pytest.fixture
-def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Import a program by its module's name."""
-    monkeypatch.syspath_prepend(str(folder))
-    # A package of the same name is installed, and whoever ran before in this process may have imported it.
-    for name in ("dify_client", "dify_async"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-
-    def imported(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    yield imported
-    for name in ("dify_client", "dify_async"):
-        sys.modules.pop(name, None)
-
-
-Say = Callable[[int], list[str]]
+    def call(self, day: Day, way: dict[str, str], *steps: tuple[str, int]) -> dict[str, Any]:
+        """Take the steps with one connection; return answers, sleeps, seconds and the error."""
+        return run_by_clock(self.kind, steps, self.folder, variables(day, way), self.versions)
 
 
 @pytest.fixture(params=["sync", "async"])
-def say(request: pytest.FixtureRequest, load: Callable[[str], Any]) -> Say:
-    """Say something so many times with one client, one after the other; return the answers."""
-
-    def by_sync(times: int) -> list[str]:
-        module = load("dify_client")
-        with module.connect() as client:
-            return [str(module.ask(client, f"Number {n}", "u-1")["answer"]) for n in range(times)]
-
-    def by_async(times: int) -> list[str]:
-        module = load("dify_async")
-
-        async def talk() -> list[str]:
-            async with module.connect() as client:
-                return [str(await module.ask(client, f"Number {n}", "u-1")) for n in range(times)]
-
-        return asyncio.run(talk())
-
-    return by_sync if request.param == "sync" else by_async
+def client(request: pytest.FixtureRequest, folder: Path) -> Client:
+    return Client(kind=request.param, folder=folder)
 
 
 def ways(program: Program) -> list[dict[str, str]]:
     """Return the ways in that a program has: it names their variables."""
     found = [way for way in (WITH_KEY, WITH_OAUTH) if all(name in program.text for name in way)]
     return found or [{}]
+
+
+def test_each_package_that_the_python_programs_import_is_pinned() -> None:
+    assert {"Authlib", "httpx2", "limits", "openai", "tenacity"} == set(pins())
 
 
 def test_every_block_of_the_page_is_a_program_with_a_name_of_its_own() -> None:
@@ -129,14 +72,13 @@ def test_every_block_of_the_page_is_a_program_with_a_name_of_its_own() -> None:
     assert len(BY_NAME) == len(programs()) >= 7
 
 
-@pytest.mark.parametrize(
-    ("program", "way"),
-    [(program, way) for program in programs() for way in ways(program)],
-    ids=lambda value: value.name if isinstance(value, Program) else "-".join(value),
-)
-def test_every_program_of_the_page_answers(program: Program, way: dict[str, str], folder: Path) -> None:
+# What packages decide is in a function: tests/newest/ checks it with the newest packages.
+
+
+def check_answer(program: Program, way: dict[str, str], folder: Path, versions: Versions = "pinned") -> None:
+    """Run a program with one way in, and check what it prints and sends."""
     with serving_clients() as day:
-        done = run(program, folder, variables(day, way))
+        done = run(program, folder, variables(day, way), versions)
 
     assert done.returncode == 0, done.stderr
     assert "You said: Good morning" in done.stdout
@@ -150,16 +92,53 @@ def test_every_program_of_the_page_answers(program: Program, way: dict[str, str]
         assert secret not in done.stdout
 
 
-@pytest.mark.parametrize("name", OAUTH)
-def test_revoked_token_is_renewed_once(name: str, folder: Path) -> None:
+def check_renewal(name: str, folder: Path, versions: Versions = "pinned") -> None:
+    """Revoke a program's first token, and check that it gets one more."""
     with serving_clients(revoked=1) as day:
-        done = run(BY_NAME[name], folder, variables(day, WITH_OAUTH))
+        done = run(BY_NAME[name], folder, variables(day, WITH_OAUTH), versions)
 
     assert done.returncode == 0, done.stderr
     assert "You said: Good morning" in done.stdout
     # One for both questions that dify_async.py asks at the same time.
     assert len(day.tokens) == 2
     assert day.bearers[-1] == day.tokens[-1]
+
+
+def check_early_renewal(client: Client, life: int, tokens: int) -> None:
+    """Call with a first token of so many seconds, and check how many tokens the calls take."""
+    # However many tasks of asyncio wait for it, one token.
+    step, number = ("ask", 1) if client.kind == "sync" else ("together", 3)
+    with serving_clients(lives=[life]) as day:
+        found = client.call(day, WITH_OAUTH, ("ask", 1), ("later", 2), (step, number))
+
+    assert found["error"] == ""
+    assert len(found["answers"]) == 1 + number
+    assert len(day.tokens) == tokens
+    assert day.bearers == [day.tokens[0], *[day.tokens[-1]] * number]
+
+
+def check_waits(client: Client, way: dict[str, str]) -> None:
+    """Refuse twice, and check that the client sleeps as long as each refusal says."""
+    refusals = [(429, {"Retry-After": "13"}), (503, {"Retry-After": "7"})]
+    with serving_clients(refusals=refusals) as day:
+        found = client.call(day, way, ("ask", 1))
+
+    assert found["answers"][0].startswith("You said: Number 0")
+    assert found["slept"] == [13, 7]
+
+
+@pytest.mark.parametrize(
+    ("program", "way"),
+    [(program, way) for program in programs() for way in ways(program)],
+    ids=lambda value: value.name if isinstance(value, Program) else "-".join(value),
+)
+def test_every_program_of_the_page_answers(program: Program, way: dict[str, str], folder: Path) -> None:
+    check_answer(program, way, folder)
+
+
+@pytest.mark.parametrize("name", OAUTH)
+def test_revoked_token_is_renewed_once(name: str, folder: Path) -> None:
+    check_renewal(name, folder)
 
 
 @pytest.mark.parametrize("name", OAUTH)
@@ -181,6 +160,19 @@ def test_refused_key_is_an_error(name: str, folder: Path) -> None:
     assert done.returncode != 0
     assert "401" in done.stderr
     assert day.tokens == []
+
+
+DIFYS = "Access token is invalid"
+
+
+@pytest.mark.parametrize("name", ["ask.sh", "stream.sh"])
+def test_shell_programs_show_the_message_of_dify(name: str, folder: Path) -> None:
+    with serving_clients() as day:
+        done = run(BY_NAME[name], folder, variables(day, {"DIFY_API_KEY": "app-unknown"}))
+
+    assert done.returncode != 0
+    assert DIFYS in done.stderr.splitlines(), done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -229,115 +221,61 @@ def test_javascript_renews_300_seconds_early(lives: tuple[int, ...], tokens: int
     assert day.bearers == [day.tokens[0], day.tokens[-1]]
 
 
-def environment(monkeypatch: pytest.MonkeyPatch, day: Day, way: dict[str, str]) -> None:
-    for name, value in variables(day, way).items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize(("life", "tokens"), [(301, 2), (302 + 60, 1)])
-def test_python_renews_300_seconds_early(
-    life: int, tokens: int, load: Callable[[str], Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving_clients(lives=[life]) as day:
-        environment(monkeypatch, day, WITH_OAUTH)
-        module = load("dify_client")
-        with module.connect() as client:
-            module.ask(client, "Hello", "u-1")
-            first = len(day.tokens)
-            clock.sleep(2)
-            module.ask(client, "Hello", "u-1")
-
-    assert first == 1
-    assert len(day.tokens) == tokens
-    assert day.bearers == [day.tokens[0], day.tokens[-1]]
-
-
-@pytest.mark.parametrize(("life", "tokens"), [(301, 2), (302 + 60, 1)])
-def test_asyncio_renews_300_seconds_early(
-    life: int, tokens: int, load: Callable[[str], Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving_clients(lives=[life]) as day:
-        environment(monkeypatch, day, WITH_OAUTH)
-        module = load("dify_async")
-
-        async def talk() -> None:
-            async with module.connect() as client:
-                await module.ask(client, "Hello", "u-1")
-                clock.sleep(2)
-                await asyncio.gather(*(module.ask(client, "Hello", "u-1") for _ in range(3)))
-
-        asyncio.run(talk())
-
-    # However many tasks wait for it, one token.
-    assert len(day.tokens) == tokens
-    assert day.bearers == [day.tokens[0], *[day.tokens[-1]] * 3]
+def test_python_renews_300_seconds_early(life: int, tokens: int, client: Client) -> None:
+    check_early_renewal(client, life, tokens)
 
 
 @pytest.mark.parametrize("way", [WITH_KEY, WITH_OAUTH], ids=["key", "oauth"])
-def test_python_waits_as_long_as_it_is_told(
-    way: dict[str, str], say: Say, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refusals = [(429, {"Retry-After": "13"}), (503, {"Retry-After": "7"})]
-    with serving_clients(refusals=refusals) as day:
-        environment(monkeypatch, day, way)
-        assert say(1)[0].startswith("You said: Number 0")
-
-    assert clock.slept == [13, 7]
+def test_python_waits_as_long_as_it_is_told(way: dict[str, str], client: Client) -> None:
+    check_waits(client, way)
 
 
-def test_retry_after_may_be_a_date(say: Say, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_may_be_a_date(client: Client) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
     with serving_clients(refusals=[(503, {"Retry-After": date})]) as day:
-        environment(monkeypatch, day, WITH_KEY)
-        say(1)
+        found = client.call(day, WITH_KEY, ("ask", 1))
 
-    (slept,) = clock.slept
-    assert 30 < slept <= 40
+    (slept,) = found["slept"]
+    assert 25 < slept <= 40
 
 
-def test_python_gives_up_after_five_tries_and_shows_the_answer(
-    say: Say, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_gives_up_after_five_tries_and_shows_the_answer(client: Client) -> None:
     with serving_clients(refusals=[(429, {"Retry-After": "1"})] * 9) as day:
-        environment(monkeypatch, day, WITH_KEY)
-        with pytest.raises(httpx.HTTPStatusError, match="429"):
-            say(1)
+        found = client.call(day, WITH_KEY, ("ask", 1))
 
-    assert clock.slept == [1] * 4
+    assert found["error"].startswith("HTTPStatusError: ")
+    assert "429" in found["error"]
+    assert found["slept"] == [1] * 4
     assert len(day.requests) == 5
 
 
-def test_python_does_not_wait_for_hours(say: Say, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_does_not_wait_for_hours(client: Client) -> None:
     with serving_clients(refusals=[(429, {"Retry-After": "7200"})]) as day:
-        environment(monkeypatch, day, WITH_KEY)
-        with pytest.raises(httpx.HTTPStatusError, match="429"):
-            say(1)
+        found = client.call(day, WITH_KEY, ("ask", 1))
 
-    assert clock.slept == []
+    assert "429" in found["error"]
+    assert found["slept"] == []
 
 
-def test_python_sends_five_requests_in_sixty_seconds(
-    say: Say, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_sends_five_requests_in_sixty_seconds(client: Client) -> None:
     with serving_clients() as day:
-        environment(monkeypatch, day, WITH_OAUTH)
-        before = clock.now
-        say(5)
-        at_once = list(clock.slept)
-        assert len(say(11)) == 11
+        five = client.call(day, WITH_OAUTH, ("ask", 5))
+        eleven = client.call(day, WITH_OAUTH, ("ask", 11))
 
-    assert at_once == []
+    assert five["slept"] == []
+    assert len(eleven["answers"]) == 11
     assert len(day.requests) == 16
-    # The second client begins anew: five, then five a minute later, then one more.
-    assert clock.now - before == pytest.approx(120, abs=2)
+    # Five, then five a minute later, then one more.
+    assert eleven["seconds"] == pytest.approx(120, abs=2)
 
 
-def test_error_in_a_stream_is_raised(load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_in_a_stream_is_raised(folder: Path) -> None:
+    client = Client(kind="sync", folder=folder)
     with serving_clients(defects=("stream-fails",)) as day:
-        environment(monkeypatch, day, WITH_KEY)
-        module = load("dify_client")
-        with module.connect() as client, pytest.raises(RuntimeError, match="invalid_param: Run failed"):
-            list(module.stream(client, "Hello", "u-1"))
+        found = client.call(day, WITH_KEY, ("stream", 1))
+
+    assert "RuntimeError: invalid_param: Run failed" in found["error"]
 
 
 @pytest.mark.parametrize("name", ["stream.sh", "dify.mjs", "dify_async.py"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.model_recordings import differences
 from tests.contract.recordings import NEW, comparable_events, events, recorded
 
 BODY = next(one for one in recorded(NEW) if one["case"] == "streaming")["body"]
@@ -51,3 +52,24 @@ def test_the_same_answer_at_another_time_is_the_same() -> None:
 )
 def test_any_other_difference_shows(broken: list[str]) -> None:
     assert comparable_events(broken) != comparable_events(BLOCKS)
+
+
+@pytest.mark.parametrize(
+    ("recorded_text", "received", "same"),
+    [
+        (
+            "Run 8cf81d5d-4615-4f3c-9b1e-0a2b3c4d5e6f failed",
+            "Run 11111111-2222-4333-8444-555555555555 failed",
+            True,
+        ),
+        ("Run failed", "Run ended", False),
+        ("运行 8cf81d5d-4615-4f3c-9b1e-0a2b3c4d5e6f", "运行 11111111-2222-4333-8444-555555555555", True),
+        ("温度", "Temperature", False),
+        ("The answer ends…", "The answer ends", False),
+        ("温度", None, False),
+    ],
+)
+def test_texts_of_answers_about_models_are_compared_in_every_language(
+    recorded_text: str, received: str | None, same: bool
+) -> None:
+    assert (differences({"text": recorded_text}, {"text": received}) == []) is same

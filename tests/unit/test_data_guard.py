@@ -16,7 +16,7 @@ WEAVIATE = {"images": "registry", "vectorStore": "weaviate"}
 def run(directory: Path, release: str, **plain: str) -> subprocess.CompletedProcess[str]:
     """Run the guard of a release over what lies in the directory."""
     found = settings({"release": release, **WEAVIATE, **plain})
-    spec = spec_of("init_permissions", found, found.dify)
+    spec = spec_of("init-permissions", found, found.dify)
     assert spec.command is not None
     return subprocess.run(
         ["sh", "-c", spec.command[0].replace("/app_storage", str(directory))],

@@ -18,7 +18,7 @@ from infra.settings.secrets import SECRET_VARIABLES
 from support.configuration import SECRETS, resolved, settings
 
 NEWEST = RELEASES["1.17.1"]
-BACKEND = ("api", "api_websocket", "worker", "worker_beat", "migration")
+BACKEND = ("api", "api-websocket", "worker", "worker-beat", "migration")
 SERVICES = [name for name in BUILDERS if name not in vector_stores()]
 
 
@@ -53,8 +53,8 @@ def test_secrets_are_pulumi_secrets_and_come_from_the_setting_that_is_named_for_
 
 
 def test_both_ends_of_every_internal_key_agree() -> None:
-    api, sandbox, daemon = env("api"), env("sandbox"), env("plugin_daemon")
-    agent, agent_sandbox = env("agent_backend"), env("local_sandbox")
+    api, sandbox, daemon = env("api"), env("sandbox"), env("plugin-daemon")
+    agent, agent_sandbox = env("agent-backend"), env("local-sandbox")
 
     assert api["CODE_EXECUTION_API_KEY"] == sandbox["API_KEY"]
     assert api["PLUGIN_DAEMON_KEY"] == daemon["SERVER_KEY"] == agent["DIFY_AGENT_PLUGIN_DAEMON_API_KEY"]
@@ -122,7 +122,7 @@ def test_only_the_migration_job_migrates(service: str, release: str) -> None:
     variables = env(service, {"release": release})
 
     assert variables["MIGRATION_ENABLED"] == ("true" if service == "migration" else "false")
-    assert variables["MODE"] == {"worker": "worker", "worker_beat": "beat", "migration": "migration"}.get(
+    assert variables["MODE"] == {"worker": "worker", "worker-beat": "beat", "migration": "migration"}.get(
         service, "api"
     )
 
@@ -185,7 +185,7 @@ def test_s3_storage_feeds_api_and_plugin_daemon() -> None:
     }
     secrets = {"storageSecretKey": "storage-secret"}
 
-    api, daemon = env("api", plain, secrets), env("plugin_daemon", plain, secrets)
+    api, daemon = env("api", plain, secrets), env("plugin-daemon", plain, secrets)
 
     assert (api["STORAGE_TYPE"], api["S3_BUCKET_NAME"], api["S3_SECRET_KEY"]) == (
         "s3",
@@ -300,8 +300,8 @@ def test_what_compose_sets_otherwise_than_the_code_is_set_where_it_matters(relea
         assert api.get(name) == (variable.compose if variable else None)
     for name, variable in known.variables("web").items():
         assert variable.compose is None or name in web
-    assert api.get("ENABLE_COLLABORATION_MODE") == ("true" if known.has("api_websocket") else None)
-    assert web.get("NEXT_PUBLIC_ENABLE_AGENT_V2") == ("true" if known.has("agent_backend") else None)
+    assert api.get("ENABLE_COLLABORATION_MODE") == ("true" if known.has("api-websocket") else None)
+    assert web.get("NEXT_PUBLIC_ENABLE_AGENT_V2") == ("true" if known.has("agent-backend") else None)
 
 
 def test_only_the_stand_in_is_told_which_release_it_plays() -> None:

@@ -23,6 +23,7 @@ from infra.catalogue.selection import jobs, vector_stores, without_variables
 from infra.services.environment import environment
 from infra.settings.urls import URL_PARTS
 from support.configuration import settings
+from tests import oauth_guide
 
 PAGES = sorted(
     [
@@ -41,7 +42,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "resources": ("<service>.memory", "<service>.cpus", "<service>.pids"),
 }
 # Objects whose parts are objects of one kind: the page explains them once.
-WHOLE = frozenset({"rateLimits", "llm", "oauth.limits"})
+WHOLE = frozenset({"rateLimits", "llm", "oauth.limits", "modelProviders.proxy"})
 PART_TYPES = {"cors": "array", "urls": "string"}
 PART_DEFAULTS: Mapping[str, Any] = {"cors": [], "urls": ""}
 # Every feature on, so that every variable is made.
@@ -53,6 +54,7 @@ FULL: Mapping[str, Any] = {
     "images": "registry",
 }
 FULL_SECRETS = {
+    "modelCredentials": json.dumps({"openai": {"openai_api_key": "sk-0123456789"}}),
     "mailPassword": "mail-password",
     "storageSecretKey": "storage-secret",
     "githubClientSecret": "github-secret",
@@ -61,6 +63,12 @@ FULL_SECRETS = {
     "llmKeys": json.dumps({"holysheep": "hs-" + "k" * 30, "backup": "sk-" + "k" * 30}),
 }
 S3 = {"type": "s3", "bucket": "uploads", "accessKey": "access"}
+# With the passwords that the last one needs.
+OWN_DATA: tuple[dict[str, Any], dict[str, str]] = ({}, {})
+EXTERNAL_DATA: tuple[dict[str, Any], dict[str, str]] = (
+    {"database": {"host": "db.example.com"}, "redis": {"host": "cache.example.com", "user": "dify"}},
+    {"externalDatabasePassword": "database-password", "externalRedisPassword": "redis-password"},
+)
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -188,11 +196,15 @@ def test_documented_type_and_default_are_those_of_the_code(row: Row) -> None:
 def made_variables() -> set[str]:
     """Return the variables that the settings can make for any service of any release."""
     found: set[str] = set()
-    for release, mail, storage, vector in product(
-        RELEASES.values(), ("smtp", "resend", "sendgrid"), ({}, S3), sorted(vector_stores())
+    for release, mail, storage, vector, (data, passwords) in product(
+        RELEASES.values(),
+        ("smtp", "resend", "sendgrid"),
+        ({}, S3),
+        sorted(vector_stores()),
+        (OWN_DATA, EXTERNAL_DATA),
     ):
-        plain = {**FULL, "release": release.version, "storage": storage, "vectorStore": vector}
-        full = settings(plain | {"mail": {**FULL["mail"], "type": mail}}, FULL_SECRETS)
+        plain = {**FULL, **data, "release": release.version, "storage": storage, "vectorStore": vector}
+        full = settings(plain | {"mail": {**FULL["mail"], "type": mail}}, FULL_SECRETS | passwords)
         services = (release.services | jobs()) - without_variables()
         for service in services | ({vector} - {"pgvector"}):
             found |= set(environment(service, full, release))
@@ -210,8 +222,13 @@ YAML_BLOCKS = [(name_of(page), block) for page in PAGES for block in blocks(page
 
 
 @pytest.mark.parametrize(("page", "block"), YAML_BLOCKS)
-def test_example_settings_work(page: str, block: str) -> None:
+def test_example_settings_work(
+    page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del page
+    if "~/" in block:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        oauth_guide.make_apps(tmp_path)
     given = {key.removeprefix("dify:"): value for key, value in yaml.safe_load(block)["config"].items()}
     base = {} if given.get("images") or given.get("vectorStore") else {"images": "local"}
 
@@ -221,15 +238,15 @@ def test_example_settings_work(page: str, block: str) -> None:
 def test_every_language_of_a_block_is_known() -> None:
     found = {kind for page in PAGES for kind, _ in _FENCE.findall(page.read_text(encoding="utf-8"))}
 
-    assert found <= {"sh", "yaml", "nginx", "mermaid", "html", "python", "js"}
+    assert found <= {"sh", "yaml", "nginx", "mermaid", "html", "python", "js", "sql", "text"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     named = {
-        target for command in commands(page) for target in re.findall(r"(?:^|&& )make ([a-z]+)", command)
+        target for command in commands(page) for target in re.findall(r"(?:^|&& )make ([a-z-]+)", command)
     }
 
     assert named <= targets
@@ -240,7 +257,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, Group)
     for command in commands(page):
-        for name, rest in re.findall(r"(?:^|/|&& |\()dify-kit ([a-z]+)([^&|>;)]*)", command):
+        for name, rest in re.findall(r"(?:^|/|&& |\()dify-kit ([a-z]+(?:-[a-z]+)*)([^&|>;)]*)", command):
             assert name in group.commands, command
             found = group.commands[name]
             # `usage` does something by itself.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dify_kit.checks import doctor, preflight, stack
+from dify_kit.checks import doctor, stack
 from dify_kit.checks import machine as machine_checks
 from dify_kit.checks.doctor import run_checks
 from dify_kit.checks.machine import (
@@ -24,15 +24,17 @@ from dify_kit.checks.machine import (
     check_pulumi,
 )
 from dify_kit.checks.result import GIB, Check, Status
-from dify_kit.checks.stack import check_gate, check_loaded, check_release, check_settings
+from dify_kit.checks.stack import check_gate, check_pins, check_release, check_settings
 from dify_kit.errors import KitError, UsageError
 from dify_kit.setup.engine_build import PROGRAMS
 from dify_kit.setup.pulumi_engine import docker_plugin
 from dify_kit.workspace.files import DataDir, StackFiles
 from infra.catalogue.releases import RELEASES
+from infra.platforms.images import loaded_name
 from infra.settings.secrets import SHAPES
 from infra.settings.stack import Reading
 from support import certificates
+from tests.unit.cli.conftest import FakeEngine
 from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
@@ -249,7 +251,7 @@ def test_a_stack_in_order(files: StackFiles) -> None:
 
     reading, [check] = check_settings(files, {})
 
-    assert check == Check(name="stack dev", status=Status.OK, found=f"20 settings in {files.stored}")
+    assert check == Check(name="stack dev", status=Status.OK, found=f"21 settings in {files.stored}")
     assert reading is not None
     assert reading.problems == ()
 
@@ -317,10 +319,12 @@ class Machine:
         now = dt.datetime.now(tz=dt.UTC)
         self.facts: EngineFacts | KitError = replace(FACTS, root=root, clock=now)
         monkeypatch.setattr(doctor, "CHECKOUT", root / "checkout")
-        for module in (doctor, stack):
-            monkeypatch.setattr(module, "DockerEngine", lambda: None)
+        self.found = FakeEngine()
+        monkeypatch.setattr(stack, "DockerEngine", lambda: self.found)
+        # Whether a port of the machine that runs the tests is free does not matter here.
+        monkeypatch.setattr("infra.guards.ports.bind_problem", lambda _address, _port: "")
+        monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
         monkeypatch.setattr(machine_checks, "ask_version", lambda _program, _environment: "3.259.0")
-        monkeypatch.setattr(preflight, "check_port", lambda _files, _engine: None)
         monkeypatch.setattr(stack, "check_published", lambda _files, **_: [])
         (root / "checkout" / "requirements.lock").write_text("")
         monkeypatch.setattr(
@@ -351,7 +355,7 @@ def test_looking_changes_nothing(machine: Machine) -> None:
 
     checks = machine.checks()
 
-    assert len(checks) == 11
+    assert len(checks) == 13
     assert all(check.status is not Status.FAILED for check in checks.values())
     assert snapshot(machine.root) == before
 
@@ -393,19 +397,34 @@ def test_the_stacks_own_settings_decide_what_is_needed(machine: Machine) -> None
 
 
 def test_images_of_a_preloaded_stack_are_looked_for(machine: Machine) -> None:
-    assert check_loaded(reading_of(machine.files), lambda names: names) == []
+    assert "images" not in machine.checks()
     create(machine.files, images="preloaded")
+    with machine.files.stored.open("a") as settings:
+        settings.write("  dify:vectorStore: weaviate\n")
+    release = next(iter(RELEASES.values()))
+    machine.found.existing_images = {loaded_name(image) for image in release.images.values()}
 
-    [complete] = check_loaded(reading_of(machine.files), lambda names: names)
-    [without] = check_loaded(
-        reading_of(machine.files), lambda names: [one for one in names if "dify-web" not in one]
-    )
+    complete = machine.checks()["images"]
+    machine.found.existing_images -= {loaded_name(release.images["web"])}
+    without = machine.checks()["images"]
 
     assert complete.status is Status.OK
     assert without.status is Status.FAILED
-    assert "1 of 12" in without.found
+    assert "1 image(s) are not in the engine" in without.found
     assert "langgenius/dify-web:" in without.found
     assert "images load" in without.hint
+
+
+def test_images_that_are_taken_by_tag_are_a_warning(machine: Machine) -> None:
+    create(machine.files, images="registry")
+    assert check_pins(reading_of(machine.files)) == []
+    with machine.files.stored.open("a") as settings:
+        settings.write("  dify:imagePins: false\n")
+
+    [check] = check_pins(reading_of(machine.files))
+
+    assert check.status is Status.WARNING
+    assert "dify:imagePins is false" in check.found
 
 
 def test_without_an_engine_the_other_checks_are_still_made(machine: Machine) -> None:
@@ -425,15 +444,16 @@ def test_a_remote_engines_disk_is_not_ours(machine: Machine) -> None:
     assert "Docker's disk" not in machine.checks()
 
 
-def test_a_taken_port_fails_with_its_reason(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def taken(_files: object, _engine: object) -> None:
-        raise KitError("dify:httpPort: 8080 is published by container web", "choose another port")
+def test_a_taken_port_fails_with_its_reason_and_a_command_for_the_stack(machine: Machine) -> None:
+    machine.found.ports = {8080: ["web"]}
+    new = machine.checks()["port"]
+    create(machine.files)
+    there = machine.checks()["port"]
 
-    monkeypatch.setattr(preflight, "check_port", taken)
-
-    check = machine.checks()["port"]
-
-    assert (check.status, check.hint) == (Status.FAILED, "choose another port")
+    assert (new.status, there.status) == (Status.FAILED, Status.FAILED)
+    assert new.found == there.found == "dify:httpPort: 8080 is published by container web"
+    assert new.hint.endswith("8081 is free: dify-kit init dev --http-port 8081")
+    assert there.hint.endswith("dify-kit set httpPort 8081 --stack dev")
 
 
 def test_a_port_that_is_none_fails(machine: Machine) -> None:

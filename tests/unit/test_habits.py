@@ -12,6 +12,7 @@ import yaml
 from dify_kit.workspace.files import CHECKOUT
 from infra.catalogue.releases import CATALOGUE
 from tests import vale
+from tests.clients_environment import pins
 
 VERSION = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
@@ -60,12 +61,37 @@ def test_the_dependency_bot_knows_the_version_of_vale() -> None:
     assert ["github.com/vale-cli/vale/v3", f"v{vale.VERSION}"] in modules
 
 
+def test_the_dependency_bot_knows_the_packages_of_the_clients_to_copy() -> None:
+    found = managed("docs/guides/clients.md")
+
+    assert {str(one["depName"]): one["currentValue"] for one in found} == pins()
+
+
+def test_git_ignores_the_files_of_a_stack() -> None:
+    ignored = (CHECKOUT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+    assert {"/Pulumi.*.yaml", "/clients.*.json", "/proxy-keys.*.json"} <= set(ignored)
+
+
 def test_hosted_ci_runs_make_test() -> None:
     (github,) = read(".github/workflows/test.yml")["jobs"].values()
     gitlab = read(".gitlab-ci.yml")["test"]
 
     assert [step["run"] for step in github["steps"] if "run" in step] == ["make test"]
     assert gitlab["script"] == ["make test"]
+
+
+def test_hosted_ci_runs_make_newest_on_a_schedule() -> None:
+    workflow = read(".github/workflows/newest.yml")
+    (github,) = workflow["jobs"].values()
+    gitlab = read(".gitlab-ci.yml")
+
+    assert [step["run"] for step in github["steps"] if "run" in step] == ["make newest"]
+    # PyYAML reads the key `on` as true.
+    assert workflow[True]["schedule"]
+    assert gitlab["newest"]["script"] == ["make newest"]
+    assert gitlab["newest"]["rules"] == [{"if": '$CI_PIPELINE_SOURCE == "schedule"'}]
+    assert gitlab["test"]["rules"] == [{"if": '$CI_PIPELINE_SOURCE != "schedule"'}]
 
 
 def test_pre_commit_runs_what_make_lint_runs() -> None:

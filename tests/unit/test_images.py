@@ -10,9 +10,11 @@ import docker
 import pulumi
 import pytest
 
+from infra import engine
 from infra.catalogue.images import BASE, BASE_ROLE, Image, own_roles
 from infra.catalogue.releases import RELEASES
 from infra.engine.registry_login import logged_in
+from infra.guards import checks
 from infra.guards import images as image_guard
 from infra.platforms import image_needs
 from infra.platforms.images import (
@@ -122,7 +124,12 @@ def test_what_goes_by_tag_is_said(
     monkeypatch.setattr(image_guard, "ids", lambda names: dict.fromkeys(names, "sha256:1"))
     found = settings(plain)
 
-    image_guard.check(found, RELEASES[found.release])
+    monkeypatch.setenv("DOCKER_HOST", engine.DEFAULT_ADDRESS)
+    monkeypatch.setattr("infra.guards.volumes.existing", lambda _names: {})
+    monkeypatch.setattr("infra.guards.containers.existing", lambda _endpoint, _names: {})
+    monkeypatch.setattr("infra.guards.ports.publishers", lambda _endpoint, _port: None)
+
+    checks.check(found, RELEASES[found.release], "")
 
     assert [said in line for line in lines] == ([True] if said else [])
 
@@ -185,10 +192,9 @@ def test_missing_images_are_named_with_the_commands(monkeypatch: pytest.MonkeyPa
         image_guard, "ids", lambda names: {name: "sha256:1" for name in names if name not in {api, gateway}}
     )
 
-    with pytest.raises(pulumi.RunError) as raised:
-        image_guard.check(found, release)
+    [refusal] = image_guard.refusals(found, release, checks.EngineView(engine.chosen()))
 
-    text = str(raised.value)
+    text = refusal.text(found.stack)
     assert "2 image(s) are not in the engine" in text
     assert f"  - {api}\n" in text
     assert f"--release {release.version} --vector-store weaviate --also gateway dify-images.tar" in text
@@ -251,7 +257,9 @@ def test_a_helper_that_is_missing_is_no_login(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {"r.example:1": "no-such-helper"}}))
 
-    assert logged_in("r.example:1") is None
+    # The operator sees which program is missing.
+    with pytest.warns(UserWarning, match="docker-credential-no-such-helper not installed"):
+        assert logged_in("r.example:1") is None
 
 
 def test_a_mirror_is_asked_with_the_operators_login_and_nobody_is_told_it(

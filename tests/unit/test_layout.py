@@ -11,6 +11,8 @@ from infra.catalogue.project import ROOT
 # Each folder or module imports from those before it alone.
 LAYERS = (
     "infra.catalogue",
+    "infra.hints",
+    "infra.masking",
     "infra.jinja",
     "infra.container_scripts",
     "infra.settings",
@@ -33,17 +35,19 @@ LAYERS = (
     "dify_kit.stack",
     "dify_kit.checks",
     "dify_kit.images",
+    "dify_kit.watch",
     "dify_kit.releases",
     "dify_kit.costs",
     "dify_kit.migration",
     "dify_kit.benchmark",
+    "dify_kit.smoke",
     "dify_kit.app",
     "dify_kit.commands",
     "dify_kit.__main__",
 )
 PACKAGES = ("infra", "dify_kit")
 # The same for whole packages.
-ORDER = ("dify_gateway", "infra", "dify_kit", "smoke_tests", "support", "bench", "tests")
+ORDER = ("dify_gateway", "infra", "dify_kit", "smoke_tests", "support", "bench", "docsite", "tests")
 
 
 def _modules(package: str) -> dict[str, Path]:
@@ -103,6 +107,7 @@ MAX_LINES = 400
 FOLDERS = (
     "bench",
     "dify_kit",
+    "docsite",
     "gateway",
     "infra",
     "smoke_tests",

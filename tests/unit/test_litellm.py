@@ -17,6 +17,7 @@ from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
 from infra.edge.context import edge_context
 from infra.edge.render import edge_configuration, edge_files
+from infra.engine.runtime import Ran
 from infra.platforms import litellm_image
 from infra.platforms.images import pulled_name
 from infra.platforms.litellm_image import PackagesError
@@ -28,7 +29,7 @@ from infra.resources.litellm_config import (
     masked,
     revision_of,
 )
-from infra.resources.revision_container import ContainerError, Ran
+from infra.resources.revision_container import ContainerError
 from infra.services import litellm
 from infra.services import litellm_files as litellm_config
 from infra.services.specs import networks, spec
@@ -86,7 +87,7 @@ def test_nginx_is_the_engine_unless_told_otherwise() -> None:
             MASTER,
             "dify:llm.engine: 'envoy': not a possible value; use one of nginx, litellm",
         ),
-        ({}, None, "dify:litellmMasterKey: the secret is not set; `openssl rand -hex 32 | pulumi config set"),
+        ({}, None, "dify:litellmMasterKey: the secret is not set; `dify-kit set litellmMasterKey --generate"),
         ({}, "sk-short", "dify:litellmMasterKey: has 8 characters"),
         (
             {

@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 
 from infra import engine
 from infra.engine import host_addresses
+from infra.guards import checks
 from infra.guards import ports as port_guard
-from infra.guards.ports import Publisher, published
+from infra.guards.findings import Publisher
+from infra.guards.ports import published
 from infra.settings.network import addresses_of
+from infra.settings.stack import Settings
 from support.configuration import settings
 
 EDGE = "dify-unit-nginx"
@@ -39,6 +43,17 @@ def taken() -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
+@pytest.fixture(autouse=True)
+def _no_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.guards.volumes.existing", lambda _names: {})
+    monkeypatch.setattr("infra.guards.containers.existing", lambda _endpoint, _names: {})
+
+
+def check(found: Settings) -> None:
+    """Make the checks of the program."""
+    checks.check(found, found.dify, "")
+
+
 def published_by(monkeypatch: pytest.MonkeyPatch, **containers: tuple[str, ...]) -> None:
     found = [Publisher(container=name.replace("_", "-"), addresses=at) for name, at in containers.items()]
     monkeypatch.setattr(port_guard, "publishers", lambda _endpoint, _port: found)
@@ -48,31 +63,67 @@ def test_port_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch, tak
     published_by(monkeypatch)
 
     with pytest.raises(pulumi.RunError) as problem:
-        port_guard.check(settings({"httpPort": taken}))
+        check(settings({"httpPort": taken}))
 
-    assert str(problem.value) == (
-        f"dify:httpPort: {taken} on 127.0.0.1 cannot be used: Address already in use; stop what uses it, or "
-        "choose another port: `pulumi config set dify:httpPort <port> --stack unit`"
+    said = re.fullmatch(
+        rf"dify:httpPort: {taken} on 127\.0\.0\.1 cannot be used: Address already in use; stop what uses it, or choose "
+        r"another port; (\d+) is free: `.*dify-kit set httpPort (\d+) --stack unit`",
+        str(problem.value),
     )
+    assert said is not None, problem.value
+    assert said[1] == said[2]
+    check(settings({"httpPort": int(said[1])}))
+
+
+@pytest.mark.parametrize(("port", "own", "free"), [(443, (), 8443), (80, (), 8080), (9000, (9001,), 9002)])
+def test_a_free_port_is_the_next_one_that_nothing_has(
+    monkeypatch: pytest.MonkeyPatch, port: int, own: tuple[int, ...], free: int
+) -> None:
+    monkeypatch.setattr(port_guard, "_taken", lambda *_: "")
+    published_by(monkeypatch)
+    view = checks.EngineView(engine.chosen())
+
+    assert port_guard.free_port(view, ("127.0.0.1",), port, own) == free
+
+
+def test_ports_of_containers_and_of_processes_are_not_free(
+    monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    def publishers(_endpoint: object, port: int) -> list[Publisher]:
+        return [Publisher(container="web", addresses=("127.0.0.1",))] if port == taken + 1 else []
+
+    monkeypatch.setattr(port_guard, "publishers", publishers)
+
+    found = port_guard.free_port(checks.EngineView(engine.chosen()), ("127.0.0.1",), taken)
+
+    assert found is not None
+    assert found > taken + 1
+
+
+def test_without_a_free_port_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    published_by(monkeypatch, somebody=("127.0.0.1",))
+
+    with pytest.raises(pulumi.RunError, match=r"another port: `.*dify-kit set httpPort --stack unit`"):
+        check(settings({"httpPort": 8123}))
 
 
 def test_port_of_another_container_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     published_by(monkeypatch, somebody=("0.0.0.0",))  # noqa: S104
 
     with pytest.raises(pulumi.RunError, match="dify:httpPort: 8123 is published by container somebody; stop"):
-        port_guard.check(settings({"httpPort": 8123}))
+        check(settings({"httpPort": 8123}))
 
 
 def test_port_of_another_container_on_another_address_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     published_by(monkeypatch, somebody=("127.0.0.9",))
 
-    port_guard.check(settings({"httpPort": 8123}))
+    check(settings({"httpPort": 8123}))
 
 
 def test_port_of_our_own_edge_is_ours(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
     published_by(monkeypatch, dify_unit_nginx=("127.0.0.1",))
 
-    port_guard.check(settings({"httpPort": taken}))
+    check(settings({"httpPort": taken}))
 
 
 @pytest.mark.parametrize("address", FOREIGN)
@@ -83,10 +134,10 @@ def test_address_that_this_machine_lacks_is_refused_also_while_the_edge_runs(
     published_by(monkeypatch, **({"dify_unit_nginx": running} if running else {}))
 
     with pytest.raises(pulumi.RunError) as problem:
-        port_guard.check(settings({"bindAddress": address, "httpPort": 8123}))
+        check(settings({"bindAddress": address, "httpPort": 8123}))
 
     assert str(problem.value).startswith(f"dify:bindAddress: {address} ")
-    assert str(problem.value).endswith("`pulumi config set dify:bindAddress <address> --stack unit`")
+    assert str(problem.value).endswith("`dify-kit set bindAddress --stack unit`")
 
 
 def test_wider_address_is_refused_where_another_process_has_a_part_of_it(
@@ -98,12 +149,12 @@ def test_wider_address_is_refused_where_another_process_has_a_part_of_it(
         port = int(edge.getsockname()[1])
         published_by(monkeypatch, dify_unit_nginx=("127.0.0.1",))
         # Only the edge listens: what it holds is free to it, and the rest is free anyway.
-        port_guard.check(settings({"bindAddress": "0.0.0.0", "httpPort": port}))  # noqa: S104
+        check(settings({"bindAddress": "0.0.0.0", "httpPort": port}))  # noqa: S104
         other.bind(("127.0.0.8", port))
         other.listen()
 
         with pytest.raises(pulumi.RunError, match=rf"{port} on 0\.0\.0\.0 cannot be used: Address already"):
-            port_guard.check(settings({"bindAddress": "0.0.0.0", "httpPort": port}))  # noqa: S104
+            check(settings({"bindAddress": "0.0.0.0", "httpPort": port}))  # noqa: S104
 
 
 def test_both_families_are_published_and_both_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,15 +169,15 @@ def test_both_families_are_published_and_both_are_checked(monkeypatch: pytest.Mo
         published_by(monkeypatch)
 
         with pytest.raises(pulumi.RunError, match=rf"{port} on :: cannot be used"):
-            port_guard.check(settings({"bindAddress": "*", "httpPort": port}))
-        port_guard.check(settings({"bindAddress": "0.0.0.0", "httpPort": port}))  # noqa: S104
+            check(settings({"bindAddress": "*", "httpPort": port}))
+        check(settings({"bindAddress": "0.0.0.0", "httpPort": port}))  # noqa: S104
 
 
 def test_free_port_is_fine(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
     published_by(monkeypatch)
 
     # The same port of another address is another one.
-    port_guard.check(settings({"httpPort": taken, "bindAddress": "127.0.0.2"}))
+    check(settings({"httpPort": taken, "bindAddress": "127.0.0.2"}))
 
 
 def test_ports_and_addresses_of_this_machine_say_nothing_about_a_remote_engine(
@@ -135,14 +186,14 @@ def test_ports_and_addresses_of_this_machine_say_nothing_about_a_remote_engine(
     published_by(monkeypatch)
     monkeypatch.setenv("DOCKER_HOST", "ssh://operator@far.example")
 
-    port_guard.check(settings({"httpPort": taken, "bindAddress": FOREIGN[0]}))
+    check(settings({"httpPort": taken, "bindAddress": FOREIGN[0]}))
 
 
 def test_engine_that_is_away_is_left_to_the_provider(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
 
     assert port_guard.publishers(engine.chosen(), taken) is None
-    port_guard.check(settings({"httpPort": taken}))
+    check(settings({"httpPort": taken}))
 
 
 def test_engine_of_a_context_is_refused_where_the_provider_would_take_another(
@@ -153,12 +204,12 @@ def test_engine_of_a_context_is_refused_where_the_provider_would_take_another(
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "far"}))
 
     with pytest.raises(pulumi.RunError) as problem:
-        port_guard.check(settings())
+        check(settings())
 
     assert "tcp://127.0.0.1:1 (docker's current context far)" in str(problem.value)
-    assert 'eval "$(dify-kit env)"' in str(problem.value)
+    assert 'eval "$(dify-kit env --stack unit)"' in str(problem.value)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    port_guard.check(settings())
+    check(settings())
 
 
 def context(configuration: Path, name: str, address: str) -> None:

@@ -102,7 +102,7 @@ def test_capabilities_are_dropped_wherever_the_service_works_without() -> None:
     kept = {name for name, one in containers().items() if one["capabilities"]["drops"] != ["ALL"]}
 
     # They isolate code of users and plugins by chroot and other users.
-    assert kept == {"sandbox", "local_sandbox", "plugin_daemon"}
+    assert kept == {"sandbox", "local-sandbox", "plugin-daemon"}
     for name, one in containers().items():
         # Raw sockets would go past the routes of a network that is closed to the host.
         assert one["capabilities"]["drops"] in (["ALL"], ["CAP_NET_RAW"]), name
@@ -135,11 +135,11 @@ def test_networks_isolate() -> None:
         "local_sandbox_proxy": True,
     }
     assert networks_of(found["sandbox"]) == {"ssrf_proxy"}
-    assert networks_of(found["local_sandbox"]) == {"agent_sandbox", "local_sandbox_proxy"}
+    assert networks_of(found["local-sandbox"]) == {"agent_sandbox", "local_sandbox_proxy"}
     assert networks_of(found["nginx"]) == networks_of(found["web"]) == {"app"}
-    for name in ("db_postgres", "redis", "pgvector"):
+    for name in ("db-postgres", "redis", "pgvector"):
         assert networks_of(found[name]) == {"data"}
-    assert found["init_permissions"]["networkMode"] == "none"
+    assert found["init-permissions"]["networkMode"] == "none"
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -160,9 +160,9 @@ def test_sandboxes_share_networks_with_those_alone_that_use_them(release: str) -
         shared = networks_of(found[service])
         return {name for name, one in found.items() if networks_of(one) & shared} - {service}
 
-    assert neighbours("sandbox") == {"api", "worker", "ssrf_proxy"}
-    if "local_sandbox" in found:
-        assert neighbours("local_sandbox") == {"agent_backend", "agent_ssrf_proxy"}
+    assert neighbours("sandbox") == {"api", "worker", "ssrf-proxy"}
+    if "local-sandbox" in found:
+        assert neighbours("local-sandbox") == {"agent-backend", "agent-ssrf-proxy"}
 
 
 def test_both_families_are_published_by_one_word() -> None:
@@ -213,9 +213,9 @@ def test_volumes_of_the_edge_hold_no_data_and_go_with_the_stack() -> None:
 def test_secrets_that_a_service_takes_from_a_file_are_not_in_its_environment() -> None:
     found = containers()
 
-    for name in ("db_postgres", "redis", "pgvector", "nginx"):
+    for name in ("db-postgres", "redis", "pgvector", "nginx"):
         assert not [env for env in found[name].get("envs", []) if "PASSWORD=" in env], name
-    for upload in (*found["db_postgres"]["uploads"], *found["redis"]["uploads"]):
+    for upload in (*found["db-postgres"]["uploads"], *found["redis"]["uploads"]):
         assert upload["permissions"] == "0400", upload["file"]
 
 
@@ -259,7 +259,7 @@ def test_every_role_has_an_image_in_every_mode() -> None:
     for release in RELEASES.values():
         roles = (
             set(local_builds())
-            if release.has("agent_backend")
+            if release.has("agent-backend")
             else set(local_builds()) - {"agent_backend", "local_sandbox"}
         )
         assert roles - own_roles() <= set(release.images)

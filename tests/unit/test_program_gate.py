@@ -37,7 +37,7 @@ def test_the_gate_alone_tells_the_gateway_nothing_of_tokens() -> None:
     assert set(written) == {"redis", "gate"}
     secret = SECRETS["gatewaySecret"]
     assert written["redis"] == {
-        "url": f"redis://:{redis_password(secret)}@gateway_redis:6379/0",
+        "url": f"redis://:{redis_password(secret)}@gateway-redis:6379/0",
         "seal_key": seal_key(secret),
     }
     assert len({secret, redis_password(secret), seal_key(secret)}) == 3

@@ -54,10 +54,10 @@ def test_nginx_and_redis_reach_it_and_it_reaches_nobody_else() -> None:
     assert networks_of(found["gateway"]) == {"oauth", "oauth_data"}
     assert networks_of(found["redis"]) == {"data"}
     assert {name for name in found if "oauth_data" in networks_of(found[name])} == {
-        "gateway_redis",
+        "gateway-redis",
         "gateway",
     }
-    assert networks_of(found["gateway_redis"]) == {"oauth_data"}
+    assert networks_of(found["gateway-redis"]) == {"oauth_data"}
     assert recorder.of(NETWORK)["oauth_data"]["internal"] is True
     assert networks_of(found["nginx"]) == {"app", "oauth"}
     assert {name for name in found if "oauth" in networks_of(found[name])} == {"nginx", "gateway"}
@@ -119,7 +119,7 @@ def test_configuration_of_the_gateway() -> None:
     assert written["issuer"] == "http://localhost:8080"
     secret = SECRETS["gatewaySecret"]
     assert written["redis"] == {
-        "url": f"redis://:{redis_password(secret)}@gateway_redis:6379/0",
+        "url": f"redis://:{redis_password(secret)}@gateway-redis:6379/0",
         "seal_key": seal_key(secret),
     }
     assert len({secret, redis_password(secret), seal_key(secret)}) == 3
@@ -176,7 +176,7 @@ def test_what_the_gateway_remembers_is_closed_to_everything_that_runs_plugins_or
     recorder = run_program(OAUTH)
     found = recorder.of(CONTAINER)
     memory, declared = (
-        found["gateway_redis"],
+        found["gateway-redis"],
         json.dumps([one for name, one in found.items() if "gateway" not in name]),
     )
     secret = SECRETS["gatewaySecret"]
@@ -193,7 +193,7 @@ def test_what_the_gateway_remembers_is_closed_to_everything_that_runs_plugins_or
 
 def test_stack_without_the_secret_is_told_how_to_get_it() -> None:
     with pytest.raises(
-        pulumi.RunError, match=r"dify:gatewaySecret: the secret is not set; `dify-kit up` makes it"
+        pulumi.RunError, match=r"dify:gatewaySecret: the secret is not set; `.*dify-kit set gatewaySecret"
     ):
         settings(OAUTH, {"gatewaySecret": ""})
     assert settings({}, {"gatewaySecret": ""}).secrets.gateway_secret is None

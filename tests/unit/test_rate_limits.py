@@ -168,8 +168,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"v1": {"burst": 900}}, "v1.addressRequests", "raise it"),
     ({"v1": {"concurrent": 500}}, "v1.addressConcurrent", "or use 0 for none"),
     ({"login": {"addressRequests": 10}}, "login.addressRequests", "no such setting"),
-    ({"v1": {"request": 10}}, "v1.request", "did you mean rateLimits.v1.requests?"),
-    ({"v2": {}}, "v2", "known: api, console, dryRun"),
+    ({"v1": {"request": 10}}, "v1.request", "did you mean rateLimits.v1.requests, "),
+    ({"v2": {}}, "v2", "did you mean rateLimits.v1, "),
     ({"v1": 5}, "v1", "not an object"),
     ({"dryRun": "maybe"}, "dryRun", "true or false"),
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from infra.engine.runtime import RUNNING, State
 from infra.resources import ready
 from infra.resources.ready import HOPELESS, ContainerProbe, NotReadyError, wait_for_job, wait_for_service
 
@@ -20,8 +21,8 @@ class Probe(ContainerProbe):
         self._logs = logs
         self.asked = 0
 
-    def state(self) -> dict[str, Any]:
-        return {"Status": "running", "RestartCount": 0, "ExitCode": 0, "Health": {"Status": self._health}}
+    def state(self) -> State:
+        return State(status=RUNNING, health=self._health)
 
     def cpu_seconds(self) -> float:
         return time.monotonic() * self._share

@@ -158,7 +158,7 @@ PLANTED: list[tuple[str, Edit, tuple[str, str, str, str]]] = [
         lambda services: services["plugin_daemon"].update(
             healthcheck={"test": ["CMD", "curl", "http://x/live"]}
         ),
-        ("health", "plugin_daemon", "health", "differs"),
+        ("health", "plugin-daemon", "health", "differs"),
     ),
 ]
 
@@ -279,7 +279,7 @@ def test_a_file_that_lacks_something_says_what(tmp_path: Path) -> None:
     document["version"] = "1.18.0"
     document["unknown"] = ["dsl: look it up"]
     del document["variables"]["api"]["CELERY_BROKER_URL"]
-    document["variables"]["plugin_daemon"]["DB_TYPE"]["values"] = ["mysql"]
+    document["variables"]["plugin-daemon"]["DB_TYPE"]["values"] = ["mysql"]
     file = tmp_path / "1.18.0.yaml"
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
 
@@ -288,7 +288,7 @@ def test_a_file_that_lacks_something_says_what(tmp_path: Path) -> None:
     told = json.loads(result.stdout)
     assert result.exit_code == 1
     assert any("variables.api.CELERY_BROKER_URL: the kit sets it" in line for line in told["problems"])
-    assert any("variables.plugin_daemon.DB_TYPE: the kit sets it" in line for line in told["problems"])
+    assert any("variables.plugin-daemon.DB_TYPE: the kit sets it" in line for line in told["problems"])
     assert told["to_look_up"] == ["dsl: look it up"]
     assert any(line.startswith("images.pgvector: no digest") for line in told["notes"])
 

@@ -8,6 +8,7 @@ from dify_kit.releases import compose, env_files
 from dify_kit.releases.compose import ComposeError
 from dify_kit.releases.interpolation import InterpolationError, interpolate
 from dify_kit.releases.topology import Health, Mount, Port, Route, Topology
+from infra.catalogue.names import compose_services, service_name, with_service_hosts
 from tests.compose_folder import RELEASES, facts, lay_out
 
 VARIABLES = {"SET": "value", "EMPTY": "", "OTHER": "other"}
@@ -267,23 +268,25 @@ def test_reading_the_folder_of_a_release_gives_its_facts_again(tmp_path: Path, r
 
     found = compose.read(lay_out(tmp_path, release))
 
-    assert found.services.keys() == known["services"].keys()
-    for name, service in known["services"].items():
+    services = compose_services(known["services"])
+    assert found.services.keys() == services.keys()
+    for name, service in services.items():
         ours = found.services[name]
         own = {key: value for key, value in ours.variables.items() if key not in ours.passing}
         last = known["env_example"] if "./.env" in service["env_file"] else {}
         assert own == service["variables"] | {
-            key: last[key] for key in SHADOWED & service["variables"].keys() & last.keys()
+            key: with_service_hosts(key, last[key])
+            for key in SHADOWED & service["variables"].keys() & last.keys()
         }, name
         passed = {key: value for key, value in known["env_example"].items() if key in ours.passing}
         assert passed.keys() == ours.passing, name
         assert {key: ours.variables[key] for key, value in passed.items() if "$" not in value} == {
-            key: value for key, value in passed.items() if "$" not in value
+            key: with_service_hosts(key, value) for key, value in passed.items() if "$" not in value
         }, name
         assert ours.image == service["image"], name
         assert ours.networks == set(service["networks"]), name
         assert set(ours.profiles) == set(service["profiles"] or ()), name
-        assert set(ours.depends_on) == set(service["depends_on"] or ()), name
+        assert set(ours.depends_on) == {service_name(one) for one in service["depends_on"] or ()}, name
         assert [mount.target for mount in ours.mounts] == [
             one["target"] if isinstance(one, dict) else one.split(":")[1] for one in service["volumes"]
         ], name
@@ -303,5 +306,5 @@ def test_reading_the_folder_of_a_release_gives_its_facts_again(tmp_path: Path, r
     routes = {route.location: route.service for route in found.routes}
     assert routes.keys() == {one["location"] for one in known["routes"]} - {"$"}
     assert routes["/v1"] == "api"
-    assert routes["/e/"] == "plugin_daemon"
-    assert routes.get("/socket.io/", "api_websocket") == "api_websocket"
+    assert routes["/e/"] == "plugin-daemon"
+    assert routes.get("/socket.io/", "api-websocket") == "api-websocket"

@@ -72,7 +72,7 @@ WRONG: list[tuple[Change, str, str]] = [
     ({"services/0": "agent_frontend"}, "services[0]", "the kit runs"),
     ({"services/0": "api"}, "services", "listed twice"),
     ({"services/0": ["api"]}, "services[0]", "the kit runs"),
-    ({"services": ["api", "web"]}, "services", "plugin_daemon is missing"),
+    ({"services": ["api", "web"]}, "services", "plugin-daemon is missing"),
     ({"routes": {"/v1": "api"}}, "routes", "a list"),
     ({"routes/0": "/v1"}, "routes[0]", "a map"),
     ({"routes/0/prefix": "v1"}, "routes[0].prefix", "a path"),
@@ -101,7 +101,7 @@ WRONG: list[tuple[Change, str, str]] = [
     ({"variables": {"api": {"A": {"minimum": "low"}}}}, "variables.api.A", "minimum"),
     ({"variables": {"api": {"A B": {}}}}, "variables.api.A B", "not a variable's name"),
     ({"variables": {"worker": {"A": {}}}}, "variables.worker", "those of api"),
-    ({"variables": {"api": {"A": {}}}}, "variables.plugin_daemon", "is missing"),
+    ({"variables": {"api": {"A": {}}}}, "variables.plugin-daemon", "is missing"),
 ]
 
 
@@ -151,7 +151,7 @@ def test_a_stack_may_name_a_release_of_its_own_catalogue(tmp_path: Path) -> None
 
     assert found.dify.version == "1.18.0"
     assert reference("api", found, found.dify) == "langgenius/dify-api:1.18.0"
-    assert {spec.name for spec in specs(Tier.DIFY, found, found.dify)} >= {"agent_backend", "local_sandbox"}
+    assert {spec.name for spec in specs(Tier.DIFY, found, found.dify)} >= {"agent-backend", "local-sandbox"}
     assert found.dify.number == 1_018_000
 
 

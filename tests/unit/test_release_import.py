@@ -98,7 +98,7 @@ def test_a_newer_release_takes_its_images_from_the_folder_and_its_types_from_the
     assert variables["api"]["SQLALCHEMY_POOL_SIZE"]["type"] == "integer"
     assert variables["api"]["PASSWORD_PEPPER"] == {"type": "string"}
     assert "NGINX_PORT" not in variables["api"]
-    assert "PASSWORD_PEPPER" not in variables["plugin_daemon"]
+    assert "PASSWORD_PEPPER" not in variables["plugin-daemon"]
     assert not [route for route in made["routes"] if route["prefix"] == "/a2a"]
     unknown = "\n".join(made["unknown"])
     for line in (

@@ -19,7 +19,17 @@ from infra.settings import proxy_keys
 from infra.settings.stack import Settings
 from support.configuration import resolved, settings
 from tests.integration.edge.llm import settings_of_oauth
-from tests.unit.test_render import Directive, edge_files, evaluated, locations, parsed, walk, written
+from tests.unit.test_render import (
+    Directive,
+    edge_files,
+    evaluated,
+    locations,
+    looked_up,
+    maps,
+    parsed,
+    walk,
+    written,
+)
 
 KEYS = {"holysheep": "hs-" + "k" * 40, "backup": "sk-" + "b" * 40}
 LLM: dict[str, Any] = {
@@ -136,6 +146,73 @@ def test_no_way_to_an_upstream_without_the_caller_being_asked(oauth: bool, tmp_p
         ], match
 
 
+@pytest.mark.parametrize("oauth", [False, True])
+def test_a_refused_caller_is_told_why(oauth: bool, tmp_path: Path) -> None:
+    found = dataclasses.replace(stack(), oauth=settings_of_oauth() if oauth else None)
+    bodies = maps(edge_files(context_of(found)), tmp_path)["$edge_error_body"]
+
+    def code(looked: str) -> str:
+        return str(json.loads(looked_up(bodies, looked))["error"]["code"])
+
+    reasons = {
+        "401 missing": "unauthorized",
+        "401 unknown": "invalid_api_key",
+        "401 expired": "expired_api_key",
+        "401 told": "invalid_token",
+        "403 internal": "internal_api_key",
+        **({"403 scope": "insufficient_scope"} if oauth else {}),
+    }
+    assert {reason: code(f"openai {reason}") for reason in reasons} == reasons
+    # Every other error is that of the status alone.
+    for other in ("openai 401 ", "openai 429 ", "dify 401 unknown"):
+        assert looked_up(bodies, other) == "$edge_plain_body"
+    script = next(
+        text for path, text in edge_files(context_of(found)).items() if path.endswith("/njs/llm.js")
+    )
+    set_by_script = set(re.findall(r"'(missing|unknown|expired|internal)'", script))
+    assert set_by_script == {"missing", "unknown", "expired", "internal"}
+
+
+def test_tasks_are_those_of_the_script(tmp_path: Path) -> None:
+    found = dataclasses.replace(stack(), oauth=settings_of_oauth())
+    files = edge_files(context_of(found))
+    script = next(text for path, text in files.items() if path.endswith("/njs/others.js"))
+    known = re.findall(r"return \{([a-z, ]+)\};", script)[-1].split(", ")
+
+    tasks = [
+        one["block"]
+        for _, one in walk(parsed(files, tmp_path)["parts/llm.conf"])
+        if one["directive"] == "location" and "llm.other" in str(one["block"])
+    ]
+    named = [
+        [one["args"][1] for one in block if one["directive"] == "set" and one["args"][0] == "$llm_task"]
+        for block in tasks
+    ]
+    assert sorted(name for names in named for name in names) == sorted(known)
+    assert all(len(names) == 1 for names in named)
+
+
+def test_a_long_body_is_read_by_the_pattern_of_a_short_one(tmp_path: Path) -> None:
+    files = parsed(edge_files(context_of(stack())), tmp_path)
+    asked = [
+        one for _, one in walk(files["http/llm_body.conf"]) if one["args"] == ["$request_body", "$llm_read"]
+    ]
+    (found,) = [one for one in asked[0]["block"] if one["directive"] != "default"]
+    *_, condition = files["parts/llm_long.conf"]
+
+    assert condition["directive"] == "if"
+    assert condition["args"][:2] == ["$request_body", "~"]
+    assert condition["args"][2] == found["directive"].removeprefix("~")
+    assert condition["block"][0]["args"] == ["$llm_long_read", *found["args"]]
+    # Only scripts lead there, and they have asked who calls.
+    (place,) = [one for _, one in walk(files["parts/llm.conf"]) if one["args"] == ["@llm_long"]]
+    assert [(one["directive"], one["args"]) for one in place["block"]] == [
+        ("include", ["parts/llm_long.conf"]),
+        ("set", ["$llm_task", "long"]),
+        ("js_content", ["llm.other"]),
+    ]
+
+
 def test_a_token_is_verified_on_its_way_to_the_limits(tmp_path: Path) -> None:
     found = dataclasses.replace(stack(), oauth=settings_of_oauth())
     files = parsed(edge_files(context_of(found)), tmp_path)["parts/llm.conf"]
@@ -153,7 +230,8 @@ def test_a_token_is_verified_on_its_way_to_the_limits(tmp_path: Path) -> None:
         if handler == "models":
             assert limited["try_files"][-1] == "@llm_counted_models"
             limited = blocks["@llm_counted_models"]
-        assert limited["js_content"] == [f"llm.{handler}"]
+            assert limited["set"] == ["$llm_task", "models"]
+        assert limited["js_content"] == [f"llm.{'other' if handler == 'models' else handler}"]
     # Nothing else leads there.
     reached = [" ".join(d["args"]) for _, d in walk(files) if "@llm_limited" in " ".join(d["args"])]
     assert len([one for one in reached if not one.startswith("@")]) == 3

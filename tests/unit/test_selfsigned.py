@@ -27,7 +27,7 @@ def verified(ca: str, leaf: str, directory: Path, *check: str) -> bool:
     command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-attime"]
     command += [str(int(NOW.timestamp())), "-CAfile", str(directory / "ca.pem"), *check]
     done = subprocess.run(
-        [*command, str(directory / "leaf.pem")], check=False, capture_output=True, timeout=20
+        [*command, str(directory / "leaf.pem")], check=False, capture_output=True, timeout=120
     )
     return done.returncode == 0
 

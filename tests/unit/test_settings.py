@@ -6,6 +6,7 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +20,9 @@ from infra.settings.llm_upstreams import LOOPBACK_PROBLEM
 from infra.settings.origins import origin_problem
 from infra.settings.program import load
 from infra.settings.reader import snake
-from infra.settings.secrets import SECRET_VARIABLES, SHAPES, TLS_SECRETS
+from infra.settings.secrets import OUTBOUND_SECRETS, SECRET_VARIABLES, SHAPES, TLS_SECRETS
 from infra.settings.stack import Reading, Settings
+from support.certificates import issue
 from support.configuration import SECRETS, configure, settings
 
 # (settings, the key that the error names, a part of the fix or reason)
@@ -70,9 +72,9 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"serverNames": "dify.example.com"}, "serverNames", "not a list"),
     ({"urls": {"console": "https://dify.example.com"}}, "urls", "http and https mixed"),
     ({"urls": {"console": "dify.example.com"}}, "urls.console", "no scheme"),
-    ({"urls": {"konsole": "http://a.example"}}, "urls.konsole", "did you mean urls.console?"),
+    ({"urls": {"konsole": "http://a.example"}}, "urls.konsole", "did you mean urls.console"),
     ({"extraEnv": {"nginx": {"A": "1"}}}, "extraEnv.nginx", "dify:templatesDir"),
-    ({"extraEnv": {"db_postgres": {"A": "1"}}}, "extraEnv.db_postgres", "use one of agent_backend, api"),
+    ({"extraEnv": {"db-postgres": {"A": "1"}}}, "extraEnv.db-postgres", "use one of agent-backend, api"),
     ({"cors": {"v1": ["https://app.example.com/"]}}, "cors.v1", "trailing slash"),
     ({"cors": {"v1": ["https://app.example.com/path"]}}, "cors.v1", "path"),
     ({"cors": {"v1": ["app.example.com"]}}, "cors.v1", "no scheme"),
@@ -84,7 +86,7 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"cors": {"v1": "https://a.example"}}, "cors.v1", "not a list"),
     ({"cors": {"console": ["*"]}}, "cors.console", "cookies"),
     ({"cors": {"api": ["*"]}}, "cors.api", "cookies"),
-    ({"cors": {"v2": []}}, "cors.v2", "known: api, console"),
+    ({"cors": {"v2": []}}, "cors.v2", "did you mean cors.v1"),
     ({"cors": ["https://a.example"]}, "cors", "not an object"),
     ({"rateLimits": 5}, "rateLimits", "not an object"),
     ({"trustedProxies": "10.0.0.0/8"}, "trustedProxies", "not a list"),
@@ -109,9 +111,13 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"vectorStore": "milvus"}, "vectorStore", "pgvector, qdrant, weaviate"),
     ({"vectorStore": "weaviate"}, "vectorStore", "use pgvector"),
     ({"maxUploadMegabytes": 0}, "maxUploadMegabytes", "1 to 10240"),
+    ({"addressConnections": 7}, "addressConnections", "use 8 or more, or 0 for any number"),
     ({"maxUploadMegabytes": "15M"}, "maxUploadMegabytes", "1 to 10240"),
     ({"apps": ["no-such-app"]}, "apps", "echo-chat"),
     ({"apps": ["../secrets"]}, "apps", "echo-chat"),
+    ({"apps": ["no-such-app"]}, "apps", "dify:appsDir"),
+    ({"appsDir": "apps"}, "appsDir", "absolute path"),
+    ({"appsDir": "/no/such/directory"}, "appsDir", "absolute path"),
     ({"canary": "perhaps"}, "canary", "true or false"),
     ({"canaryKnowledge": "perhaps"}, "canaryKnowledge", "true or false"),
     ({"adminEmail": ""}, "adminEmail", "you@example.com"),
@@ -125,8 +131,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"extraEnv": {"api": "A=1"}}, "extraEnv.api", "{NAME: value}"),
     ({"extraEnv": {"api": {"LOG_TZ": "two\nlines"}}}, "extraEnv.api.LOG_TZ", "one line"),
     (
-        {"extraEnv": {"agent_backend": {"A": "1"}}, "release": "1.12.1"},
-        "extraEnv.agent_backend",
+        {"extraEnv": {"agent-backend": {"A": "1"}}, "release": "1.12.1"},
+        "extraEnv.agent-backend",
         "no such service",
     ),
     ({"extraEnv": {"api": {"LOG_TS": "UTC"}}}, "extraEnv.api.LOG_TS", "did you mean LOG_TZ?"),
@@ -136,13 +142,13 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
         "whole number",
     ),
     (
-        {"extraEnv": {"worker": {"STORAGE_TYPE": "nfs"}}},
-        "extraEnv.worker.STORAGE_TYPE",
-        "not one of opendal, s3",
+        {"extraEnv": {"worker": {"DEPLOYMENT_EDITION": "OWN"}}},
+        "extraEnv.worker.DEPLOYMENT_EDITION",
+        "not one of",
     ),
     (
-        {"extraEnv": {"plugin_daemon": {"PPROF_ENABLED": "yes"}}},
-        "extraEnv.plugin_daemon.PPROF_ENABLED",
+        {"extraEnv": {"plugin-daemon": {"PPROF_ENABLED": "yes"}}},
+        "extraEnv.plugin-daemon.PPROF_ENABLED",
         "neither true nor",
     ),
     ({"weaviateVersion": "1.30.0"}, "weaviateVersion", "1.27.27, 1.28.16"),
@@ -168,12 +174,24 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"mail": {"type": "smtp", "from": "a@b.example"}}, "mail.server", "SMTP server"),
     ({"mail": {"type": "smtp", "server": "mail.example.com"}}, "mail.from", "sender"),
     ({"mail": {"type": "pigeon"}}, "mail.type", "use one of nothing, smtp, resend, sendgrid"),
-    ({"mail": {"type": "resend", "from": "a@b.example"}}, "mailPassword", "--secret"),
+    (
+        {"mail": {"type": "resend", "from": "a@b.example"}},
+        "mailPassword",
+        "dify-kit set mailPassword --stack unit",
+    ),
     ({"storage": {"type": "s3"}}, "storage.bucket", "s3 needs it"),
-    ({"storage": {"type": "s3", "bucket": "b", "accessKey": "k"}}, "storageSecretKey", "--secret"),
+    (
+        {"storage": {"type": "s3", "bucket": "b", "accessKey": "k"}},
+        "storageSecretKey",
+        "dify-kit set storageSecretKey",
+    ),
     ({"storage": {"type": "ftp"}}, "storage.type", "fs, s3"),
     ({"login": {"social": True}}, "login.social", "githubClientId"),
-    ({"login": {"social": True, "githubClientId": "id"}}, "githubClientSecret", "--secret"),
+    (
+        {"login": {"social": True, "githubClientId": "id"}},
+        "githubClientSecret",
+        "dify-kit set githubClientSecret",
+    ),
     ({"login": {"githubClientId": "id"}}, "login.social", "set login.social to true"),
     ({"login": {"emailPassword": False}}, "login", "no user could sign in"),
     ({"openapi": {"enabled": True}, "release": "1.12.1"}, "openapi.enabled", "has no /openapi"),
@@ -193,14 +211,14 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"ssrfAllowPrivate": ["224.0.0.1"]}, "ssrfAllowPrivate", "multicast"),
     ({"ssrfAllowPrivate": ["::ffff:10.0.0.1"]}, "ssrfAllowPrivate", "IPv6 spelling"),
     ({"ssrfAllowPrivate": ["\uff11\uff10.0.0.1"]}, "ssrfAllowPrivate", "neither network nor host"),
-    ({"ssrfAllowPrivate": ["plugin_daemon"]}, "ssrfAllowPrivate", "service of the stack"),
+    ({"ssrfAllowPrivate": ["plugin-daemon"]}, "ssrfAllowPrivate", "service of the stack"),
     ({"ssrfAllowPrivate": ["localhost"]}, "ssrfAllowPrivate", "service of the stack"),
     ({"ssrfAllowPrivate": ["metadata.google.internal"]}, "ssrfAllowPrivate", "credentials"),
     ({"ssrfDeny": ["0.0.0.0/0"]}, "ssrfDeny", "no address could be reached"),
     ({"ssrfDeny": ["example.com"]}, "ssrfDeny", "is not a network"),
     ({"resources": {"api": {"pids": 1}}}, "resources.api.pids", "64 to"),
     ({"corsOrigins": ["https://a.example"]}, "corsOrigins", "no such setting"),
-    ({"vectorstore": "pgvector"}, "vectorstore", "did you mean vectorStore?"),
+    ({"vectorstore": "pgvector"}, "vectorstore", "did you mean vectorStore"),
 ]
 
 
@@ -250,7 +268,7 @@ SECRET_PROBLEMS = [
     ("secretKey", "short", "has 5 characters"),
     ("adminPassword", "onlyletters", "letter and a digit"),
     ("initPassword", "x" * 31, "has 31 characters"),
-    ("postgresPassword", "", "dify-kit init unit"),
+    ("postgresPassword", "", "dify-kit set postgresPassword --generate --stack unit"),
     ("redisPassword", "pässword-with-umlaut", "ASCII"),
     ("agentServerSecretKey", "A" * 44, "33 bytes"),
     ("agentServerSecretKey", "A" * 43 + "=", "padded"),
@@ -295,7 +313,9 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_every_declared_setting_is_a_field_and_the_other_way_round() -> None:
     fields = set(Settings.__dataclass_fields__) - {"stack", "secrets"}
-    plain = {snake(key) for key in declared() if key not in {*SHAPES, *TLS_SECRETS, "llmKeys"}}
+    plain = {
+        snake(key) for key in declared() if key not in {*SHAPES, *TLS_SECRETS, "llmKeys", "modelCredentials"}
+    }
 
     assert plain == fields
     assert set(SHAPES) <= set(declared())
@@ -457,7 +477,154 @@ def test_secret_under_an_unknown_key_is_not_shown() -> None:
     [problem] = told({}, {"gatewaySecrets": "do-not-show-this-value"})
 
     assert "do-not-show" not in problem
-    assert "did you mean gatewaySecret?" in problem
+    assert "did you mean gatewaySecret" in problem
+
+
+@pytest.mark.parametrize(
+    ("plain", "group"),
+    [
+        ({"publicUrl": "http://dify.example.com:8080", "cors": {"v1": ["https://app.example.com"]}}, "v1"),
+        (
+            {
+                "publicUrl": "http://10.1.2.3",
+                "cors": {"llm": ["http://a.example", "https://app.example.com"]},
+            },
+            "llm",
+        ),
+    ],
+)
+def test_https_pages_that_browsers_keep_from_a_plain_stack_are_reported(
+    plain: dict[str, Any], group: str
+) -> None:
+    reading = read(plain)
+
+    (warning,) = reading.warnings
+    assert reading.problems == ()
+    assert warning.startswith(
+        f"dify:cors.{group}: https://app.example.com: browsers block requests of pages with https "
+    )
+    assert plain["publicUrl"] in warning
+    assert "tls.mode" in warning
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"cors": {"v1": ["https://app.example.com"]}},
+        {"publicUrl": "http://127.0.0.1:8080", "cors": {"v1": ["https://app.example.com"]}},
+        {"publicUrl": "https://dify.example.com", "cors": {"v1": ["https://app.example.com"]}},
+        {"publicUrl": "http://dify.example.com", "cors": {"v1": ["http://app.example.com"]}},
+        {"publicUrl": "http://dify.example.com", "cors": {"v1": ["*"]}},
+    ],
+)
+def test_other_pages_are_not_reported(plain: dict[str, Any]) -> None:
+    reading = read(plain)
+
+    assert (reading.problems, reading.warnings) == ((), ())
+
+
+# Every feature that reads a secret of its own.
+ALL_ON: dict[str, Any] = {
+    "images": "local",
+    "vectorStore": "pgvector",
+    "adminEmail": "admin@example.com",
+    "publicUrl": "https://dify.example.com",
+    "llm": {"enabled": True, "engine": "litellm"},
+    "modelProviders": {
+        "models": [{"provider": "a/b/c", "model": "m", "type": "llm", "secret": "openai"}],
+        "proxy": {"enabled": False},
+    },
+    "oauth": {"enabled": True, "tenants": {"acme": {"app": "echo-chat"}}},
+    "oidcGate": {"enabled": True, "issuer": "https://id.example.com", "clientId": "dify"},
+    "outbound": {"proxy": "http://proxy.example.com:3128"},
+    "database": {"host": "db.example.com"},
+    "redis": {"host": "cache.example.com"},
+    "mail": {"type": "resend", "from": "dify@example.com"},
+    "storage": {"type": "s3", "bucket": "b", "endpoint": "https://s3.example.com", "accessKey": "a"},
+    "login": {"social": True, "githubClientId": "g", "googleClientId": "g"},
+}
+MARK = "zebra-4711-crossing"
+BAD_SECRETS: dict[str, Any] = {
+    "line break": f"{MARK}\n{MARK}",
+    "control character": f"{MARK}\x07",
+    "no text": [MARK],
+    "an object": {MARK[::-1]: {"part": MARK}},
+    "an object of the upstream": {"holysheep": MARK, "openai": MARK},
+    "URL": f"https://kit:{MARK}@host.example",
+}
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])
+@pytest.mark.parametrize("form", BAD_SECRETS)
+@pytest.mark.parametrize("key", sorted(SECRET_KEYS))
+def test_no_error_shows_a_secret(key: str, form: str, encrypted: bool) -> None:
+    values: dict[str, Any] = {**ALL_ON, **dict.fromkeys(SECRET_KEYS, SEALED)}
+    if key in TLS_SECRETS:
+        pair = issue(["dify.example.com"])
+        values |= {"tls": {"mode": "selfsigned" if key == "tlsSeed" else "files"}}
+        values |= {"tlsCertificate": pair.pem, "tlsKey": pair.key_pem}
+    values[key] = BAD_SECRETS[form]
+    hidden = frozenset(SECRET_KEYS) if encrypted else frozenset(SECRET_KEYS - {key})
+
+    reading = stack.read(Given(values=values, encrypted=hidden), "unit")
+
+    said = "\n".join((*reading.problems, *reading.warnings))
+    assert MARK not in said
+    assert re.search(rf"^dify:{key}\b", said, re.MULTILINE) or _fine(key, form), said
+
+
+def _fine(key: str, form: str) -> bool:
+    """Whether the text is a secret that can be used."""
+    return (key, form) in {
+        (key, "URL") for key in SHAPES if SHAPES[key].problem(BAD_SECRETS["URL"]) is None
+    } or (key, form) == ("modelCredentials", "an object of the upstream")
+
+
+@pytest.mark.parametrize(
+    ("plain", "key"),
+    [
+        ({"adminPasword": MARK}, "adminPasword"),
+        ({"mail": {"password": MARK}}, "mail.password"),
+        (
+            {"modelProviders": {"models": [{"provider": "a/b/c", "api_key": MARK}]}},
+            "modelProviders.models[0].api_key",
+        ),
+        ({"publicUrl": f"https://kit:{MARK}@dify.example.com"}, "publicUrl"),
+        ({"publicUrl": f"https://kit:{MARK}/x@dify.example.com"}, "publicUrl"),
+        ({"urls": {"console": f"https://kit:{MARK}@dify.example.com"}}, "urls.console"),
+        (
+            {
+                "llm": {
+                    "enabled": True,
+                    "upstreams": {"up": {"baseUrl": f"https://kit:{MARK}@llm.example/v1"}},
+                }
+            },
+            "llm.upstreams.up.baseUrl",
+        ),
+    ],
+)
+def test_secret_in_a_wrong_place_is_not_shown(plain: dict[str, Any], key: str) -> None:
+    reading = read(plain)
+
+    assert [line for line in reading.problems if line.startswith(f"dify:{key}: ")], reading.problems
+    assert MARK not in "\n".join((*reading.problems, *reading.warnings))
+
+
+def test_value_of_an_encrypted_setting_is_not_shown() -> None:
+    values = {
+        "images": "local",
+        "vectorStore": "pgvector",
+        "adminEmail": "admin@example.com",
+        "httpPort": MARK,
+    }
+    sealed = dict.fromkeys(SECRET_KEYS, SEALED)
+
+    reading = stack.read(
+        Given(values={**sealed, **values}, encrypted=frozenset({*sealed, "httpPort"})), "unit"
+    )
+
+    assert any(line.startswith("dify:httpPort: not a whole number") for line in reading.problems)
+    assert MARK not in reading.message
 
 
 # --- objects that are given in part --------------------------------------------------------------------------------
@@ -491,7 +658,7 @@ PARTS = [
 
 def read(plain: dict[str, Any]) -> Reading:
     """Read settings as the command line does: their secrets compare equal."""
-    sealed = dict.fromkeys((*SECRET_KEYS,), SEALED)
+    sealed = dict.fromkeys(SECRET_KEYS - OUTBOUND_SECRETS, SEALED)
     plain = {"images": "local", "vectorStore": "pgvector", "adminEmail": "admin@example.com", **plain}
     return stack.read(Given.of({**sealed, **plain}, sealed), "unit")
 
@@ -532,3 +699,13 @@ def test_the_documents_say_what_is_replaced() -> None:
         said = text[start : start + 500]
         assert "replaced as a whole" in said, file
         assert all(".".join(path) in said for path in REPLACED), file
+
+
+def test_the_project_names_no_types() -> None:
+    """Pulumi would report the first wrong value by itself, without the fix."""
+    document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
+
+    assert [key for key, entry in document["config"].items() if {"type", "items"} & set(entry)] == []
+    assert {entry["type"] for entry in declared().values()} == {
+        "array", "boolean", "integer", "object", "string",
+    }  # fmt: skip

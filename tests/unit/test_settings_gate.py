@@ -123,7 +123,7 @@ def test_http_is_taken_while_the_stack_speaks_http_itself() -> None:
             {"caFile": "/no/such/ca.pem"},
             "dify:oidcGate.caFile: '/no/such/ca.pem': is not a file with certificates",
         ),
-        ({"emailDomain": ["example.com"]}, "did you mean oidcGate.emailDomains?"),
+        ({"emailDomain": ["example.com"]}, "did you mean oidcGate.emailDomains"),
         ({"issuer": "https://accounts.google.com"}, "every Google account would be admitted"),
     ],
 )
@@ -147,7 +147,7 @@ def test_google_is_taken_with_a_domain() -> None:
 def test_the_secret_has_to_be_set_and_encrypted() -> None:
     (line,) = refusal({}, secret="")
     assert line.startswith("dify:oidcGateClientSecret: the secret is not set; ")
-    assert "pulumi config set --secret dify:oidcGateClientSecret" in line
+    assert "dify-kit set oidcGateClientSecret --stack" in line
 
     configure({"oidcGate": GATE, "oidcGateClientSecret": "in plain text"})
     with pytest.raises(pulumi.RunError, match="oidcGateClientSecret: is stored in plain text"):

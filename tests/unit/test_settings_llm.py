@@ -161,6 +161,47 @@ def test_addresses_that_cannot_work(url: str, said: str) -> None:
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("llm", "said"),
+    [
+        ({"engine": "apache"}, "dify:llm.engine: 'apache': not a possible value"),
+        ({"upstreams": {"Up": {}}}, "'Up': cannot name an upstream"),
+        (
+            {"upstreams": {"up": {"baseUrl": "ftp://llm.example"}}},
+            "dify:llm.upstreams.up.baseUrl: 'ftp://llm.example'",
+        ),
+        ({"upstreams": {"up": {"baseUrl": "http://nginx:8082/llm/v1"}}}, "is the proxy itself"),
+        ({"upstreams": {"holysheep": {"caFile": "/no"}}}, "caFile: '/no': is not a file with certificates"),
+        ({"models": {"m": []}}, "dify:llm.models.m: '[]': is not a list of upstreams"),
+        ({"maxBodyMegabytes": 51}, "dify:llm.maxBodyMegabytes: '51'"),
+        ({"limits": {"concurrent": -1}}, "dify:llm.limits.concurrent: '-1'"),
+        ({"monthlyBudget": -1}, "dify:llm.monthlyBudget: '-1'"),
+        ({"prices": {"m": {"input": "x"}}}, "dify:llm.prices.m.input: 'x': not a number"),
+    ],
+)
+def test_wrong_value_of_a_proxy_that_is_off_is_an_error(llm: dict[str, Any], said: str) -> None:
+    configure({"llm": {"enabled": False, **llm}})
+
+    with pytest.raises(pulumi.RunError) as caught:
+        load(pulumi.Config("dify"), "unit")
+
+    _, *problems = str(caught.value).splitlines()
+    assert len(problems) == 1, problems
+    assert said in problems[0]
+
+
+@pytest.mark.parametrize(
+    "llm",
+    [
+        {"upstreams": {"own": {"baseUrl": "http://llm/v1"}}},
+        {"upstreams": {}, "models": {}},
+        {"models": {"m": ["later"]}, "monthlyBudget": 5},
+    ],
+)
+def test_proxy_that_is_off_may_be_set_up_step_by_step(llm: dict[str, Any]) -> None:
+    assert settings({"llm": llm}).llm is None
+
+
 def test_keys_in_plain_text_are_refused() -> None:
     configure({"llm": {"enabled": True}, "llmKeys": {"holysheep": KEY}})
 

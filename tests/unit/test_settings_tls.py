@@ -42,7 +42,7 @@ def with_files(pair: Pair, *more: Pair, key: str | None = None) -> list[str]:
     ("plain", "key", "reason"),
     [
         ({"tls": {"mode": "on"}}, "tls.mode", "off, selfsigned, files, acme"),
-        ({"tls": {"modus": "off"}}, "tls.modus", "did you mean tls.mode?"),
+        ({"tls": {"modus": "off"}}, "tls.modus", "did you mean tls.mode"),
         ({"tls": "selfsigned"}, "tls", "not an object"),
         ({"tls": {"hstsSeconds": 300}}, "tls.hstsSeconds", "turn TLS on"),
         ({"tls": {"mode": "selfsigned", "hstsSeconds": -1}}, "tls.hstsSeconds", "0 to 63072000"),
@@ -84,7 +84,7 @@ def with_files(pair: Pair, *more: Pair, key: str | None = None) -> list[str]:
         (
             {**REACHABLE, "tls": {**ACME, "acme": {**ACME["acme"], "mail": "a@b.example"}}},
             "tls.acme.mail",
-            "did you mean tls.acme.email?",
+            "did you mean tls.acme.email",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_selfsigned_without_its_seed_says_how_to_set_one() -> None:
     problems = told({"tls": {"mode": "selfsigned"}}, {"tlsSeed": ""})
 
     assert problems == [
-        "dify:tlsSeed: the secret is not set; `openssl rand -hex 32 | pulumi config set --secret dify:tlsSeed`"
+        "dify:tlsSeed: the secret is not set; `dify-kit set tlsSeed --generate --stack unit` makes it"
     ]
 
 
@@ -185,7 +185,10 @@ def test_key_of_another_certificate_is_refused() -> None:
     problems = with_files(issue([HOST]), key=pem_of_key(new_key()))
 
     assert problems == [
-        "dify:tlsKey: does not belong to the certificate; set tlsCertificate and tlsKey from the same pair"
+        (
+            "dify:tlsKey: does not belong to the certificate; set tlsCertificate and tlsKey from the same pair: "
+            "`dify-kit set tlsKey --stack unit < privkey.pem`"
+        )
     ]
 
 

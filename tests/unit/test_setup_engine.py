@@ -13,17 +13,24 @@ from pathlib import Path
 import pytest
 
 from dify_kit.errors import KitError
-from dify_kit.setup import engine_build, go_toolchain, pulumi_engine
+from dify_kit.setup import engine_build, go_build, go_toolchain, pulumi_engine
 from dify_kit.setup.engine_build import (
     PROGRAMS,
     VERSION,
     build_engine,
     built_engine,
-    describe_build,
     engine_key,
     is_complete,
 )
-from dify_kit.setup.pulumi_engine import engine_env, ensure_pulumi, official_engine, parse_version, usable
+from dify_kit.setup.go_build import describe_build
+from dify_kit.setup.pulumi_engine import (
+    docker_plugin,
+    engine_env,
+    ensure_pulumi,
+    official_engine,
+    parse_version,
+    usable,
+)
 from dify_kit.workspace.files import CHECKOUT
 
 # It understands `env GOVERSION`, `list -m` and `build ... -o FILE PACKAGE`; what it builds says its version.
@@ -58,7 +65,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     for name in ("XDG_CACHE_HOME", "PULUMI_HOME", "GOFLAGS", "GOROOT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(engine_build, "DISK_NEEDED", 1)
+    monkeypatch.setattr(go_build, "DISK_NEEDED", 1)
     pulumi_engine.reachable.cache_clear()
     return tmp_path
 
@@ -123,7 +130,7 @@ def test_an_interrupted_build_leaves_nothing_behind(home: Path, monkeypatch: pyt
         (home / ".cache/dify-kit/engine/.new-orphan").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine_build, "run_step", interrupt)
+    monkeypatch.setattr(go_build, "run_step", interrupt)
 
     with pytest.raises(KeyboardInterrupt):
         build_engine()
@@ -156,7 +163,7 @@ def test_two_builds_at_once_build_once(home: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("home")
 def test_waiting_for_another_build_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_build, "LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(go_build, "LOCK_SECONDS", 0.5)
     cache = built_engine().parents[1]
     cache.mkdir(parents=True)
     with (cache / ".lock").open("w") as held:
@@ -186,7 +193,7 @@ def test_the_build_depends_on_nothing_that_the_caller_set(
 
 @pytest.mark.usefixtures("home")
 def test_a_full_disk_is_noticed_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_build, "DISK_NEEDED", 1 << 60)
+    monkeypatch.setattr(go_build, "DISK_NEEDED", 1 << 60)
 
     with pytest.raises(KitError, match="GiB are free") as failed:
         build_engine()
@@ -319,6 +326,54 @@ def test_an_old_engine_on_path_is_not_used(home: Path, monkeypatch: pytest.Monke
     environment = engine_env()
     assert environment["PATH"].split(":")[0] == str(built_engine())
     assert environment["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
+
+
+def put_built() -> Path:
+    """Put a complete built engine into the cache, and return the path of its provider."""
+    directory = built_engine()
+    directory.mkdir(parents=True)
+    for name in engine_build.PROGRAMS:
+        (directory / name).write_text("#!/bin/sh\n")
+    return directory / "pulumi-resource-docker"
+
+
+@pytest.mark.usefixtures("home")
+def test_the_provider_of_a_built_engine_is_one_of_pulumis_plugins() -> None:
+    provider = put_built()
+    assert "PULUMI_IGNORE_AMBIENT_PLUGINS" not in engine_env()
+
+    ensure_pulumi()
+    ensure_pulumi()
+
+    assert docker_plugin().readlink() == provider
+    # Pulumi warns of a provider that it finds on PATH.
+    assert engine_env()["PULUMI_IGNORE_AMBIENT_PLUGINS"] == "true"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_provider_of_an_older_build_is_replaced_and_the_operators_own_is_not() -> None:
+    provider = put_built()
+    docker_plugin().parent.mkdir(parents=True)
+    docker_plugin().symlink_to(provider.parents[2] / "pulumi-3.0.0-old" / "bin" / provider.name)
+    ensure_pulumi()
+    assert docker_plugin().readlink() == provider
+
+    docker_plugin().unlink()
+    docker_plugin().write_text("the operator's own")
+    ensure_pulumi()
+    assert docker_plugin().read_text() == "the operator's own"
+
+
+def test_without_pulumis_directory_the_provider_stays_on_path(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_built()
+    (home / ".pulumi").write_text("no directory")
+
+    ensure_pulumi()
+
+    assert "stays on PATH" in capsys.readouterr().err
+    assert "PULUMI_IGNORE_AMBIENT_PLUGINS" not in engine_env()
 
 
 def test_a_prepared_shell_does_not_make_the_built_engine_official(

@@ -96,7 +96,9 @@ def test_a_browser_can_be_named(programs: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_a_missing_browser_is_reported_with_the_fix(programs: Path) -> None:
     assert programs.is_dir()
-    with pytest.raises(BrowserError, match=r"^there is no Chromium on this machine: `make browser` installs"):
+    with pytest.raises(
+        BrowserError, match=r"^there is no Chromium on this machine: `dify-kit setup --browser`"
+    ):
         find_browser(own=nowhere)
 
 
@@ -106,7 +108,7 @@ def test_a_playwright_that_does_not_start_is_no_browser_either() -> None:
         # What Playwright raises when its driver misses a system library.
         raise Exception("Connection closed while reading from the driver")  # noqa: TRY002
 
-    with pytest.raises(BrowserError, match=r"Playwright does not start \(Connection closed.*make browser"):
+    with pytest.raises(BrowserError, match=r"Playwright does not start \(Connection closed.*setup --browser"):
         find_browser(own=broken)
 
 
@@ -171,7 +173,7 @@ def test_a_run_without_a_browser_says_so(tmp_path: Path) -> None:
     # An environment of Playwright's own with no browser in it, and a PATH without one.
     done = smoke(tmp_path, PATH=str(tmp_path), PLAYWRIGHT_BROWSERS_PATH=str(tmp_path))
     (page,) = (tmp_path / "reports").glob("*.html")
-    reason = "there is no Chromium on this machine: `make browser` installs one"
+    reason = "there is no Chromium on this machine: `dify-kit setup --browser` installs one"
 
     assert done.returncode == 0, done.stdout[-3000:]
     assert "1 passed" in done.stdout

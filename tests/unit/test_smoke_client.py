@@ -1,17 +1,17 @@
 """The smoke tests' HTTP client: deadlines, rate limits, and messages that say what came."""
 
 import email.utils
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from smoke_tests import client as module
 from smoke_tests.client import Answer, Client, Patience, VisitError, is_loopback, retry_after
 from smoke_tests.masking import Redactor, Secret
+from support.serving import served
 
 
 @contextmanager
@@ -31,14 +31,8 @@ def answering(*answers: bytes, pause: float = 0.0, hold: float = 0.0) -> Iterato
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(Handler) as url:
+        yield url, asked
 
 
 def answer(status: int, *headers: str, body: bytes = b"{}") -> bytes:
@@ -54,7 +48,7 @@ def patience() -> Patience:
 @pytest.fixture
 def client(patience: Patience) -> Iterator[Client]:
     made = Client(
-        key=Secret("app-of-this-test"), redact=Redactor(), patience=patience, loopback=True, verify=True
+        key=Secret("app-of-this-test"), redact=Redactor(), patience=patience, direct=True, verify=True
     )
     yield made
     made.close()
@@ -117,7 +111,7 @@ def test_an_answer_that_trickles_has_an_end(client: Client) -> None:
 
 def test_silence_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_SECONDS", 0.2)
-    quick = Client(key=None, redact=Redactor(), patience=Patience(seconds=0), loopback=True, verify=True)
+    quick = Client(key=None, redact=Redactor(), patience=Patience(seconds=0), direct=True, verify=True)
     with answering(answer(200), hold=1.0) as (url, _), pytest.raises(VisitError, match="ReadTimeout"):
         quick.once("GET", url)
     quick.close()
@@ -162,7 +156,7 @@ def test_a_body_that_is_no_json_is_shown(client: Client) -> None:
 
 
 def test_without_a_key_none_is_sent() -> None:
-    keyless = Client(key=None, redact=Redactor(), patience=Patience(seconds=0), loopback=True, verify=True)
+    keyless = Client(key=None, redact=Redactor(), patience=Patience(seconds=0), direct=True, verify=True)
     with pytest.raises(VisitError, match="no app key"):
         keyless.once("GET", "http://127.0.0.1:1/", key=True)
     keyless.close()

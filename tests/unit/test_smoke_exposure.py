@@ -11,7 +11,8 @@ from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from smoke_tests.conftest import MARKERS
 from smoke_tests.engine import EVERYWHERE, Container, Publication, _container
 from smoke_tests.exports import TargetError
-from smoke_tests.target import Deployment, RateLimits
+from smoke_tests.limits import RateLimits
+from smoke_tests.target import Deployment
 
 SECRET = "kP3vXq8LmZ2w"
 DEPLOYMENT = Deployment(
@@ -180,16 +181,16 @@ def test_a_name_that_contains_a_default_is_none(every_check: Check) -> None:
     assert every_check(containers(api={"environment": environment})) == []
 
 
-DATA = {"db_postgres 5432", "172.19.0.2 5432", "redis 6379", "172.19.0.3 6379"}
+DATA = {"db-postgres 5432", "172.19.0.2 5432", "redis 6379", "172.19.0.3 6379"}
 
 
 @pytest.mark.parametrize(
     ("opened", "message"),
     [
-        pytest.param(["ssrf_proxy 3128"], "", id="closed"),
+        pytest.param(["ssrf-proxy 3128"], "", id="closed"),
         pytest.param([], "does not reach", id="blind-probe"),
-        pytest.param(["ssrf_proxy 3128", "172.19.0.3 6379"], "6379", id="redis-by-address"),
-        pytest.param(["ssrf_proxy 3128", "db_postgres 5432"], "5432", id="database-by-name"),
+        pytest.param(["ssrf-proxy 3128", "172.19.0.3 6379"], "6379", id="redis-by-address"),
+        pytest.param(["ssrf-proxy 3128", "db-postgres 5432"], "5432", id="database-by-name"),
     ],
 )
 def test_an_open_way_to_the_data_is_noticed(exposure: Any, opened: list[str], message: str) -> None:

@@ -78,7 +78,7 @@ def test_failing_tests_do_not_show_the_key(tmp_path: Path, key: str) -> None:
     reports = [path.read_text(encoding="utf-8") for path in (tmp_path / "reports").iterdir()]
 
     assert re.search(r"6 failed.*1 error", done.stdout), done.stdout[-3000:]
-    assert len(reports) == 2
+    assert len(reports) == 3
     for text in (done.stdout, done.stderr, *reports):
         for spelling in (key, quote(key, safe=""), base64.b64encode(key.encode()).decode()):
             assert spelling not in text

@@ -3,7 +3,7 @@
 import pytest
 
 from smoke_tests.cors import Policy, policy_of
-from smoke_tests.pages import allowed_origin, refused_origin
+from smoke_tests.pages import allowed_origin, cut_off, refused_origin
 
 LOCAL = "http://localhost:8080"
 PUBLIC = "https://dify.example.com"
@@ -45,3 +45,30 @@ def test_allowed_origin(allowed: tuple[str, ...], url: str, expected: str) -> No
 )
 def test_refused_origin(allowed: tuple[str, ...], url: str, expected: str) -> None:
     assert refused_origin(policy(*allowed, url=url)) == expected
+
+
+ABORTED = "net::ERR_NETWORK_CHANGED"
+DENIED = (
+    "Access to fetch at 'http://localhost:8080/v1/info' from origin 'https://a.example' has been blocked by CORS "
+    "policy: Permission was denied for this request to access the `loopback` address space."
+)
+REFUSED = (
+    "Access to fetch at 'x' from origin 'y' has been blocked by CORS policy: No 'Access-Control-Allow-Origin'"
+)
+
+
+@pytest.mark.parametrize(
+    ("failed", "console", "permitted", "expected"),
+    [
+        pytest.param([ABORTED], [], True, True, id="network-changed"),
+        pytest.param(
+            [], [f"Failed to load resource: {ABORTED}"], False, True, id="network-changed-in-the-console"
+        ),
+        pytest.param(["net::ERR_FAILED"], [DENIED], True, True, id="denied-though-granted"),
+        pytest.param(["net::ERR_FAILED"], [DENIED], False, False, id="denied-as-it-was-not-granted"),
+        pytest.param(["net::ERR_FAILED"], [REFUSED], True, False, id="refused-by-cors"),
+        pytest.param([], [], True, False, id="answered"),
+    ],
+)
+def test_calls_to_repeat(failed: list[str], console: list[str], permitted: bool, expected: bool) -> None:
+    assert cut_off(failed, console, permitted=permitted) is expected

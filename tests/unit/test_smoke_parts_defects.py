@@ -21,12 +21,12 @@ DEFECTS: Mapping[str, Failures] = {
     "sandbox-dead": fails(SANDBOX, message="sandbox: result .* expected: .* is likely a network issue"),
     "sandbox-refuses": fails(SANDBOX, message="sandbox: result .* expected: .*operation not permitted"),
     "sandbox-makes-up": fails(SANDBOX, message="sandbox: result .* expected: .*42"),
-    "squid-dead": fails(ALLOWS, f"{REFUSES}[[]*", message="ssrf_proxy: .*Reached maximum retries"),
-    "squid-closed": fails(ALLOWS, message="ssrf_proxy: squid refuses Dify's own files"),
-    "squid-without-dns": fails(ALLOWS, message="ssrf_proxy: squid returned no answer of api: status 503"),
-    "squid-open": fails(f"{REFUSES}[[]*", message="ssrf_proxy: squid must refuse api: status 200"),
+    "squid-dead": fails(ALLOWS, f"{REFUSES}[[]*", message="ssrf-proxy: .*Reached maximum retries"),
+    "squid-closed": fails(ALLOWS, message="ssrf-proxy: squid refuses Dify's own files"),
+    "squid-without-dns": fails(ALLOWS, message="ssrf-proxy: squid returned no answer of api: status 503"),
+    "squid-open": fails(f"{REFUSES}[[]*", message="ssrf-proxy: squid must refuse api: status 200"),
     "squid-open-to-a-403": fails(
-        f"{REFUSES}[[]private]", message="ssrf_proxy: squid must refuse api: status 403"
+        f"{REFUSES}[[]private]", message="ssrf-proxy: squid must refuse api: status 403"
     ),
     "older-dify": fails(),
     "worker-dead": fails(INDEXED, message="worker: the document is not indexed after 2 s .*'waiting'"),
@@ -34,9 +34,9 @@ DEFECTS: Mapping[str, Failures] = {
     "finds-nothing": fails(INDEXED, message=r"the indexed document is not among the results \[\]"),
     "finds-another": fails(INDEXED, message="the indexed document is not among the results .*something else"),
     "retrieval-fails": fails(INDEXED, message="the knowledge API refuses the request: .* 500"),
-    "daemon-without-database": fails(DAEMON, message="plugin_daemon: it cannot look up an endpoint: .* 500"),
-    "daemon-dead": fails(DAEMON, message="plugin_daemon: it cannot look up an endpoint: .* 502"),
-    "no-plugin-route": fails(DAEMON, message="plugin_daemon: it cannot look up an endpoint: .* 404"),
+    "daemon-without-database": fails(DAEMON, message="plugin-daemon: it cannot look up an endpoint: .* 500"),
+    "daemon-dead": fails(DAEMON, message="plugin-daemon: it cannot look up an endpoint: .* 502"),
+    "no-plugin-route": fails(DAEMON, message="plugin-daemon: it cannot look up an endpoint: .* 404"),
 }
 
 
@@ -88,7 +88,7 @@ def test_a_plugin_daemon_that_answers_api_passes() -> None:
     ],
 )
 def test_a_plugin_daemon_that_cannot_answer_api_is_noticed(code: int, output: str, message: str) -> None:
-    with pytest.raises(AssertionError, match=f"plugin_daemon: .*{message}"):
+    with pytest.raises(AssertionError, match=f"plugin-daemon: .*{message}"):
         asks_daemon(InApi(code, output), deployment())
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from infra.catalogue.releases import RELEASES
+from infra.edge.errors import ERRORS
 from infra.exports import group_facts
-from smoke_tests.client import Answer
+from smoke_tests.client import Answer, Client, Patience
+from smoke_tests.closed import CLOSED, console_closed
 from smoke_tests.cors import Case, cases, look_alikes, policy_of, problems
 from smoke_tests.exports import TargetError
 from smoke_tests.masking import Redactor, Secret
@@ -25,7 +27,7 @@ from smoke_tests.selection import ORDER, left_out
 from smoke_tests.target import from_exports
 from support.configuration import settings
 from tests.unit.smoke_runs import CHECKOUT
-from tests.unit.smoke_upstream import ALLOWED, KEY
+from tests.unit.smoke_upstream import ALLOWED, KEY, Handler, serving
 
 SMOKE = CHECKOUT / "smoke_tests"
 # The variable of tests/unit/smoke_exports.py that puts the console behind a gate.
@@ -142,6 +144,8 @@ def test_a_bad_export_is_named(name: str, value: object) -> None:
 
 class FakeItem:
     """A test as collection sees it."""
+
+    path = SMOKE / "test_target.py"
 
     def __init__(self, name: str, *markers: str) -> None:
         self.name, self._markers = name, markers
@@ -332,11 +336,20 @@ def collect(browser: Path, variables: Mapping[str, str]) -> "subprocess.Complete
     )
 
 
-def test_nothing_skips() -> None:
+def test_one_place_skips() -> None:
     sources = {path.name: path.read_text(encoding="utf-8") for path in SMOKE.rglob("*.py")}
 
-    assert not [
+    assert [
         name for name, source in sources.items() if re.search(r"\b(skip|skipif|importorskip|xfail)\(", source)
+    ] == ["untested.py"]
+    # A stream that this busy machine cannot time, a console that is closed to this machine by setting, and a limit that
+    # the requests of a test cannot reach.
+    assert sorted(name for name, source in sources.items() if " leave_out(" in source) == [
+        "conftest.py",
+        "test_browser.py",
+        "test_chat.py",
+        "test_limits.py",
+        "untested.py",
     ]
 
 
@@ -372,3 +385,86 @@ def test_a_model_that_cannot_be_asked_is_an_error(llm: object, message: str) -> 
 
     with pytest.raises(TargetError, match=message):
         from_exports(EXPORTS | {"llm": llm}, options)
+
+
+def test_a_console_that_may_be_closed_is_not_what_proves_that_dify_answers() -> None:
+    plain, closed = (
+        from_exports(EXPORTS | {"consoleAllowFrom": networks}, chosen())
+        for networks in ([], ["192.0.2.0/24"])
+    )
+
+    assert plain.probe == ("https://console.example.com/console/api/setup", 200)
+    assert closed.probe == ("https://api.example.com/v1/parameters", 401)
+
+
+class ClosedHandler(Handler):
+    """Answers the console's pages as the edge does to an address that is not listed, or as something else does."""
+
+    def route(self, body: dict[str, Any]) -> None:
+        if self.path == "/signin":
+            other = self.wrong("html-403") or self.wrong("json-403")
+            self.send(403, {"code": "denied"} if self.wrong("json-403") else "" if other else CLOSED)
+        else:
+            super().route(body)
+
+    def send_header(self, keyword: str, value: str) -> None:
+        # Dify adds its version to every answer; the edge's own does not have it.
+        if keyword != "X-Version" or self.wrong("403-of-dify"):
+            super().send_header(keyword, value)
+
+
+OFFICE = ("192.0.2.0/24",)
+
+
+@pytest.mark.parametrize(
+    ("handler", "defect", "allowed", "closed"),
+    [
+        (ClosedHandler, "none", OFFICE, True),
+        (Handler, "none", OFFICE, False),
+        # A defect: by the settings it is open to every address.
+        (ClosedHandler, "none", (), False),
+        (ClosedHandler, "none", ("0.0.0.0/1", "10.0.0.0/8", "128.0.0.0/1"), False),
+        (ClosedHandler, "none", ("192.0.2.0/24", "::/0"), False),
+        (ClosedHandler, "none", ("0.0.0.0/1", "::/1"), True),
+        # Another proxy's 403, or Dify's.
+        (ClosedHandler, "html-403", OFFICE, False),
+        (ClosedHandler, "json-403", OFFICE, False),
+        (ClosedHandler, "403-of-dify", OFFICE, False),
+        (ClosedHandler, "no-request-id", OFFICE, False),
+    ],
+)
+def test_a_console_is_closed_by_its_setting_alone(
+    handler: type[Handler], defect: str, allowed: tuple[str, ...], *, closed: bool
+) -> None:
+    client = Client(key=None, redact=Redactor(), patience=Patience(seconds=0), direct=True, verify=True)
+    with serving(defect, kind=handler) as upstream:
+        reason = console_closed(client, upstream.url, allowed)
+    client.close()
+
+    assert bool(reason) == closed
+    assert (f"{', '.join(allowed)} only (dify:consoleAllowFrom)" in reason) == closed
+
+
+def test_the_edges_403_is_that_of_its_table() -> None:
+    (error,) = (one for one in ERRORS if one.status == 403)
+
+    assert {"code": error.code, "message": error.message, "status": error.status} == CLOSED
+
+
+def test_on_a_cluster_what_inspects_containers_of_an_engine_is_left_out() -> None:
+    found = from_exports({**EXPORTS, "platform": "kubernetes"}, chosen())
+    run = Run(options=chosen(), redact=Redactor(), target=found)
+
+    assert found.deployment
+    assert not found.deployment.on_engine
+    assert found.asks_canary
+    assert "on a cluster" in left_out(run, FakeItem("test_only_the_edge", "needs_engine"))  # type: ignore[arg-type]
+    assert not left_out(run, FakeItem("test_the_job_succeeded", "needs_stack"))  # type: ignore[arg-type]
+
+
+def test_a_bare_address_has_neither_services_nor_an_engine() -> None:
+    found = from_exports(EXPORTS, chosen())
+    run = Run(options=chosen(), redact=Redactor(), target=replace(found, deployment=None))
+
+    for marker in ("needs_stack", "needs_engine", "needs_shell"):
+        assert "--url does not give" in left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]

@@ -31,13 +31,13 @@ def test_with_two_cores_two_start_at_a_time() -> None:
     assert waits("1.17.1", 2) == {
         "api": set(),
         "worker": set(),
-        "api_websocket": {"api"},
-        "worker_beat": {"worker"},
+        "api-websocket": {"api"},
+        "worker-beat": {"worker"},
     }
 
 
 def test_with_one_core_they_start_one_after_another() -> None:
-    assert waits("1.12.1", 1) == {"api": set(), "worker": {"api"}, "worker_beat": {"worker"}}
+    assert waits("1.12.1", 1) == {"api": set(), "worker": {"api"}, "worker-beat": {"worker"}}
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -16,7 +16,7 @@ from infra.services.environment import environment
 from support.configuration import resolved, settings
 
 ROLES = {service: role for role, service in facts.SERVICES.items()} | dict.fromkeys(
-    ("api_websocket", "worker", "worker_beat", "migration"), "api"
+    ("api-websocket", "worker", "worker-beat", "migration"), "api"
 )
 RICH: Mapping[str, Any] = {
     "publicUrl": "https://console.example.com",
@@ -104,7 +104,7 @@ def test_one_invalid_value_ends_the_start(
         name: wrong for name in variables if name in known and (wrong := wrong_value(known[name])) is not None
     }
 
-    assert invalid or service in {"web", "local_sandbox", "agent_backend"}, "nothing of it is typed"
+    assert invalid or service in {"web", "local-sandbox", "agent-backend"}, "nothing of it is typed"
     for name, value in invalid.items():
         with pytest.raises(SystemExit) as ended:
             check(monkeypatch, service, variables | {name: value})
@@ -171,14 +171,14 @@ def test_older_releases_take_any_edition(monkeypatch: pytest.MonkeyPatch, releas
 def test_daemon_names_what_its_rules_say(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    variables = rendered("1.17.1", "plugin_daemon")
+    variables = rendered("1.17.1", "plugin-daemon")
 
     with pytest.raises(SystemExit):
-        check(monkeypatch, "plugin_daemon", variables | {"DB_SSL_MODE": "verify-full"})
+        check(monkeypatch, "plugin-daemon", variables | {"DB_SSL_MODE": "verify-full"})
     assert "failed on the 'oneof' tag" in capsys.readouterr().err
     del variables["SERVER_KEY"]
     with pytest.raises(SystemExit):
-        check(monkeypatch, "plugin_daemon", variables)
+        check(monkeypatch, "plugin-daemon", variables)
     assert "SERVER_KEY: Field required" in capsys.readouterr().err
 
 

@@ -3,10 +3,9 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from dify_standin.graph import Graph
 from infra.catalogue import ports
 from infra.settings.apps import CANARIES, CANARY_NODES, app_file, known_apps
 from smoke_tests.test_parts import INSIDE
+from support.serving import served
 
 HTTP = {"method": "get", "url": "http://api:5001/{{#start.path#}}", "params": "", "headers": "a: b"}
 CODE = {
@@ -60,15 +60,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
         do_POST = do_GET  # noqa: N815  # the standard library's name
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    answers.url = f"http://127.0.0.1:{listening.server_address[1]}"
-    for name in ("SSRF_PROXY_HTTP_URL", "SSRF_PROXY_HTTPS_URL", "CODE_EXECUTION_ENDPOINT"):
-        monkeypatch.setenv(name, answers.url)
-    monkeypatch.setenv("CODE_EXECUTION_API_KEY", "key-of-the-sandbox")
-    yield answers
-    listening.shutdown()
-    listening.server_close()
+    with served(Handler) as answers.url:
+        for name in ("SSRF_PROXY_HTTP_URL", "SSRF_PROXY_HTTPS_URL", "CODE_EXECUTION_ENDPOINT"):
+            monkeypatch.setenv(name, answers.url)
+        monkeypatch.setenv("CODE_EXECUTION_API_KEY", "key-of-the-sandbox")
+        yield answers
 
 
 def test_a_request_goes_through_the_proxy(server: Server) -> None:
@@ -107,6 +103,20 @@ def test_other_refusals_are_no_ssrf_protection(server: Server, status: int, head
     server.status, server.headers = status, headers
 
     assert nodes.run_http(HTTP, {})["status_code"] == status
+
+
+def test_exceptions_of_the_environment_count_unless_one_proxy_is_for_all(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "localhost,api")
+    with pytest.raises(nodes.NodeError, match="Reached maximum retries"):
+        nodes.run_http(HTTP, {})
+    assert server.asked == []
+
+    monkeypatch.setenv("SSRF_PROXY_ALL_URL", server.url)
+    nodes.run_http(HTTP, {"start.path": "files/x"})
+    ((_, path, _, _),) = server.asked
+    assert path == "http://api:5001/files/x"
 
 
 def test_without_a_proxy_no_answer_comes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

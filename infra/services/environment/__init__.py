@@ -16,15 +16,15 @@ __all__ = ["BUILDERS", "Environment", "environment", "redis_url"]
 # Without an entry a service gets the variables of `dify:extraEnv` alone.
 BUILDERS: Mapping[str, Callable[[Settings, Release], Environment]] = {
     "api": api.api,
-    "api_websocket": api.api_websocket,
+    "api-websocket": api.api_websocket,
     "worker": api.worker,
-    "worker_beat": api.worker_beat,
+    "worker-beat": api.worker_beat,
     "migration": api.migration,
     "web": web.web,
-    "plugin_daemon": plugin_daemon.plugin_daemon,
+    "plugin-daemon": plugin_daemon.plugin_daemon,
     "sandbox": sandboxes.sandbox,
-    "local_sandbox": sandboxes.local_sandbox,
-    "agent_backend": sandboxes.agent_backend,
+    "local-sandbox": sandboxes.local_sandbox,
+    "agent-backend": sandboxes.agent_backend,
     "weaviate": vector_stores.weaviate,
     "qdrant": vector_stores.qdrant,
 }

@@ -6,6 +6,7 @@ One setting feeds every variable that must agree with it: an origin the nine URL
 from collections.abc import Mapping
 
 from infra.catalogue import ports, route_groups
+from infra.catalogue.container_paths import DATABASE_CA_FILE
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import OPENAPI
 from infra.services.environment.values import (
@@ -19,15 +20,15 @@ from infra.services.environment.values import (
     SSRF_PROXY_URL,
     Environment,
     as_compose_sets,
+    celery_url,
     cookie_domain,
     database,
+    external_redis_url,
     flag,
     redis,
-    redis_url,
 )
 from infra.settings.stack import Settings
 
-CELERY_REDIS_DB = 1
 CELERY_TASKS_PER_CHILD = 50
 GUNICORN_TIMEOUT = 360
 UPDATES_URL = "https://updates.dify.ai"
@@ -165,7 +166,7 @@ def _collaboration(release: Release) -> Environment:
     """Turn collaboration on where the release runs the service for it."""
     if "ENABLE_COLLABORATION_MODE" not in release.variables("api"):
         return {}
-    return {"ENABLE_COLLABORATION_MODE": flag(release.has("api_websocket"))}
+    return {"ENABLE_COLLABORATION_MODE": flag(release.has("api-websocket"))}
 
 
 def _limits(settings: Settings) -> Environment:
@@ -199,7 +200,7 @@ def _plugin_client(settings: Settings) -> Environment:
 
 
 def _agent_client(settings: Settings, release: Release) -> Environment:
-    if not release.has("agent_backend"):
+    if not release.has("agent-backend"):
         return {}
     return {
         "AGENT_BACKEND_BASE_URL": AGENT_BACKEND_URL,
@@ -218,6 +219,35 @@ def _telemetry(settings: Settings) -> Environment:
     }
 
 
+def _squid_for_all(settings: Settings) -> Environment:
+    """Return one squid for all schemes where the environment names a proxy.
+
+    With one for each scheme, Dify's client (httpx with mounts) follows NO_PROXY too: an HTTP node would reach the
+    stack's own services and the hosts of `outbound.noProxy` directly, past the lists of squid. With one for all it does
+    not.
+    """
+    if settings.outbound is None or settings.outbound.proxy is None:
+        return {}
+    return {"SSRF_PROXY_ALL_URL": SSRF_PROXY_URL}
+
+
+def _database_tls(settings: Settings) -> Environment:
+    """Return libpq's parameters for an external database, which api puts into its connection URL."""
+    server = settings.database
+    if server is None:
+        return {}
+    roots = f"&sslrootcert={DATABASE_CA_FILE}" if server.verified else ""
+    return {"DB_EXTRAS": f"sslmode={server.tls}{roots}"}
+
+
+def _event_bus(settings: Settings, release: Release) -> Environment:
+    """Return the address of the events between api and its workers, which api makes of REDIS_* without the CA."""
+    server = settings.redis
+    if server is None or not server.tls or "EVENT_BUS_REDIS_URL" not in release.variables("api"):
+        return {}
+    return {"EVENT_BUS_REDIS_URL": external_redis_url(server, server.database, with_ca=True)}
+
+
 def _backend(settings: Settings, release: Release) -> Environment:
     """Return what api, its workers and the migration share."""
     return {
@@ -225,10 +255,12 @@ def _backend(settings: Settings, release: Release) -> Environment:
         **_collaboration(release),
         **_urls(settings),
         **database(settings, DATABASE),
+        **_database_tls(settings),
         **redis(settings),
-        "CELERY_BROKER_URL": redis_url(settings.secrets.redis_password, CELERY_REDIS_DB),
+        **_event_bus(settings, release),
+        "CELERY_BROKER_URL": celery_url(settings),
         "CELERY_BACKEND": "redis",
-        "BROKER_USE_SSL": "false",
+        "BROKER_USE_SSL": flag(settings.redis is not None and settings.redis.tls),
         **_cors(settings, release),
         **_storage(settings),
         **_vector_store(settings),
@@ -245,6 +277,7 @@ def _backend(settings: Settings, release: Release) -> Environment:
         "CODE_EXECUTION_API_KEY": settings.secrets.sandbox_api_key,
         "SSRF_PROXY_HTTP_URL": SSRF_PROXY_URL,
         "SSRF_PROXY_HTTPS_URL": SSRF_PROXY_URL,
+        **_squid_for_all(settings),
         "LOG_LEVEL": settings.log_level,
         "LOG_TZ": "UTC",
         "DEPLOY_ENV": "PRODUCTION",

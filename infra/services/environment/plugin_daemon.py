@@ -1,6 +1,7 @@
 """The environment of the plugin daemon."""
 
 from infra.catalogue import ports
+from infra.catalogue.container_paths import DATABASE_CA_FILE
 from infra.catalogue.releases import Release
 from infra.services.environment.values import (
     API_URL,
@@ -15,12 +16,24 @@ from infra.settings.stack import Settings
 PLUGIN_DATABASE = "dify_plugin"
 
 
+def _database_tls(settings: Settings) -> Environment:
+    """Return how the daemon connects to its database.
+
+    It takes the modes `disable` and `require` alone. With a file of roots its library (pgx) reads `require` as
+    `verify-ca`: it verifies the chain of the certificate, and not the name in it.
+    """
+    server = settings.database
+    if server is None or server.tls == "disable":
+        return {"DB_SSL_MODE": "disable"}
+    return {"DB_SSL_MODE": "require", **({"PGSSLROOTCERT": DATABASE_CA_FILE} if server.verified else {})}
+
+
 def plugin_daemon(settings: Settings, _release: Release) -> Environment:
     """Return the environment of the plugin daemon."""
     plugins, storage = settings.plugins, settings.storage
     base: Environment = {
         **database(settings, PLUGIN_DATABASE),
-        "DB_SSL_MODE": "disable",
+        **_database_tls(settings),
         **redis(settings),
         "SERVER_PORT": str(ports.PLUGIN_DAEMON),
         "SERVER_KEY": settings.secrets.plugin_daemon_key,

@@ -10,13 +10,11 @@ from infra.services.environment.values import (
     PLUGIN_DAEMON_URL,
     SSRF_PROXY_URL,
     Environment,
+    agent_redis_url,
     as_compose_sets,
     flag,
-    redis_url,
 )
 from infra.settings.stack import Settings
-
-AGENT_REDIS_DB = 2
 
 
 def sandbox(settings: Settings, _release: Release) -> Environment:
@@ -48,8 +46,8 @@ def agent_backend(settings: Settings, release: Release) -> Environment:
     """Return the environment of the agent's backend."""
     secrets = settings.secrets
     return {
-        **as_compose_sets("agent_backend", release),
-        "DIFY_AGENT_REDIS_URL": redis_url(secrets.redis_password, AGENT_REDIS_DB),
+        **as_compose_sets("agent-backend", release),
+        "DIFY_AGENT_REDIS_URL": agent_redis_url(settings),
         "DIFY_AGENT_PLUGIN_DAEMON_URL": PLUGIN_DAEMON_URL,
         "DIFY_AGENT_PLUGIN_DAEMON_API_KEY": secrets.plugin_daemon_key,
         "DIFY_AGENT_INNER_API_URL": API_URL,

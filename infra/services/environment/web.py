@@ -24,7 +24,7 @@ def web(settings: Settings, release: Release) -> Environment:
         "MARKETPLACE_API_URL": MARKETPLACE_URL if settings.plugins.marketplace else "",
         "MARKETPLACE_URL": MARKETPLACE_URL if settings.plugins.marketplace else "",
     }
-    if release.has("api_websocket"):
+    if release.has("api-websocket"):
         base["NEXT_PUBLIC_SOCKET_URL"] = settings.urls.console.replace("http", "ws", 1)
     if "SERVER_CONSOLE_API_URL" in known:
         base["SERVER_CONSOLE_API_URL"] = API_URL
@@ -32,5 +32,5 @@ def web(settings: Settings, release: Release) -> Environment:
         base["MARKETPLACE_ENABLED"] = flag(settings.plugins.marketplace)
     if "NEXT_PUBLIC_ENABLE_AGENT_V2" in known:
         # Without it the agent services run, and no page leads to them.
-        base["NEXT_PUBLIC_ENABLE_AGENT_V2"] = flag(release.has("agent_backend"))
+        base["NEXT_PUBLIC_ENABLE_AGENT_V2"] = flag(release.has("agent-backend"))
     return base

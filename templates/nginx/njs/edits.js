@@ -2,7 +2,7 @@
 
 import fs from 'fs';
 
-// njs sets up functions of a module for each request, so those that few requests need are inside of one.
+// Made for those that need it: functions are made for each request.
 function edits() {
     // `name`: what the upstream calls the model, or '' where it is called as the caller did; `usage`: ask for usage. Only the
     // bytes of what changes are others.
@@ -129,4 +129,4 @@ function edits() {
     return {beginning, edited, prepared};
 }
 
-export default {edits};
+export default edits;

@@ -1,15 +1,15 @@
 // What was counted, for `dify-kit usage` and for Prometheus. Imported where it is asked for only: what a module has is made
 // for each request.
 
-import usage from './usage.js';
+import kept from './kept.js';
 
 // Of the timer, in one worker.
 function save() {
-    const counters = usage.loaded();
+    const counters = kept().load();
     if (counters.get('unsaved')) {
-        usage.kept().write(counters);
+        kept().write();
         // Only this month is counted; what is older is in the file by now.
-        const now = usage.month(new Date());
+        const now = kept().month();
         counters.keys(100000).forEach((key) => {
             if (/^\d{4}-\d{2} /.test(key) && !key.startsWith(now)) {
                 counters.delete(key);
@@ -20,19 +20,19 @@ function save() {
 
 function report(r) {
     r.headersOut['Content-Type'] = 'application/json';
-    r.return(200, JSON.stringify(usage.kept().all()));
+    r.return(200, JSON.stringify(kept().all()));
 }
 
 // Forget what a caller used this month, for `dify-kit usage reset`: its numbers and its budget begin again.
 function reset(r) {
-    const caller = r.args.caller || '', counters = usage.loaded(), now = usage.month(new Date());
+    const caller = r.args.caller || '', counters = kept().load(), now = kept().month();
     if (r.method !== 'POST' || !/^[A-Za-z0-9:._@/-]{1,128}$/.test(caller)) {
         r.return(400, '{}');
         return;
     }
     const own = counters.keys(100000).filter((key) => key === `${now} ${caller}` || key.startsWith(`${now} ${caller} `));
     own.forEach((key) => counters.delete(key));
-    usage.kept().write(counters);
+    kept().write();
     r.headersOut['Content-Type'] = 'application/json';
     r.return(200, JSON.stringify({month: now, caller, counters: own.length}));
 }
@@ -51,7 +51,7 @@ function described() {
 
 // Of this month: to Prometheus a counter that begins again is a restart.
 function metrics(r) {
-    const found = usage.kept().all(), now = usage.month(new Date());
+    const found = kept().all(), now = kept().month();
     const callers = found.months[now] || {}, upstreams = found.upstreams[now] || {};
     const lines = [];
     described().forEach((series) => {

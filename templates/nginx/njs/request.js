@@ -5,43 +5,15 @@
 // says what is wrong. A body in a file is read in pieces, so that it takes no memory.
 
 import fs from 'fs';
-import scan from './scan.js';
+import scanner from './scan.js';
 
-// What stands outside of functions is run for every request: there is nothing that only some of them need.
-
-// --- what was asked for ------------------------------------------------------------------------------------------
-
-// {model, answers, size}, and where the body says so: `stream`, `shows`: the caller is shown usage, `limit`: tokens of an answer
-// at most. Null for a body that is not of the usual kind.
-function usual(r) {
-    const told = r.variables.llm_read;
-    if (!told) {
-        return null;
-    }
-    const size = Number(r.variables.content_length) || r.rawVariables.request_body.length;
-    // Most name a model, and nothing else that is decided on.
-    if (told.endsWith('||||||')) {
-        return {model: told.slice(0, -6), answers: 1, size};
-    }
-    const parts = told.split('|');
-    return {
-        model: parts[0],
-        stream: parts[1] === 'true',
-        options: parts[2],
-        shows: parts[2].indexOf('true') > 0,
-        limit: most(parts[3], parts[4]),
-        answers: most(parts[5], parts[6]) || 1,
-        size,
-    };
-}
-
-function most(one, other) {
-    return Math.max(Number(one) || 0, Number(other) || 0);
-}
-
-// A promise of the same for bodies of another kind, with `file`, empty for one in memory, and `members`. Throws a problem.
-// Everything that only these need is inside: functions are made for each request as well.
+// A promise of the same as in usual.js for bodies of another kind, with `file`, empty for one in memory, and `members`.
+// Throws a problem. Everything is inside: functions are made for each request.
 function careful(r) {
+    function most(one, other) {
+        return Math.max(Number(one) || 0, Number(other) || 0);
+    }
+
     function problem(code, message, param) {
         return {code, message, param: param || null};
     }
@@ -52,7 +24,7 @@ function careful(r) {
         const file = r.variables.request_body_file || '';
         const source = file === '' ? inMemory() : inFile(file);
         return new Promise((resolve, reject) => {
-            const advance = scan.scanner(source, named, problem, longest());
+            const advance = scanner(source, named, problem, longest());
             // njs loses what functions of an async function share when that waits: hence not as one.
             function go() {
                 try {
@@ -230,4 +202,4 @@ function careful(r) {
     return unusual();
 }
 
-export default {careful, usual};
+export default careful;

@@ -285,4 +285,4 @@ function scanner(source, named, problem, longest) {
     };
 }
 
-export default {scanner};
+export default scanner;

@@ -17,8 +17,13 @@ def assert_whole(done: Done, *, without: str = OFF[0]) -> None:
     """Demand that all passed, the browser's tests among them, and that only what is off or `without` was left out."""
     assert done.code == 0, done.output[-5000:]
     assert re.search(r"\b[1-9]\d* passed", done.stdout)
-    for line in (r"browser: Chromium \d+", r"smoke_tests/test_browser\.py \.{10}\s"):
-        assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout[-5000:]
+    assert re.search(r"^browser: Chromium \d+", done.stdout, re.MULTILINE), done.stdout[-5000:]
+    # One test alone may end without a result: the one that times a stream, on a machine that is busy at that moment.
+    ran = re.search(r"^smoke_tests/test_browser\.py ([.s]{10})\s", done.stdout, re.MULTILINE)
+    assert ran, done.stdout[-5000:]
+    skipped = re.findall(r"^SKIPPED \[1\] smoke_tests/test_browser\.py.*", done.stdout, re.MULTILINE)
+    assert ran[1].count("s") == len(skipped) <= 1
+    assert all("too busy to time a stream" in line for line in skipped), skipped
     left_out = [line for line in done.stdout.splitlines() if "not selected" in line]
     assert [line for line in left_out if not any(word in line for word in (*OFF, without))] == []
 

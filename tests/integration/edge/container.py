@@ -1,6 +1,5 @@
 """nginx with rendered files, and the upstream behind it, in a network of their own."""
 
-import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from infra.edge.render import edge_files
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
 from support.configuration import settings
+from support.stacks import unique
 from tests.integration.edge import upstream
 from tests.integration.images import image_of
 
@@ -94,7 +94,7 @@ class Edge:
         published: tuple[int, ...] = (ports.EDGE_HTTP,),
     ) -> None:
         self.client = docker.from_env()
-        self.name = f"edge-test-{secrets.token_hex(4)}"
+        self.name = unique("edge")
         self.directory = directory
         self.things: list[Any] = []
         self.network = self.client.networks.create(self.name)
@@ -129,7 +129,7 @@ class Edge:
         )
         self.things.append(container)
         self.client.networks.get("none").disconnect(container)
-        self.network.connect(container, aliases=["api", "web", "plugin_daemon", "api_websocket"])
+        self.network.connect(container, aliases=["api", "web", "plugin-daemon", "api-websocket"])
         container.start()
         return container
 

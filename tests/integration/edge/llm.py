@@ -14,7 +14,7 @@ from infra.catalogue import ports
 from infra.catalogue.releases import RELEASES
 from infra.edge import llm as edge_llm
 from infra.edge.context import EdgeContext, edge_context
-from infra.edge.paths import AFTER_RELOAD_SECONDS, DRAIN_MARK, DRAIN_SECONDS, EDGE_DIRECTORY, USAGE_DIRECTORY
+from infra.edge.paths import AFTER_RELOAD_SECONDS, DRAIN, DRAIN_MARK, EDGE_DIRECTORY, USAGE_DIRECTORY
 from infra.settings import proxy_keys
 from infra.settings.llm import NGINX
 from infra.settings.oauth import OAuth, Tenant
@@ -60,7 +60,27 @@ def settings_of_oauth() -> OAuth:
     )
 
 
-class LlmEdge(Edge):
+class EdgeWithLlm(Edge):
+    """An edge whose `settings`, set before its start, have the LLM proxy: its files, and a place for its counters."""
+
+    settings: Settings
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write the configuration with what the templates do not know."""
+        private = resolved(edge_llm.private_files(self.settings.llm))
+        more = {**private, **edge_llm.public_files(self.settings.llm)}
+        usage = self.directory / "usage"
+        usage.mkdir(exist_ok=True)
+        (self.directory / USAGE_DIRECTORY.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        super().write({**files, **{f"{EDGE_DIRECTORY}/{path}": text for path, text in more.items()}})
+        usage.chmod(0o777)
+
+    def volumes(self) -> dict[str, dict[str, str]]:
+        """Return what nginx's container mounts, a place for its counters among it."""
+        return {**super().volumes(), str(self.directory / "usage"): {"bind": USAGE_DIRECTORY, "mode": "rw"}}
+
+
+class LlmEdge(EdgeWithLlm):
     """The edge. `keys` are the secrets of callers by name, `upstream_keys` those of upstreams."""
 
     engine = NGINX
@@ -124,27 +144,13 @@ class LlmEdge(Edge):
         }
         found = settings(plain, {"llmKeys": json.dumps(self.upstream_keys)})
         assert found.llm is not None
-        self.settings: Settings = dataclasses.replace(
+        self.settings = dataclasses.replace(
             found, oauth=settings_of_oauth(), llm=dataclasses.replace(found.llm, keys=tuple(self.callers))
         )
         context = edge_context(self.settings, RELEASES[found.release])
         assert context.llm is not None
         # So that a test need not wait for long until an upstream that failed is asked again.
         return dataclasses.replace(context, llm=dataclasses.replace(context.llm, down_seconds=DOWN_SECONDS))
-
-    def write(self, files: Mapping[str, str]) -> None:
-        """Write the configuration with what the templates do not know."""
-        private = resolved(edge_llm.private_files(self.settings.llm))
-        more = {**private, **edge_llm.public_files(self.settings.llm)}
-        usage = self.directory / "usage"
-        usage.mkdir(exist_ok=True)
-        (self.directory / USAGE_DIRECTORY.lstrip("/")).mkdir(parents=True, exist_ok=True)
-        super().write({**files, **{f"{EDGE_DIRECTORY}/{path}": text for path, text in more.items()}})
-        usage.chmod(0o777)
-
-    def volumes(self) -> dict[str, dict[str, str]]:
-        """Return what nginx's container mounts, a place for its counters among it."""
-        return {**super().volumes(), str(self.directory / "usage"): {"bind": USAGE_DIRECTORY, "mode": "rw"}}
 
     def start_upstream(self) -> Any:
         """Start Dify's stand-in, and the upstreams of the LLM proxy."""
@@ -192,7 +198,7 @@ class LlmEdge(Edge):
         body["keys"][upstream] = key
         path.write_text(json.dumps(body), encoding="utf-8")
         script = (
-            f"touch {DRAIN_MARK}; sleep {DRAIN_SECONDS}; "
+            f"{DRAIN}; "
             f"nginx -e stderr -s reload -c {EDGE_DIRECTORY}/nginx.conf; sleep {AFTER_RELOAD_SECONDS}; rm {DRAIN_MARK}"
         )
         self.inside("sh", "-c", script)

@@ -21,6 +21,8 @@ KEY = bearer("app-of-this-test")
 # The edge's limit of these tests is below 3 MB.
 TOO_LARGE = 5 * 1024 * 1024
 STREAM_SECONDS = 0.8
+PIECE_SECONDS = STREAM_SECONDS / 16
+ATTEMPTS = 8
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +137,18 @@ def test_a_page_reads_that_dify_is_away(edge: Edge, page: Page) -> None:
 
 @pytest.mark.parametrize("how", ["read", "listen"])
 def test_a_page_gets_the_pieces_of_a_stream_as_they_are_made(edge: Edge, page: Page, how: str) -> None:
-    url = f"{edge.url}/v1/stream"
-    seen = page.read("POST", url, headers=KEY) if how == "read" else page.listen("POST", url, headers=KEY)
-    times = [at for at, _ in seen.pieces] or [event.at for event in seen.events]
+    url, every = f"{edge.url}/v1/stream", []
+    # A stream that is held back comes in one piece every time. A busy machine reads pieces together now and then.
+    for _ in range(ATTEMPTS):
+        seen = page.read("POST", url, headers=KEY) if how == "read" else page.listen("POST", url, headers=KEY)
+        times = [at for at, _ in seen.pieces] or [event.at for event in seen.events]
 
-    assert seen.status == 200, seen
-    assert len(times) == 5, seen
-    # Held back, they would all come at the end.
-    assert times[-1] - times[0] > STREAM_SECONDS / 2, times
-    assert times[1] - times[0] > STREAM_SECONDS / 16, times
+        assert seen.status == 200, seen
+        every.append(times)
+        if (
+            len(times) == 5
+            and times[-1] - times[0] > STREAM_SECONDS / 2
+            and times[1] > times[0] + PIECE_SECONDS
+        ):
+            return
+    pytest.fail(f"the pieces of each of {ATTEMPTS} streams arrive together: {every}")

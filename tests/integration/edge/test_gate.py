@@ -17,7 +17,7 @@ from tests.unit.gateway.provider import CLIENT, SECRET, Provider
 
 COOKIE = "dify_gate"
 PAGE = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"}
-WELL_SECONDS = 10.0
+WELL_SECONDS = 60.0
 
 
 @dataclass

@@ -98,6 +98,7 @@ def test_a_flood_of_tokens_leaves_no_request_without_an_answer(small: SmallStore
     refused = ask(small, token("401"), path)
     assert refused.status_code == 401
     assert refused.json()
+    small.logged(refused.headers["x-request-id"])
     assert "No space left" not in small.nginx.logs().decode()
 
 

@@ -1,11 +1,15 @@
 """A server in this process that speaks as Dify or as OpenAI do, well or badly, and counts what it is asked."""
 
 import json
+import ssl
 import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from support.certificates import Pair
 
 KEY = "app-not-to-be-shown"
 PAUSE = 0.01
@@ -32,10 +36,25 @@ class Server(ThreadingHTTPServer):
         self.open: set[str] = set()
         self.released = threading.Event()
 
+        self.scheme = "http"
+
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self.server_port}/v1"
+        return f"{self.scheme}://localhost:{self.server_port}/v1"
+
+    def speak_tls(self, pair: Pair, folder: Path) -> None:
+        """Speak TLS from now on, with this certificate."""
+        (folder / "chain.pem").write_text(pair.pem)
+        (folder / "key.pem").write_text(pair.key_pem)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "chain.pem", folder / "key.pem")
+        # The handshake is done by the thread of the connection.
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self.scheme = "https"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of connections that a client ends."""
 
 
 class Handler(BaseHTTPRequestHandler):

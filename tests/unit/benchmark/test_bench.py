@@ -1,9 +1,12 @@
 """The load against a server in this process: counts, limits, errors by kind, cleaning up, no key in sight."""
 
+import errno
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,9 @@ from typer.testing import CliRunner, Result
 import dify_kit.commands.bench  # noqa: F401  # registers the command
 from dify_kit.app import app
 from dify_kit.benchmark import load
+from dify_kit.benchmark.reasons import reason
 from dify_kit.benchmark.statistics import percentile
+from support.certificates import issue
 from support.stacks import free_port
 from tests.unit.benchmark.server import KEY, Server
 
@@ -47,7 +52,7 @@ def test_counts_limits_and_cleaning(server: Server, bench: Bench, status: int, k
 
     assert told.exit_code == (1 if kind else 0), told.output
     assert result["requests"] == 13
-    assert result["warmUp"] == {"requests": 3, "errors": {kind: 3} if kind else {}}
+    assert result["warmUp"] == {"requests": 3, "errors": {kind: 3} if kind else {}, "reasons": {}}
     assert len(server.asked) == 16
     assert 1 <= server.most <= 3
     assert result["errors"] == ({kind: 13} if kind else {})
@@ -104,26 +109,81 @@ def test_open_requests_are_cut_when_the_time_is_up(server: Server, bench: Bench)
 
     assert told.exit_code == 1
     assert (result["requests"], result["seconds"]) == (0, 0)
-    assert result["warmUp"] == {"requests": 2, "errors": {"time_is_up": 2}}
+    assert result["warmUp"] == {"requests": 2, "errors": {"time_is_up": 2}, "reasons": {}}
     assert "warm-up error time_is_up" in told.output
     assert not server.open
 
 
 def test_time_is_up_is_counted_after_the_warm_up(server: Server, bench: Bench) -> None:
-    told, result = bench(server.url, "--seconds", "0.5", "--requests", "100000", "--concurrency", "2")
+    told, result = bench(server.url, "--seconds", "2", "--requests", "100000", "--concurrency", "2")
 
     assert told.exit_code == 0, told.output
     assert result["ok"] > 0
     assert result["errors"] in ({"time_is_up": 1}, {"time_is_up": 2})
     assert result["requests"] == result["ok"] + sum(result["errors"].values())
-    assert result["seconds"] < 2
+    assert result["requests"] < 100000
 
 
 @pytest.mark.usefixtures("server")
 def test_nobody_listens(bench: Bench) -> None:
-    _, result = bench(f"http://127.0.0.1:{free_port()}/v1", "--requests", "2")
+    told, result = bench(f"http://127.0.0.1:{free_port()}/v1", "--requests", "2")
 
     assert result["errors"] == {"connect": 2}
+    assert result["reasons"] == result["warmUp"]["reasons"] == {"connect": {"connection refused": 2}}
+    assert told.output.count("connection refused") == 2
+
+
+@pytest.mark.usefixtures("server")
+def test_name_without_an_address(bench: Bench) -> None:
+    _, result = bench("http://nowhere.invalid/v1", "--requests", "1")
+
+    ((reason, count),) = result["reasons"]["connect"].items()
+    assert reason.startswith("the name has no address: ")
+    assert count == 1
+
+
+def test_certificate_is_trusted_by_its_ca_alone(server: Server, bench: Bench, tmp_path: Path) -> None:
+    authority, other = issue(ca=True, name="ca"), issue(ca=True, name="other")
+    server.speak_tls(issue(["localhost"], issuer=authority), tmp_path)
+    for name, pair in (("ca", authority), ("other", other)):
+        (tmp_path / f"{name}.pem").write_text(pair.pem)
+
+    for options in ((), ("--ca", str(tmp_path / "other.pem"))):
+        told, result = bench(server.url, "--requests", "1", *options)
+        ((reason, _),) = result["reasons"]["connect"].items()
+        assert reason.startswith("the certificate is not trusted: ")
+        assert told.exit_code == 1
+    told, result = bench(server.url, "--requests", "1", "--ca", str(tmp_path / "ca.pem"))
+
+    assert told.exit_code == 0, told.output
+    assert (result["ok"], result["reasons"]) == (1, {})
+
+
+def test_port_without_tls(server: Server, bench: Bench) -> None:
+    _, result = bench(server.url.replace("http:", "https:"), "--requests", "1")
+
+    assert result["reasons"] == {"connect": {"the port has no TLS": 1}}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (httpx.ConnectTimeout(""), "no answer in time"),
+        (httpx.RemoteProtocolError("Server disconnected"), "Server disconnected"),
+        (httpx.ReadError(""), "ReadError"),
+        (ssl.SSLError(1, "[SSL: TLSV1_ALERT_PROTOCOL_VERSION] alert"), "TLS failed: "),
+    ],
+)
+def test_reasons_of_other_errors(error: Exception, words: str) -> None:
+    assert reason(error).startswith(words)
+
+
+def test_reason_is_that_of_the_deepest_error() -> None:
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "secret-address")
+    error = httpx.ConnectError("All connection attempts failed")
+    error.__cause__ = ExceptionGroup("several addresses", [refused, OSError(errno.ENETUNREACH, "no route")])
+
+    assert reason(error) == "connection refused"
 
 
 def test_first_slow_answers_do_not_count(server: Server, bench: Bench) -> None:
@@ -155,6 +215,8 @@ def test_deletion_that_a_limit_refuses_is_tried_again(
         (("--chart", "nowhere/chart.svg"), "cannot be written"),
         (("--json", "nowhere/result.json"), "cannot be written"),
         (("--kind", "soap"), "dify or openai"),
+        (("--ca", "nowhere.pem"), "No such file"),
+        (("--ca", __file__), "no certificate in PEM form"),
     ],
 )
 def test_refusals_ask_nothing(server: Server, options: tuple[str, str], says: str) -> None:

@@ -14,6 +14,7 @@ import dify_kit.commands.bench  # noqa: F401  # registers the command
 from dify_kit.app import app
 from dify_kit.benchmark import deployed
 from dify_kit.workspace.files import StackFiles
+from support.certificates import issue
 from tests.unit.benchmark.server import KEY, Server
 
 CLIENT_SECRET = "dks_not-to-be-shown"
@@ -58,9 +59,27 @@ def test_ways_are_measured_one_after_the_other(server: Server, tmp_path: Path) -
         ("api-key", 2),
     ]
     assert [body.get("model") for body in server.asked] == ["m-2"] * 4 + [None] * 4
-    assert ">proxy</text>" in chart.read_text()
-    assert ">api-key</text>" in chart.read_text()
+    drawn = chart.read_text()
+    assert ">proxy</text>" in drawn
+    assert ">api-key</text>" in drawn
+    assert "stack dev, " in drawn
+    assert "concurrency 2, 2 requests for each way" in drawn
     assert not server.open
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_given_ca_is_trusted_next_to_the_exported_one(
+    server: Server, exports: dict[str, Any], exported: bool, tmp_path: Path
+) -> None:
+    authority, other = issue(ca=True, name="ca"), issue(ca=True, name="other")
+    server.speak_tls(issue(["localhost"], issuer=authority), tmp_path)
+    file = tmp_path / "given.pem"
+    file.write_text(other.pem if exported else authority.pem)
+    exports.update(serviceApiUrl=server.url, tls={"ca": authority.pem if exported else ""})
+
+    told = bench("--via", "api-key", "--ca", str(file))
+
+    assert told.exit_code == 0, told.output
 
 
 @pytest.mark.usefixtures("exports")
@@ -103,7 +122,7 @@ def test_token_is_asked_for_as_the_canary_client(
         # The server answers 401 to this, as a token endpoint does.
         (["--via", "oauth"], lambda _: None, "the token endpoint gave no token"),
         (["--via", "proxy"], lambda found: found.update(llm=None), "no LLM proxy"),
-        (["--via", "proxy", "--model", "m-9"], lambda _: None, "the proxy serves m-1, m-2"),
+        (["--via", "proxy", "--model", "m-9"], lambda _: None, "did you mean m-1 or m-2?"),
     ],
 )
 def test_what_the_stack_has_not_is_named(

@@ -3,7 +3,7 @@
 import json
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from dify_kit.containers.docker_host import Container, Engine, Network
 from dify_kit.engine.cli import Pulumi
 from dify_kit.workspace import files as stack_files
 from dify_kit.workspace.files import StackFiles
-from infra.guards.ports import Publisher
+from infra.catalogue.volumes import VOLUMES
+from infra.guards.findings import Publisher
+from infra.guards.volumes import STACK_LABEL
 from infra.settings.secrets import SHAPES
 
 FAKE = Path(__file__).with_name("fake_pulumi.py")
@@ -30,8 +32,14 @@ class FakeEngine(Engine):
     stack_containers: list[Container] = field(default_factory=list)
     stack_networks: list[Network] = field(default_factory=list)
     existing_volumes: set[str] = field(default_factory=set)
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Containers of no stack, or of another one, with their labels.
+    foreign: dict[str, dict[str, str]] = field(default_factory=dict)
     ports: dict[int, list[str]] = field(default_factory=dict)
     published_on: tuple[str, ...] = ("127.0.0.1",)
+    # What the engine shows of a container, by its name, and the names of images by their ids.
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     registry_problem: str = ""
     existing_images: set[str] = field(default_factory=set)
     root: str = "/"
@@ -49,11 +57,23 @@ class FakeEngine(Engine):
     def containers(self, stack: str) -> list[Container]:
         return [one for one in self.stack_containers if one.name.startswith(f"dify-{stack}-")]
 
+    def inspected(self, stack: str) -> list[Mapping[str, Any]]:
+        return [self.details[one.name] for one in self.containers(stack) if one.name in self.details]
+
+    def image_names(self) -> Mapping[str, str]:
+        return self.tags
+
     def networks(self, stack: str) -> list[Network]:
         return [one for one in self.stack_networks if one.name.startswith(f"dify-{stack}-")]
 
     def volumes(self, names: list[str]) -> list[str]:
         return [name for name in names if name in self.existing_volumes]
+
+    def volume_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        return {name: self.labels.get(name, made_by_its_stack(name)) for name in self.volumes(list(names))}
+
+    def container_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        return {name: self.foreign[name] for name in names if name in self.foreign}
 
     def publishers(self, port: int) -> list[Publisher]:
         return [Publisher(container=name, addresses=self.published_on) for name in self.ports.get(port, [])]
@@ -79,10 +99,19 @@ class FakeEngine(Engine):
     def images(self, names: list[str]) -> list[str]:
         return [name for name in names if name in self.existing_images]
 
+    def image_ids(self, names: Sequence[str]) -> Mapping[str, str]:
+        return {name: f"sha256:{name}" for name in self.images(list(names))}
+
     def can_reach_registry(self, image: str, deadline: float) -> str:
         assert image
         assert deadline > 0
         return self.registry_problem
+
+
+def made_by_its_stack(volume: str) -> dict[str, str]:
+    """Return the label of a volume `dify-<stack>-<name>` as its stack makes it."""
+    [stack] = [volume[len("dify-") : -len(name) - 1] for name in VOLUMES if volume.endswith(f"-{name}")][:1]
+    return {STACK_LABEL: stack}
 
 
 @dataclass(kw_only=True)
@@ -166,7 +195,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     setup = types.ModuleType("dify_kit.setup")
     path = f"{programs}:/usr/bin:/bin"
     setup.engine_env = lambda: {"PATH": path}  # type: ignore[attr-defined]
-    setup.run_setup = lambda _images=None: None  # type: ignore[attr-defined]
+    setup.run_setup = lambda _images=None, **_options: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dify_kit.setup", setup)
 
     engine = FakeEngine()

@@ -44,19 +44,28 @@ def main() -> None:
         calls.write(json.dumps({"args": arguments, "environment": kept, "pid": os.getpid()}) + "\n")
     file = Path(option(arguments, "--config-file") or f"Pulumi.{stack}.yaml")
     if words[:2] == ["stack", "init"]:
-        file.write_text("encryptionsalt: v1:salt\n")
+        document = (yaml.safe_load(file.read_text()) if file.exists() else None) or {}
+        file.write_text(yaml.safe_dump({**document, "encryptionsalt": "v1:salt"}))
         write_state(stack, [])
+    if words[:2] == ["stack", "rm"]:
+        Path(
+            os.environ["PULUMI_BACKEND_URL"].removeprefix("file://"), f".pulumi/stacks/dify/{stack}.json"
+        ).unlink()
     if words[:2] == ["config", "set"]:
         (HOME / "stdin").write_text(sys.stdin.read())
     if words[:2] == ["config", "set-all"]:
         document = yaml.safe_load(file.read_text()) or {}
         given = json.loads(os.environ["PULUMI_OPTION_JSON"])
-        document["config"] = {
+        document["config"] = (document.get("config") or {}) | {
             key: {"secure": f"v1:{len(entry['value'])}"}
             if entry["secret"]
             else entry.get("objectValue", entry["value"])
             for key, entry in given.items()
         }
+        file.write_text(yaml.safe_dump(document))
+    if words[:2] == ["config", "rm"] and "--path" not in arguments:
+        document = yaml.safe_load(file.read_text())
+        del document["config"][words[2]]
         file.write_text(yaml.safe_dump(document))
     scenes = json.loads((HOME / "scenes.json").read_text()) if (HOME / "scenes.json").exists() else {}
     scene = scenes.get(words[0], {})

@@ -12,7 +12,9 @@ from typer.testing import CliRunner, Result
 
 from dify_gateway import client_secrets, keys
 from dify_kit.__main__ import app
+from tests.guide_blocks import named
 from tests.unit.cli.conftest import Machine
+from tests.unit.test_guide_blocks import rehearsed
 
 TENANTS = {"acme": {"app": "echo-chat"}, "other": {"app": "other-app"}}
 ADD = ("client", "add", "bot", "--tenant", "acme", "--scope", "chat")
@@ -51,7 +53,7 @@ def test_secret_is_the_only_thing_on_stdout_and_only_its_hash_is_kept(machine: M
     [(name, entry)] = entries(path).items()
     assert (name, entry["tenant"], entry["scopes"]) == ("bot", "acme", ["chat", "files", "conversations"])
     assert verifies(secret, entry["secrets"])
-    assert "make up" in done.stderr
+    assert "`dify-kit up --stack dev`" in done.stderr
     assert machine.calls() == [], "no Pulumi is needed"
 
 
@@ -123,6 +125,21 @@ def test_removed_client_is_gone_and_the_others_stay(machine: Machine) -> None:
     assert run("client", "remove", "bot").exit_code == 1
 
 
+def test_scopes_change_by_the_guides_commands(machine: Machine, tmp_path: Path) -> None:
+    path = configured(machine)
+    *change, up = rehearsed(named("docs/guides/oauth.md", "sh", "dify-kit client remove acme-bot"), tmp_path)
+    first = run("client", "add", "acme-bot", "--tenant", "acme", "--scope", "chat").stdout.strip()
+
+    done = [run(*words[1:]) for words in change]
+
+    assert [one.exit_code for one in done] == [0, 0], [one.output for one in done]
+    entry = entries(path)["acme-bot"]
+    assert entry["scopes"] == ["chat", "workflows"]
+    assert verifies(done[-1].stdout.strip(), entry["secrets"])
+    assert not verifies(first, entry["secrets"])
+    assert up == ["make", "up"]
+
+
 def test_client_with_a_key_of_its_own_has_no_secret(machine: Machine, tmp_path: Path) -> None:
     path = configured(machine)
     public = ECKey.generate_key("P-256", auto_kid=True).as_dict(private=False)
@@ -177,7 +194,7 @@ def test_unusable_keys_are_refused(machine: Machine, tmp_path: Path, case: str) 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("bot", "--tenant", "nobody", "--scope", "chat"), "known: acme, other"),
+        (("bot", "--tenant", "nobody", "--scope", "chat"), "did you mean other or acme?"),
         (("bot", "--tenant", "acme", "--scope", "admin"), "no scope 'admin'"),
         (("bot", "--tenant", "acme", "--scope", ""), "can do nothing"),
         (("b b", "--tenant", "acme", "--scope", "chat"), "is not a client id"),

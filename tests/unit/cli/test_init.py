@@ -42,6 +42,7 @@ REQUIRED_SECRETS = {
     "oauthSigningKeys",
     "litellmMasterKey",
     "gatewaySecret",
+    "llmDifyKey",
 }
 
 
@@ -108,6 +109,34 @@ def test_secrets_have_the_forms_that_dify_demands() -> None:
     assert min(len(value) for value in first.values()) >= 24
 
 
+def test_set_takes_paths_as_the_command_set_does(machine: Machine) -> None:
+    options = ["tls.mode=selfsigned", "cors.v1[0]=https://a.example", 'cors.v1[1]="https://b.example"']
+
+    done = run("init", "dev", "--images", "local", *(word for one in options for word in ("--set", one)))
+
+    assert done.exit_code == 0, done.output
+    assert written(machine)["dify:tls"] == {"mode": "selfsigned"}
+    assert written(machine)["dify:cors"] == {"v1": ["https://a.example", "https://b.example"]}
+
+
+def test_an_origin_is_not_dropped_for_another_part_of_cors(machine: Machine) -> None:
+    done = run(
+        "init", "dev", "--cors-origin", "https://a.example", "--set", "cors.openapi[0]=https://b.example"
+    )
+
+    assert done.exit_code == 2
+    assert "--cors-origin and --set cors" in done.stderr
+    assert machine.calls() == []
+
+
+@pytest.mark.parametrize("item", ["httpPort", "=5", "tls..mode=off", "tls=off=1.", "tls.mode"])
+def test_set_that_is_no_setting_makes_nothing(machine: Machine, item: str) -> None:
+    done = run("init", "dev", "--images", "local", "--set", item)
+
+    assert done.exit_code in {1, 2}
+    assert not (machine.home / "stacks" / "Pulumi.dev.yaml").exists()
+
+
 def test_existing_stack_is_never_touched(machine: Machine) -> None:
     path = machine.configure(secretKey={"secure": "v1:precious"})
     before = path.read_bytes()
@@ -118,17 +147,6 @@ def test_existing_stack_is_never_touched(machine: Machine) -> None:
     assert path.read_bytes() == before
     assert machine.calls() == []
     assert str(path) in done.stderr
-
-
-def test_operators_own_file_in_the_checkout_counts_as_existing(machine: Machine) -> None:
-    own = machine.checkout / "Pulumi.dev.yaml"
-    own.write_text("config:\n  dify:images: registry\n")
-
-    done = run("init", "dev")
-
-    assert done.exit_code == 1
-    assert own.read_text() == "config:\n  dify:images: registry\n"
-    assert str(own) in done.stderr
 
 
 def test_half_made_stack_is_completed(machine: Machine) -> None:
@@ -143,7 +161,7 @@ def test_half_made_stack_is_completed(machine: Machine) -> None:
     assert len(machine.calls("stack", "init")) == 1
 
 
-@pytest.mark.parametrize("volume", volume_names(Keep.DATA))
+@pytest.mark.parametrize("volume", volume_names(Keep.DATA, Keep.RECORDS))
 def test_volumes_without_their_secrets_stop_it(machine: Machine, volume: str) -> None:
     machine.engine.existing_volumes = {f"dify-dev-{volume}", "dify-dev-2-postgres", "other"}
 
@@ -151,7 +169,8 @@ def test_volumes_without_their_secrets_stop_it(machine: Machine, volume: str) ->
 
     assert done.exit_code == 1
     told = " ".join(done.stderr.split())
-    assert f"docker volume rm dify-dev-{volume}`" in told
+    assert f"volumes with data: dify-dev-{volume} " in told
+    assert "dify-kit forget dev --delete-data" in told
     assert "dify-dev-2-postgres" not in told
     assert str(machine.home) in told
     assert machine.calls() == []
@@ -207,7 +226,18 @@ def test_impossible_choices_are_refused_before_anything_is_made(
 
     assert done.exit_code == 1
     assert told in done.stderr
+    assert "the command `set`" not in done.stderr, "there is no stack that it could change"
+    assert "docs/reference/settings.md" in done.stderr
     assert machine.calls() == []
+
+
+def test_wrong_settings_of_a_stack_that_is_there_name_the_command_that_changes_them(machine: Machine) -> None:
+    machine.configure(secretKey=None, apiWorkers="many")
+
+    done = run("init", "dev")
+
+    assert (done.exit_code, "dify:apiWorkers" in done.stderr) == (1, True)
+    assert "the command `set` changes a setting" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("name", ["Dev", "1st", "a" * 32, "a_b", "-a", "a/b"])
@@ -256,6 +286,42 @@ def test_interview_asks_for_what_no_option_gave(machine: Machine) -> None:
     assert done.exit_code == 0, done.output
     assert written(machine)["dify:publicUrl"] == "http://localhost:18081"
     assert written(machine)["dify:adminEmail"] == "me@example.org"
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_interview_proposes_a_free_port(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    monkeypatch.setattr("infra.guards.ports.bind_problem", lambda _address, _port: "")
+    machine.engine.ports = {8080: ["web"], 8081: ["other"]}
+    machine.engine.is_local = local
+
+    done = CliRunner().invoke(app, ["init", "dev", "--ask", "--images", "local"], input="\n\n\n")
+
+    assert done.exit_code == 0, done.output
+    assert written(machine)["dify:httpPort"] == 8082
+    assert written(machine)["dify:publicUrl"] == "http://localhost:8082"
+
+
+def test_without_an_interview_a_taken_port_is_said_with_a_free_one(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.guards.ports.bind_problem", lambda _address, _port: "")
+    machine.engine.ports = {8080: ["web"]}
+
+    done = run("init", "dev", "--images", "local")
+    chosen = run("init", "other", "--images", "local", "--http-port", "9000")
+
+    assert "dify-kit set httpPort 8081 --stack dev" in " ".join(done.stderr.split())
+    assert "dify:httpPort" not in written(machine)
+    assert "is taken" not in chosen.stderr
+
+
+def test_no_command_moves_the_stack_that_pulumi_has_selected(machine: Machine) -> None:
+    run("init", "dev", "--images", "local")
+
+    [call] = machine.calls("stack", "init")
+    assert "--no-select" in call["args"]
 
 
 def test_release_is_pinned_in_the_stack_file(machine: Machine) -> None:

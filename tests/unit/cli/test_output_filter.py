@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dify_kit.engine.cli import error_text, explain
+from dify_kit.engine.advice import explain
+from dify_kit.engine.cli import error_text
 from dify_kit.engine.progress import Progress, clean, describe, is_noise
 
 RECORDED = Path(__file__).with_name("data")
@@ -61,6 +62,16 @@ def test_failing_readiness_keeps_its_log_lines_and_loses_our_traceback() -> None
     ]
     assert "    api: not ready after 10 s; connection refused" in lines
     assert progress.warnings == []
+
+
+def test_drift_is_no_news_while_everything_is_removed() -> None:
+    lines: list[str] = []
+    progress = Progress(show=lines.append, removing=True, now=lambda: 0.0)
+
+    progress.feed((RECORDED / "drift.jsonl").read_text(encoding="utf-8"))
+
+    assert progress.drifted == ["container good"]
+    assert not any("drift" in line for line in lines)
 
 
 def test_drift_is_told_and_counts_are_of_real_resources() -> None:

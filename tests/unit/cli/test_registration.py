@@ -42,7 +42,7 @@ def test_every_command_is_in_the_module_of_its_name() -> None:
         group = command.typer_instance if isinstance(command, TyperInfo) else None
         parts = group.registered_commands if group else [command]
         assert {_module(part) for part in parts if isinstance(part, CommandInfo)} == {
-            f"dify_kit.commands.{name}"
+            f"dify_kit.commands.{name.replace('-', '_')}"
         }
 
 

@@ -161,6 +161,23 @@ def test_a_setting_that_another_provider_encrypted_is_left_to_pulumi(machine: Ma
     assert stack_settings.checked(machine.files()).public_url == "https://dify.example.com"
 
 
+def test_secrets_of_another_provider_are_checked_too(machine: Machine) -> None:
+    path = machine.configure()
+    path.write_text("secretsprovider: awskms://alias/x\n" + path.read_text())
+    machine.state()
+    entries = {f"dify:{key}": {"value": value, "secret": True} for key, value in SECRETS.items()}
+    entries |= {f"dify:{key}": {"value": value, "secret": False} for key, value in PLAIN.items()}
+    entries["dify:adminPassword"]["value"] = "short"
+    machine.play(config={"stdout": json.dumps(entries)})
+
+    _, checks = check_settings(machine.files())
+    done = run("up", "--skip-setup")
+
+    assert checks[-1].found.startswith("dify:adminPassword: has 5 characters")
+    assert "dify:adminPassword: has 5 characters" in words(done.stderr)
+    assert machine.calls("up") == []
+
+
 # --- what the program refuses, every command refuses -------------------------------------------------------------
 
 WRONG: list[tuple[str, Mapping[str, Any]]] = [
@@ -274,7 +291,7 @@ def test_the_value_of_a_secret_is_checked_before_pulumi_starts(
 ) -> None:
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", PASSPHRASE)
     encrypt(machine, {key: value}, {key})
-    expected = f"dify:{key}: {SHAPES[key].problem(value)}; {SHAPES[key].fix}"
+    expected = f"dify:{key}: {SHAPES[key].problem(value)}; {SHAPES[key].fix(key, 'dev')}"
 
     _, checks = check_settings(machine.files())
     done = run("up", "--skip-setup")
@@ -292,7 +309,10 @@ def test_a_missing_secret_is_refused_but_for_those_that_up_makes(machine: Machin
 
     _, checks = check_settings(machine.files(), {})
 
-    assert checks[-1].found == "dify:secretKey: the secret is not set; run `dify-kit init dev`"
+    assert (
+        checks[-1].found
+        == "dify:secretKey: the secret is not set; `dify-kit set secretKey --generate --stack dev` makes it"
+    )
 
 
 def test_settings_of_a_stack_without_problems_are_the_programs(machine: Machine) -> None:

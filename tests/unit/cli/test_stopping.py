@@ -20,11 +20,11 @@ def names(groups: list[list[Container]]) -> list[list[str]]:
 
 
 def test_the_edge_goes_first_and_what_deletes_keys_stays() -> None:
-    services = ["api", "nginx", "worker", "redis", "db_postgres", "web", "certbot", "plugin_daemon"]
+    services = ["api", "nginx", "worker", "redis", "db-postgres", "web", "certbot", "plugin-daemon"]
 
     assert names(rounds(container(one) for one in services)) == [
         ["certbot", "nginx"],
-        ["plugin_daemon", "web", "worker"],
+        ["plugin-daemon", "web", "worker"],
     ]
 
 

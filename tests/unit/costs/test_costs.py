@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dify_kit.app import app, register
-from dify_kit.costs import prices, scenario, sums
+from dify_kit.costs import bars, prices, scenario, sums
 from dify_kit.costs.scenario import Option, Scenario, Tokens
 from infra.catalogue.llm_presets import PRICES
 from infra.catalogue.project import ROOT
@@ -52,6 +52,7 @@ def scenarios() -> st.SearchStrategy[Scenario]:
 @given(scenarios())
 def test_the_total_is_the_sum_of_the_parts_and_of_the_printed_lines(asked: Scenario) -> None:
     for cost in sums.costs(asked, KIT):
+        assert all(line.usd == round(line.usd, 2) for line in cost.lines)
         printed = sum(Decimal(sums.money(line.usd).replace("$", "").replace(",", "")) for line in cost.lines)
         assert (cost.total is None) == bool(cost.missing)
         if cost.total is not None:
@@ -69,7 +70,9 @@ def test_tokens_cost_in_proportion(asked: Scenario, times: int) -> None:
     many = Scenario(**{**vars(asked), "tokens": more})
 
     for one, other in zip(sums.costs(asked, KIT), sums.costs(many, KIT), strict=True):
-        assert other.part("tokens") == one.part("tokens") * times
+        # Each line is rounded to a cent: half a cent for each line, `times` times, is what that changes.
+        most = Decimal("0.005") * (times + 1) * sum(line.part == "tokens" for line in one.lines)
+        assert abs(other.part("tokens") - one.part("tokens") * times) <= most
         assert other.part("hosting") == one.part("hosting")
         assert other.part("engineering") == one.part("engineering")
 
@@ -187,7 +190,7 @@ def test_the_examples_of_the_guide_work(tmp_path: Path) -> None:
 
     dify, oneapi, holysheep = asked_for("--scenario", str(asked), "--prices", str(own))["options"]
 
-    assert dify["total"] == "631.833333"
+    assert dify["total"] == "631.83"
     assert oneapi["tokens"] == holysheep["tokens"] == "72.50"
     for command in re.findall(r"^dify-kit costs (.+)", page, re.MULTILINE):
         assert asked_for(*command.replace("--json", "").split())["options"]
@@ -249,10 +252,73 @@ def test_the_proxys_meter_and_this_list_do_not_disagree() -> None:
         assert (price.input, price.output) == (Decimal(str(metered.input)), Decimal(str(metered.output)))
 
 
+def test_without_options_there_is_an_example_that_says_so() -> None:
+    told = run()
+
+    assert "an example" in told.stderr
+    assert "example of a small team" in told.stdout
+    found = {one["option"]: one for one in asked_for()["options"]}
+    assert list(found) == ["dify", "holysheep", "openai", "oneapi"]
+    assert all(float(one["total"]) > 0 for one in found.values())
+    # Other options change it.
+    changed = {one["option"]: one for one in asked_for("--hosting", "dify=1000")["options"]}
+    assert Decimal(changed["dify"]["total"]) - Decimal(found["dify"]["total"]) == 1000 - 60
+    assert changed["openai"] == found["openai"]
+
+
+def test_amounts_are_rounded_to_cents_and_prices_are_not(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN.replace("price: 3.5", "price: 0.0755"))
+    arguments = ("--tokens", "gpt-4.1=1_100_000", "--prices", str(file), "--hosting", "openai=1.005")
+
+    shown = run(*arguments).stdout
+    found = asked_for(*arguments)
+
+    # 1.1 * 0.0755 = 0.08305, and half a cent goes up.
+    assert "1,100,000 gpt-4.1 tokens / 1,000,000 * $0.0755 (openai) = $0.08" in shown
+    assert "$0.08 + $1.01 + $0.00 = $1.09" in shown
+    assert {one["option"]: one["total"] for one in found["options"]}["openai"] == "1.09"
+    assert found["prices"][0]["input"] == "0.0755"
+
+
+def test_no_tokens_in_a_scenario_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("rate: 3")
+
+    assert "tokens: none given" in run("--scenario", str(file), code=2).stderr
+
+
+def test_bars_are_in_proportion_and_name_the_parts() -> None:
+    shown = run("--scenario", ARTICLE).stdout.splitlines()
+
+    (legend,) = [line for line in shown if "██ tokens" in line]
+    assert "▒▒ hosting" in legend
+    assert "░░ engineering" in legend
+    dify, holysheep = (line for line in shown if re.search(r"[█▒░]{3}", line))
+    # Of 32 marks for $1,880: $80, $200 and $1,600; $80, $0 and $200.
+    assert [dify.count(mark) for mark in "█▒░"] == [1, 4, 27]
+    assert [holysheep.count(mark) for mark in "█▒░"] == [1, 0, 4]
+    assert dify.endswith("  $1,880.00")
+    assert holysheep.endswith("  $280.00")
+
+
+@settings(max_examples=40, deadline=None)
+@given(scenarios())
+def test_bars_fit_a_terminal_and_add_up(asked: Scenario) -> None:
+    found = sums.costs(asked, KIT)
+    most = max((cost.total for cost in found if cost.total is not None), default=Decimal(0))
+
+    for cost in found:
+        if cost.total is not None:
+            counts = bars.marks(cost, most)
+            assert all(count >= 0 for count in counts.values())
+            assert sum(counts.values()) == (round(cost.total / most * bars.WIDTH) if most else 0)
+    assert len(bars.bars(found)) == len(found) + 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        ((), "tokens: none given", "--tokens gpt-4.1=10M"),
         (("--tokens", "gpt-5000=1M"), "tokens.gpt-5000: no price is known", "--prices FILE"),
         (("--tokens", "gpt-4.1=1.5"), "--tokens gpt-4.1: 1.5 is not a whole number", "10M"),
         (("--tokens", "gpt-4.1=-1"), "--tokens gpt-4.1: -1 is not", "10M"),

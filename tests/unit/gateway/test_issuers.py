@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dify_gateway import issuers
 from support.gateway import ACME_KEY, GLOBEX_KEY, documents
+from support.serving import served
 from support.tokens import Forge, b64, compact, ps256, public_jwk, rs256
 from tests.unit.gateway.hostile import CASES
 from tests.unit.gateway.world import World, make_world
@@ -545,13 +546,8 @@ class Site(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=5)
+    with served(Site) as url:
+        yield url
 
 
 def test_fetching(site: str) -> None:

@@ -4,13 +4,14 @@ import contextlib
 import io
 import json
 import re
+import textwrap
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -155,6 +156,140 @@ def test_the_corpus_is_large_enough() -> None:
     assert len(UNDECIDED) >= 30
 
 
+def leftovers(source: str, *shared: str) -> list[tuple[int, str]]:
+    found = migrate(textwrap.dedent(source).encode(), TARGET, shared.__contains__).leftovers
+    return [(one.line, one.reason.split(",")[0]) for one in found]
+
+
+CLIENT = """\
+import os
+
+import requests
+
+BASE = os.environ["DIFY_URL"]
+KEY = os.getenv("DIFY_KEY", "")
+TRACE = os.environ.get("TRACE", "0")
+UNUSED = os.environ["ALWAYS_UNUSED"]
+URL = f"{BASE}/chat-messages"
+
+
+def ask(query):
+    headers = {"Authorization": f"Bearer {KEY}"}
+    body = {"query": query, "user": TRACE}
+    return requests.post(URL, headers=headers, json=body).json()["answer"]
+"""
+
+
+def test_variables_that_nothing_needs_any_more_are_reported() -> None:
+    assert leftovers(CLIENT) == [
+        (5, "`BASE` reads DIFY_URL from the environment"),
+        (6, "`KEY` reads DIFY_KEY from the environment"),
+    ]
+    # Another file may read it.
+    assert leftovers(CLIENT, "BASE") == [(6, "`KEY` reads DIFY_KEY from the environment")]
+    assert leftovers(CLIENT + '\nprint(BASE)\nrequests.get(f"{BASE}/info", headers={"X": KEY})\n') == []
+    assert leftovers(CLIENT.replace("/chat-messages", "/workflows/run")) == []
+
+
+def test_arguments_of_a_client_that_nothing_needs_any_more_are_reported() -> None:
+    source = """\
+    import os
+
+    import requests
+
+
+    class Dify:
+        def __init__(self, base, key, user):
+            self.base = base
+            self.headers = {"Authorization": f"Bearer {key}"}
+            self.user = user
+
+        def _post(self, path, body):
+            return requests.post(f"{self.base}{path}", headers=self.headers, json=body).json()
+
+        def ask(self, query):
+            return self._post("/chat-messages", {"query": query, "user": self.user})["answer"]
+
+
+    client = Dify(
+        os.environ["DIFY_URL"],
+        key=os.environ["DIFY_KEY"],
+        user=os.environ["USER"],
+    )
+    """
+
+    assert leftovers(source) == [
+        (20, "`Dify(base=...)` reads DIFY_URL from the environment"),
+        (21, "`Dify(key=...)` reads DIFY_KEY from the environment"),
+    ]
+
+
+def test_headers_that_another_call_needs_keep_their_key() -> None:
+    other = "\nrequests.get(BASE, headers=HEADERS)\n"
+    source = (CORPUS / "decided" / "url_constant.py").read_text()
+
+    alone, mixed = (migrate(text.encode(), TARGET).source.decode() for text in (source, source + other))
+
+    assert 'HEADERS = {"Authorization": "Bearer " + os.environ["HOLYSHEEP_API_KEY"]' in alone
+    assert "headers=HEADERS" in alone
+    assert 'HEADERS = {"Authorization": f"Bearer {KEY}"' in mixed
+    assert mixed.count('headers={**HEADERS, "Authorization"') == 2
+
+
+def test_constant_that_another_call_needs_keeps_its_url() -> None:
+    source = (CORPUS / "decided" / "url_constant.py").read_bytes()
+
+    result = migrate(source + b"\nprint(URL)\n", TARGET)
+    shared = migrate(source, TARGET, {"URL"}.__contains__)
+
+    for one in (result, shared):
+        assert one.migrated == 2
+        assert b'URL = f"{BASE}/chat-messages"' in one.source
+        assert one.source.count(b'requests.post("https://api.holysheep.ai/v1/chat/completions"') == 2
+        # The constant is reported: somebody still asks Dify by it.
+        assert [item.line for item in one.undecided] == [8]
+
+
+def test_attributes_of_a_class_that_another_file_has_keep_their_values() -> None:
+    source = (CORPUS / "decided" / "url_attribute.py").read_bytes()
+
+    alone, imported = (migrate(source, TARGET, names.__contains__) for names in (set[str](), {"Bot"}))
+
+    assert b'self.url = "https://api.holysheep.ai/v1/chat/completions"' in alone.source
+    assert b"headers=self.headers," in alone.source
+    assert b"self.url = f\"{base.rstrip('/')}/chat-messages\"" in imported.source
+    assert b'self.headers = {"Authorization": f"Bearer {key}"' in imported.source
+    assert imported.migrated == 1
+    # A local variable is nobody else's.
+    local = migrate((CORPUS / "decided" / "header_method.py").read_bytes(), TARGET, {"Bot"}.__contains__)
+    assert (local.migrated, local.undecided) == (1, ())
+
+
+def test_wrapper_with_other_routes_keeps_them_on_dify() -> None:
+    source = (CORPUS / "decided" / "wrapper_mixed.py").read_text()
+
+    result = migrate(source.encode(), TARGET).source.decode()
+
+    # All of the old function is there, and its other calls.
+    before, after = (
+        text[text.index("    def _request(") : text.index("    def ask(")] for text in (source, result)
+    )
+    assert after.startswith(before[: before.index("    def parameters(")])
+    assert 'self._request("GET", "parameters")' in after
+    assert result.count("def _request_model(") == 1
+    again = migrate(result.encode(), TARGET)
+    assert (again.source.decode(), again.migrated, again.undecided) == (result, 0, ())
+
+
+def test_wrapper_that_another_file_uses_is_left_alone() -> None:
+    source = (CORPUS / "decided" / "wrapper_class.py").read_bytes()
+
+    result = migrate(source, TARGET, {"_post"}.__contains__)
+
+    assert result.source == source
+    assert {item.reason for item in result.undecided} == {"another file uses the function that sends it"}
+
+
 def test_line_endings_mark_and_encoding_are_kept() -> None:
     plain = (CORPUS / "decided" / "requests_flat.py").read_text()
     crlf = b"\xef\xbb\xbf" + plain.replace("\n", "\r\n").encode()
@@ -242,8 +377,18 @@ def test_clients_of_other_services_are_never_changed(others: list[str], newline:
     assert (result.source, result.migrated, result.undecided) == (source, 0, ())
 
 
+# Its session is a local name; the module of the corpus has one of its own.
+LOCAL_SESSION = """async def Other0(question):
+    async with aiohttp.ClientSession() as session, session.post("https://other.example/messages", json={}) as response:
+        async for raw in response.content:
+            print(raw)
+        return (await response.json())["query"]
+"""
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(DECIDED + REPAIRED + PACKAGES), OTHERS)
+@example(next(one for one in DECIDED if one.stem == "request_method"), [LOCAL_SESSION])
 def test_code_around_a_moved_client_is_kept_to_the_letter(file: Path, others: list[str]) -> None:
     alone = file.read_text()
     moved = migrate(alone.encode(), TARGET)
@@ -264,6 +409,53 @@ def test_a_local_of_another_function_with_the_same_name_is_another_object() -> N
     result = migrate(f"{file.read_text()}\n{other}".encode(), TARGET)
 
     assert (result.migrated, result.undecided) == (1, ())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "def other(session):\n    return session.get('/')\n",
+        "def other():\n    for session in range(3):\n        print(session)\n",
+        "def other():\n    session = connect()\n    return session.get('/')\n",
+        # Locals with the names of imports.
+        "def other(requests):\n    return [httpx for httpx in requests]\n",
+        "def other():\n    requests = [1]\n    httpx = json = requests\n    return httpx, json\n",
+        "def other():\n    import fake as requests, fake as httpx, fake as json\n    return requests, httpx, json\n",
+        "other = lambda requests, httpx, json: (requests, httpx, json)\n",
+    ],
+)
+def test_names_of_another_function_are_other_names(other: str) -> None:
+    [file] = [one for one in DECIDED if one.stem == "request_method"]
+    alone = migrate(file.read_bytes(), TARGET)
+
+    result = migrate(f"{file.read_text()}\n{other}".encode(), TARGET)
+
+    assert (result.migrated, result.undecided) == (3, ())
+    assert result.source == f"{alone.source.decode()}\n{other}".encode()
+
+
+@pytest.mark.parametrize(
+    "local",
+    ["session = connect()", "import fake as requests", "requests = connect()", "for requests in (): pass"],
+)
+def test_a_local_that_hides_a_client_is_no_client(local: str) -> None:
+    name = "session" if local.startswith("session") else "requests"
+    source = f"""import os
+
+import requests
+
+session = requests.Session()
+
+
+def ask():
+    {local}
+    answer = {name}.post(os.environ["DIFY_URL"] + "/chat-messages", json={{"query": "q", "user": "u"}})
+    return answer.json()["answer"]
+"""
+
+    result = migrate(source.encode(), TARGET)
+
+    assert (result.source, result.migrated, len(result.undecided)) == (source.encode(), 0, 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -336,6 +528,8 @@ def test_command_shows_then_writes(tmp_path: Path) -> None:
     assert file.read_bytes() == before
     written = CliRunner().invoke(app, ["migrate", str(tmp_path), "--write", "--json"])
     assert json.loads(written.stdout)["files"][0]["migrated"] == 1
+    assert json.loads(written.stdout)["files"][0]["leftovers"][0]["line"] == 6
+    assert "client.py:6: `BASE` reads DIFY_URL from the environment" in shown.stderr
     assert b"api.holysheep.ai/v1/chat/completions" in file.read_bytes()
     assert file.stat().st_mode & 0o777 == 0o750
     assert skipped.read_bytes() == before

@@ -5,11 +5,9 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import {registerHooks} from 'node:module';
 import {createHash} from 'node:crypto';
 
 const SCRIPTS = new URL('../../../templates/nginx/njs/', import.meta.url);
-const METER = new URL('meter.js', SCRIPTS).href;
 const TABLES = fs.readFileSync(process.env.EDGE_TABLES, 'utf8');
 const DIRECTORY = fs.mkdtempSync(path.join(os.tmpdir(), 'njs-'));
 let loads = 0;
@@ -100,18 +98,21 @@ export function edge(changes = {}) {
     return {directory: DIRECTORY, logged, shared: globalThis.ngx.shared};
 }
 
-// A script with state of its own, as each location of each request has it. Of what it imports, meter.js alone has state:
-// hence a mark that is passed on.
-registerHooks({
-    resolve: (specifier, context, next) => {
-        const mark = new URL(context.parentURL ?? 'file:///').search;
-        const found = next(specifier, context);
-        return mark !== '' && found.url === METER ? {...found, url: found.url + mark} : found;
-    },
-});
-
+// A script with state of its own, as each location of each request has it. What it imports has none.
 export async function script(name) {
     return (await import(new URL(`${name}.js?${loads++}`, SCRIPTS).href)).default;
+}
+
+// What nginx calls, by its name in njs/llm.js, or by that of a task of njs/others.js.
+export async function handlersOf() {
+    const found = {...await script('llm')};
+    for (const task of ['failed', 'long', 'models', 'next', 'refused', 'token']) {
+        found[task] = (r) => {
+            r.variables.llm_task = task;
+            return found.other(r);
+        };
+    }
+    return found;
 }
 
 // A request at the location of a handler. `variables` are those of nginx.
@@ -125,13 +126,19 @@ export function request({body = '', method = 'POST', uri = '/llm/v1/chat/complet
         headersIn: {Authorization: authorization},
         headersOut: {},
         requestBuffer: bytes.length > 0 ? bytes : undefined,
-        variables: {
+        // What a script sets is text, or bytes.
+        variables: new Proxy({
             server_port: '8080',
             content_length: String(bytes.length),
             llm_strings: '1',
             request_body_file: '',
             ...variables,
-        },
+        }, {
+            set: (all, name, value) => {
+                all[name] = Buffer.isBuffer(value) ? value : String(value);
+                return true;
+            },
+        }),
         rawVariables: {request_body: bytes, ...Object.fromEntries(Object.entries(variables).map(([name, text]) => [name, Buffer.from(text)]))},
         sent: [],
         answered: null,

@@ -5,12 +5,12 @@ import fs from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 
-import {KEY, edge, request, script, settled} from './edge.js';
+import {KEY, edge, handlersOf, request, script, settled} from './edge.js';
 
 // The way of a request: its key first, then what it asks for. `read` is what nginx's pattern finds of the body.
 async function asked(options = {}, {read = 'gpt-4.1||||||', place = {}, handler = 'chat'} = {}) {
     const world = edge(place);
-    const handlers = await script('llm');
+    const handlers = await handlersOf();
     const r = request({...options, variables: {llm_read: read, ...options.variables}});
     const denied = handlers.denied(r);
     if (denied === '') {
@@ -32,6 +32,20 @@ test('a key opens the proxy, and nothing else does', async () => {
     }
     assert.equal((await asked({}, {place: {caller: {expires: 1}}})).denied, '401');
     assert.equal((await asked({}, {place: {caller: {internal: true}}})).denied, '403');
+});
+
+test('why a key is refused', async () => {
+    const reason = async (...given) => (await asked(...given)).r.variables.llm_refusal;
+
+    assert.equal(await reason(), undefined);
+    assert.equal(await reason({authorization: ''}), 'missing');
+    for (const authorization of ['Bearer x', `Bearer ${KEY}x`, `Basic ${KEY}`, `Bearer ${KEY.replace('k', 'l')}`]) {
+        assert.equal(await reason({authorization}), 'unknown', authorization);
+    }
+    assert.equal(await reason({}, {place: {caller: {expires: 1}}}), 'expired');
+    assert.equal(await reason({}, {place: {caller: {internal: true}}}), 'internal');
+    // Whoever does not hold the whole key learns nothing of it.
+    assert.equal(await reason({authorization: `Bearer ${KEY.slice(0, -1)}l`}, {place: {caller: {expires: 1}}}), 'unknown');
 });
 
 test('the model chooses the upstream', async () => {
@@ -68,6 +82,46 @@ test('a body that the pattern does not read is read by steps', async () => {
     assert.deepEqual([twice.r.answered.status, code(twice.r)], [400, 'ambiguous_member']);
 });
 
+test('a long body is read by the pattern in a location of its own', async () => {
+    const body = `{"model": "cheap", "messages": "${'x'.repeat(16384)}"}`;
+    const {r} = await asked({body}, {read: ''});
+    assert.deepEqual([r.redirected, r.variables.llm_kind, r.variables.llm_model], ['@llm_long', 'chat', undefined]);
+
+    // As nginx goes on: with its variables, and without anything else.
+    const go = async (read, text = body) => {
+        const on = request({body: text, variables: {...r.variables, content_length: String(text.length), llm_long_read: read}});
+        (await handlersOf()).long(on);
+        await settled(on);
+        return on;
+    };
+    const usual = await go('cheap||||||');
+    assert.deepEqual([usual.redirected, usual.variables.llm_model], ['@llm_second_chat_last', 'cheap']);
+    assert.equal((await go('unusual')).redirected, '@llm_second_chat_last', 'it is read by steps');
+    assert.equal(code(await go('unusual', body.replace('"messages"', '"Model"'))), 'ambiguous_member');
+    assert.equal(code(await go('gpt-5||||||')), 'model_not_found');
+    const asks = [16383, 16384].map((length) => request({body: 'x'.repeat(length), variables: {llm_read: 'cheap||||||'}}));
+    for (const one of asks) {
+        const handlers = await handlersOf();
+        assert.equal(handlers.denied(one), '');
+        handlers.chat(one);
+    }
+    assert.deepEqual(asks.map((one) => one.redirected), ['@llm_second_chat_last', '@llm_long']);
+});
+
+test('a long body goes on to the next upstream with its own name of the model', async () => {
+    const body = `{"messages": "${'x'.repeat(20000)}", "model": "gpt-4.1"}`;
+    edge();
+    const r = request({body, variables: {
+        llm_caller: 'key:alice', llm_kind: 'chat', llm_model: 'gpt-4.1', llm_next: '1', llm_upstream: 'first', upstream_status: '503',
+        llm_long_read: 'gpt-4.1||||||', llm_j_after_model: '}',
+    }});
+    (await handlersOf()).next(r);
+    await settled(r);
+
+    assert.equal(r.redirected, '@llm_second_chat_last');
+    assert.equal(r.variables.llm_body.toString(), body.replace('gpt-4.1', 'other'));
+});
+
 test('the next upstream gets the body with its own name of the model', async () => {
     const {handlers, r, shared} = await asked({body: '{"model": "gpt-4.1"}', variables: {llm_j_after_model: '}'}});
     r.variables.upstream_status = '503';
@@ -81,7 +135,7 @@ test('the next upstream gets the body with its own name of the model', async () 
 });
 
 test('an upstream that answered with nothing is not the first for a while', async () => {
-    const handlers = await script('llm');
+    const handlers = await handlersOf();
     edge();
     globalThis.ngx.shared.llm_down.set('first gpt-4.1', 1);
     const r = request({body: '{"model": "gpt-4.1"}', variables: {llm_read: 'gpt-4.1||||||', llm_j_after_model: '}'}});
@@ -92,11 +146,13 @@ test('an upstream that answered with nothing is not the first for a while', asyn
 });
 
 test('what a request may cost is reserved', async () => {
-    const {r, shared} = await asked({}, {read: 'gpt-4.1|||1000|||'});
-    const dollars = Number(r.variables.llm_terms.split(' ')[3]);
+    const {r, shared} = await asked({body: '{"model": "gpt-4.1", "max_tokens": 1000}'}, {read: 'gpt-4.1|||1000|||'});
+    const price = globalThis.llm_tables.prices['gpt-4.1'], size = Number(r.variables.content_length);
+    const dollars = (Math.ceil(size / 4) * price.input + 1000 * price.output) / 1e6;
+    const [[name, held]] = shared.llm_reserved.items();
 
-    assert.ok(dollars > 0);
-    assert.deepEqual(shared.llm_reserved.items().map((one) => one[1]), [dollars]);
+    assert.equal(held, dollars);
+    assert.equal(r.variables.llm_terms, `${size} 1000 ${name.split(' ')[1]}`);
 
     const {handlers} = await asked({}, {read: 'gpt-4.1|||999999999|||'});
     const second = request({variables: {llm_read: 'gpt-4.1|||1000|||'}});
@@ -113,7 +169,7 @@ test('models that a key may use', async () => {
 
 test('a token of OAuth needs the scope', async () => {
     edge();
-    const handlers = await script('llm');
+    const handlers = await handlersOf();
     const told = (scopes, sub) => {
         const r = request();
         r.headersOut = {'X-Auth-Scopes': scopes, 'X-Auth-Tenant': 'acme', 'X-Auth-Sub': sub};
@@ -128,26 +184,27 @@ test('a token of OAuth needs the scope', async () => {
 
 test('what was used is kept on disk, and taken over after a start', async () => {
     const {directory, logged} = edge();
-    const usage = await script('usage');
+    const usage = await script('usage'), budgets = await script('budgets');
+    const spent = () => budgets().spent('key:alice', Date.now());
     globalThis.ngx.shared.llm_usage.set('unsaved', 1);
-    usage.add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0);
+    usage().add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0);
     const file = path.join(directory, 'usage.json');
-    const month = usage.month(new Date());
+    const month = new Date().toISOString().slice(0, 7);
 
     assert.deepEqual(JSON.parse(fs.readFileSync(file, 'utf8')).months[month], {
         'key:alice': {'gpt-4.1': {requests: 1, tokens_in: 10, tokens_out: 20, cost: 0.5}},
     });
     globalThis.ngx.shared.llm_usage.entries.clear();
-    assert.equal(usage.spent('key:alice'), 0.5);
+    assert.equal(spent(), 0.5);
     fs.writeFileSync(file, '{');
     globalThis.ngx.shared.llm_usage.entries.clear();
-    assert.equal(usage.spent('key:alice'), 0);
+    assert.equal(spent(), 0);
     assert.ok(fs.existsSync(`${file}.damaged`));
     assert.equal(logged.length, 1);
 });
 
 test('a key with a budget is refused where there is no room to count its costs, and no other one is', async () => {
-    const handlers = await script('llm');
+    const handlers = await handlersOf();
     const {logged, shared} = edge();
     const asks = () => {
         const r = request({body: '{"model": "gpt-4.1"}', variables: {llm_read: 'gpt-4.1||||||', llm_j_after_model: '}'}});
@@ -174,8 +231,9 @@ test('a key with a budget is refused where there is no room to count its costs, 
 
 test('costs are counted first, in the counter that has its place', async () => {
     const {shared} = edge();
-    const usage = await script('usage');
-    assert.equal(usage.spent('key:alice'), 0);
+    const usage = await script('usage'), budgets = await script('budgets');
+    const spent = () => budgets().spent('key:alice', Date.now());
+    assert.equal(spent(), 0);
     const incr = shared.llm_usage.incr;
     shared.llm_usage.incr = (key, ...more) => {
         if (!shared.llm_usage.has(key)) {
@@ -184,7 +242,7 @@ test('costs are counted first, in the counter that has its place', async () => {
         return incr.call(shared.llm_usage, key, ...more);
     };
 
-    assert.throws(() => usage.add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0), /no room/);
+    assert.throws(() => usage().add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0), /no room/);
 
-    assert.equal(usage.spent('key:alice'), 0.5);
+    assert.equal(spent(), 0.5);
 });

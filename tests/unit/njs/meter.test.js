@@ -3,16 +3,16 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import {edge, request, script} from './edge.js';
+import {edge, handlersOf, request} from './edge.js';
 
 const USAGE = '"usage": {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}';
 
 // The answer to a request that was admitted, in pieces. Returns what is out, and what is counted.
 async function answered(pieces, {status = 200, headers = {}, mode = '', type = 'application/json', kind = 'chat', cut = false, tables = {}} = {}) {
     const {shared, logged} = edge({tables});
-    const handlers = await script('llm');
+    const handlers = await handlersOf();
     const variables = {
-        llm_caller: 'key:alice', llm_model: 'gpt-4.1', llm_terms: '400 100 1000 0.5 7', llm_kind: kind, llm_upstream: 'first',
+        llm_caller: 'key:alice', llm_model: 'gpt-4.1', llm_terms: '400 1000 7', llm_kind: kind, llm_upstream: 'first',
         llm_mode: mode, upstream_http_content_type: type, request_time: '0.5', body_bytes_sent: '0',
     };
     const r = request({variables});
@@ -32,7 +32,7 @@ async function answered(pieces, {status = 200, headers = {}, mode = '', type = '
 
 test('usage is found wherever it stands', async () => {
     const before = `{"id": "x", "choices": [{"message": {"content": "say \\"usage\\": {\\"prompt_tokens\\": 9}"}}]`;
-    for (const body of [
+    const spaced = [
         `${before}, ${USAGE}}`,
         `{${USAGE}, ${before.slice(1)}}`,
         `${before}, "usage": {"completion_tokens": 22, "prompt_tokens": 11}}`,
@@ -40,7 +40,11 @@ test('usage is found wherever it stands', async () => {
         `${before}, "usage" :\n {\n\t"prompt_tokens" : 11,\n\t"completion_tokens" : 22\n}}`,
         `{"usage": {"prompt_tokens": 1, "completion_tokens": 1}, ${before.slice(1)}, ${USAGE}}`,
         `{${USAGE}, ${before.slice(1)}, "usage": null}`,
-    ]) {
+        `${before}, "usage": {"prompt_tokens": 11, "completion_tokens": 22, "details": {"x": 0}, "more": {"y": [{}, {}]}}, "id": "x"}`,
+        `${before}, "usage": {"prompt_tokens": 11, "total_tokens": 33, "completion_tokens": 22}}`,
+        `{"usage": {"prompt_tokens": 1, "completion_tokens": 1}, ${before.slice(1)}, "x": {}, "usage" :{"prompt_tokens": 11, "completion_tokens": 22}}`,
+    ];
+    for (const body of [...spaced, ...spaced.map((one) => one.replaceAll(', ', ',').replaceAll(': ', ':'))]) {
         for (let at = 0; at <= body.length; at++) {
             const {counted, out} = await answered([body.slice(0, at), body.slice(at)]);
 
@@ -56,6 +60,23 @@ test('a long answer byte by byte', async () => {
 
     assert.equal(out, body);
     assert.deepEqual([counted.tokens_in, counted.tokens_out], [11, 22]);
+});
+
+test('numbers that are none are not taken for usage', async () => {
+    for (const usage of ['"11","completion_tokens":22', '11.5,"completion_tokens":22', '11,"completion_tokens":"22"', '11,"completion_tokens":2e9',
+        '1111111111111111,"completion_tokens":22', '-1,"completion_tokens":22']) {
+        const quick = await answered([`{"choices":[{"a":1}],"usage":{"prompt_tokens":${usage}}}`]);
+        const slow = await answered([`{"choices":[{"a":1}],"usage" :{"prompt_tokens":${usage}}}`]);
+
+        assert.deepEqual(quick.counted, slow.counted, usage);
+    }
+});
+
+test('what is reserved is released when a request is over', async () => {
+    const price = (await answered(['{}'])).shared && globalThis.llm_tables.prices['gpt-4.1'];
+    const {shared} = await answered([`{"choices":[],${USAGE}}`]);
+
+    assert.equal(shared.llm_reserved.get('key:alice 7'), -(100 * price.input + 1000 * price.output) / 1e6);
 });
 
 test('usage that cannot be is not believed', async () => {

@@ -14,7 +14,7 @@ const editor = await script('edits');
 
 async function read(body, {file = '', strings = '1'} = {}) {
     const variables = {request_body_file: file, llm_strings: strings};
-    return reader.careful(request({body, variables}));
+    return reader(request({body, variables}));
 }
 
 async function refusal(body, options) {
@@ -148,8 +148,8 @@ test('a file as it goes up: JSON with the members that the upstream is to have',
         '{"a": 1, "stream": true, "stream_options": {"include_usage": false, "o": 9007199254740993}, "model": "a"}',
     ]) {
         const file = inFile(body);
-        const asked = await reader.careful(request({variables: {request_body_file: file}}));
-        const edits = editor.edits();
+        const asked = await reader(request({variables: {request_body_file: file}}));
+        const edits = editor();
         const vars = {llm_rest: edits.prepared(asked, [{upstream: 'first', model: 'b'}], 'a', asked.stream)};
         edits.beginning(vars, 'b');
         const start = vars.llm_start.split('\r\n\r\n')[1];
@@ -170,10 +170,10 @@ test('bytes in memory change where they have to, and nowhere else', async () => 
     edge();
     const body = '{ "model" : "a\\u0062", "x": 1e400, "y": 9007199254740993, "stream": true, "z": "\\ud800" }';
     const r = request({body});
-    const asked = await reader.careful(r);
+    const asked = await reader(r);
 
     assert.equal(
-        editor.edits().edited(r, asked, 'other', true).toString(),
+        editor().edited(r, asked, 'other', true).toString(),
         '{ "model" : "other", "x": 1e400, "y": 9007199254740993, "stream": true, "z": "\\ud800" ,"stream_options":{"include_usage":true}}',
     );
 });

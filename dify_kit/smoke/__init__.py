@@ -1,0 +1,1 @@
+"""Runs the smoke tests as a command, once or again and again for Prometheus."""

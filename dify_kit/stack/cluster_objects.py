@@ -1,0 +1,147 @@
+"""The objects of a stack on a cluster, instead of those on a Docker engine.
+
+Pulumi removes and repairs them by itself: the kit owns their fields (`PULUMI_K8S_ENABLE_PATCH_FORCE`), so nothing that
+a run that was cut off left is in the way of the next one. The command line looks at claims alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dify_kit.containers.docker_host import Container, Engine, Network
+from dify_kit.errors import KitError
+from dify_kit.stack import settings
+from dify_kit.workspace.files import StackFiles
+from infra.engine.cluster import Cluster, ClusterError
+from infra.guards.findings import Publisher
+from infra.platforms.kubernetes.names import dns_label
+from infra.settings.kubernetes import Kubernetes
+
+
+def cluster_objects(files: StackFiles) -> Engine | None:
+    """Return the objects of a stack with `dify:platform kubernetes`; None for one on a Docker engine."""
+    if not files.configured():
+        return None
+    reading = settings.read(files)
+    chosen = reading.settings.kubernetes
+    return (
+        ClusterObjects(stack=files.stack, chosen=chosen) if chosen and reading.sound("kubernetes") else None
+    )
+
+
+def require_docker(files: StackFiles, command: str) -> None:
+    """Raise KitError where a command that looks into containers cannot: the stack is on a cluster."""
+    if cluster_objects(files):
+        raise KitError(
+            f"`{command}` is not supported on dify:platform kubernetes yet",
+            "docs/guides/kubernetes.md shows how to look into a pod by kubectl",
+        )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise KitError for what a cluster refuses."""
+    try:
+        yield
+    except ClusterError as problem:
+        raise KitError(str(problem), problem.fix) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterObjects(Engine):
+    """The claims of one stack. Volumes are named as on an engine: `dify-<stack>-<volume>`."""
+
+    stack: str
+    chosen: Kubernetes
+
+    def local(self) -> bool:
+        """See Engine: no node is this machine."""
+        return False
+
+    def data_root(self) -> str:
+        """See Engine."""
+        return ""
+
+    def containers(self, stack: str) -> list[Container]:
+        """See Engine: Pulumi knows all of them."""
+        del stack
+        return []
+
+    def inspected(self, stack: str) -> list[Mapping[str, Any]]:
+        """See Engine."""
+        del stack
+        return []
+
+    def image_names(self) -> Mapping[str, str]:
+        """See Engine: the nodes have them."""
+        return {}
+
+    def networks(self, stack: str) -> list[Network]:
+        """See Engine: Pulumi knows all of them."""
+        del stack
+        return []
+
+    def volumes(self, names: list[str]) -> list[str]:
+        """See Engine: the claims that exist."""
+        with explained():
+            found = self._cluster().claims(self.chosen.namespace)
+        return [name for name in names if self._claim(name) in found]
+
+    def volume_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """See Engine."""
+        with explained():
+            found = self._cluster().claims(self.chosen.namespace)
+        return {
+            name: dict(found[claim]["metadata"].get("labels") or {})
+            for name in names
+            if (claim := self._claim(name)) in found
+        }
+
+    def container_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """See Engine."""
+        del names
+        return {}
+
+    def publishers(self, port: int) -> list[Publisher]:
+        """See Engine: no port of a host is published."""
+        del port
+        return []
+
+    def remove_container(self, container_id: str, *, stop: bool = False) -> None:
+        """See Engine."""
+
+    def restart_container(self, container_id: str) -> None:
+        """See Engine."""
+
+    def stop_container(self, container_id: str) -> None:
+        """See Engine."""
+
+    def remove_network(self, network_id: str) -> None:
+        """See Engine."""
+
+    def remove_volume(self, name: str) -> None:
+        """Delete a claim; the class decides whether its data goes with it."""
+        with explained():
+            self._cluster().delete_claim(self.chosen.namespace, self._claim(name))
+
+    def images(self, names: list[str]) -> list[str]:
+        """See Engine: the nodes have them."""
+        del names
+        return []
+
+    def image_ids(self, names: Sequence[str]) -> Mapping[str, str]:
+        """See Engine."""
+        del names
+        return {}
+
+    def can_reach_registry(self, image: str, deadline: float) -> str:
+        """See Engine: the nodes pull."""
+        del image, deadline
+        return ""
+
+    def _cluster(self) -> Cluster:
+        return Cluster.of(self.chosen.kubeconfig, self.chosen.context)
+
+    def _claim(self, name: str) -> str:
+        return dns_label(name.removeprefix(f"dify-{self.stack}-"))

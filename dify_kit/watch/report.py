@@ -1,0 +1,135 @@
+"""What `dify-kit status` found, as data: the document of `--json`, and what the screen shows."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A problem, and what to do about it."""
+
+    what: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A container of the stack, or one that is missing (`state` is `missing`).
+
+    `memory` and `memory_limit` are bytes; 0 is none, or unknown. `problem` is empty for one that is as it should be.
+    """
+
+    service: str
+    container: str
+    job: bool
+    state: str
+    health: str = ""
+    exit_code: int = 0
+    restarts: int = 0
+    image: str = ""
+    memory: int = 0
+    memory_limit: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The certificate that the edge presents; `source` is `dify:tls.mode`."""
+
+    source: str
+    subject: str
+    issuer: str
+    ends: datetime
+    days_left: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """The stack's public URL, and whether the edge answers at the published address.
+
+    `answers` is None where this machine cannot ask: the engine is on another one.
+    """
+
+    url: str
+    published: str = ""
+    answers: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision:
+    """A live configuration: the revision of the exports, and the one that the service names, or nothing."""
+
+    deployed: str
+    running: str
+
+    @property
+    def same(self) -> bool:
+        """Whether they are one. nginx adds the address of a service to the name."""
+        return self.running == self.deployed or self.running.startswith(f"{self.deployed}-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastUpdate:
+    """The last deployment in Pulumi's history."""
+
+    result: str
+    ended: datetime | None
+    changes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Status:
+    """A stack at this moment. Names are those of the exports; `under_way` is the Pulumi command that runs, if any."""
+
+    stack: str
+    kit: str
+    deployed: bool = False
+    deployed_by: str = ""
+    release: str = ""
+    images: str = ""
+    stand_in: bool = False
+    under_way: str = ""
+    address: Address | None = None
+    certificate: Certificate | None = None
+    services: list[Service] = field(default_factory=list)
+    revisions: dict[str, Revision] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+    last_update: LastUpdate | None = None
+    # Upstream of the LLM proxy -> status -> failures of this month; None where the proxy is off or does not answer.
+    upstreams: dict[str, dict[str, int]] | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+    def add(self, what: str, hint: str = "") -> None:
+        """Add a problem, once."""
+        if (problem := Problem(what=what, hint=hint)) not in self.problems:
+            self.problems.append(problem)
+
+    def document(self) -> dict[str, Any]:
+        """Return the status in types of JSON; times are ISO 8601 in UTC."""
+        found: dict[str, Any] = plain({"ok": self.ok, **asdict(self)})
+        for name, revision in self.revisions.items():
+            found["revisions"][name]["same"] = revision.same
+        return found
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401  # any value of JSON
+    """Return a value with times as texts, and names of members as JSON has them (`daysLeft`)."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {_camel(str(key)): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest) if name.isidentifier() else name

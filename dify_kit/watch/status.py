@@ -1,0 +1,300 @@
+"""Finds how a stack is: its containers, its address, its certificate, its live configurations, its last deployment.
+
+Every part is found by itself. What cannot be found is a problem with its hint, and the rest is shown all the same.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from dify_kit.checks import published
+from dify_kit.checks.result import Status as Result
+from dify_kit.checks.stack import check_settings
+from dify_kit.containers.docker_host import BROKEN, Container, DockerEngine, Engine
+from dify_kit.engine.cli import Pulumi
+from dify_kit.engine.processes import Run
+from dify_kit.engine.recovery import examine
+from dify_kit.engine.state import FileBackend, StackState, Update
+from dify_kit.errors import KitError
+from dify_kit.stack import llm_usage
+from dify_kit.watch import certificate
+from dify_kit.watch.limits import limits_of
+from dify_kit.watch.report import Address, LastUpdate, Revision, Service, Status
+from dify_kit.workspace.files import StackFiles
+from infra import hints
+from infra.catalogue.services import CERTBOT, GATEWAY, NGINX, SERVICES
+from infra.engine import runtime
+from infra.settings.stack import Reading
+
+ENGINE_SECONDS = 10
+# Each of them waits for the engine, which counts for a moment.
+TOGETHER = 8
+# A certificate that renews itself has been renewed by then.
+DAYS_LEFT = 14
+UPDATES = 20
+MISSING = "missing"
+
+
+def gather(
+    files: StackFiles,
+    environ: Mapping[str, str] | None = None,
+    *,
+    connect: Callable[[], Engine] = DockerEngine,
+) -> Status:
+    """Return the status of a stack that is configured, on a Docker engine. Problems are part of it."""
+    environ = os.environ if environ is None else environ
+    status = Status(stack=files.stack, kit=version("dify-kit"))
+    reading, checks = check_settings(files, environ)
+    for check in checks:
+        if check.status is Result.FAILED:
+            status.add(f"{check.name}: {check.found}", check.hint)
+    run = Run.recall(files.data.runs / f"{files.stack}.json")
+    status.under_way = run.verb if run and run.processes() else ""
+    state = _state(files, environ, status)
+    _deployed(status, state, reading)
+    status.last_update = _last_update(files, environ, status)
+    try:
+        engine = connect()
+        containers = engine.containers(files.stack)
+        names = engine.image_names()
+    except KitError as problem:
+        status.add(problem.message, problem.hint)
+        return status
+    _services(status, state, containers, names)
+    if not status.deployed and not containers:
+        status.add(f"stack {files.stack} is not deployed", f"{hints.kit('up', stack=files.stack)} deploys it")
+        return status
+    _address(status, files, engine, reading, state.outputs)
+    running = {one.service: one for one in containers if one.state == "running"}
+    _revisions(status, state.outputs, running)
+    _upstreams(status, state.outputs, running)
+    return status
+
+
+def _state(files: StackFiles, environ: Mapping[str, str], status: Status) -> StackState:
+    """Return the state; an empty one where it cannot be read, which is a problem."""
+    try:
+        backend = FileBackend.of(files, environ)
+        return backend.read() if backend else Pulumi(files=files).state()
+    except KitError as problem:
+        status.add(problem.message, problem.hint)
+        return StackState()
+
+
+def _deployed(status: Status, state: StackState, reading: Reading | None) -> None:
+    """Note what the exports say of the deployment; before there is one, the release of the settings."""
+    outputs = state.outputs
+    status.deployed = bool(outputs.get("containers"))
+    status.deployed_by = str(outputs.get("kit") or "")
+    settings = reading.settings if reading else None
+    status.release = str(outputs.get("release") or (settings.release if settings else ""))
+    status.images = str(outputs.get("images") or (settings.images if settings else ""))
+    status.stand_in = bool(outputs.get("standIn"))
+    status.limits = limits_of(outputs)
+    if url := str(outputs.get("publicUrl") or ""):
+        status.address = Address(url=url)
+
+
+def _last_update(files: StackFiles, environ: Mapping[str, str], status: Status) -> LastUpdate | None:
+    """Return the last `pulumi up`. One that failed is a problem, unless a command is at work."""
+    try:
+        found = next((one for one in _updates(files, environ) if one.kind == "update"), None)
+    except KitError as problem:
+        status.add(problem.message, problem.hint)
+        return None
+    if found is None:
+        return None
+    if found.result != "succeeded" and not status.under_way:
+        log = files.data.logs / f"{files.stack}-up.log"
+        again = hints.kit("up", stack=files.stack)
+        status.add(
+            f"the last `up` ended as {found.result or 'unknown'}",
+            f"{again} continues from there; Pulumi's output: {log}",
+        )
+    return LastUpdate(result=found.result, ended=found.ended, changes=found.changes)
+
+
+def _updates(files: StackFiles, environ: Mapping[str, str]) -> list[Update]:
+    backend = FileBackend.of(files, environ)
+    if backend:
+        return backend.last_updates(UPDATES)
+    printed = Pulumi(files=files).run("stack", "history", "--json", "--page-size", str(UPDATES), check=False)
+    return [Update.parse(one) for one in json.loads(printed.stdout)] if printed.returncode == 0 else []
+
+
+def _services(
+    status: Status, state: StackState, containers: list[Container], images: Mapping[str, str]
+) -> None:
+    """Note each container, and compare what runs with the state."""
+    stack = status.stack
+    repair = f"{hints.kit('up', stack=stack)} repairs it"
+    orphans = {one.id for one in examine(state, containers, []).orphans}
+    expected = {**(state.outputs.get("containers") or {}), **(state.outputs.get("jobs") or {})}
+    for one, memory in zip(containers, _memory(containers), strict=True):
+        wrong = _wrong(one)
+        if not wrong and one.id in orphans and not status.under_way:
+            wrong = "is not the one that the state has" if one.service in expected else "is not in the state"
+        status.services.append(
+            Service(
+                service=one.service,
+                container=one.name,
+                job=one.job,
+                state=one.state,
+                health=one.health,
+                exit_code=one.exit_code,
+                restarts=one.restarts,
+                image=images.get(one.image, one.image.removeprefix("sha256:")[:12]),
+                memory=memory,
+                memory_limit=one.memory_limit,
+                problem=wrong,
+            )
+        )
+        if wrong:
+            looked = hints.kit("logs", one.service, "--tail", "50", stack=stack)
+            status.add(f"{one.service} {wrong}", f"{looked} shows why; {repair}")
+    there = {one.service for one in containers}
+    for service in sorted(expected.keys() - there):
+        job = service in (state.outputs.get("jobs") or {})
+        status.services.append(
+            Service(
+                service=service,
+                container=str(expected[service]),
+                job=job,
+                state=MISSING,
+                problem="has no container",
+            )
+        )
+        status.add(f"{service} has no container", repair)
+    order = list(SERVICES)
+    status.services.sort(
+        key=lambda one: (order.index(one.service) if one.service in order else len(order), one.service)
+    )
+
+
+def _wrong(container: Container) -> str:
+    """Say what is wrong with a container; empty when it is as it should be."""
+    wrong = container.sick()
+    # The engine starts a service again that ends by itself.
+    stopped = not container.job and container.state == "exited"
+    return f"{wrong}: it was stopped by hand" if stopped else wrong
+
+
+def _memory(containers: list[Container]) -> list[int]:
+    """Return the memory that each container uses, 0 for one that does not run or does not tell."""
+
+    def used(one: Container) -> int:
+        if one.state != "running":
+            return 0
+        try:
+            with runtime.runtime(one.id, ENGINE_SECONDS) as workload:
+                return workload.memory_bytes()
+        except BROKEN:
+            return 0
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        return list(pool.map(used, containers))
+
+
+def _address(
+    status: Status,
+    files: StackFiles,
+    engine: Engine,
+    reading: Reading | None,
+    outputs: Mapping[str, Any],
+) -> None:
+    """Request the published address as `up` does, and look at the certificate where TLS is on."""
+    url = str(outputs.get("publicUrl") or (reading.settings.public_url if reading else ""))
+    try:
+        where = published.find(files, engine)
+        edge = published.edge_of(files.stack, engine)
+    except KitError as problem:
+        status.add(problem.message, problem.hint)
+        return
+    if where is None:
+        status.address = Address(url=url)
+        return
+    found = published.problem(where)
+    status.address = Address(url=url, published=str(where), answers=not found)
+    if found:
+        fix = ("doctor", "--repair") if edge else ("up",)
+        status.add(
+            f"{where} does not answer: {found}", f"{hints.kit(*fix, stack=files.stack)} restarts the edge"
+        )
+    tls = outputs.get("tls") or {}
+    if not tls.get("httpsPort"):
+        return
+    source, port = str(tls.get("mode") or ""), int(tls["httpsPort"])
+    try:
+        shown = certificate.presented(where.address, port, where.host, source)
+    except (OSError, ValueError) as problem:
+        status.add(f"port {port} presents no certificate: {problem}", _renewal(source, files.stack))
+        return
+    status.certificate = shown
+    if shown.ends <= datetime.now(tz=UTC):
+        status.add(f"the certificate ended on {shown.ends:%Y-%m-%d}", _renewal(source, files.stack))
+    elif shown.days_left < DAYS_LEFT:
+        status.add(f"the certificate ends in {shown.days_left} days", _renewal(source, files.stack))
+
+
+def _renewal(source: str, stack: str) -> str:
+    if source == "acme":
+        return (
+            f"{hints.kit('logs', CERTBOT, '--tail', '50', stack=stack)} shows why certbot does not renew it"
+        )
+    if source == "files":
+        return f"{hints.assign('tlsCertificate', stack=stack, stdin='fullchain.pem')} takes another one, tlsKey its key"
+    return f"{hints.kit('up', stack=stack)} makes another one"
+
+
+def _revisions(status: Status, outputs: Mapping[str, Any], running: Mapping[str, Container]) -> None:
+    """Compare the live configurations with those that were deployed last."""
+    readers = {NGINX: _of_edge, GATEWAY: _of_gateway}
+    for service, key in ((NGINX, "edgeRevision"), (GATEWAY, "gatewayRevision")):
+        deployed = str(outputs.get(key) or "")
+        if not deployed or service not in running:
+            continue
+        try:
+            seen = Revision(deployed=deployed, running=readers[service](running[service].name))
+        except Exception as problem:  # noqa: BLE001  # a container may stop at this moment, and says so in many ways
+            status.add(f"{service} does not tell its revision: {str(problem).splitlines()[0]}")
+            continue
+        status.revisions[service] = seen
+        if not seen.same and not status.under_way:
+            what = f"runs revision {seen.running}" if seen.running else "names no revision"
+            status.add(
+                f"{service} {what}, and {deployed} was deployed",
+                f"{hints.kit('up', stack=status.stack)} brings it back",
+            )
+
+
+def _of_edge(container: str) -> str:
+    from infra.resources.edge_container import EdgeContainer  # noqa: PLC0415
+
+    return EdgeContainer(container).running()
+
+
+def _of_gateway(container: str) -> str:
+    from infra.catalogue.container_paths import GATEWAY_DIRECTORY  # noqa: PLC0415
+    from infra.resources.gateway_config import GatewayContainer  # noqa: PLC0415  # imports Pulumi: a second
+
+    return ",".join(GatewayContainer(container, GATEWAY_DIRECTORY).health().revisions)
+
+
+def _upstreams(status: Status, outputs: Mapping[str, Any], running: Mapping[str, Container]) -> None:
+    """Note the failures of the LLM proxy's upstreams in this month. They are no problem: another upstream may serve."""
+    if not outputs.get("llm") or NGINX not in running:
+        return
+    try:
+        found = llm_usage.of_container(running[NGINX].name, status.stack)
+    except (KitError, ValueError, KeyError):
+        # A revision that does not answer is reported already.
+        return
+    failures = found["upstreams"].get(f"{datetime.now(tz=UTC):%Y-%m}") or {}
+    status.upstreams = {
+        name: {code: int(times) for code, times in sorted(one.items())}
+        for name, one in sorted(failures.items())
+    }

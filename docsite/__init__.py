@@ -1,0 +1,1 @@
+"""The documentation site: the pages of the checkout and those that the code gives, built by Zensical into HTML."""

@@ -1,0 +1,376 @@
+"""A Kubernetes cluster, as a context of a kubeconfig names it, through the official client.
+
+Objects are returned as mappings in the form of the Kubernetes API. Importing the client takes a second, so only what
+reaches a cluster imports it.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+
+TIMEOUT_SECONDS = 20
+BAD_REQUEST, UNAUTHORIZED, NOT_FOUND = 400, 401, 404
+SCHEME = "kubernetes"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+# kubectl logs and this module agree on the streams: both together, as the container wrote them.
+LOG_LINES = 20
+
+
+class ClusterError(Exception):
+    """The cluster cannot be used. `fix` says what to do."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Where the pods of a service are. Its text form is the input of resources, and names no credentials."""
+
+    kubeconfig: str
+    context: str
+    namespace: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        """Return kubernetes://<context>/<namespace>/<kind>/<name>?kubeconfig=<path>."""
+        path = "/".join(quote(part, safe="") for part in (self.namespace, self.kind, self.name))
+        where = urlencode({"kubeconfig": self.kubeconfig})
+        return f"{SCHEME}://{quote(self.context, safe='')}/{path}?{where}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Workload":
+        """Return the workload of a text form. Raises ValueError for anything else."""
+        parts = urlsplit(text)
+        path = [unquote(part) for part in parts.path.split("/")[1:]]
+        kubeconfig = parse_qs(parts.query).get("kubeconfig", [])
+        if parts.scheme != SCHEME or len(path) != 3 or len(kubeconfig) != 1:  # noqa: PLR2004
+            raise ValueError(f"{text!r} names no workload of a cluster")
+        namespace, kind, name = path
+        return cls(
+            kubeconfig=kubeconfig[0],
+            context=unquote(parts.netloc),
+            namespace=namespace,
+            kind=kind,
+            name=name,
+        )
+
+    def cluster(self) -> "Cluster":
+        """Return the cluster of the workload. Raises ClusterError."""
+        return Cluster.of(Path(self.kubeconfig), self.context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executed:
+    """What a command in a container wrote; ``code`` is None when it did not end in its time."""
+
+    code: int | None
+    stdout: bytes
+    stderr: bytes
+
+
+class Cluster:
+    """A cluster. Each method raises ClusterError when it does not answer, or refuses."""
+
+    def __init__(self, client: Any, context: str) -> None:  # noqa: ANN401  # kubernetes.client.ApiClient
+        from kubernetes import client as api  # noqa: PLC0415
+
+        self._context = context
+        self._core = api.CoreV1Api(client)
+        self._apps = api.AppsV1Api(client)
+        self._batch = api.BatchV1Api(client)
+        self._storage = api.StorageV1Api(client)
+        self._authorization = api.AuthorizationV1Api(client)
+
+    @classmethod
+    def of(cls, kubeconfig: Path, context: str) -> "Cluster":
+        """Return the cluster of a context. Raises ClusterError when the file does not have it."""
+        import yaml  # noqa: PLC0415
+        from kubernetes import config  # noqa: PLC0415
+
+        if not kubeconfig.is_file():
+            raise ClusterError(
+                f"dify:kubernetes.kubeconfig: {kubeconfig} does not exist",
+                "name the file that has the context",
+            )
+        try:
+            # The client lists contexts only of a file that also has a current one.
+            listed = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))["contexts"]
+            names = [str(one["name"]) for one in listed]
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as problem:
+            raise ClusterError(
+                f"dify:kubernetes.kubeconfig: {kubeconfig} cannot be read: {type(problem).__name__}",
+                "`kubectl config view` with this file shows what is wrong",
+            ) from None
+        if context not in names:
+            raise ClusterError(
+                f"dify:kubernetes.context: {context!r} is not in {kubeconfig}", f"it has {', '.join(names)}"
+            )
+        try:
+            client = config.new_client_from_config(config_file=str(kubeconfig), context=context)
+        except Exception as problem:  # noqa: BLE001  # the client raises what its TLS library and its plugins raise
+            raise ClusterError(
+                f"dify:kubernetes.context: {context!r} of {kubeconfig} cannot be used: {type(problem).__name__}",
+                f"`kubectl --context {context} version` shows what is wrong",
+            ) from None
+        return cls(client, context)
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+        from websocket import WebSocketException  # noqa: PLC0415
+
+        try:
+            yield
+        except ApiException as problem:
+            reason = f"{problem.status} {problem.reason}".strip()
+            fix = "see `kubectl auth can-i --list` in this context"
+            if problem.status == UNAUTHORIZED:
+                fix = "the credentials of the context have ended: sign in to the cluster again"
+            raise ClusterError(
+                f"the cluster of context {self._context!r} refuses {what}: {reason}", fix
+            ) from None
+        except (HTTPError, WebSocketException, OSError) as problem:
+            raise ClusterError(
+                f"the cluster of context {self._context!r} does not answer ({what}): {type(problem).__name__}: "
+                f"{_short(problem)}",
+                "is its address reachable from this machine? `kubectl cluster-info` shows it",
+            ) from None
+
+    @staticmethod
+    def _json(call: Any, *arguments: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # a method of the client
+        """Return what the API answers, as it is: the client's models reject what another version of it adds."""
+        answer = call(*arguments, **options, _preload_content=False, _request_timeout=TIMEOUT_SECONDS)
+        return dict(json.loads(answer.data))
+
+    def _items(self, call: Any, *arguments: Any, **options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+        return list(self._json(call, *arguments, **options).get("items") or [])
+
+    def _one(self, what: str, read: Any, *arguments: str) -> dict[str, Any] | None:  # noqa: ANN401
+        """Return an object, or None where there is none."""
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+
+        with self._asking(f"reading {what}"):
+            try:
+                return self._json(read, *arguments)
+            except ApiException as problem:
+                if problem.status != NOT_FOUND:
+                    raise
+                return None
+
+    def namespace(self, name: str) -> dict[str, Any] | None:
+        """Return a namespace; None when there is none of that name."""
+        return self._one(f"namespace {name}", self._core.read_namespace, name)
+
+    def secret_exists(self, namespace: str, name: str) -> bool:
+        """Tell whether a namespace has a Secret."""
+        return self._one(f"Secret {name}", self._core.read_namespaced_secret, name, namespace) is not None
+
+    def allowed(self, verb: str, group: str, resource: str, namespace: str = "") -> bool:
+        """Tell whether the context's user may do something; `pods/exec` is a subresource."""
+        resource, _, part = resource.partition("/")
+        attributes = {
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "subresource": part,
+            "namespace": namespace,
+        }
+        with self._asking("reading the rights of the user"):
+            review = self._json(
+                self._authorization.create_self_subject_access_review,
+                {"spec": {"resourceAttributes": attributes}},
+            )
+        return bool(review["status"]["allowed"])
+
+    def storage_classes(self) -> dict[str, bool]:
+        """Return the storage classes; the value says whether one is the cluster's default."""
+        with self._asking("listing storage classes"):
+            found = self._items(self._storage.list_storage_class)
+        return {
+            one["metadata"]["name"]: (one["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
+            for one in found
+        }
+
+    def claims(self, namespace: str) -> dict[str, dict[str, Any]]:
+        """Return the PersistentVolumeClaims of a namespace by name; none when there is no such namespace."""
+        with self._asking(f"listing claims of {namespace}"):
+            found = self._items(self._core.list_namespaced_persistent_volume_claim, namespace)
+        return {one["metadata"]["name"]: one for one in found}
+
+    def dns_address(self) -> str:
+        """Return the address of the cluster's DNS. Raises ClusterError when no Service of kube-system has its label."""
+        with self._asking("reading the DNS Service of kube-system"):
+            found = self._items(
+                self._core.list_namespaced_service, "kube-system", label_selector="k8s-app=kube-dns"
+            )
+        addresses = [str(one["spec"].get("clusterIP") or "") for one in found]
+        if not addresses or addresses[0] in {"", "None"}:
+            raise ClusterError(
+                f"the cluster of context {self._context!r} has no Service with k8s-app=kube-dns in kube-system",
+                "nginx resolves the names of services there: install the cluster's DNS",
+            )
+        return addresses[0]
+
+    def workload(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """Return a Deployment, a StatefulSet or a Job; None when there is none of that name."""
+        readers = {
+            "Deployment": self._apps.read_namespaced_deployment,
+            "StatefulSet": self._apps.read_namespaced_stateful_set,
+            "Job": self._batch.read_namespaced_job,
+        }
+        return self._one(f"{kind} {name}", readers[kind], name, namespace)
+
+    def replica_sets(self, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """Return the ReplicaSets with some labels."""
+        with self._asking("listing ReplicaSets"):
+            return self._items(self._apps.list_namespaced_replica_set, namespace, label_selector=selector)
+
+    def pods(self, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """Return the pods with some labels."""
+        with self._asking("listing pods"):
+            return self._items(self._core.list_namespaced_pod, namespace, label_selector=selector)
+
+    def events(self, namespace: str) -> list[dict[str, Any]]:
+        """Return the events of a namespace."""
+        with self._asking("listing events"):
+            return self._items(self._core.list_namespaced_event, namespace)
+
+    def logs(
+        self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = LOG_LINES
+    ) -> str:
+        """Return the last log lines of a container; empty when it has none yet."""
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+
+        with self._asking(f"reading the log of {pod}"):
+            try:
+                answer = self._core.read_namespaced_pod_log(
+                    pod,
+                    namespace,
+                    container=container,
+                    previous=previous,
+                    tail_lines=lines,
+                    _preload_content=False,
+                    _request_timeout=TIMEOUT_SECONDS,
+                )
+            except ApiException as problem:
+                if problem.status not in {NOT_FOUND, BAD_REQUEST}:
+                    raise
+                return ""
+        return bytes(answer.data).decode(errors="replace").rstrip()
+
+    def delete_pod(self, namespace: str, name: str) -> None:
+        """Delete a pod; what runs it makes another one."""
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+
+        with self._asking(f"deleting pod {name}"):
+            try:
+                self._json(self._core.delete_namespaced_pod, name, namespace)
+            except ApiException as problem:
+                if problem.status != NOT_FOUND:
+                    raise
+
+    def delete_claim(self, namespace: str, name: str) -> None:
+        """Delete a PersistentVolumeClaim."""
+        with self._asking(f"deleting claim {name}"):
+            self._json(self._core.delete_namespaced_persistent_volume_claim, name, namespace)
+
+    def run_job_again(self, namespace: str, job: Mapping[str, Any], seconds: float) -> None:
+        """Make a Job again that has ended: a Job runs once, and its pods go with it."""
+        name = str(job["metadata"]["name"])
+        with self._asking(f"running job {name} again"):
+            self._json(self._batch.delete_namespaced_job, name, namespace, propagation_policy="Foreground")
+        deadline = time.monotonic() + seconds
+        while self.workload("Job", namespace, name) is not None:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"job {name} is still there {seconds:.0f} s after it was deleted", "run it again"
+                )
+            time.sleep(0.2)
+        with self._asking(f"running job {name} again"):
+            self._json(self._batch.create_namespaced_job, namespace, again(job))
+
+    def execute(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        seconds: float,
+        line: bytes = b"",
+    ) -> Executed:
+        """Run a command in a container for at most `seconds`, with `line` on its standard input when given.
+
+        With a line, the answer is a line too, and over when that has come.
+        """
+        from kubernetes import stream  # noqa: PLC0415
+
+        deadline = time.monotonic() + seconds
+        output = {1: b"", 2: b""}
+        with self._asking(f"running a command in {pod}"):
+            channel = stream.stream(
+                self._core.connect_get_namespaced_pod_exec,
+                pod,
+                namespace,
+                container=container,
+                command=list(command),
+                stdin=bool(line),
+                stdout=True,
+                stderr=True,
+                tty=False,
+                binary=True,
+                _preload_content=False,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+            try:
+                if line:
+                    channel.write_stdin(line)
+                while channel.is_open() and (left := deadline - time.monotonic()) > 0:
+                    channel.update(timeout=left)
+                    for number in output:
+                        output[number] += channel.read_channel(number)
+                    if line and output[1].endswith(b"\n"):
+                        return Executed(code=None, stdout=output[1], stderr=output[2])
+                code = None if channel.is_open() else _code(channel)
+            finally:
+                channel.close()
+        return Executed(code=code, stdout=output[1], stderr=output[2])
+
+
+def _code(channel: Any) -> int | None:  # noqa: ANN401  # the client's WSClient
+    try:
+        return int(channel.returncode)
+    except (KeyError, IndexError, TypeError, ValueError):
+        # The connection ended before the status of the command came.
+        return None
+
+
+def again(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Job as it was first made: without its status, and what the cluster added to tell its pods apart."""
+    metadata, spec = job["metadata"], dict(job["spec"])
+    template = dict(spec["template"])
+    own = dict(template.get("metadata") or {})
+    own["labels"] = {
+        name: value
+        for name, value in (own.get("labels") or {}).items()
+        if name not in {"controller-uid", "job-name"} and not name.startswith("batch.kubernetes.io/")
+    }
+    own.pop("creationTimestamp", None)
+    template["metadata"] = own
+    spec["template"] = template
+    spec.pop("selector", None)
+    kept = {key: metadata[key] for key in ("name", "labels", "annotations") if metadata.get(key)}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": spec}
+
+
+def _short(problem: Exception) -> str:
+    return str(problem)[:200]

@@ -1,0 +1,254 @@
+"""Run service descriptions in a namespace of a cluster."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+
+from infra.catalogue import services as catalogue
+from infra.catalogue.service import Keep
+from infra.edge.context import ServiceNames
+from infra.engine.cluster import Workload
+from infra.platforms.kubernetes import PROVIDER_VERSION, policies, storage, workloads
+from infra.platforms.kubernetes.images import NodeImages
+from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
+from infra.platforms.kubernetes.objects import KubernetesObject, secret
+from infra.platforms.kubernetes.pods import SERVICE_ACCOUNT, Live, Parts, PlacedFile, file_key
+from infra.platforms.kubernetes.storage import Volume
+from infra.platforms.platform import Configure, Platform, Running
+from infra.platforms.platform import Live as Starting
+from infra.resources.revision_container import PRIVATE_MODE, PUBLIC_MODE
+from infra.resources.workload_ready import WorkloadReady
+from infra.services.spec import ServiceSpec
+from infra.settings.kubernetes import Kubernetes
+
+# What a cluster appends to the names of Services, unless it was set up with another domain.
+CLUSTER_DOMAIN = "cluster.local"
+
+
+class KubernetesPlatform(Platform):
+    """Names and creates everything of one stack in one namespace."""
+
+    def __init__(
+        self,
+        stack: str,
+        cluster: Kubernetes,
+        images: NodeImages,
+        *,
+        dns: str,
+        keep_volumes: bool,
+        volume_labels: Mapping[str, str],
+    ) -> None:
+        self._stack = stack
+        self._cluster = cluster
+        self._images = images
+        self._keep_volumes = keep_volumes
+        self._labels = dict(volume_labels)
+        self._dns = dns
+        # The path, not what is in it: the state has no credentials of the cluster.
+        self._provider = pulumi.ProviderResource(
+            "kubernetes",
+            "cluster",
+            {"kubeconfig": str(cluster.kubeconfig), "context": cluster.context},
+            pulumi.ResourceOptions(version=PROVIDER_VERSION),
+        )
+        self._networks: list[str] = []
+        self._volumes: dict[str, Volume] = {}
+        # What has to exist before a pod does.
+        self._before: list[pulumi.Resource] = []
+
+    @property
+    def service_names(self) -> ServiceNames:
+        """Whole names of Services: nginx reads no search domains."""
+        return ServiceNames(resolver=self._dns, suffix=f".{self._cluster.namespace}.svc.{CLUSTER_DOMAIN}")
+
+    @property
+    def starts_together(self) -> int:
+        """All of them: they are on several nodes, and each has its own share of one."""
+        return len(catalogue.SERVICES)
+
+    @property
+    def network_names(self) -> list[str]:
+        """The names of the policies by which pods of a network reach each other."""
+        return [f"network-{dns_label(logical)}" for logical in self._networks]
+
+    def name(self, part: str) -> str:
+        """Return the name of an object of this stack in its namespace."""
+        return dns_label(part)
+
+    def add_networks(self, networks: Mapping[str, bool]) -> None:
+        """Create the namespace, and the policies that are its networks.
+
+        Without `dify:keepVolumes` it is deleted with the stack; otherwise it stays, as its claims would go with it.
+        """
+        self._networks = list(networks)
+        namespace = KubernetesObject(
+            "namespace",
+            policies.namespace(self._cluster.namespace, self._stack),
+            self._options(retain_on_delete=self._keep_volumes),
+        )
+        self._before = [namespace]
+        account = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": SERVICE_ACCOUNT},
+            "automountServiceAccountToken": False,
+        }
+        made = [self._create("service-account", account)]
+        made += [
+            self._create(f"policy-{one['metadata']['name']}", one)
+            for one in policies.policies(self._stack, networks)
+        ]
+        self._before += made
+
+    def add_volumes(self, volumes: Mapping[str, Keep], parent: pulumi.Resource) -> None:
+        """Create or adopt the claims of volumes that outlive a pod. Ephemeral ones are a part of each pod."""
+        for logical, keep in volumes.items():
+            one = storage.volume(logical, keep, shared_class=self._cluster.shared_storage_class)
+            self._volumes[logical] = one
+            if not one.claimed:
+                continue
+            manifest = storage.claim(
+                one,
+                labels=self._labels,
+                storage_class=self._cluster.storage_class,
+                shared_class=self._cluster.shared_storage_class,
+                gigabytes=self._cluster.volume_gigabytes,
+            )
+            claim = self._create(
+                f"volume-{logical}",
+                manifest,
+                parent=parent,
+                retain_on_delete=self._keep_volumes,
+                # A claim cannot be changed, and what made the data is on its labels.
+                ignore_changes=["spec", "metadata"],
+            )
+            self._before.append(claim)
+
+    def run(
+        self,
+        spec: ServiceSpec,
+        *,
+        parent: pulumi.Resource,
+        after: Sequence[pulumi.Resource] = (),
+        configure: Configure | None = None,
+        live: Starting | None = None,
+    ) -> Running:
+        """Create the workload of a service with what belongs to it, and the resource that waits until it is ready.
+
+        A live configuration is a part of the pods: another revision replaces them one after the other, and they stay
+        while those with the new one do not get ready.
+        """
+        del configure  # the configuration is a part of the pods
+        replicas = self._cluster.replicas.get(spec.name, 1)
+        parts = self._parts(spec, live, parent)
+        policy = policies.published(self._stack, spec)
+        opened = (
+            [self._create(f"policy-{policy['metadata']['name']}", policy, parent=parent)] if policy else []
+        )
+        manifest = workloads.workload(self._stack, spec, parts, replicas=replicas)
+        made = self._create(
+            spec.name,
+            manifest,
+            parent=parent,
+            depends_on=[*self._before, *after, *opened],
+            # A Job cannot be changed.
+            replace_on_changes=["spec"] if spec.job else None,
+            delete_before_replace=spec.job,
+        )
+        for beside in (
+            workloads.service(self._stack, spec),
+            workloads.edge_service(self._stack, spec, self._cluster),
+            workloads.disruption_budget(self._stack, spec, replicas),
+        ):
+            if beside:
+                self._create(str(beside["metadata"]["name"]), beside, parent=made)
+        reference = Workload(
+            kubeconfig=str(self._cluster.kubeconfig),
+            context=self._cluster.context,
+            namespace=self._cluster.namespace,
+            kind=str(workloads.kind_of(spec)),
+            name=dns_label(spec.name),
+        )
+        ready = WorkloadReady(
+            f"{spec.name}-ready",
+            workload=str(reference),
+            uid=made.metadata.apply(lambda metadata: str(metadata.get("uid", ""))),
+            generation=made.metadata.apply(lambda metadata: float(metadata.get("generation", 0))),
+            service=spec.name,
+            timeout=spec.ready_timeout,
+            opts=pulumi.ResourceOptions(parent=made),
+        )
+        name = pulumi.Output.from_input(str(reference))
+        return Running(spec=spec, workload=name, name=name, ready=ready)
+
+    def _parts(self, spec: ServiceSpec, live: Starting | None, parent: pulumi.Resource) -> Parts:
+        environment = self._secret(f"{spec.name}-environment", dict(spec.environment), parent)
+        contents = {file_key(index): file.content for index, file in enumerate(spec.files)}
+        return Parts(
+            image=self._images.id_of(spec.image),
+            volumes=self._volumes,
+            environment=environment,
+            files=self._secret(f"{spec.name}-files", contents, parent),
+            live=self._live(spec, live, parent) if live else None,
+            pull_secret=self._cluster.image_pull_secret,
+        )
+
+    def _secret(
+        self, name: str, content: Mapping[str, pulumi.Input[str]], parent: pulumi.Resource
+    ) -> pulumi.Output[str] | None:
+        """Create a Secret and return its name; None where there is nothing to keep in one."""
+        return self._keep(name, content, parent) if content else None
+
+    def _keep(self, name: str, content: Any, parent: pulumi.Resource) -> pulumi.Output[str]:  # noqa: ANN401  # an Input
+        manifest = secret({STACK_LABEL: self._stack}, content)
+        made = self._create(name, manifest, parent=parent, additional_secret_outputs=["data", "stringData"])
+        return made.metadata.apply(lambda metadata: str(metadata.get("name", "")))
+
+    def _live(self, spec: ServiceSpec, live: Starting, parent: pulumi.Resource) -> Live:
+        content = live()
+        both = pulumi.Output.all(files=content.files, private=content.private_files)
+        texts = both.apply(
+            lambda found: {
+                file_key(index): text
+                for index, (_, text, _) in enumerate(_placed(found["files"], found["private"]))
+            }
+        )
+        places = both.apply(
+            lambda found: [
+                PlacedFile(path=path, mode=mode)
+                for path, _, mode in _placed(found["files"], found["private"])
+            ]
+        )
+        return Live(
+            directory=content.directory,
+            revision=content.revision,
+            secret=self._keep(f"{spec.name}-configuration", pulumi.Output.secret(texts), parent),
+            # Paths and modes are no secret.
+            files=pulumi.Output.unsecret(places),
+        )
+
+    def _create(
+        self,
+        name: str,
+        manifest: Mapping[str, Any],
+        *,
+        depends_on: Sequence[pulumi.Resource] | None = None,
+        **options: Any,  # noqa: ANN401  # those of ResourceOptions
+    ) -> KubernetesObject:
+        metadata = {**manifest["metadata"], "namespace": self._cluster.namespace}
+        before = self._before[:1] if depends_on is None else list(depends_on)
+        return KubernetesObject(
+            name, {**manifest, "metadata": metadata}, self._options(depends_on=before, **options)
+        )
+
+    def _options(self, **options: Any) -> pulumi.ResourceOptions:  # noqa: ANN401
+        return pulumi.ResourceOptions(provider=self._provider, **options)
+
+
+def _placed(files: Mapping[str, str], private: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    """Return path, text and mode of every file of a revision, in a fixed order."""
+    return [
+        *((path, files[path], PUBLIC_MODE) for path in sorted(files)),
+        *((path, private[path], PRIVATE_MODE) for path in sorted(private)),
+    ]

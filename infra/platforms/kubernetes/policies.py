@@ -1,0 +1,94 @@
+"""The networks of a stack as NetworkPolicies: default deny, then exactly the graph of `infra.catalogue.networks`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from infra.platforms.kubernetes.names import MEMBER, STACK_LABEL, dns_label, network_label, selector
+from infra.services.spec import ServiceSpec
+
+DNS: Mapping[str, Any] = {
+    "to": [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        }
+    ],
+    "ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")],
+}
+# Addresses that no service needs outside of the cluster: the metadata service of clouds gives out credentials.
+LINK_LOCAL = {"0.0.0.0/0": ["169.254.0.0/16"], "::/0": ["fe80::/10", "fd00:ec2::/32"]}
+
+
+def namespace(name: str, stack: str) -> dict[str, Any]:
+    """Return the namespace of a stack.
+
+    The Pod Security level is `baseline`: `restricted` refuses every container that starts as root, as PostgreSQL, Redis
+    and the sandboxes do, before they drop their rights.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": {STACK_LABEL: stack, "pod-security.kubernetes.io/enforce": "baseline"},
+        },
+    }
+
+
+def policies(stack: str, networks: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """Return the policies of a stack's networks; the value says whether one is internal, without a way out."""
+    return [
+        _policy(stack, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
+        *(_members(stack, network) for network in networks),
+        *(_outside(stack, network) for network, internal in networks.items() if not internal),
+    ]
+
+
+def published(stack: str, spec: ServiceSpec) -> dict[str, Any] | None:
+    """Return the policy that opens the published ports of a service to every address; None without such ports."""
+    numbers = sorted({port.internal for port in spec.ports})
+    if not numbers:
+        return None
+    ingress = [{"ports": [{"port": number, "protocol": "TCP"} for number in numbers]}]
+    return _policy(
+        stack,
+        f"published-{dns_label(spec.name)}",
+        {"matchLabels": dict(selector(spec.name))},
+        {"policyTypes": ["Ingress"], "ingress": ingress},
+    )
+
+
+def _policy(stack: str, name: str, pods: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "labels": {STACK_LABEL: stack}},
+        "spec": {"podSelector": dict(pods), **body},
+    }
+
+
+def _in(network: str) -> dict[str, Any]:
+    """Return a selector of the pods in a network."""
+    return {"matchLabels": {network_label(network): MEMBER}}
+
+
+def _members(stack: str, network: str) -> dict[str, Any]:
+    """Return the policy by which the pods of a network reach each other, and the cluster's DNS."""
+    peers = [{"podSelector": _in(network)}]
+    body = {
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": peers}],
+        "egress": [{"to": peers}, DNS],
+    }
+    return _policy(stack, f"network-{dns_label(network)}", _in(network), body)
+
+
+def _outside(stack: str, network: str) -> dict[str, Any]:
+    """Return the policy of a network's way out. Pods of other namespaces are reachable where theirs let it."""
+    blocks = [{"ipBlock": {"cidr": cidr, "except": excepted}} for cidr, excepted in LINK_LOCAL.items()]
+    return _policy(
+        stack,
+        f"outside-{dns_label(network)}",
+        _in(network),
+        {"policyTypes": ["Egress"], "egress": [{"to": blocks}]},
+    )

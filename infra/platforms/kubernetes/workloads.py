@@ -1,0 +1,134 @@
+"""What runs a service's pods: a Deployment, a StatefulSet or a Job, with its Service and its disruption budget."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from infra.catalogue import ports
+from infra.catalogue import services as catalogue
+from infra.platforms.kubernetes.names import STACK_LABEL, dns_label, selector
+from infra.platforms.kubernetes.pods import Parts, pod_template
+from infra.platforms.kubernetes.storage import UNWAITED, exclusive
+from infra.services.spec import ServiceSpec
+from infra.settings.kubernetes import Kubernetes
+
+# Celery's scheduler sends each task once for each process of it.
+SINGLE = frozenset({"worker-beat"})
+# Where a service answers the stack besides its main port.
+MORE_PORTS: Mapping[str, Sequence[int]] = {
+    "nginx": (ports.EDGE_LLM,),
+    "gateway": (ports.GATEWAY_INTERNAL,),
+    "weaviate": (ports.WEAVIATE_GRPC,),
+    "plugin-daemon": (ports.PLUGIN_DAEMON_DEBUG,),
+}
+# Pulumi waits until the object exists, and no longer: `WorkloadReady` waits for its pods. Unlike with skipAwait it
+# still waits for the end of a deletion, so that the next object of the name does not meet the one before.
+EXISTS = {"pulumi.com/waitFor": "jsonpath={.metadata.uid}"}
+# The Service by which clients outside of the cluster reach nginx.
+EDGE = "edge"
+
+
+class Kind(StrEnum):
+    """The kind of object that runs the pods of a service."""
+
+    DEPLOYMENT = "Deployment"
+    STATEFUL_SET = "StatefulSet"
+    JOB = "Job"
+
+
+def kind_of(spec: ServiceSpec) -> Kind:
+    """Return what runs a service: data stores are StatefulSets, so that never two pods write to one volume."""
+    if spec.job:
+        return Kind.JOB
+    return Kind.STATEFUL_SET if catalogue.SERVICES[spec.name].holds_data else Kind.DEPLOYMENT
+
+
+def workload(stack: str, spec: ServiceSpec, parts: Parts, *, replicas: int = 1) -> dict[str, Any]:
+    """Return the object that runs a service. `infra.resources.workload_ready` waits for it."""
+    kind = kind_of(spec)
+    template = pod_template(stack, spec, parts, replicas=replicas, stateful=kind is Kind.STATEFUL_SET)
+    if kind is Kind.JOB:
+        return _object("batch/v1", kind, stack, spec, {"backoffLimit": 0, "template": template})
+    shared = {"selector": {"matchLabels": dict(selector(spec.name))}, "template": template}
+    if kind is Kind.STATEFUL_SET:
+        body = {"serviceName": dns_label(spec.name), "replicas": 1, **shared}
+        return _object("apps/v1", kind, stack, spec, body)
+    one_at_a_time = spec.name in SINGLE or exclusive(spec, parts.volumes)
+    strategy: dict[str, Any] = (
+        {"type": "Recreate"}
+        if one_at_a_time
+        else {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    )
+    body = {"replicas": replicas, "revisionHistoryLimit": 2, "strategy": strategy, **shared}
+    return _object("apps/v1", kind, stack, spec, body)
+
+
+def _object(version: str, kind: Kind, stack: str, spec: ServiceSpec, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": version,
+        "kind": str(kind),
+        "metadata": {
+            "name": dns_label(spec.name),
+            "labels": {STACK_LABEL: stack, **selector(spec.name)},
+            "annotations": dict(EXISTS),
+        },
+        "spec": body,
+    }
+
+
+def service(stack: str, spec: ServiceSpec) -> dict[str, Any] | None:
+    """Return the Service by which others of the stack reach a service; None for one that answers no others."""
+    main = catalogue.SERVICES[spec.name].port
+    if main is None:
+        return None
+    found = dict.fromkeys((main, *MORE_PORTS.get(spec.name, ())))
+    return _service(
+        stack, dns_label(spec.name), spec, {"type": "ClusterIP", "ports": [_port(one) for one in found]}
+    )
+
+
+def edge_service(stack: str, spec: ServiceSpec, settings: Kubernetes) -> dict[str, Any] | None:
+    """Return the Service by which clients reach a service that publishes ports; None for all others."""
+    published = {port.internal: port for port in spec.ports}
+    if not published:
+        return None
+    # A set node port is that of publicUrl: HTTPS with TLS, HTTP without.
+    last = max(published)
+    outside = settings.service_type != "ClusterIP"
+    body = {
+        "type": settings.service_type,
+        "ports": [
+            {
+                **_port(port.external, target=internal),
+                **({"nodePort": settings.node_port} if settings.node_port and internal == last else {}),
+            }
+            for internal, port in sorted(published.items())
+        ],
+        **({"externalTrafficPolicy": settings.external_traffic_policy} if outside else {}),
+    }
+    return _service(stack, EDGE, spec, body)
+
+
+def _service(stack: str, name: str, spec: ServiceSpec, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": {STACK_LABEL: stack}, "annotations": dict(UNWAITED)},
+        "spec": {"selector": dict(selector(spec.name)), **body},
+    }
+
+
+def _port(number: int, *, target: int = 0) -> dict[str, Any]:
+    return {"name": f"port-{number}", "port": number, "targetPort": target or number, "protocol": "TCP"}
+
+
+def disruption_budget(stack: str, spec: ServiceSpec, replicas: int) -> dict[str, Any] | None:
+    """Return how many pods of a service a drained node may take at a time; None for a service with a single pod."""
+    if replicas < 2:  # noqa: PLR2004  # one pod cannot be spared, and a drain must end
+        return None
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": dns_label(spec.name), "labels": {STACK_LABEL: stack}},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(selector(spec.name))}},
+    }

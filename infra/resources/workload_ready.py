@@ -1,0 +1,350 @@
+"""Readiness of a service on Kubernetes as a resource: `infra.resources.ready` for pods.
+
+Pulumi's provider waits ten minutes for a bad image or a crash loop, and says nothing where no pod can be made: the
+reason is in an Event then. This resource looks at pods and Events itself, and ends the wait as soon as it is hopeless,
+with the reason and the last log lines.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import pulumi
+from pulumi import dynamic
+
+from infra.engine.cluster import ClusterError
+from infra.resources.workload_state import (
+    NO_POD,
+    NO_START,
+    Plain,
+    claims_of,
+    failed_job,
+    preparing,
+    ready,
+    told,
+    trouble,
+    unscheduled,
+)
+
+POLL_SECONDS = 1.0
+REPORT_EVERY_SECONDS = 10.0
+# A pull that failed once may succeed; what stays for this long does not go away by itself.
+DOUBT_SECONDS = 4.0
+# A class that provisions immediately needs some seconds for a volume, an autoscaler minutes for a node.
+UNSCHEDULED_SECONDS = 30.0
+SCALING_SECONDS = 600.0
+# Pulling an image does not count as starting; Dify's largest is 2 GB.
+PULL_SECONDS = 1800.0
+JOB_GONE_SECONDS = 60.0
+SILENCE_SECONDS = 60.0
+# Clocks of this machine and of the cluster differ.
+CLOCK_SECONDS = 15.0
+
+
+class NotReadyError(Exception):
+    """The service cannot become ready. The message ends with its last log lines."""
+
+
+class Probe(Protocol):
+    """One workload as the cluster shows it."""
+
+    def workload(self) -> Plain | None:
+        """Return the Deployment, StatefulSet or Job; None when it is gone."""
+
+    def pods(self, workload: Plain) -> list[Plain]:
+        """Return the pods of the workload's present template."""
+
+    def stuck(self, workload: Plain) -> list[str]:
+        """Return the names of the pods of an earlier template that cannot start and keep the new one from starting."""
+
+    def events(self) -> list[Plain]:
+        """Return the Events of the namespace."""
+
+    def logs(self, pod: str, container: str) -> str:
+        """Return the last log lines of a container, of its last run where it runs no more."""
+
+    def delete(self, pod: str) -> None:
+        """Delete a pod."""
+
+    def run_again(self, workload: Plain) -> None:
+        """Run a Job again."""
+
+
+class Wait:
+    """The wait for one workload."""
+
+    def __init__(self, name: str, probe: Probe, timeout: float, say: Callable[[str], None]) -> None:
+        self._name = name
+        self._probe = probe
+        self._timeout = timeout
+        self._say = say
+        self._began = self._reported = time.monotonic()
+        self._since = time.time() - CLOCK_SECONDS
+        # Seconds in which images were pulled.
+        self._pulled = 0.0
+        # Since when a pod cannot start, none can be made, no node takes one.
+        self._doubted: float | None = None
+        self._refused: float | None = None
+        self._unscheduled: float | None = None
+        # Since when the cluster does not answer.
+        self._silent: float | None = None
+        self._seen = "no pod yet"
+
+    def run(self) -> None:
+        """Return when the service is ready. Raises NotReadyError, and ClusterError of a cluster that stays silent."""
+        while True:
+            try:
+                if self._over():
+                    return
+                self._silent = None
+            except ClusterError:
+                # A busy API server misses a request now and then.
+                if self._silent is None:
+                    self._silent = time.monotonic()
+                if time.monotonic() - self._silent >= SILENCE_SECONDS:
+                    raise
+            time.sleep(POLL_SECONDS)
+
+    def _over(self) -> bool:
+        """Tell whether the service is ready. Raises NotReadyError when it cannot become so."""
+        workload = self._probe.workload()
+        if workload is None:
+            raise NotReadyError(f"{self._name}: it is gone from the cluster")
+        if ready(workload):
+            return True
+        failed = failed_job(workload)
+        if failed is None:
+            self._look(workload)
+        elif failed >= self._since:
+            raise self._failure_of_job(workload)
+        else:
+            # One that an earlier `up` left behind gets another run.
+            self._probe.run_again(workload)
+        return False
+
+    def _look(self, workload: Plain) -> None:
+        for name in self._probe.stuck(workload):
+            self._say(f"{self._name}: deleting pod {name}, which cannot start and has an earlier template")
+            self._probe.delete(name)
+        pods = self._probe.pods(workload)
+        if preparing_now := any(preparing(pod) for pod in pods):
+            self._seen = "its pod waits for its image or its volumes"
+        self._check_pods(pods)
+        self._check_events(workload, pods)
+        if preparing_now and self._pulled < PULL_SECONDS:
+            self._pulled += POLL_SECONDS
+        waited = time.monotonic() - self._began
+        if waited - self._pulled > self._timeout:
+            raise self._failure(f"not ready within {waited:.0f} s; {self._seen}", pods)
+        if time.monotonic() - self._reported > REPORT_EVERY_SECONDS:
+            self._reported = time.monotonic()
+            self._say(f"{self._name}: not ready after {waited:.0f} s; {self._seen}")
+
+    def _check_pods(self, pods: Sequence[Plain]) -> None:
+        """Raise when a pod cannot start."""
+        found = next((one for pod in pods if (one := trouble(pod))), None)
+        if found is None:
+            self._doubted = None
+            return
+        self._seen = f"pod {found.pod}, container {found.container}: {found.reason}"
+        if self._doubted is None:
+            self._doubted = time.monotonic()
+        if found.final or time.monotonic() - self._doubted >= DOUBT_SECONDS:
+            raise self._error(found.reason, found.pod, found.container)
+
+    def _check_events(self, workload: Plain, pods: Sequence[Plain]) -> None:
+        """Raise when no pod can be made, or no node takes it."""
+        events = self._probe.events()
+        names = [str(pod["metadata"]["name"]) for pod in pods]
+        nowhere = next((why for pod in pods if (why := unscheduled(pod))), "")
+        if nowhere:
+            claims = told(events, claims_of(pods), ("ProvisioningFailed",), self._since)
+            self._seen = "; ".join(filter(None, [nowhere, claims]))
+            if self._unscheduled is None:
+                self._unscheduled = time.monotonic()
+            scaling = told(events, names, ("TriggeredScaleUp",), self._since)
+            patience = SCALING_SECONDS if scaling else UNSCHEDULED_SECONDS
+            if time.monotonic() - self._unscheduled >= patience:
+                raise NotReadyError(f"{self._name}: no node takes its pod: {self._seen}")
+            return
+        self._unscheduled = None
+        if not pods:
+            makers = self._makers(workload, events)
+            if why := told(events, makers, (NO_POD,), self._since):
+                self._seen = why
+                if self._refused is None:
+                    self._refused = time.monotonic()
+                if time.monotonic() - self._refused >= DOUBT_SECONDS:
+                    raise NotReadyError(f"{self._name}: no pod can be made: {why}")
+            return
+        if why := told(events, names, NO_START, self._since):
+            self._seen = why
+
+    @staticmethod
+    def _makers(workload: Plain, events: Sequence[Plain]) -> list[str]:
+        """Return the names of what makes the pods: the workload, and the ReplicaSets of a Deployment."""
+        name = str(workload["metadata"]["name"])
+        sets = {
+            str(one["involvedObject"].get("name"))
+            for one in events
+            if one["involvedObject"].get("kind") == "ReplicaSet"
+        }
+        return [name, *(one for one in sets if one.rpartition("-")[0] == name)]
+
+    def _failure_of_job(self, workload: Plain) -> NotReadyError:
+        pods = self._probe.pods(workload)
+        codes = [
+            str(code)
+            for pod in pods
+            for one in (pod.get("status") or {}).get("containerStatuses") or []
+            if (code := ((one.get("state") or {}).get("terminated") or {}).get("exitCode"))
+        ]
+        return self._failure(f"exited with code {codes[-1]}" if codes else "failed", pods)
+
+    def _failure(self, reason: str, pods: Sequence[Plain]) -> NotReadyError:
+        if not pods:
+            return NotReadyError(f"{self._name}: {reason}")
+        pod = pods[-1]
+        return self._error(reason, pod["metadata"]["name"], pod["spec"]["containers"][0]["name"])
+
+    def _error(self, reason: str, pod: str, container: str) -> NotReadyError:
+        lines = self._probe.logs(pod, container) or "(the container logged nothing)"
+        return NotReadyError(f"{self._name}: {reason}; last log lines of {pod}, {container}:\n{lines}")
+
+
+class ClusterProbe:
+    """A workload of a cluster."""
+
+    def __init__(self, workload: str) -> None:
+        from infra.engine.cluster import Workload  # noqa: PLC0415  # kept out of the pickled provider
+
+        self._at = Workload.parse(workload)
+        self._cluster = self._at.cluster()
+
+    def workload(self) -> Plain | None:
+        """See Probe."""
+        found = self._cluster.workload(self._at.kind, self._at.namespace, self._at.name)
+        # The API leaves the kind out of what it reads by name.
+        return None if found is None else {**found, "kind": self._at.kind}
+
+    def pods(self, workload: Plain) -> list[Plain]:
+        """See Probe."""
+        key, value = self._present(workload)
+        return [pod for pod in self._all(workload) if pod["metadata"]["labels"].get(key) == value]
+
+    def stuck(self, workload: Plain) -> list[str]:
+        """See Probe. Only a StatefulSet waits for such a pod."""
+        if self._at.kind != "StatefulSet":
+            return []
+        key, value = self._present(workload)
+        return [
+            str(pod["metadata"]["name"])
+            for pod in self._all(workload)
+            if value
+            and pod["metadata"]["labels"].get(key) != value
+            and not pod["metadata"].get("deletionTimestamp")
+            and (trouble(pod) or unscheduled(pod))
+        ]
+
+    def events(self) -> list[Plain]:
+        """See Probe."""
+        return list(self._cluster.events(self._at.namespace))
+
+    def logs(self, pod: str, container: str) -> str:
+        """See Probe."""
+        found = self._cluster.logs(self._at.namespace, pod, container, previous=True)
+        return found or self._cluster.logs(self._at.namespace, pod, container)
+
+    def delete(self, pod: str) -> None:
+        """See Probe."""
+        self._cluster.delete_pod(self._at.namespace, pod)
+
+    def run_again(self, workload: Plain) -> None:
+        """See Probe."""
+        self._cluster.run_job_again(self._at.namespace, workload, JOB_GONE_SECONDS)
+
+    def _all(self, workload: Plain) -> list[dict[str, Any]]:
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        selector = ",".join(
+            f"{key}={value}" for key, value in sorted(labels.items()) if key == "dify-kit.service"
+        )
+        return self._cluster.pods(self._at.namespace, selector)
+
+    def _present(self, workload: Plain) -> tuple[str, str]:
+        """Return the label by which the pods of the present template are known, and its value; empty for none yet."""
+        if self._at.kind == "Job":
+            return "batch.kubernetes.io/controller-uid", str(workload["metadata"]["uid"])
+        if self._at.kind == "StatefulSet":
+            return "controller-revision-hash", str((workload.get("status") or {}).get("updateRevision") or "")
+        revision = "deployment.kubernetes.io/revision"
+        wanted = (workload["metadata"].get("annotations") or {}).get(revision)
+        sets = self._cluster.replica_sets(self._at.namespace, f"dify-kit.service={self._at.name}")
+        hashes = [
+            one["metadata"]["labels"].get("pod-template-hash", "")
+            for one in sets
+            if (one["metadata"].get("annotations") or {}).get(revision) == wanted
+        ]
+        observed = int((workload.get("status") or {}).get("observedGeneration", 0))
+        current = observed >= int(workload["metadata"]["generation"])
+        return "pod-template-hash", hashes[0] if hashes and wanted and current else ""
+
+
+class WorkloadReadyProvider(dynamic.ResourceProvider):
+    """Waits for one workload. Pickled by reference: this module must keep its name."""
+
+    def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
+        """Wait; raise with the reason when the service does not get ready."""
+        self._wait(props)
+        return dynamic.CreateResult(f"{props['service']}-ready", props)
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
+        """Wait for the pods of a new template."""
+        self._wait(news)
+        return dynamic.UpdateResult(news)
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.DiffResult:
+        """Wait again when the workload is another one, or was changed; a new deadline alone changes nothing."""
+        keys = ("workload", "uid", "generation")
+        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in keys))
+
+    def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
+        """Forget the service when it is gone or not ready, so that `up` waits for it again."""
+        found = ClusterProbe(props["workload"]).workload()
+        if found is None or not ready(found):
+            return dynamic.ReadResult("", {})
+        return dynamic.ReadResult(id_, props)
+
+    @staticmethod
+    def _wait(props: dict[str, Any]) -> None:
+        probe = ClusterProbe(props["workload"])
+        Wait(props["service"], probe, float(props["timeout"]), pulumi.log.info).run()
+
+
+class WorkloadReady(dynamic.Resource):
+    """Exists when all pods of a service are ready, or its Job has succeeded.
+
+    Inputs: workload (`infra.engine.cluster.Workload` as text), uid and generation of the object, service (name for
+    messages), timeout (seconds, without the time that images take).
+    """
+
+    workload: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        workload: pulumi.Input[str],
+        uid: pulumi.Input[str],
+        generation: pulumi.Input[float],
+        service: str,
+        timeout: int,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "workload": workload,
+            "uid": uid,
+            "generation": generation,
+            "service": service,
+            "timeout": timeout,
+        }
+        super().__init__(WorkloadReadyProvider(), name, props, opts)

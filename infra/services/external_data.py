@@ -1,0 +1,91 @@
+"""The stack's side of external data services: the proxies that reach them, and the roots that they are verified with.
+
+The clients stay on the internal network of the data tier. `data-proxy` is there, answers to the name in the server's
+certificate and passes each connection to `data-egress`, which is on no network of theirs: it resolves the name of the
+server as the outside does, and connects to it. TLS is between client and server.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infra.catalogue import data_services, networks, ports, services
+from infra.catalogue.addresses import DOCKER_RESOLVER
+from infra.catalogue.container_paths import DATABASE_CA_FILE, REDIS_CA_FILE, STREAM_PROXY_CONFIG
+from infra.catalogue.releases import Release
+from infra.jinja import render
+from infra.services.spec import Detail, Details, File
+from infra.settings.roots import public_roots
+from infra.settings.stack import Settings
+
+(TEMPLATE,) = services.SERVICES[data_services.DATA_PROXY].templates
+# The services whose variables name the database, and Redis, by the service that has their entries in the catalogue.
+_DATABASE_CLIENTS = frozenset({services.API, services.PLUGIN_DAEMON})
+_REDIS_CLIENTS = _DATABASE_CLIENTS | {"agent-backend"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """A port that a stream proxy listens on, and the host and port that it passes connections to."""
+
+    port: int
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamProxyContext:
+    """What the template of both stream proxies reads, as `proxy`."""
+
+    passes: tuple[Pass, ...]
+    resolver: str = DOCKER_RESOLVER
+    status_port: int = ports.EDGE_STATUS
+
+
+def stream_proxy_files(service: str, settings: Settings) -> dict[str, str]:
+    """Render the configuration of a stream proxy: path in the container -> text. Raises RenderError."""
+    servers = {ports.POSTGRES: settings.database, ports.REDIS: settings.redis}
+    egress = service == data_services.DATA_EGRESS
+    context = StreamProxyContext(
+        passes=tuple(
+            Pass(port=port, address=server.address if egress else f"{data_services.DATA_EGRESS}:{port}")
+            for port, server in servers.items()
+            if server is not None
+        )
+    )
+    return {STREAM_PROXY_CONFIG: render(TEMPLATE, {"proxy": context}, settings.templates_dir)}
+
+
+def files(service: str, settings: Settings) -> tuple[File, ...]:
+    """Return the files with the authorities that a service verifies external servers with."""
+    variables = services.SERVICES[service].variables
+    found = []
+    if settings.database and settings.database.verified and variables in _DATABASE_CLIENTS:
+        found.append(File(path=DATABASE_CA_FILE, content=settings.database.ca or public_roots()))
+    if settings.redis and settings.redis.tls and variables in _REDIS_CLIENTS:
+        found.append(File(path=REDIS_CA_FILE, content=settings.redis.ca or public_roots()))
+    return tuple(found)
+
+
+def _aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Return the names that the clients connect to, on their network alone."""
+    dialled = [server.dialled for server in (settings.database, settings.redis) if server is not None]
+    names = dict.fromkeys(name for name in dialled if name != data_services.DATA_PROXY)
+    return {networks.DATA: tuple(names)} if names else {}
+
+
+def proxy(settings: Settings, _release: Release) -> Details:
+    """Return the stream proxy that the clients connect to."""
+    return Details(files=_files(data_services.DATA_PROXY, settings), aliases=_aliases(settings))
+
+
+def egress(settings: Settings, _release: Release) -> Details:
+    """Return the stream proxy that connects to the external servers."""
+    return Details(files=_files(data_services.DATA_EGRESS, settings))
+
+
+def _files(service: str, settings: Settings) -> tuple[File, ...]:
+    return tuple(
+        File(path=path, content=text) for path, text in stream_proxy_files(service, settings).items()
+    )
+
+
+DETAILS: Mapping[str, Detail] = {data_services.DATA_PROXY: proxy, data_services.DATA_EGRESS: egress}

@@ -1,0 +1,3 @@
+module dify-kit/tests/cluster/pause
+
+go 1.24.0

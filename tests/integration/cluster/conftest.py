@@ -1,0 +1,31 @@
+"""The cluster that these tests share, and namespaces of their own in it."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from support.stacks import RUN
+from tests.cluster import lifecycle
+from tests.cluster.lifecycle import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of two nodes, with DNS, policies and a storage class."""
+    name = f"{RUN}{secrets.token_hex(2)}"
+    try:
+        yield lifecycle.up(name)
+    finally:
+        lifecycle.down(name)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = f"test-{secrets.token_hex(3)}"
+    cluster.kubectl("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")

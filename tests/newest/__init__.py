@@ -1,0 +1,1 @@
+"""Tests with the newest packages of the network: `make newest`. What they find is no fault of a commit."""

@@ -1,0 +1,100 @@
+"""The command line on a stack with `dify:platform kubernetes`: claims instead of volumes, and no Docker engine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from dify_kit.checks import guards, published
+from dify_kit.errors import KitError
+from dify_kit.stack import settings
+from dify_kit.stack.cluster_objects import ClusterObjects, cluster_objects, require_docker
+from dify_kit.workspace.files import StackFiles
+from infra.engine.cluster import Cluster, ClusterError
+from tests.unit.cli.conftest import FakeEngine, Machine
+
+
+class FakeCluster:
+    """A cluster with claims, to which everything else is allowed."""
+
+    def __init__(self, claims: Mapping[str, dict[str, Any]]) -> None:
+        self.held = dict(claims)
+
+    def claims(self, namespace: str) -> dict[str, dict[str, Any]]:
+        assert namespace == "dify-dev"
+        return self.held
+
+    def delete_claim(self, namespace: str, name: str) -> None:
+        assert namespace == "dify-dev"
+        del self.held[name]
+
+    def namespace(self, name: str) -> dict[str, Any] | None:
+        return {"metadata": {"name": name, "labels": {"dify-kit.stack": "other"}}}
+
+
+def on_cluster(machine: Machine) -> StackFiles:
+    machine.configure(platform="kubernetes", kubernetes={"context": "test", "registry": "preloaded"})
+    return machine.files()
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    labelled = {"metadata": {"labels": {"dify-kit.stack": "dev"}}}
+    cluster = FakeCluster({"postgres": labelled, "app-storage": labelled})
+    monkeypatch.setattr(Cluster, "of", lambda _kubeconfig, _context: cluster)
+    return cluster
+
+
+def test_volumes_are_claims(machine: Machine, found: FakeCluster) -> None:
+    objects = cluster_objects(on_cluster(machine))
+    assert isinstance(objects, ClusterObjects)
+
+    names = ["dify-dev-postgres", "dify-dev-app_storage", "dify-dev-redis"]
+    assert objects.volumes(names) == names[:2]
+    assert objects.volume_labels(names)["dify-dev-app_storage"] == {"dify-kit.stack": "dev"}
+    objects.remove_volume("dify-dev-app_storage")
+    assert set(found.held) == {"postgres"}
+    assert objects.containers("dev") == []
+    assert not objects.local()
+
+
+def test_a_stack_on_docker_has_none(machine: Machine) -> None:
+    machine.configure()
+
+    assert cluster_objects(machine.files()) is None
+    require_docker(machine.files(), "logs")
+
+
+def test_the_guard_of_the_cluster_takes_the_place_of_those_of_docker(
+    machine: Machine, found: FakeCluster
+) -> None:
+    files = on_cluster(machine)
+    made = list(guards.found(files, settings.read(files), FakeEngine()))
+
+    assert found
+    ((name, refusals),) = made
+    assert name == "cluster"
+    assert "is not this stack's" in refusals[0].problem
+
+
+def test_a_cluster_that_refuses_is_an_error_with_its_fix(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_kubeconfig: object, _context: object) -> None:
+        raise ClusterError("it does not answer", "start it")
+
+    monkeypatch.setattr(Cluster, "of", refuse)
+    objects = cluster_objects(on_cluster(machine))
+    assert objects is not None
+    with pytest.raises(KitError, match="does not answer") as refused:
+        objects.volumes(["dify-dev-postgres"])
+    assert refused.value.hint == "start it"
+
+
+def test_no_port_of_this_machine_is_requested(machine: Machine) -> None:
+    assert published.find(on_cluster(machine), FakeEngine()) is None
+
+
+def test_commands_that_look_into_containers_are_refused(machine: Machine) -> None:
+    with pytest.raises(KitError, match="not supported on dify:platform kubernetes"):
+        require_docker(on_cluster(machine), "logs")

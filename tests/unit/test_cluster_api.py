@@ -1,0 +1,216 @@
+"""What `infra.engine.cluster` asks a cluster's API, and what it makes of the answers. The API is a small server."""
+
+import base64
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+
+from infra.engine.cluster import Cluster, ClusterError
+
+TOKEN = "a-token-of-the-user"  # of no cluster
+
+
+class Api(BaseHTTPRequestHandler):
+    """Answers as a test says: (method, path without query) -> (status, document)."""
+
+    answers: ClassVar[dict[tuple[str, str], tuple[int, Any]]] = {}
+    requests: ClassVar[list[tuple[str, str, Any]]] = []
+    # What a command writes: (1 for stdout, 2 for stderr, 3 for its status; bytes), and whether it ends.
+    frames: ClassVar[list[tuple[int, bytes]]] = []
+    ends: ClassVar[bool] = True
+    received: ClassVar[list[bytes]] = []
+
+    def _execute(self) -> None:
+        """Take a command by a WebSocket: read its line, write what a test says, and end with a status."""
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest()).decode()
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accept)
+        self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
+        self.end_headers()
+        self.requests.append((self.command, self.path, None))
+        if "stdin=true" in self.path.lower():
+            length = self.rfile.read(2)[1] & 0x7F
+            mask, masked = self.rfile.read(4), self.rfile.read(length)
+            self.received.append(bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked)))
+        for channel, data in self.frames:
+            payload = bytes([channel]) + data
+            self.wfile.write(bytes([0x82, len(payload)]) + payload)
+            self.wfile.flush()
+        if self.ends:
+            self.wfile.write(bytes([0x88, 0]))
+            self.wfile.flush()
+        # The client closes.
+        self.connection.settimeout(10)
+        with suppress(OSError):
+            self.rfile.read(1)
+        self.close_connection = True
+
+    def _answer(self) -> None:
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            self._execute()
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        self.requests.append((self.command, self.path, json.loads(body) if body else None))
+        assert self.headers["Authorization"] == f"Bearer {TOKEN}"
+        status, document = self.answers.get((self.command, path), (404, {"kind": "Status", "code": 404}))
+        text = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_DELETE = _answer  # noqa: N815  # the names that the server calls
+
+    def log_message(self, *arguments: object) -> None:
+        del arguments
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Cluster]:
+    Api.answers, Api.requests, Api.received = {}, [], []
+    Api.frames, Api.ends = [], True
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    document = {
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "u", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "one", "context": {"cluster": "c", "user": "u"}}],
+    }
+    (tmp_path / "config").write_text(yaml.safe_dump(document))
+    yield Cluster.of(tmp_path / "config", "one")
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_what_does_not_exist_is_none(api: Cluster) -> None:
+    assert api.namespace("dify") is None
+    assert api.workload("Deployment", "dify", "api") is None
+    assert not api.secret_exists("dify", "login")
+
+
+def test_objects_come_as_they_are_also_with_fields_that_the_client_does_not_have(api: Cluster) -> None:
+    pod = {"metadata": {"name": "api-1"}, "status": {"of": "a newer version"}}
+    Api.answers[("GET", "/api/v1/namespaces/dify/pods")] = (200, {"items": [pod]})
+
+    assert api.pods("dify", "a=b") == [pod]
+    assert Api.requests == [("GET", "/api/v1/namespaces/dify/pods?labelSelector=a%3Db", None)]
+
+
+def test_a_right_is_asked_for_with_its_subresource(api: Cluster) -> None:
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    Api.answers[("POST", path)] = (201, {"status": {"allowed": False}})
+
+    assert not api.allowed("create", "", "pods/exec", "dify")
+    attributes = Api.requests[0][2]["spec"]["resourceAttributes"]
+    assert (attributes["resource"], attributes["subresource"], attributes["namespace"]) == (
+        "pods",
+        "exec",
+        "dify",
+    )
+
+
+def test_the_default_storage_class_is_marked(api: Cluster) -> None:
+    marked = {"storageclass.kubernetes.io/is-default-class": "true"}
+    Api.answers[("GET", "/apis/storage.k8s.io/v1/storageclasses")] = (
+        200,
+        {"items": [{"metadata": {"name": "a", "annotations": marked}}, {"metadata": {"name": "b"}}]},
+    )
+
+    assert api.storage_classes() == {"a": True, "b": False}
+
+
+def test_the_address_of_dns(api: Cluster) -> None:
+    path = "/api/v1/namespaces/kube-system/services"
+    Api.answers[("GET", path)] = (200, {"items": [{"spec": {"clusterIP": "10.96.0.10"}}]})
+    assert api.dns_address() == "10.96.0.10"
+
+    Api.answers[("GET", path)] = (200, {"items": []})
+    with pytest.raises(ClusterError, match="k8s-app=kube-dns"):
+        api.dns_address()
+
+
+def test_the_log_of_a_container_that_has_none_is_empty(api: Cluster) -> None:
+    path = "/api/v1/namespaces/dify/pods/api-1/log"
+    Api.answers[("GET", path)] = (200, b"one\ntwo\n")
+    assert api.logs("dify", "api-1", "api") == "one\ntwo"
+
+    Api.answers[("GET", path)] = (400, {"message": "container is waiting to start"})
+    assert api.logs("dify", "api-1", "api") == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "fix"), [(401, "sign in to the cluster again"), (403, "kubectl auth can-i")]
+)
+def test_a_refusal_names_the_context_and_no_credentials(api: Cluster, status: int, fix: str) -> None:
+    Api.answers[("GET", "/api/v1/namespaces/dify")] = (status, {"message": "no"})
+
+    with pytest.raises(ClusterError, match="context 'one' refuses reading namespace dify") as refused:
+        api.namespace("dify")
+    assert fix in refused.value.fix
+    assert TOKEN not in f"{refused.value}{refused.value.fix}"
+
+
+def test_a_job_that_ended_is_made_again(api: Cluster) -> None:
+    jobs = "/apis/batch/v1/namespaces/dify/jobs"
+    Api.answers[("DELETE", f"{jobs}/migration")] = (200, {})
+    Api.answers[("POST", jobs)] = (201, {})
+    job = {"metadata": {"name": "migration", "uid": "1"}, "spec": {"template": {"spec": {"containers": []}}}}
+
+    api.run_job_again("dify", job, 5)
+
+    methods = [(method, path.partition("?")[2]) for method, path, _ in Api.requests]
+    assert methods == [("DELETE", "propagationPolicy=Foreground"), ("GET", ""), ("POST", "")]
+    assert Api.requests[-1][2]["metadata"] == {"name": "migration"}
+
+
+def test_a_command_that_ends_has_its_code_and_both_streams(api: Cluster) -> None:
+    status = {"status": "Failure", "details": {"causes": [{"reason": "ExitCode", "message": "7"}]}}
+    Api.frames = [(1, b"out"), (2, b"err"), (1, b"put"), (3, json.dumps(status).encode())]
+
+    ran = api.execute("dify", "nginx-1", "nginx", ["nginx", "-t"], seconds=10)
+
+    assert (ran.code, ran.stdout, ran.stderr) == (7, b"output", b"err")
+    ((_, path, _),) = Api.requests
+    assert path.startswith("/api/v1/namespaces/dify/pods/nginx-1/exec?")
+    assert "command=nginx&command=-t" in path
+    assert "container=nginx" in path
+
+
+def test_a_command_that_succeeds_has_code_0(api: Cluster) -> None:
+    Api.frames = [(3, b'{"status": "Success"}')]
+
+    assert api.execute("dify", "nginx-1", "nginx", ["true"], seconds=10).code == 0
+
+
+def test_a_line_gets_a_line_although_the_command_goes_on(api: Cluster) -> None:
+    Api.frames, Api.ends = [(1, b'{"status": '), (1, b"200}\n")], False
+    began = time.monotonic()
+
+    ran = api.execute("dify", "api-1", "api", ["python3", "-c", "x"], seconds=30, line=b"ask\n")
+
+    assert ran.stdout == b'{"status": 200}\n'
+    assert Api.received == [b"\x00ask\n"]
+    assert time.monotonic() - began < 20
+
+
+def test_a_command_that_hangs_is_left_when_its_time_is_up(api: Cluster) -> None:
+    Api.frames, Api.ends = [(1, b"so far")], False
+
+    ran = api.execute("dify", "api-1", "api", ["sleep", "60"], seconds=1)
+
+    assert (ran.code, ran.stdout) == (None, b"so far")

@@ -1,0 +1,171 @@
+"""The whole program with `dify:platform kubernetes`, against a recorder: what it declares in the namespace."""
+
+import re
+from typing import Any
+
+from infra.catalogue.releases import RELEASES
+from infra.catalogue.selection import Selection
+from infra.catalogue.service import Keep, Tier
+from infra.catalogue.services import SERVICES
+from infra.edge.paths import EDGE_DIRECTORY
+from infra.engine.cluster import Workload
+from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
+from tests.unit.test_program_oauth import OAUTH
+from tests.unit.test_settings_kubernetes import on_cluster
+
+DEPLOYMENT, STATEFUL_SET = "kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet"
+JOB, SECRET, SERVICE = "kubernetes:batch/v1:Job", "kubernetes:core/v1:Secret", "kubernetes:core/v1:Service"
+CLAIM, NAMESPACE = "kubernetes:core/v1:PersistentVolumeClaim", "kubernetes:core/v1:Namespace"
+POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+BUDGET = "kubernetes:policy/v1:PodDisruptionBudget"
+CHOSEN = Selection(release=RELEASES["1.17.1"].services, vector_store="pgvector")
+
+
+def program(plain: dict[str, Any] | None = None, **parts: Any) -> Recorder:
+    return run_program(on_cluster(plain, **parts))
+
+
+def test_every_service_is_a_workload_and_no_docker_is_needed() -> None:
+    recorder = program()
+    found = {kind: set(recorder.of(kind)) for kind in (DEPLOYMENT, STATEFUL_SET, JOB)}
+
+    assert set().union(*found.values()) == set(CHOSEN.services())
+    assert found[STATEFUL_SET] == {name for name, one in CHOSEN.services().items() if one.holds_data}
+    assert found[JOB] == {name for name, one in CHOSEN.services().items() if one.job}
+    assert not recorder.of(CONTAINER)
+    assert not recorder.of(IMAGE)
+    assert {name for name in recorder.of(DYNAMIC) if name.endswith("-ready")} == {
+        f"{name}-ready" for name in CHOSEN.services()
+    }
+
+
+def test_everything_is_in_the_stack_s_namespace() -> None:
+    recorder = program(namespace="team-dify")
+    objects = [one for one in recorder.resources if one.type.startswith("kubernetes:")]
+
+    assert {one.inputs["metadata"]["name"] for one in objects if one.type == NAMESPACE} == {"team-dify"}
+    assert {one.inputs["metadata"]["namespace"] for one in objects if one.type != NAMESPACE} == {"team-dify"}
+    # Through the stack's own provider, never through the context that happens to be the current one.
+    assert all(re.search(r"kubernetes::cluster(::|$)", one.provider) for one in objects), objects[0].provider
+
+
+def test_claims_are_the_volumes_that_outlive_the_stack() -> None:
+    kept = {
+        f"volume-{name}"
+        for tier in Tier
+        for name, keep in CHOSEN.volumes(tier).items()
+        if keep is not Keep.EPHEMERAL
+    }
+
+    assert set(program().of(CLAIM)) == kept
+    labels = program().of(CLAIM)["volume-postgres"]["metadata"]["labels"]
+    assert labels["dify-kit.stack"] == "unit"
+    assert labels["dify-kit.images"] == "local"
+
+
+def test_no_workload_holds_a_secret() -> None:
+    recorder = program()
+    workloads = [one for kind in (DEPLOYMENT, STATEFUL_SET, JOB) for one in recorder.of(kind).values()]
+    text = repr(workloads)
+
+    for name, content in recorder.of(SECRET).items():
+        if not name.endswith("-environment"):
+            continue
+        hidden = [
+            value
+            for variable, value in content["stringData"].items()
+            if re.search(r"PASSWORD$|SECRET_KEY$|API_KEY$", variable) and len(value) > 16
+        ]
+        assert not [value for value in hidden if value in text], name
+    assert "env" not in {key for one in workloads for key in one["spec"]["template"]["spec"]["containers"][0]}
+
+
+def test_nginx_starts_with_the_configuration_of_the_stack() -> None:
+    recorder = program()
+    pod = recorder.of(DEPLOYMENT)["nginx"]["spec"]["template"]["spec"]
+    content = recorder.of(SECRET)["nginx-configuration"]["stringData"]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "configuration"]
+    files = {item["path"]: content[item["key"]] for item in volume["secret"]["items"]}
+    (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "configuration"]
+    revision = mount["mountPath"].rpartition("/")[2]
+
+    assert mount["mountPath"] == f"{EDGE_DIRECTORY}/releases/{revision}"
+    assert revision in files["live/revision.conf"]
+    assert "resolver 10.96.0.10 " in files["stream/upstreams.conf"]
+    assert "api.dify-unit.svc.cluster.local:5001;" in files["stream/upstreams.conf"]
+    assert "127.0.0.11" not in "".join(files.values())
+    # What a Secret can hold.
+    assert sum(len(text.encode()) for text in files.values()) < 1024 * 1024 * 3 // 4
+    # nginx waits for no configuration: one that it does not accept ends the container.
+    assert "until" not in " ".join(pod["containers"][0]["args"])
+
+
+def test_the_gateway_starts_with_its_clients() -> None:
+    recorder = program(OAUTH, replicas={"gateway": 2})
+    content = recorder.of(SECRET)["gateway-configuration"]["stringData"]
+
+    assert any('"clients"' in text for text in content.values())
+    assert recorder.of(DEPLOYMENT)["gateway"]["spec"]["replicas"] == 2
+
+
+def test_replicas_are_of_the_settings_and_spared_by_a_drain() -> None:
+    recorder = program(sharedStorageClass="nfs", replicas={"api": 3, "edge": 2})
+
+    assert recorder.of(DEPLOYMENT)["api"]["spec"]["replicas"] == 3
+    assert set(recorder.of(BUDGET)) == {"api", "nginx"}
+    assert recorder.of(CLAIM)["volume-app_storage"]["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_services_are_reached_by_the_names_in_dify_s_environment() -> None:
+    recorder = program()
+    names = {one["metadata"]["name"] for one in recorder.of(SERVICE).values()}
+    environment = recorder.of(SECRET)["api-environment"]["stringData"]
+
+    assert environment["DB_HOST"] in names
+    assert environment["REDIS_HOST"] in names
+    assert names == {name for name, one in SERVICES.items() if one.port and name in CHOSEN.services()} | {
+        "edge"
+    }
+
+
+def test_policies_come_before_pods() -> None:
+    recorder = program()
+
+    assert {
+        "policy-default-deny",
+        "policy-network-data",
+        "policy-outside-app",
+        "policy-published-nginx",
+    } <= set(recorder.of(POLICY))
+    order = [one.name for one in recorder.resources]
+    assert order.index("policy-default-deny") < order.index("db-postgres")
+
+
+def test_console_resources_reach_a_workload_of_the_cluster() -> None:
+    admin = program().of(DYNAMIC)["admin"]
+    at = Workload.parse(admin["container"])
+
+    assert (at.context, at.namespace, at.kind, at.name) == ("test", "dify-unit", "Deployment", "api")
+
+
+def test_the_state_has_no_credentials_of_the_cluster() -> None:
+    (provider,) = [one for one in program().resources if one.type == "pulumi:providers:kubernetes"]
+
+    assert set(provider.inputs) == {"kubeconfig", "context"}
+    assert provider.inputs["kubeconfig"].endswith("/.kube/config")
+
+
+def test_images_of_a_registry() -> None:
+    image = program(registry="r.example:5000/dify").of(DEPLOYMENT)["api"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+
+    assert image["image"].startswith("r.example:5000/dify/dify-kit/standin-api:")
+
+
+def test_squid_completes_the_short_names_of_services() -> None:
+    lines = program().of(SECRET)["ssrf-proxy-files"]["stringData"]["f0"].splitlines()
+    on_docker = run_program().of(CONTAINER)["ssrf-proxy"]["uploads"][0]["content"].splitlines()
+
+    assert "dns_defnames on" in lines
+    assert "dns_defnames on" not in on_docker
