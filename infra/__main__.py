@@ -7,6 +7,7 @@ from infra.catalogue.service import Tier
 from infra.services.specs import networks, specs, staggered, tier_volumes
 from infra.settings.program import load
 from infra.tiers.apps import AppsTier
+from infra.tiers.data import DataTier, retire_passwords
 from infra.tiers.edge import EdgeTier
 from infra.tiers.llm import LlmTier
 from infra.tiers.models import ModelsTier
@@ -19,8 +20,7 @@ release = settings.dify
 platform = platform_of(settings, release, docker_host=pulumi.Config("docker").get("host") or "")
 platform.add_networks(networks(settings, release))
 
-data_volumes = tier_volumes(Tier.DATA, settings, release)
-data_tier = ServiceTier("data", specs(Tier.DATA, settings, release), platform, volumes=data_volumes)
+data_tier = DataTier("data", settings, release, platform)
 dify_tier = ServiceTier(
     "dify",
     staggered(specs(Tier.DIFY, settings, release), platform.starts_together),
@@ -28,6 +28,7 @@ dify_tier = ServiceTier(
     volumes=tier_volumes(Tier.DIFY, settings, release),
     before=data_tier.running,
 )
+retired = retire_passwords(settings, data_tier, clients=dify_tier.running.values())
 apps_tier = AppsTier("apps", settings, api=dify_tier.running["api"])
 oauth_tier = OAuthTier("oauth", settings, release, platform, apps_tier, before=dify_tier.running)
 llm_tier = LlmTier("llm", settings, release, platform, before=oauth_tier.running)
@@ -37,3 +38,4 @@ models_tier = ModelsTier("models", settings, apps_tier, edge_tier, daemon=dify_t
 
 shown = exports.Shown(edge=edge_tier, apps=apps_tier, oauth=oauth_tier, models=models_tier)
 exports.publish(settings, release, shown, networks=platform.network_names)
+exports.publish_rotations(settings, after=[*retired, apps_tier.admin], running=dify_tier.running)

@@ -1,6 +1,6 @@
 """The exports of a stack. Smoke tests and the command line read them and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -58,6 +58,15 @@ def publish(settings: Settings, release: Release, tiers: Shown, *, networks: lis
             {"clientId": canary.client_id, "clientSecret": canary.secret} if canary else None
         ),
     )
+
+
+def publish_rotations(
+    settings: Settings, *, after: Sequence[pulumi.Resource], running: Mapping[str, Running]
+) -> None:
+    """Export how often each secret was rotated, once all that has one of them has its new value."""
+    done = [*after, *(one.ready for one in running.values())]
+    numbers = dict(settings.secret_rotations)
+    pulumi.export("secretRotations", pulumi.Output.all(*(one.urn for one in done)).apply(lambda _: numbers))
 
 
 def facts(

@@ -15,7 +15,7 @@ from dify_kit.commands import up
 from dify_kit.commands.selected import require_configured
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError, UsageError
-from dify_kit.stack import callers, dify_key, signing_keys, upstreams
+from dify_kit.stack import callers, dify_key, rotation, signing_keys, upstreams
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import PROJECT, StackFiles, write_private
 from infra import engine, hints
@@ -137,8 +137,8 @@ def rotate(  # noqa: PLR0917  # Typer calls it by name
     key: Annotated[
         str,
         typer.Argument(
-            metavar="KEY",
-            help="signing: what signs access tokens; dify: what Dify calls the proxy with; or an upstream.",
+            metavar="NAME",
+            help="database, redis, sandbox, plugin, agent, vector-store, admin, init, dify, signing, or an upstream.",
         ),
     ],
     stack: Stack = DEFAULT_STACK,
@@ -160,12 +160,33 @@ def rotate(  # noqa: PLR0917  # Typer calls it by name
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change a key that is in use: the one that signs access tokens, Dify's own, or an upstream's.
+    """Replace a secret that is in use by a new one. Says first what does not answer, and for how long.
 
-    signing: a new key is made, and the next `up` uses it; tokens of the old one stay valid until they expire.
-    dify: a new key is made and deployed; the old one is refused from the `up` after that.
+    database: PostgreSQL's password. Dify restarts once.
+
+    redis: Redis' password. The old one is accepted until every client has restarted. Dify restarts once.
+
+    sandbox: the key of the code sandbox. plugin: the daemon's key and its key of api. agent: the three secrets of the
+    agent backend. vector-store: the key of Weaviate or Qdrant. Their server restarts, then Dify once.
+
+    admin: the administrator's password; nothing restarts. init: the password of the first set-up. Dify restarts once.
+
+    dify: what Dify calls the LLM proxy with. Deployed; the old one is refused from the `up` after that.
+
+    signing: what signs access tokens. Used from the next `up`; tokens of the old one stay valid until they expire.
+
     An upstream: the new key is tried, stored and deployed; says when the old one is no longer used.
+
+    After a run that was cut off, the same command or `up` completes the rotation. SECRET_KEY cannot be rotated.
     """
+    if rotation.known(key):
+        if stdin or wait is not None or no_overlap or as_json:
+            raise UsageError(
+                f"{key}: no option but --stack applies",
+                "leave them out: the value is generated here",
+            )
+        _rotate_secret(key, stack)
+        return
     if key == SIGNING:
         if stdin or wait is not None:
             raise UsageError(
@@ -183,6 +204,19 @@ def rotate(  # noqa: PLR0917  # Typer calls it by name
     if no_overlap or as_json:
         raise UsageError("--no-overlap and --json are for the keys that are made here", "leave them out")
     _rotate_upstream(key, stack, from_stdin=stdin, minutes=1 if wait is None else wait)
+
+
+def _rotate_secret(name: str, stack: str) -> None:
+    files = StackFiles.open(stack)
+    require_configured(files)
+    with files.lock():
+        rotation.begin(Pulumi(files=files), name)
+    try:
+        up.up(stack=stack, verbose=False, timeout=90, skip_setup=True)
+    except KitError:
+        warn(f"the rotation of {name} is not complete: the same command completes it, and so does any `up`")
+        raise
+    say(f"{name} is rotated: every service uses the new value, and the old one is refused")
 
 
 def _rotate_dify(stack: str, *, overlap: bool) -> None:
@@ -327,25 +361,9 @@ def list_keys(stack: Stack = DEFAULT_STACK, as_json: Json = False) -> None:
         return
     for key, row in zip(known, rows, strict=True):
         expires = f"until {key.expires}" if key.expires else "for ever"
-        typer.echo(f"{key.name}\t{key.prefix}...\t{row['state']}\t{expires}\t{_limits(key)}")
+        typer.echo(f"{key.name}\t{key.prefix}...\t{row['state']}\t{expires}\t{callers.limits_of(key)}")
     if not rows:
         say(f"no keys in {path}")
-
-
-def _limits(key: proxy_keys.ProxyKey) -> str:
-    """Return a key's own limits in words; for what it does not limit, dify:llm counts."""
-    limits = []
-    if key.budget is not None:
-        limits.append(f"${key.budget:g} a month" if key.budget else "no budget")
-    if key.requests_per_minute is not None:
-        limits.append(f"{key.requests_per_minute or 'any'} requests a minute")
-    if key.concurrent is not None:
-        limits.append(f"{key.concurrent or 'any'} at a time")
-    if key.models:
-        limits.append(f"only {', '.join(key.models)}")
-    if key.internal:
-        limits.append("inside the stack only")
-    return "; ".join(limits) or "limits of dify:llm"
 
 
 @keys.command()

@@ -1,4 +1,4 @@
-"""What a key issued to a caller of the LLM proxy needs: a proxy that is on, and models that it serves."""
+"""What a key issued to a caller of the LLM proxy needs, a proxy that is on and models that it serves, and its limits."""
 
 from collections.abc import Sequence
 
@@ -40,3 +40,19 @@ def have_keys(files: StackFiles) -> bool:
     except proxy_keys.ProxyKeyError:
         return False
     return any(not key.revoked for key in known)
+
+
+def limits_of(key: proxy_keys.ProxyKey) -> str:
+    """Return a key's own limits in words; for what it does not limit, dify:llm counts."""
+    limits = []
+    if key.budget is not None:
+        limits.append(f"${key.budget:g} a month" if key.budget else "no budget")
+    if key.requests_per_minute is not None:
+        limits.append(f"{key.requests_per_minute or 'any'} requests a minute")
+    if key.concurrent is not None:
+        limits.append(f"{key.concurrent or 'any'} at a time")
+    if key.models:
+        limits.append(f"only {', '.join(key.models)}")
+    if key.internal:
+        limits.append("inside the stack only")
+    return "; ".join(limits) or "limits of dify:llm"

@@ -10,6 +10,8 @@ from infra.catalogue.service import Limits, Mount, Part, Service, Tier
 # Each is replaced by an external server with `dify:database` or `dify:redis`, which these two then pass connections to.
 DATABASE, REDIS = "db-postgres", "redis"
 DATA_PROXY, DATA_EGRESS = "data-proxy", "data-egress"
+# A stack has one of them (`dify:vectorStore`).
+VECTOR_STORES = ("weaviate", "qdrant", "pgvector")
 
 # PostgreSQL's entrypoint starts as root, takes ownership of its directory and drops to `postgres`.
 _POSTGRES_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")

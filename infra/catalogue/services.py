@@ -11,7 +11,14 @@ from types import MappingProxyType
 
 from infra.catalogue import container_paths as paths
 from infra.catalogue import health, networks, ports
-from infra.catalogue.data_services import DATA_PROXY, DATA_SERVICES, DATABASE, REDIS, REDIS_CAPABILITIES
+from infra.catalogue.data_services import (
+    DATA_PROXY,
+    DATA_SERVICES,
+    DATABASE,
+    REDIS,
+    REDIS_CAPABILITIES,
+    VECTOR_STORES,
+)
 from infra.catalogue.service import Limits, Mount, Part, Service, Tier
 
 # Names that other modules need. `GATEWAY` is the OAuth gateway, `GATEWAY_REDIS` its own Redis.
@@ -145,7 +152,8 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             required=True,
             limits=Limits(memory=2048),
             networks=(networks.APP, networks.DATA, networks.SSRF_PROXY),
-            after=("migration", REDIS, "plugin-daemon", "agent-backend"),
+            # Also every server that it has a key of: a new key reaches the server first.
+            after=("migration", REDIS, PLUGIN_DAEMON, "agent-backend", "sandbox", *VECTOR_STORES),
             mounts=(_APP_STORAGE,),
             port=ports.API,
             health=health.API,
@@ -163,7 +171,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             limits=Limits(memory=2048),
             # Unlike worker-beat it runs code nodes; squid is on `app` too.
             networks=(networks.APP, networks.DATA, networks.SSRF_PROXY),
-            after=("migration", REDIS),
+            after=("migration", REDIS, PLUGIN_DAEMON, "agent-backend", "sandbox", *VECTOR_STORES),
             mounts=(_APP_STORAGE,),
             health=health.celery("worker"),
             variables=API,

@@ -13,7 +13,7 @@ from infra.platforms.images import Images
 from infra.platforms.platform import Configure, Live, Platform, Running, Workload
 from infra.resources.pids_limit import PidsLimit
 from infra.resources.ready import Ready
-from infra.services.spec import File, ServiceSpec
+from infra.services.spec import Delivery, File, ServiceSpec
 
 STACK_LABEL = "dify-kit.stack"
 SERVICE_LABEL = "dify-kit.service"
@@ -125,7 +125,7 @@ class DockerPlatform(Platform):
             envs=[pulumi.Output.concat(key, "=", value) for key, value in sorted(spec.environment.items())],
             entrypoints=list(spec.entrypoint) if spec.entrypoint else None,
             command=list(spec.command) if spec.command else None,
-            uploads=[_upload(file) for file in spec.files],
+            uploads=[_upload(file) for file in spec.files if spec.delivery is not Delivery.RUNNING],
             volumes=[
                 docker.ContainerVolumeArgs(
                     volume_name=self._volumes[mount.volume].name,
@@ -172,6 +172,7 @@ class DockerPlatform(Platform):
                 delete_before_replace=True,
                 # The provider shows changes of these as updates and does nothing.
                 replace_on_changes=["healthcheck", "tmpfs", "init", "mounts"],
+                ignore_changes=["uploads"] if spec.delivery is Delivery.FIRST_START else None,
                 aliases=_former(spec.name),
             ),
         )

@@ -1,6 +1,7 @@
 """The data tier: permissions and data guard, PostgreSQL, Redis. Other vector stores read variables alone."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pulumi
 
@@ -14,7 +15,7 @@ from infra.catalogue.container_paths import (
 )
 from infra.catalogue.releases import Release
 from infra.services.files import redis_config
-from infra.services.spec import Detail, Details, File
+from infra.services.spec import Delivery, Detail, Details, File
 from infra.settings.stack import Settings
 
 FIRST_WEAVIATE = "1.27.0"
@@ -53,6 +54,21 @@ printf 'release=%s\\nversion=%s\\n' "$KIT_RELEASE_NUMBER" "$KIT_RELEASE" >"$mark
 [ -z "${KIT_WEAVIATE:-${weaviate:-}}" ] || echo "weaviate=${KIT_WEAVIATE:-$weaviate}" >>"$marker.new"
 mv "$marker.new" "$marker"
 echo "storage belongs to uid $KIT_UID; the data is of Dify $KIT_RELEASE or older"
+"""
+
+# The entrypoints of the official image and of the kit's own hand the data to Redis' user, and drop to it.
+_CONFIGURED_REDIS = f"""
+trap 'exit 0' TERM INT
+until [ -f {REDIS_CONFIG} ]; do
+  sleep 0.1
+done
+for entrypoint in docker-entrypoint.sh entrypoint.sh; do
+  if command -v "$entrypoint" >/dev/null; then
+    exec "$entrypoint" redis-server {REDIS_CONFIG}
+  fi
+done
+echo "the image has no entrypoint of Redis" >&2
+exit 127
 """
 
 
@@ -95,6 +111,8 @@ def postgres(settings: Settings, _release: Release) -> Details:
             "PGDATA": f"{POSTGRES_DATA}/pgdata",
         },
         files=(File(path=POSTGRES_PASSWORD_FILE, content=settings.secrets.postgres_password, mode="0400"),),
+        # initdb alone reads it. `infra.resources.role_password` changes the password of a database that exists.
+        delivery=Delivery.FIRST_START,
     )
 
 
@@ -109,9 +127,18 @@ def redis(settings: Settings, password: pulumi.Output[str]) -> Details:
     )
 
 
+def dify_redis(settings: Settings, _release: Release) -> Details:
+    """Return Dify's Redis. Its configuration comes to the running container: another password is no restart."""
+    return replace(
+        redis(settings, settings.secrets.redis_password),
+        command=("sh", "-c", _CONFIGURED_REDIS),
+        delivery=Delivery.RUNNING,
+    )
+
+
 DETAILS: Mapping[str, Detail] = {
     "init-permissions": init_permissions,
     "db-postgres": postgres,
     "pgvector": postgres,
-    "redis": lambda settings, _release: redis(settings, settings.secrets.redis_password),
+    "redis": dify_redis,
 }

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import pulumi
 
@@ -25,6 +26,17 @@ class File:
     content: pulumi.Input[str]
     mode: str = "0444"
     owner: int | None = None
+
+
+class Delivery(Enum):
+    """How a container of one engine gets its files. A pod of a cluster gets them before it starts, in each case."""
+
+    # Before it starts: a change replaces the container.
+    AT_START = "at start"
+    # Before it starts. The service reads them when it has no data yet, and a change is none for a container that runs.
+    FIRST_START = "first start"
+    # Into the running container, by the resource that configures it: the service waits for them.
+    RUNNING = "running"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +60,7 @@ class Details:
     command: tuple[str, ...] | None = None
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     files: tuple[File, ...] = ()
+    delivery: Delivery = Delivery.AT_START
     ports: tuple[Port, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -73,6 +86,7 @@ class ServiceSpec:
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     files: tuple[File, ...] = ()
+    delivery: Delivery = Delivery.AT_START
     mounts: tuple[Mount, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()

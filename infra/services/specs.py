@@ -83,6 +83,7 @@ def spec(name: str, settings: Settings, release: Release) -> ServiceSpec:
         entrypoint=details.entrypoint or service.entrypoint,
         command=details.command,
         files=(*details.files, *outbound.files(name, settings), *external_data.files(name, settings)),
+        delivery=details.delivery,
         mounts=chosen.mounts(service),
         aliases=details.aliases,
         ports=details.ports,

@@ -12,6 +12,7 @@ from infra.catalogue.llm_presets import PRESETS, Preset
 from infra.settings.ca import read_ca
 from infra.settings.origins import DEFAULT_PORTS, host_problem, is_loopback
 from infra.settings.reader import Section
+from infra.settings.rotations import ROTATED
 
 UPSTREAM_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"preset": "custom", "baseUrl": "", "caFile": "", "timeoutSeconds": 300}
@@ -24,7 +25,7 @@ BRIDGE_FIX = (
     "else as `docker network inspect bridge` has it"
 )
 # `dify-kit keys rotate` has these names for other keys.
-_RESERVED = frozenset({"signing", "dify"})
+_RESERVED = frozenset({"signing", "dify", *ROTATED})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
@@ -68,7 +69,8 @@ def read_upstreams(llm: Section) -> tuple[UpstreamAddress, ...]:
                 key,
                 name,
                 "cannot name an upstream",
-                "use lower-case letters, digits and '_', a letter first, and not signing or dify",
+                "use lower-case letters, digits and '_', a letter first, and no name of another key that is rotated: "
+                f"{', '.join(sorted(_RESERVED))}",
             )
             continue
         if not isinstance(value, dict):

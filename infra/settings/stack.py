@@ -61,6 +61,7 @@ from infra.settings.outbound import Outbound, read_outbound
 from infra.settings.own_apps import read_apps, read_apps_dir, report_without_model
 from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section
+from infra.settings.rotations import read_rotations
 from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
 from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.templates_dir import read_templates_dir
@@ -139,6 +140,7 @@ class Settings:
     database: Database | None
     redis: Redis | None
     check_updates: bool
+    secret_rotations: Mapping[str, int]
     secrets: Secrets
 
     @property
@@ -346,6 +348,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         database=read_database(top.part("database"), secrets),
         redis=read_redis(top.part("redis"), secrets),
         check_updates=top.boolean("checkUpdates"),
+        secret_rotations=read_rotations(top),
         secrets=secrets.read(mail, storage, login, gateway=oauth is not None or gate is not None),
     )
 

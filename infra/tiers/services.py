@@ -30,5 +30,8 @@ class ServiceTier(pulumi.ComponentResource):
         self.running: dict[str, Running] = dict(before or {})
         for spec in specs:
             needed = [self.running[service].ready for service in spec.after]
-            self.running[spec.name] = platform.run(spec, parent=self, after=[*needed, *after])
+            self.running[spec.name] = self._run(spec, platform, [*needed, *after])
         self.register_outputs({})
+
+    def _run(self, spec: ServiceSpec, platform: Platform, after: Sequence[pulumi.Resource]) -> Running:
+        return platform.run(spec, parent=self, after=after)
