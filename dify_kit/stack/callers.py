@@ -1,4 +1,4 @@
-"""What a key issued to a caller of the LLM proxy needs, a proxy that is on and models that it serves, and its limits."""
+"""What a key issued to a caller of the LLM proxy needs: a proxy that is on, models that it serves; and its limits."""
 
 from collections.abc import Sequence
 

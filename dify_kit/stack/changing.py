@@ -15,6 +15,7 @@ from infra import hints
 from infra.catalogue.project import declared
 from infra.settings import stack as stack_settings
 from infra.settings.given import SECRET_KEYS, Given, parsed
+from infra.settings.rotations import ROTATED
 from infra.settings.secrets import SHAPES
 
 
@@ -109,6 +110,9 @@ def generated(files: StackFiles, path: Path) -> str:
 def _another(files: StackFiles, path: Path) -> str:
     """Return the command that replaces a secret: by a new one where a command makes it, else by a prompted value."""
     words = SHAPES[str(path[0])].command
+    name = next((name for name, keys in ROTATED.items() if path[0] in keys), "")
+    if name:
+        return hints.kit("keys", "rotate", name, stack=files.stack)
     return hints.kit(*words, stack=files.stack) if words else hints.assign(str(path[0]), stack=files.stack)
 
 

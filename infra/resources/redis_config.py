@@ -9,7 +9,7 @@ import hashlib
 import io
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pulumi
@@ -46,9 +46,11 @@ def digest(password: str) -> str:
     return hashlib.sha256(password.encode()).hexdigest()
 
 
-def shape(config: str, password: str) -> str:
-    """Return a configuration without its password: what Redis has to restart for."""
-    return config.replace(RedisContext(password=password).quoted_password, "")
+def shape(config: str, passwords: Collection[str]) -> str:
+    """Return a configuration without the passwords that it may have: what Redis has to restart for."""
+    for one in sorted(filter(None, passwords), key=len, reverse=True):
+        config = config.replace(RedisContext(password=one).quoted_password, "")
+    return config
 
 
 def archive(config: str, password: str, *, suffix: str) -> bytes:
@@ -156,10 +158,10 @@ class RedisContainer:
         raise RedisConfigError(f"{_SERVICE}: {path} cannot be read")
 
 
-def bring(redis: RedisContainer, config: str, password: str) -> None:
+def bring(redis: RedisContainer, config: str, password: str, *, former: str = "") -> None:
     """Let Redis run with a configuration. Each step may be done again by a run after one that was killed.
 
-    Raises RedisConfigError and WorkloadError.
+    `former` is the password before, empty for none. Raises RedisConfigError and WorkloadError.
     """
     if not redis.running():
         redis.place(config, password)
@@ -167,7 +169,9 @@ def bring(redis: RedisContainer, config: str, password: str) -> None:
         redis.wait(password)
         return
     before, in_use = redis.files()
-    restart = bool(before) and shape(before, in_use) != shape(config, password)
+    # A run that was killed may have written one file alone.
+    passwords = {password, former, in_use}
+    restart = bool(before) and shape(before, passwords) != shape(config, passwords)
     if before and redis.answers(RUNNING_SECONDS):
         # The configuration that it has does not work.
         restart = True
@@ -187,9 +191,9 @@ class RedisConfigProvider(dynamic.ResourceProvider):
         self._bring(props)
         return dynamic.CreateResult(props["container"][:12], outs=props)
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
         """Let another configuration go live; the passwords before stay accepted."""
-        self._bring(news)
+        self._bring(news, former=olds["password"])
         return dynamic.UpdateResult(outs=news)
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.DiffResult:
@@ -210,9 +214,9 @@ class RedisConfigProvider(dynamic.ResourceProvider):
         """Do nothing: the configuration goes with the container."""
 
     @staticmethod
-    def _bring(props: Mapping[str, Any]) -> None:
+    def _bring(props: Mapping[str, Any], *, former: str = "") -> None:
         with runtime(props["container"], ENGINE_TIMEOUT_SECONDS) as found:
-            bring(RedisContainer(found), props["config"], props["password"])
+            bring(RedisContainer(found), props["config"], props["password"], former=former)
 
 
 class RedisConfig(dynamic.Resource):

@@ -56,10 +56,16 @@ class Recorder(mocks.Mocks):
 
     resources: list[Registered] = field(default_factory=list)
     former: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    # What of a resource Pulumi does not compare, by its name.
+    ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # What each resource depends on, by names.
+    needs: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def note(self, request: Any) -> None:
-        """Keep the aliases of a registration, which Pulumi's mocks leave out."""
+        """Keep the aliases and dependencies of a registration, which Pulumi's mocks leave out."""
         self.former[request.type, request.name] = frozenset(one.spec.name for one in request.aliases)
+        self.ignored[request.name] = tuple(request.ignoreChanges)
+        self.needs[request.name] = frozenset(urn.rsplit("::", 1)[-1] for urn in request.dependencies)
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         self.resources.append(

@@ -62,6 +62,10 @@ def test_a_local_stack_is_complete_and_nothing_else_is_declared() -> None:
         "key-canary-nodes",
         "key-canary-knowledge",
         "nginx-config",
+        "db-postgres-password",
+        "pgvector-password",
+        "redis-config",
+        "redis-only-password",
     }
 
 
@@ -340,3 +344,70 @@ def test_only_settings_read_pulumis_configuration() -> None:
     }
 
     assert readers == {"infra/__main__.py"}
+
+
+def needed_by(recorder: Recorder, name: str) -> set[str]:
+    """Return everything that exists before a resource is made or changed."""
+    found: set[str] = set()
+    open_ones = [name]
+    while open_ones:
+        for one in recorder.needs[open_ones.pop()] - found:
+            found.add(one)
+            open_ones.append(one)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("client", "servers"),
+    [
+        ("migration", {"db-postgres-password", "redis-config"}),
+        ("plugin-daemon", {"db-postgres-password", "redis-config"}),
+        ("agent-backend", {"redis-config", "local-sandbox-ready", "plugin-daemon-ready"}),
+        ("api", {"sandbox-ready", "plugin-daemon-ready", "agent-backend-ready", "pgvector-password"}),
+        ("worker", {"sandbox-ready", "plugin-daemon-ready", "agent-backend-ready", "pgvector-password"}),
+        ("worker-beat", {"db-postgres-password", "redis-config"}),
+        ("api-websocket", {"db-postgres-password", "redis-config"}),
+    ],
+)
+def test_a_new_secret_reaches_its_servers_before_their_clients(client: str, servers: set[str]) -> None:
+    assert servers - needed_by(run_program(), client) == set()
+
+
+@pytest.mark.parametrize("store", ["weaviate", "qdrant"])
+def test_a_new_key_of_the_vector_store_reaches_it_first(store: str) -> None:
+    recorder = run_program({"images": "registry", "vectorStore": store})
+
+    for client in ("api", "worker"):
+        assert f"{store}-ready" in needed_by(recorder, client)
+
+
+def test_redis_forgets_the_password_before_when_all_of_its_clients_have_the_new_one() -> None:
+    recorder = run_program()
+    clients = {
+        name
+        for name, one in recorder.of(CONTAINER).items()
+        if any(line.startswith("REDIS_PASSWORD=") or "REDIS_URL=" in line for line in one.get("envs", []))
+    }
+
+    assert {"api", "worker", "plugin-daemon", "agent-backend"} <= clients
+    assert {f"{name}-ready" for name in clients} - needed_by(recorder, "redis-only-password") == set()
+
+
+def test_another_password_replaces_no_server_that_takes_it_while_it_runs() -> None:
+    first = run_program()
+    other = run_program(
+        secrets={"postgresPassword": "another-password-1", "redisPassword": "another-password-2"}
+    )
+
+    for name in ("db-postgres", "pgvector", "redis"):
+        before, after = (dict(one.of(CONTAINER)[name]) for one in (first, other))
+        for ignored in first.ignored[name]:
+            assert before.pop(ignored) != after.pop(ignored)
+        assert before == after, name
+    assert first.ignored["db-postgres"] == first.ignored["pgvector"] == ("uploads",)
+    assert first.ignored["redis"] == ()
+    declared = other.of(DYNAMIC)
+    assert declared["db-postgres-password"]["password"] == declared["pgvector-password"]["password"]
+    assert declared["db-postgres-password"]["password"] == "another-password-1"  # noqa: S105
+    assert 'requirepass "another-password-2"' in declared["redis-config"]["config"]
+    assert declared["redis-only-password"]["password"] == "another-password-2"  # noqa: S105
