@@ -39,7 +39,7 @@ class Rotation:
 
 def _database(found: Settings) -> str:
     first = (
-        "PostgreSQL restarts with its new password, away for some seconds"
+        "PostgreSQL restarts with its new password, and does not answer for some seconds"
         if found.kubernetes
         else "PostgreSQL takes the new password without a restart, and open connections go on"
     )
@@ -50,7 +50,7 @@ def _database(found: Settings) -> str:
 
 def _redis(found: Settings) -> str:
     first = (
-        "Redis restarts with its new password, away for some seconds"
+        "Redis restarts with its new password, and does not answer for some seconds"
         if found.kubernetes
         else "Redis accepts the old and the new password until every client has restarted, so none is refused"
     )
@@ -91,7 +91,7 @@ def _admin(_: Settings) -> str:
 
 
 def _init(_: Settings) -> str:
-    return f"It guards the first set-up, which is done, so nobody notices the value. {RESTART}"
+    return f"It guards the first set-up alone, which is done. {RESTART}"
 
 
 _EFFECTS: Mapping[str, Callable[[Settings], str]] = MappingProxyType(

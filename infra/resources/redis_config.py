@@ -35,6 +35,8 @@ _SERVICE = "redis"
 _CLI = f'head -n 1 | REDISCLI_AUTH="$(cat {REDIS_PASSWORD_FILE})" redis-cli -p {ports.REDIS}'
 _DIRECTORY = REDIS_CONFIG.rpartition("/")[0]
 _DRAFT = ".new"
+# In the order in which they are written: Redis waits for the last one (`infra.services.data`).
+_FILES = (REDIS_CONFIG, REDIS_PASSWORD_FILE)
 
 
 class RedisConfigError(Exception):
@@ -54,13 +56,13 @@ def shape(config: str, passwords: Collection[str]) -> str:
 
 
 def archive(config: str, password: str, *, suffix: str) -> bytes:
-    """Return a tar of both files for `/`, of Redis' user alone; the configuration comes last."""
+    """Return a tar of both files for `/`, of Redis' user alone."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         folder = tarfile.TarInfo(_DIRECTORY.lstrip("/"))
         folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
         tar.addfile(folder)
-        for path, text in ((REDIS_PASSWORD_FILE, password), (REDIS_CONFIG, config)):
+        for path, text in zip(_FILES, (config, password), strict=True):
             data = text.encode()
             entry = tarfile.TarInfo(f"{path}{suffix}".lstrip("/"))
             entry.mode, entry.uid, entry.gid, entry.mtime = 0o400, REDIS_UID, REDIS_UID, int(time.time())
@@ -81,8 +83,9 @@ class RedisContainer:
         return state is not None and state.status == RUNNING
 
     def files(self) -> tuple[str, str]:
-        """Return the configuration and the password that the container has, empty for none."""
-        return self._file(REDIS_CONFIG), self._file(REDIS_PASSWORD_FILE)
+        """Return the configuration and the password that the container got, empty for none."""
+        password = self._file(REDIS_PASSWORD_FILE)
+        return (self._file(REDIS_CONFIG), password) if password else ("", "")
 
     def say(self, command: str) -> str:
         """Return Redis' answer to one command, authenticated with the password in the container; empty for none."""
@@ -103,7 +106,7 @@ class RedisContainer:
             self._runtime.unpack("/", archive(config, password, suffix=""))
             return
         self._runtime.unpack("/", archive(config, password, suffix=_DRAFT))
-        moves = " && ".join(f"mv -f {path}{_DRAFT} {path}" for path in (REDIS_PASSWORD_FILE, REDIS_CONFIG))
+        moves = " && ".join(f"mv -f {path}{_DRAFT} {path}" for path in _FILES)
         ran = self._runtime.run(["sh", "-c", moves], root=True)
         if ran.code != 0:
             raise RedisConfigError(f"{_SERVICE}: its files cannot be written: {ran.output.strip()}")

@@ -58,7 +58,7 @@ class RolePasswordProvider(dynamic.ResourceProvider):
     """Pickled by reference: this module must keep its name. Inputs: `container`, `service`, `password` (a secret)."""
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
-        """Set the password of a database that was made with it, or admits everyone on its socket."""
+        """Set the password of a database that was made with it, or asks for none on its socket."""
         _set(props, [props["password"]])
         return dynamic.CreateResult(f"role-{props['service']}", outs=props)
 

@@ -56,10 +56,11 @@ mv "$marker.new" "$marker"
 echo "storage belongs to uid $KIT_UID; the data is of Dify $KIT_RELEASE or older"
 """
 
+# The password comes last. A configuration may be in the image: Debian's package brings one.
 # The entrypoints of the official image and of the kit's own hand the data to Redis' user, and drop to it.
 _CONFIGURED_REDIS = f"""
 trap 'exit 0' TERM INT
-until [ -f {REDIS_CONFIG} ]; do
+until [ -f {REDIS_PASSWORD_FILE} ]; do
   sleep 0.1
 done
 for entrypoint in docker-entrypoint.sh entrypoint.sh; do

@@ -408,6 +408,6 @@ def test_another_password_replaces_no_server_that_takes_it_while_it_runs() -> No
     assert first.ignored["redis"] == ()
     declared = other.of(DYNAMIC)
     assert declared["db-postgres-password"]["password"] == declared["pgvector-password"]["password"]
-    assert declared["db-postgres-password"]["password"] == "another-password-1"  # noqa: S105
+    assert declared["db-postgres-password"]["password"] == "another-password-1"
     assert 'requirepass "another-password-2"' in declared["redis-config"]["config"]
-    assert declared["redis-only-password"]["password"] == "another-password-2"  # noqa: S105
+    assert declared["redis-only-password"]["password"] == "another-password-2"

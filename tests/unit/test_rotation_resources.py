@@ -70,7 +70,8 @@ class FakeRedis(Fake):
     """A Redis in a container, with the rules of its ACL. `client` is what the services connect with now."""
 
     steps: Steps = field(default_factory=Steps)
-    files: dict[str, str] = field(default_factory=dict)
+    # Debian's package brings a configuration.
+    files: dict[str, str] = field(default_factory=lambda: {REDIS_CONFIG: "daemonize yes\n"})
     owners: dict[str, tuple[int, int]] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     commands: list[str] = field(default_factory=list)
@@ -94,7 +95,7 @@ class FakeRedis(Fake):
     def _answer(self, command: str) -> str:
         if self.status != RUNNING or self.broken in self.files.get(REDIS_CONFIG, ""):
             return "Could not connect to Redis at 127.0.0.1:6379: Connection refused"
-        if REDIS_CONFIG in self.files and not self.accepted:
+        if REDIS_PASSWORD_FILE in self.files and not self.accepted:
             self.load()
         if hash_of(self.files.get(REDIS_PASSWORD_FILE, "")) not in self.accepted:
             return "NOAUTH Authentication required."

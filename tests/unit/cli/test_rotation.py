@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
+from typer.testing import Result
 
 from dify_kit.checks import published
 from infra.settings.rotations import ROTATED
@@ -139,8 +139,9 @@ REFUSALS = [
 def test_what_cannot_be_rotated_is_refused_with_the_reason_and_nothing_changes(
     machine: Machine, settings: dict[str, Any], name: str, reason: str, fix: str
 ) -> None:
-    external = {f"external{key.capitalize()}Password": {"secure": "v1:x"} for key in settings}
-    machine.configure(**settings, **{key: one for key, one in external.items() if key in SHAPES})
+    names = (f"external{key.capitalize()}Password" for key in settings)
+    external: dict[str, Any] = {key: {"secure": "v1:x"} for key in names if key in SHAPES}
+    machine.configure(**settings, **external)
     deploy(machine)
 
     done = run(name)
