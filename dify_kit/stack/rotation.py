@@ -19,10 +19,10 @@ from infra.settings.rotations import ROTATED, ROTATIONS
 from infra.settings.secrets import SHAPES
 from infra.settings.stack import Settings
 
-# Seen with Dify's images on two cores; a streamed answer that is under way gets its time to end first.
+# Of Dify's images on two cores (`infra.catalogue.health`), after the time that streamed answers get to end.
 RESTART = (
-    "Then api and its workers restart once: Dify does not answer for half a minute (up to a minute and a half when "
-    "streamed answers have to end first)"
+    "Then api and its workers restart once: Dify does not answer while they start, up to 45 s on two cores, and a "
+    "minute more where streamed answers have to end first"
 )
 GUIDE = "docs/guides/rotation.md"
 SECRET_KEY = frozenset({"secret-key", "secretKey", "SECRET_KEY"})

@@ -261,6 +261,10 @@ def test_what_was_rotated_shows_no_change_and_leaves_nothing_in_logs(rotating: R
         assert logged
         assert not [one for one in values if one in logged], service
         assert "SCRAM-SHA-256" not in logged
+    snapshot = stack.home / "state" / ".pulumi" / "stacks" / "dify" / f"{stack.name}.json"
+    state = snapshot.read_text()
+    assert "redis-only-password" in state
+    assert not [one for one in values if one in state]
 
 
 def _accepted(rotating: Rotating) -> int:

@@ -74,6 +74,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"urls": {"console": "dify.example.com"}}, "urls.console", "no scheme"),
     ({"urls": {"konsole": "http://a.example"}}, "urls.konsole", "did you mean urls.console"),
     ({"extraEnv": {"nginx": {"A": "1"}}}, "extraEnv.nginx", "dify:templatesDir"),
+    ({"secretRotations": {"databse": 1}}, "secretRotations.databse", "did you mean secretRotations.database"),
+    ({"secretRotations": {"redis": -1}}, "secretRotations.redis", "from 0 to"),
     ({"extraEnv": {"db-postgres": {"A": "1"}}}, "extraEnv.db-postgres", "use one of agent-backend, api"),
     ({"cors": {"v1": ["https://app.example.com/"]}}, "cors.v1", "trailing slash"),
     ({"cors": {"v1": ["https://app.example.com/path"]}}, "cors.v1", "path"),

@@ -93,6 +93,7 @@ def test_another_key_has_another_digest() -> None:
         ({"upstreams": {}}, {}, "dify:llm.upstreams: '{}': no upstream"),
         ({"upstreams": {"Up": {}}}, {}, "'Up': cannot name an upstream"),
         ({"upstreams": {"signing": {}}}, {}, "'signing': cannot name an upstream"),
+        ({"upstreams": {"database": {}}}, {}, "'database': cannot name an upstream"),
         ({"upstreams": {"holysheep": "x"}}, {}, "dify:llm.upstreams.holysheep: 'x': not an object"),
         (
             {"upstreams": {"holysheep": {"url": 1}}},
