@@ -19,11 +19,6 @@ from infra.settings.rotations import ROTATED, ROTATIONS
 from infra.settings.secrets import SHAPES
 from infra.settings.stack import Settings
 
-# Of Dify's images on two cores (`infra.catalogue.health`), after the time that streamed answers get to end.
-RESTART = (
-    "Then api and its workers restart once: Dify does not answer while they start, up to 45 s on two cores, and a "
-    "minute more where streamed answers have to end first"
-)
 GUIDE = "docs/guides/rotation.md"
 SECRET_KEY = frozenset({"secret-key", "secretKey", "SECRET_KEY"})
 
@@ -37,15 +32,25 @@ class Rotation:
     effect: str
 
 
+def _restart(*besides: str) -> str:
+    """Say how long Dify does not answer while it restarts with `besides`.
+
+    The time is that of Dify's images on two cores (`infra.catalogue.health`), after the one that streams get to end.
+    """
+    services = ", ".join([*besides, "api"])
+    return (
+        f"Then {services} and its workers restart once: Dify does not answer while they start, up to 45 s on two "
+        "cores, and a minute more where streamed answers have to end first"
+    )
+
+
 def _database(found: Settings) -> str:
     first = (
         "PostgreSQL restarts with its new password, and does not answer for some seconds"
         if found.kubernetes
         else "PostgreSQL takes the new password without a restart, and open connections go on"
     )
-    return (
-        f"{first}. {RESTART}, the plugin daemon too. Until a service restarts, it can open no new connection"
-    )
+    return f"{first}. {_restart('the plugin daemon')}. A service that has not restarted can open no new connection"
 
 
 def _redis(found: Settings) -> str:
@@ -54,35 +59,33 @@ def _redis(found: Settings) -> str:
         if found.kubernetes
         else "Redis accepts the old and the new password until every client has restarted, so none is refused"
     )
-    return f"{first}. {RESTART}, the plugin daemon too"
+    return f"{first}. {_restart('the plugin daemon')}"
 
 
 def _sandbox(_: Settings) -> str:
-    return (
-        f"The sandbox restarts. {RESTART}. Code nodes fail from the first restart to the last, about a minute"
-    )
+    return f"The sandbox restarts. {_restart()}. Code nodes fail from the first restart to the last, about a minute"
 
 
 def _plugin(_: Settings) -> str:
     return (
-        f"The plugin daemon restarts. {RESTART}. Plugins, and with them models, fail from the first restart to the "
+        f"The plugin daemon restarts. {_restart()}. Plugins, and with them models, fail from the first restart to the "
         "last, about a minute"
     )
 
 
 def _agent(_: Settings) -> str:
     return (
-        f"The agent's sandbox and its backend restart. {RESTART}. Agents fail from the first restart to the last, "
+        f"The agent's sandbox and its backend restart. {_restart()}. Agents fail from the first restart to the last, "
         "about a minute, and runs of agents that are under way end"
     )
 
 
 def _vector_store(found: Settings) -> str:
     if found.vector_store == "pgvector":
-        return f"pgvector takes the new password without a restart. {RESTART}"
+        return f"pgvector takes the new password without a restart. {_restart()}"
     return (
-        f"{found.vector_store.capitalize()} restarts. {RESTART}. Searches in knowledge fail from the first restart to "
-        "the last, about a minute, longer where the vector store loads much data"
+        f"{found.vector_store.capitalize()} restarts. {_restart()}. Searches in knowledge fail from the first restart "
+        "to the last, about a minute, longer where the vector store loads much data"
     )
 
 
@@ -91,7 +94,7 @@ def _admin(_: Settings) -> str:
 
 
 def _init(_: Settings) -> str:
-    return f"It guards the first set-up alone, which is done. {RESTART}"
+    return f"It guards the first set-up alone, which is done. {_restart()}"
 
 
 _EFFECTS: Mapping[str, Callable[[Settings], str]] = MappingProxyType(
