@@ -59,6 +59,7 @@ from infra.settings.network import (
 from infra.settings.oauth import Around, OAuth, OAuthReader
 from infra.settings.outbound import Outbound, read_outbound
 from infra.settings.own_apps import read_apps, read_apps_dir, report_without_model
+from infra.settings.protection import read_protect
 from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section
 from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
@@ -117,6 +118,7 @@ class Settings:
     admin_email: str
     admin_name: str
     keep_volumes: bool
+    protect: bool
     templates_dir: Path | None
     extra_env: Mapping[str, Mapping[str, str]]
     resources: Mapping[str, ServiceLimits]
@@ -268,6 +270,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         own_ports=(port, https_port, *map(origins.port_of, urls.every)),
         outbound=outbound,
     )
+    keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
     platform = read_platform(top)
     surroundings = AroundKubernetes(
@@ -323,7 +326,8 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         canary_knowledge=top.boolean("canaryKnowledge"),
         admin_email=read_admin_email(top),
         admin_name=read_admin_name(top),
-        keep_volumes=top.boolean("keepVolumes"),
+        keep_volumes=keep,
+        protect=read_protect(top, keep_volumes=keep),
         templates_dir=read_templates_dir(top),
         extra_env=read_extra_env(top, release),
         resources=resources,

@@ -124,6 +124,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"adminEmail": "admin"}, "adminEmail", "you@example.com"),
     ({"adminName": " "}, "adminName", "name the admin"),
     ({"keepVolumes": "no"}, "keepVolumes", "true or false"),
+    ({"protect": "yes"}, "protect", "true or false"),
+    ({"protect": True, "keepVolumes": False}, "protect", "set keepVolumes to true"),
     ({"templatesDir": "relative/dir"}, "templatesDir", "absolute path"),
     ({"templatesDir": "/no/such/directory"}, "templatesDir", "absolute path"),
     ({"extraEnv": {"nginxx": {"A": "1"}}}, "extraEnv.nginxx", "no such service"),
