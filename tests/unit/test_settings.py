@@ -198,6 +198,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"login": {"emailPassword": False}}, "login", "no user could sign in"),
     ({"openapi": {"enabled": True}, "release": "1.12.1"}, "openapi.enabled", "has no /openapi"),
     ({"limits": {"activeRequests": -1}}, "limits.activeRequests", "0"),
+    ({"retention": {"workflowRunDays": -1}}, "retention.workflowRunDays", "0 to 3650"),
+    ({"retention": {"messageDays": 3651}}, "retention.messageDays", "0 to 3650"),
     ({"plugins": {"pipMirrorUrl": "mirror.example"}}, "plugins.pipMirrorUrl", "http"),
     ({"telemetry": {"samplingRate": 2}}, "telemetry.samplingRate", "0.0 to 1.0"),
     ({"ssrfAllowPrivate": ["10.0.0.0/99"]}, "ssrfAllowPrivate", "10.1.2.0/24"),
