@@ -41,6 +41,8 @@ LAYERS = (
     "dify_kit.migration",
     "dify_kit.benchmark",
     "dify_kit.smoke",
+    "dify_kit.deploying",
+    "dify_kit.backup",
     "dify_kit.app",
     "dify_kit.commands",
     "dify_kit.__main__",

@@ -117,7 +117,9 @@ def test_open_requests_are_cut_when_the_time_is_up(server: Server, bench: Bench)
 def test_time_is_up_is_counted_after_the_warm_up(server: Server, bench: Bench) -> None:
     # A machine that stalls for the whole time completes nothing in it.
     for seconds in (2, 8, 32):
-        told, result = bench(server.url, "--seconds", str(seconds), "--requests", "100000", "--concurrency", "2")
+        told, result = bench(
+            server.url, "--seconds", str(seconds), "--requests", "100000", "--concurrency", "2"
+        )
         if result["ok"]:
             break
 
