@@ -127,6 +127,10 @@ class Writer:
         """Count a part as one of the archive's. A part that was written and is not counted is left unread."""
         self.parts[part.name] = part
 
+    def abandon(self) -> None:
+        """End an archive that stays without its end: nothing more is written."""
+        self._tar.fileobj.closed = True
+
     def close(self) -> Manifest:
         """Write the manifest, and with it the end of the archive."""
         manifest = Manifest(about=self._about, parts=self.parts)
@@ -295,7 +299,7 @@ def _entries(stream: IO[bytes], path: Path) -> Iterator[tuple[str, bytes]]:
                 yield entry.name, content
                 tar.members = []
     except tarfile.TarError as problem:
-        raise _broken(path, str(problem)) from None
+        raise _broken(path, f"{problem}, where the backup was interrupted or the archive cut off") from None
 
 
 def _about(path: Path, entry: str, content: bytes) -> About:

@@ -25,6 +25,9 @@ _MOST_OUTPUT = 16 << 10
 _END_SECONDS = 3600.0
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 
+# A table without columns has no list of them.
+_COPY = re.compile(rb'COPY ((?:"(?:[^"]|"")*"|[^" .]+)(?:\.(?:"(?:[^"]|"")*"|[^" .]+))?) .*FROM stdin;')
+
 
 def _command(*words: str) -> list[str]:
     return ["sh", "-c", _LOGIN, "sh", *words]
@@ -47,8 +50,8 @@ class Rows:
 
     def _line(self, text: bytes, at: int) -> int:
         end = text.index(b"\n", at)
-        if text.startswith(b"COPY ", at) and text.endswith(b" FROM stdin;", at, end):
-            self._table = text[at + 5 : text.index(b" (", at)].decode()
+        if found := _COPY.fullmatch(text, at, end):
+            self._table = found[1].decode()
             self.tables[self._table] = 0
         return end + 1
 

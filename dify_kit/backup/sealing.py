@@ -44,9 +44,37 @@ def sealed(target: IO[bytes], passphrase: str) -> Iterator[IO[bytes]]:
     identity = pyrage.x25519.Identity.generate()
     target.write(pyrage.passphrase.encrypt(str(identity).encode(), passphrase, armored=True))
     target.flush()
-    with _through(lambda source: pyrage.encrypt_io(source, target, [identity.to_public()])) as stream:
+    noting = _Noting(target)
+    with _through(lambda source: noting.carry(source, identity.to_public())) as stream:
         yield stream
     target.flush()
+
+
+class _Noting:
+    """A target whose own error is raised: the library makes one of its own of it, without its number."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._problem: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._target.write(data)
+        except OSError as problem:
+            self._problem = problem
+            raise
+
+    def flush(self) -> None:
+        self._target.flush()
+
+    def carry(self, source: IO[bytes], recipient: Any) -> None:  # noqa: ANN401  # pyrage has no types
+        """Encrypt a stream into the target. Raises what the target raised."""
+        try:
+            pyrage.encrypt_io(source, self, [recipient])
+        except pyrage.EncryptError:
+            if self._problem:
+                raise self._problem from None
+            raise
 
 
 @contextmanager

@@ -92,11 +92,13 @@ class Counted:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
+        blocks = iter(self._queue.get, None)
         try:
-            self._found = count(iter(self._queue.get, None), root=self._root)
+            self._found = count(blocks, root=self._root)
         except BaseException as problem:  # noqa: BLE001  # raised in the caller's thread
             self._problem = problem
-            while self._queue.get() is not None:
+            # The caller goes on: what it passes must be taken. An iterator that ended stays ended.
+            for _ in blocks:
                 pass
 
     def __iter__(self) -> Iterator[bytes]:

@@ -32,10 +32,11 @@ PassphraseFile = Annotated[
 ]
 backup_commands = typer.Typer(
     cls=Group,
+    name="backup",
     invoke_without_command=True,
     help=COMMANDS["backup"],
 )
-app.add_typer(backup_commands, name="backup")
+app.add_typer(backup_commands)
 
 
 @backup_commands.callback()

@@ -24,6 +24,7 @@ LAYERS = (
     "infra.guards",
     "infra.tiers",
     "infra.exports",
+    "infra.serving",
     "infra.__main__",
     "dify_kit.errors",
     "dify_kit.talk",
