@@ -164,7 +164,7 @@ def _volumes(found: Source, *, vectors: bool) -> list[str]:
 
 @contextlib.contextmanager
 def _still(found: Source, name: str) -> Iterator[None]:
-    """Let nothing rewrite the files of a volume while it is copied, as far as its owner can be told to."""
+    """Let nothing rewrite the files of a volume while it is copied, as far as its owner accepts that."""
     owner = redis_files.OWNERS.get(name)
     if owner and owner in found.containers:
         with redis_files.without_rewrites(found.containers[owner].id):

@@ -159,7 +159,7 @@ class Postgres:
             raw.sendall(b"BEGIN;\n")
             for block in dump:
                 raw.sendall(block)
-            # Not every way to an engine can be closed in one direction: psql is told to end.
+            # Not every way to an engine can be closed in one direction: so psql gets a command to end.
             raw.sendall(b"\nCOMMIT;\n\\q\n")
         except (BrokenPipeError, ConnectionResetError):
             # psql has ended before the dump: its exit code says why.

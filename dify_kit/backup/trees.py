@@ -97,7 +97,7 @@ class Counted:
             self._found = count(blocks, root=self._root)
         except BaseException as problem:  # noqa: BLE001  # raised in the caller's thread
             self._problem = problem
-            # The caller goes on: what it passes must be taken. An iterator that ended stays ended.
+            # The caller continues: what it passes must be taken. An iterator that ended stays ended.
             for _ in blocks:
                 pass
 

@@ -1,4 +1,4 @@
-"""Proves an archive: restores it into a stack that nobody else sees, runs the smoke tests, and removes it."""
+"""Proves an archive: restores it into a stack on this machine alone, runs the smoke tests, and removes it."""
 
 import os
 import secrets
@@ -74,7 +74,7 @@ def _home() -> Iterator[None]:
 
 
 def _remove(files: StackFiles) -> None:
-    """Remove the stack with its data, however far it came. A failure is told, with what is left."""
+    """Remove the stack with its data, however far it came. A failure becomes a warning."""
     step(f"removing stack {files.stack}")
     engine = DockerEngine()
     try:

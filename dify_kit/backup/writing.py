@@ -36,7 +36,7 @@ def target_of(given: str, stack: str, now: datetime) -> Path | None:
 def written(target: Path | None) -> Iterator[IO[bytes]]:
     """Yield a stream to an archive; the file gets its name when the block is through. Raises KitError.
 
-    Whatever ends the block before, an interruption too, removes what was written.
+    An exception of the block, an interruption too, removes what was written.
     """
     if target is None:
         yield sys.stdout.buffer

@@ -1,5 +1,6 @@
 """The drill: a backup under load; volumes and the kit's home gone; everything works again; the archive is proven."""
 
+import hashlib
 import stat
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from support.stacks import CHECKOUT, KIT, SMALLEST, Stack
 PASSPHRASE = "a passphrase of the drill"
 CHAT = {"inputs": {}, "user": "u-1", "response_mode": "blocking", "auto_generate_name": False}
 MESSAGES = 12
+TENANT, CLIENT = "acme", "acme-bot"
 UPLOAD = bytes(range(256)) * 2048
 
 
@@ -65,7 +67,12 @@ def secret(folder: Path) -> Path:
 def stack(folder: Path) -> Iterator[Stack]:
     one = Stack(home=folder / "home", release=SMALLEST)
     try:
-        assert one.init().code == 0
+        tenant = {"oauth.enabled": "true", f"oauth.tenants.{TENANT}.app": "echo-chat"}
+        done = one.init(set=[f"{key}={value}" for key, value in tenant.items()])
+        assert done.code == 0, done.output
+        added = one.kit("client", "add", CLIENT, "--tenant", TENANT, "--scope", "chat", "--stack", one.name)
+        assert added.code == 0, added.output
+        (folder / "client-secret").write_text(added.stdout.strip())
         one.up()
         yield one
     finally:
@@ -83,10 +90,11 @@ def again(folder: Path, stack: Stack) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def facts(stack: Stack) -> dict[str, Any]:
+def facts(stack: Stack, folder: Path) -> dict[str, Any]:
     """Conversations, a file and a key that must be there again."""
     outputs = stack.outputs(secrets_too=True)
     key = outputs["appKeys"]["echo-chat"]
+    client_secret = (folder / "client-secret").read_text()
     with _client(stack, key) as http:
         said = http.post("/v1/chat-messages", json={**CHAT, "query": "first"}).json()
         for number in range(1, MESSAGES):
@@ -98,9 +106,10 @@ def facts(stack: Stack) -> dict[str, Any]:
         assert upload.status_code == 201, upload.text
         return {
             "key": key,
+            "client_secret": client_secret,
+            "token": _token(stack, client_secret),
             "conversation": said["conversation_id"],
             "messages": _messages(http, said["conversation_id"]),
-            "upload": upload.json()["id"],
             "outputs": outputs,
             "files": _files(stack),
         }
@@ -121,6 +130,18 @@ def archive(stack: Stack, facts: dict[str, Any], secret: Path, folder: Path) -> 
 
 def _client(stack: Stack, key: str) -> httpx.Client:
     return httpx.Client(base_url=stack.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+
+
+def _token(stack: Stack, secret: str) -> str:
+    form = {"grant_type": "client_credentials", "client_id": CLIENT, "client_secret": secret}
+    answer = httpx.post(f"{stack.url}/oauth/token", data=form, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["access_token"])
+
+
+def _info(stack: Stack, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.get(f"{stack.url}/v1/info", headers=headers, timeout=60).status_code
 
 
 def _messages(http: httpx.Client, conversation: str) -> list[tuple[str, str, str]]:
@@ -205,7 +226,10 @@ def test_everything_works_again_after_volumes_and_home_are_gone(
         assert http.post("/v1/chat-messages", json=more).status_code == 200
     found = _files(again)
     assert {path: found.get(path) for path in facts["files"]} == facts["files"]
-    assert any(facts["upload"] in path or path.endswith(".png") for path in found), found
+    assert hashlib.sha256(UPLOAD).hexdigest() in found.values()
+    assert _token(again, facts["client_secret"])
+    # A token of before is valid: its signing key came along.
+    assert _info(again, facts["token"]) == 200
     shown = again.kit("password", "--stack", again.name)
     assert shown.code == 0, shown.output
     status = again.kit("status", "--stack", again.name)
