@@ -39,8 +39,15 @@ def written(target: Path | None) -> Iterator[IO[bytes]]:
     An exception of the block, an interruption too, removes what was written.
     """
     if target is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # The interpreter would flush it once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise KitError(
+                "the program that reads standard output has ended; what it took is no archive", "see its messages"
+            ) from None
         return
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
