@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dify_kit.errors import KitError
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 256 << 10
 _BLOCK = 512
 # A tar ends with two blocks of zeros; without them it was cut off, which a reader of streams does not notice.
 _END = bytes(2 * _BLOCK)

@@ -46,7 +46,8 @@ def written(target: Path | None) -> Iterator[IO[bytes]]:
             # The interpreter would flush it once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise KitError(
-                "the program that reads standard output has ended; what it took is no archive", "see its messages"
+                "the program that reads standard output has ended; what it took is no archive",
+                "see its messages",
             ) from None
         return
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -21,6 +22,7 @@ from dify_kit.backup.sealing import check_passphrase, sealed
 from dify_kit.backup.trees import BrokenTreeError, Counted, count
 from dify_kit.backup.volumes import ROOT
 from dify_kit.errors import KitError
+from infra.catalogue.project import ROOT as ROOT_DIRECTORY
 from tests.unit.backup.archives import ABOUT, PASSPHRASE, archive, blocks, settings, tree
 
 BIG = os.urandom(PIECE_BYTES * 2 + 17)
@@ -64,11 +66,10 @@ def test_what_was_written_is_read(whole: Path) -> None:
 
 def test_plain_age_opens_both_halves(whole: Path, tmp_path: Path) -> None:
     """As docs/guides/backup.md does it by hand: the first half is the key, by passphrase, of the second."""
-    script = (
-        "LC_ALL=C sed '/^-----END AGE ENCRYPTED FILE-----$/q' \"$1\" > key.age\n"
-        "LC_ALL=C sed '1,/^-----END AGE ENCRYPTED FILE-----$/d' \"$1\" > data.age\n"
-    )
-    subprocess.run(["sh", "-c", script, "sh", str(whole)], cwd=tmp_path, check=True, timeout=60)
+    guide = (ROOT_DIRECTORY / "docs" / "guides" / "backup.md").read_text(encoding="utf-8")
+    [(named, script)] = re.findall(r"^archive=(\S+)\n((?:LC_ALL=C sed .*\n)+)", guide, re.MULTILINE)
+    shutil.copy(whole, tmp_path / named)
+    subprocess.run(["sh", "-c", f"archive={named}\n{script}"], cwd=tmp_path, check=True, timeout=60)
 
     key = pyrage.passphrase.decrypt((tmp_path / "key.age").read_bytes(), PASSPHRASE).decode()
     plain = pyrage.decrypt(
