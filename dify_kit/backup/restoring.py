@@ -17,7 +17,7 @@ import yaml
 from dify_kit.backup import settings_part, state_part, volumes
 from dify_kit.backup.archive import About, Manifest, check, parts
 from dify_kit.backup.making import told
-from dify_kit.backup.postgres import Postgres
+from dify_kit.backup.postgres import SERVICES, Postgres
 from dify_kit.backup.trees import BrokenTreeError, Census, count
 from dify_kit.checks import preflight
 from dify_kit.containers.docker_host import Engine
@@ -32,6 +32,8 @@ from dify_kit.talk import say, step, warn
 from dify_kit.workspace import secrets
 from dify_kit.workspace.files import PROJECT, StackFiles, write_private
 from infra.catalogue.releases import version_number
+from infra.catalogue.selection import volume_names
+from infra.catalogue.service import Keep
 from infra.guards.volumes import labels
 from infra.settings import stack as reader
 from infra.settings.given import Given
@@ -99,6 +101,7 @@ def examine(archive: Path, passphrase: str) -> Checked:
                 "manifest says; nothing was changed",
                 "use another copy of the archive",
             )
+    _refuse_unknown(archive, manifest)
     if "stack/settings.json" not in small:
         raise KitError(f"{archive} has no settings; nothing was changed", "use another copy of the archive")
     about = manifest.about
@@ -106,6 +109,20 @@ def examine(archive: Path, passphrase: str) -> Checked:
     for line in about.left_out:
         warn(f"not in the archive: {line}")
     return Checked(manifest=manifest, small=small)
+
+
+def _refuse_unknown(archive: Path, manifest: Manifest) -> None:
+    """Raise KitError for a volume or a database server that no stack has."""
+    known = {f"volumes/{name}" for name in volume_names(Keep.DATA, Keep.RECORDS) if name != "postgres"}
+    known |= {f"databases/{service}" for service in SERVICES}
+    for name in manifest.parts:
+        kind, _, rest = name.partition("/")
+        owner = f"{kind}/{rest.partition('/')[0].partition('.')[0]}"
+        if kind != "stack" and owner not in known:
+            raise KitError(
+                f"{archive} has {name}, which this version of the kit does not know; nothing was changed",
+                f"use dify-kit {manifest.about.kit} or newer",
+            )
 
 
 def release_of(about: About, wanted: str) -> str:
@@ -129,13 +146,16 @@ def restore(
     files = StackFiles.open(wish.stack)
     _refuse_other_data(wish, files, engine)
     settings = _checked_settings(wish, checked, files, engine)
+    if files.configured():
+        take_down(files, engine, deadline=DOWN_SECONDS)
+    # From here on data is deleted.
     unfinished.mark(files, str(wish.archive))
-    _clear(files, engine)
-    # What was removed may have been the mark.
+    pulumi = Pulumi(files=files)
+    forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True)
+    # What was removed has the mark.
     unfinished.mark(files, str(wish.archive))
     config = _config(wish, checked, files.data.restored(wish.stack))
     _write_settings(checked, config, files)
-    pulumi = Pulumi(files=files)
     if not pulumi.created():
         pulumi.run("stack", "init", "--no-select")
     client = volumes.connect()
@@ -198,15 +218,6 @@ def _config(wish: Wish, checked: Checked, folder: Path) -> dict[str, Any]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings_part.extract_files(content, places, config, folder)
     return config
-
-
-def _clear(files: StackFiles, engine: Engine) -> None:
-    """Remove everything of a stack of that name: what an unfinished restore left, or what is to be replaced."""
-    if files.configured():
-        take_down(files, engine, deadline=DOWN_SECONDS)
-    pulumi = Pulumi(files=files)
-    found = forget.find(pulumi, engine)
-    forget.forget(pulumi, engine, found, delete_data=True)
 
 
 def _write_settings(checked: Checked, config: Mapping[str, Any], files: StackFiles) -> None:

@@ -4,9 +4,13 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pyrage
+import pytest
 
 from dify_kit.backup.archive import FORMAT, About, Writer
 from dify_kit.backup.sealing import sealed
@@ -75,3 +79,31 @@ def archive(
         else:
             writer.abandon()
     return path
+
+
+class QuickPassphrase:
+    """Takes the place of `pyrage.passphrase`: the same files and errors, and keys that cost nothing."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, Any] = {}
+
+    def _key(self, passphrase: str) -> Any:
+        return self._keys.setdefault(passphrase, pyrage.x25519.Identity.generate())
+
+    def encrypt(self, plain: bytes, passphrase: str, *, armored: bool) -> bytes:
+        """Encrypt to the key of a passphrase."""
+        found: bytes = pyrage.encrypt(plain, [self._key(passphrase).to_public()], armored=armored)
+        return found
+
+    def decrypt(self, sealed_text: bytes, passphrase: str) -> bytes:
+        """Decrypt with the key of a passphrase. Raises pyrage.DecryptError."""
+        found: bytes = pyrage.decrypt(sealed_text, [self._key(passphrase)])
+        return found
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """Let passphrases cost no second of a core each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyrage, "passphrase", QuickPassphrase())
+        yield

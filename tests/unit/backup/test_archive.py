@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -23,8 +24,9 @@ from dify_kit.backup.trees import BrokenTreeError, Counted, count
 from dify_kit.backup.volumes import ROOT
 from dify_kit.errors import KitError
 from infra.catalogue.project import ROOT as ROOT_DIRECTORY
-from tests.unit.backup.archives import ABOUT, PASSPHRASE, archive, blocks, settings, tree
+from tests.unit.backup.archives import ABOUT, PASSPHRASE, archive, blocks, quick, settings, tree
 
+REAL = pyrage.passphrase
 BIG = os.urandom(PIECE_BYTES * 2 + 17)
 FILES = {"upload_files/a": b"hello", "upload_files/b": BIG}
 PARTS = {
@@ -33,6 +35,12 @@ PARTS = {
     "volumes/app_storage.tar": tree(FILES),
     "volumes/llm_usage.tar": tree({}),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with quick():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +72,18 @@ def test_what_was_written_is_read(whole: Path) -> None:
     assert names == list(PARTS)
 
 
-def test_plain_age_opens_both_halves(whole: Path, tmp_path: Path) -> None:
+def test_plain_age_opens_both_halves(tmp_path: Path) -> None:
     """As docs/guides/backup.md does it by hand: the first half is the key, by passphrase, of the second."""
     guide = (ROOT_DIRECTORY / "docs" / "guides" / "backup.md").read_text(encoding="utf-8")
     [(named, script)] = re.findall(r"^archive=(\S+)\n((?:LC_ALL=C sed .*\n)+)", guide, re.MULTILINE)
-    shutil.copy(whole, tmp_path / named)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyrage, "passphrase", REAL)
+        archive(tmp_path / named, PARTS)
     subprocess.run(["sh", "-c", f"archive={named}\n{script}"], cwd=tmp_path, check=True, timeout=60)
 
-    key = pyrage.passphrase.decrypt((tmp_path / "key.age").read_bytes(), PASSPHRASE).decode()
+    with pytest.raises(pyrage.DecryptError):
+        REAL.decrypt((tmp_path / "key.age").read_bytes(), "another passphrase")
+    key = REAL.decrypt((tmp_path / "key.age").read_bytes(), PASSPHRASE).decode()
     plain = pyrage.decrypt(
         (tmp_path / "data.age").read_bytes(), [pyrage.x25519.Identity.from_str(key.strip())]
     )
@@ -271,12 +283,24 @@ def test_a_tar_that_the_engine_cut_off_is_noticed(cut: int) -> None:
 def test_only_the_copy_that_the_manifest_counts_is_compared(tmp_path: Path) -> None:
     """A volume that changed while it was read is in the archive twice: the first time cut off."""
     broken = tree({"a": b"x" * 9000})[:5000]
-    some = {"stack/settings.json": settings(), "volumes/x.tar": broken, "volumes/x.1.tar": tree({"a": b"x"})}
-    path = archive(tmp_path / "a", some, uncounted=("volumes/x.tar",))
+    some = {
+        "stack/settings.json": settings(),
+        "volumes/redis.tar": broken,
+        "volumes/redis.1.tar": tree({"a": b"x"}),
+    }
+    path = archive(tmp_path / "a", some, uncounted=("volumes/redis.tar",))
 
     found = examine(path, PASSPHRASE)
 
-    assert list(found.manifest.parts) == ["stack/settings.json", "volumes/x.1.tar"]
+    assert list(found.manifest.parts) == ["stack/settings.json", "volumes/redis.1.tar"]
+
+
+@pytest.mark.parametrize("name", ["volumes/postgres.tar", "volumes/edge.tar", "databases/mysql/dify.sql"])
+def test_parts_that_no_stack_has_are_refused(tmp_path: Path, name: str) -> None:
+    path = archive(tmp_path / "a", {"stack/settings.json": settings(), name: tree({})})
+
+    with pytest.raises(KitError, match=f"has {name}, which this version of the kit does not know"):
+        examine(path, PASSPHRASE)
 
 
 # memory and disk

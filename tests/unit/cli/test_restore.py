@@ -1,6 +1,7 @@
 """`backup` and `restore` before they change anything, and the mark of a restore that did not finish."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,14 @@ from dify_kit.__main__ import app
 from dify_kit.backup import making, restoring
 from dify_kit.containers.docker_host import Container
 from dify_kit.stack import unfinished
-from tests.unit.backup.archives import PASSPHRASE, archive, settings
+from tests.unit.backup.archives import PASSPHRASE, archive, quick, settings
 from tests.unit.cli.conftest import Machine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with quick():
+        yield
 
 
 @pytest.fixture(scope="module")
