@@ -180,8 +180,12 @@ def _still(found: Source, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        found.client.api.start(store.id)
-        say(f"{store.service} was stopped for {time.monotonic() - began:.0f} s")
+        try:
+            found.client.api.start(store.id)
+            say(f"{store.service} was stopped for {time.monotonic() - began:.0f} s")
+        except volumes.BROKEN as problem:
+            again = hints.kit("up", stack=found.stack)
+            warn(f"{store.service} was stopped and does not start again: {problem}; `{again}` starts it")
 
 
 def _volume(found: Source, name: str, writer: Writer) -> None:

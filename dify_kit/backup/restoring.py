@@ -31,6 +31,7 @@ from dify_kit.stack.volumes import find as find_volumes
 from dify_kit.talk import say, step, warn
 from dify_kit.workspace import secrets
 from dify_kit.workspace.files import PROJECT, StackFiles, write_private
+from infra import hints
 from infra.catalogue.releases import version_number
 from infra.catalogue.selection import volume_names
 from infra.catalogue.service import Keep
@@ -48,7 +49,7 @@ class Wish:
     """What a restore is to make: a stack of this name, from an archive.
 
     `release` is newer than the archive's, or empty for the same. `settings` replace those of the archive, None removes
-    one. `replace` deletes the stack of this name that is there. `without` are parts that are not restored.
+    one. `replace` deletes the stack of this name that is there. `without` are volumes that are not restored.
     """
 
     archive: Path
@@ -140,8 +141,8 @@ def restore(
 ) -> Outcome:
     """Make the stack of a wish and return how its last deployment ended. The caller holds the stack's lock.
 
-    Raises KitError. Before anything is changed where the archive, the settings or what is there do not fit; later the
-    stack stays marked as unfinished, and the same command starts over.
+    Raises KitError. Before anything is changed where the archive, the settings or what is there do not fit; until its
+    data is complete the stack stays marked as unfinished, and the same command starts over; then `up` continues.
     """
     files = StackFiles.open(wish.stack)
     _refuse_other_data(wish, files, engine)
@@ -164,9 +165,16 @@ def restore(
     _data_tier(pulumi, engine, deadline=min(deadline, DATA_TIER_SECONDS), verbose=verbose)
     _load(wish, checked, client, engine)
     _import_state(checked, pulumi)
-    outcome = bring_up(pulumi, engine, deadline=deadline, verbose=verbose)
+    # The data is complete. What is left is a deployment like any other, which `up` continues.
     unfinished.unmark(files)
-    return outcome
+    try:
+        return bring_up(pulumi, engine, deadline=deadline, verbose=verbose)
+    except KitError as problem:
+        continues = hints.kit("up", stack=wish.stack)
+        raise type(problem)(
+            f"the data of stack {wish.stack} is restored and complete, and its deployment is not: {problem.message}",
+            f"`{continues}` continues from here{f'. {problem.hint}' if problem.hint else ''}",
+        ) from None
 
 
 def _refuse_other_data(wish: Wish, files: StackFiles, engine: Engine) -> None:
@@ -240,9 +248,10 @@ def _fill(wish: Wish, checked: Checked, client: Any, own: Mapping[str, str]) -> 
     """Make the volumes and fill them. Raises KitError when one then holds something else than the archive."""
     for part, content in parts(wish.archive, wish.passphrase, checked.manifest):
         kind, _, file = part.name.partition("/")
-        if kind != "volumes" or part.name in wish.without:
+        # A copy that was made again has its number after the name.
+        name = file.partition(".")[0]
+        if kind != "volumes" or name in wish.without:
             continue
-        name = file.removesuffix(".tar").partition(".")[0]
         volume = f"dify-{wish.stack}-{name}"
         volumes.fill(client, volume, wish.stack, own, told(f"volume {name}", content))
         census = volumes.census(client, volume, wish.stack)
@@ -267,7 +276,7 @@ def _load(wish: Wish, checked: Checked, client: Any, engine: Engine) -> None:  #
     containers = {one.service: one.id for one in engine.containers(wish.stack)}
     for part, content in parts(wish.archive, wish.passphrase, checked.manifest):
         kind, _, rest = part.name.partition("/")
-        if kind != "databases" or part.name in wish.without:
+        if kind != "databases":
             continue
         service, _, file = rest.partition("/")
         database = file.removesuffix(".sql")

@@ -25,7 +25,7 @@ _FIRST_PORT = 18080
 _ADDRESS = ("publicUrl", "urls", "serverNames", "tls", "tlsCertificate", "tlsKey", "bindAddress", "httpsPort")
 _ACCESS = ("trustedProxies", "consoleAllowFrom")
 # Tasks in the queues would be carried out once more.
-_WITHOUT = frozenset({"volumes/redis.tar"})
+_WITHOUT = frozenset({"redis"})
 
 
 def verify(archive: Path, passphrase: str) -> Checked:

@@ -18,8 +18,9 @@ from support.stacks import CHECKOUT, KIT, SMALLEST, Done, Stack
 PASSPHRASE = "a passphrase of the drill"
 CHAT = {"inputs": {}, "user": "u-1", "response_mode": "blocking", "auto_generate_name": False}
 MESSAGES = 12
-# What a restore has printed when it is killed: volumes half filled, databases half loaded, services half started.
-KILLED_AT = ("volume app_storage", "database dify_plugin", "  + container migration")
+# What a restore has printed when it is killed: volumes half filled, databases half loaded; services half started.
+KILLED_AT = ("volume app_storage", "database dify:")
+CONTINUES_FROM = "  + container migration"
 TENANT, CLIENT = "acme", "acme-bot"
 UPLOAD = bytes(range(256)) * 2048
 
@@ -241,25 +242,33 @@ def test_everything_works_again_after_volumes_and_home_are_gone(
 
 
 def _after_interruptions(again: Stack, archive: Path, secret: Path) -> Done:
-    """Kill a restore where it is worst; `up` refuses what is there, and the last one starts over."""
-    arguments = ["restore", str(archive), "--passphrase-file", str(secret), "--skip-setup"]
+    """Kill a restore where it is worst: `up` refuses what is there and the next restore starts over.
+
+    Killed while services start, its data is complete, and `up` continues.
+    """
     for place in KILLED_AT:
-        with subprocess.Popen(
-            [str(KIT), *arguments], cwd=CHECKOUT, env=again.environment, stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stderr
-            seen: list[str] = []
-            for line in process.stderr:
-                seen.append(line)
-                if line.startswith(place):
-                    break
-            process.kill()
-            process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, "".join(seen[-20:])
+        _killed_restore(again, archive, secret, place)
         refused = again.try_up()
         assert refused.code == 1
         assert "did not finish" in refused.stderr
-    return again.kit(*arguments)
+    _killed_restore(again, archive, secret, CONTINUES_FROM)
+    return again.up()
+
+
+def _killed_restore(again: Stack, archive: Path, secret: Path, place: str) -> None:
+    arguments = ["restore", str(archive), "--passphrase-file", str(secret), "--skip-setup"]
+    seen: list[str] = []
+    with subprocess.Popen(
+        [str(KIT), *arguments], cwd=CHECKOUT, env=again.environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            seen.append(line)
+            if line.startswith(place):
+                break
+        process.kill()
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, "".join(seen[-20:])
 
 
 def test_the_archive_is_proven_in_a_stack_that_is_gone_afterwards(
