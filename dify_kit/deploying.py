@@ -9,6 +9,7 @@ from dify_kit.engine.state import StackState
 from dify_kit.errors import KitError
 from dify_kit.images import node_images
 from dify_kit.stack import addresses, dify_key, gateway_secret, settings, signing_keys
+from dify_kit.stack.protection import unprotect
 from dify_kit.talk import say, step, warn
 from dify_kit.workspace.files import StackFiles
 from infra import hints
@@ -62,6 +63,7 @@ def take_down(files: StackFiles, engine: Engine, *, deadline: float, verbose: bo
     state = recover(pulumi, engine, deploying=False)
     if state.urns:
         step(f"taking stack {files.stack} down")
+        unprotect(pulumi, state, say)
         stop(engine, engine.containers(files.stack), say)
         outcome = pulumi.stream(
             "destroy", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose

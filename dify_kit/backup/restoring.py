@@ -27,6 +27,7 @@ from dify_kit.engine.recovery import recover
 from dify_kit.errors import KitError
 from dify_kit.stack import forget, leftovers, unfinished
 from dify_kit.stack import settings as stack_settings
+from dify_kit.stack.protection import refuse_data_loss
 from dify_kit.stack.volumes import find as find_volumes
 from dify_kit.talk import say, step, warn
 from dify_kit.workspace import secrets
@@ -185,7 +186,10 @@ def _refuse_other_data(wish: Wish, files: StackFiles, engine: Engine) -> None:
             f"the settings of stack {wish.stack} are a file of your own, {files.linked}; nothing was changed",
             "move it away first, or restore under another name with --stack",
         )
-    if wish.replace or unfinished.archive_of(files):
+    if unfinished.archive_of(files):
+        return
+    if wish.replace:
+        refuse_data_loss(files, "it is not replaced")
         return
     if files.configured():
         raise KitError(

@@ -24,6 +24,7 @@ _FIRST_PORT = 18080
 # What belongs to the address that users know. The stack listens on this machine alone, without a certificate.
 _ADDRESS = ("publicUrl", "urls", "serverNames", "tls", "tlsCertificate", "tlsKey", "bindAddress", "httpsPort")
 _ACCESS = ("trustedProxies", "consoleAllowFrom")
+_PROTECTION = ("protect",)
 # Tasks in the queues would be carried out once more.
 _WITHOUT = frozenset({"redis"})
 
@@ -38,7 +39,7 @@ def verify(archive: Path, passphrase: str) -> Checked:
         port = free_port(engine, ("127.0.0.1",), _FIRST_PORT)
         if port is None:
             raise KitError(f"no port is free from {_FIRST_PORT} on", "free one")
-        changed: dict[str, object] = {**dict.fromkeys((*_ADDRESS, *_ACCESS)), "httpPort": port}
+        changed: dict[str, object] = {**dict.fromkeys((*_ADDRESS, *_ACCESS, *_PROTECTION)), "httpPort": port}
         wish = Wish(archive=archive, passphrase=passphrase, stack=name, settings=changed, without=_WITHOUT)
         say(f"stack {name} on port {port} is made for this and removed again")
         try:

@@ -12,6 +12,7 @@ from dify_kit.engine.cli import Pulumi, pulumi_environment
 from dify_kit.errors import KitError, UsageError
 from dify_kit.stack import forget as belongings
 from dify_kit.stack import volumes
+from dify_kit.stack.protection import refuse_data_loss
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import StackFiles
 from infra import hints
@@ -40,6 +41,7 @@ def forget(
             "name the same stack twice, or leave the option out",
         )
     with locked(stack) as files:
+        refuse_data_loss(files, "nothing of it is removed")
         pulumi, engine = _pulumi(files), DockerEngine()
         belongings.refuse_running(pulumi, engine)
         found = belongings.find(pulumi, engine)

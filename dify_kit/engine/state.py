@@ -29,11 +29,13 @@ class StackState:
     """The resources in Pulumi's state.
 
     ``ids`` are provider ids (full container and network ids among them); ``pending_creates`` are URNs of
-    creations that were under way when Pulumi was killed; ``outputs`` are the stack's plain exports.
+    creations that were under way when Pulumi was killed; ``protected`` are URNs that Pulumi refuses to delete;
+    ``outputs`` are the stack's plain exports.
     """
 
     ids: frozenset[str] = frozenset()
     urns: frozenset[str] = frozenset()
+    protected: frozenset[str] = frozenset()
     pending_creates: tuple[str, ...] = ()
     pending_others: tuple[str, ...] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class StackState:
         return cls(
             ids=frozenset(str(r["id"]) for r in resources if r.get("id")),
             urns=frozenset(str(r["urn"]) for r in resources if r.get("type") != _STACK_TYPE),
+            protected=frozenset(str(r["urn"]) for r in resources if r.get("protect")),
             pending_creates=tuple(_urn(p) for p in pending if p.get("type") == "creating"),
             pending_others=tuple(_urn(p) for p in pending if p.get("type") != "creating"),
             outputs=outputs,

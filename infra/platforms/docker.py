@@ -10,7 +10,7 @@ from infra.catalogue.service import HealthCheck, Keep
 from infra.edge.context import DOCKER_NAMES, ServiceNames
 from infra.engine.cores import engine_cores
 from infra.platforms.images import Images
-from infra.platforms.platform import Configure, Live, Platform, Running, Workload
+from infra.platforms.platform import Configure, Live, Platform, Running, VolumePolicy, Workload
 from infra.resources.pids_limit import PidsLimit
 from infra.resources.ready import Ready
 from infra.services.spec import File, ServiceSpec
@@ -39,13 +39,10 @@ def go_duration(seconds: int) -> str:
 class DockerPlatform(Platform):
     """Names and creates everything of one stack on one engine."""
 
-    def __init__(
-        self, stack: str, images: Images, *, keep_volumes: bool, volume_labels: Mapping[str, str]
-    ) -> None:
+    def __init__(self, stack: str, images: Images, policy: VolumePolicy) -> None:
         self._stack = stack
-        self._volume_labels = volume_labels
         self._images = images
-        self._keep_volumes = keep_volumes
+        self._policy = policy
         self._networks: dict[str, docker.Network] = {}
         self._volumes: dict[str, docker.Volume] = {}
 
@@ -93,12 +90,13 @@ class DockerPlatform(Platform):
                 # What the data was made with: volume_guard reads it.
                 labels=[
                     docker.VolumeLabelArgs(label=key, value=value)
-                    for key, value in self._volume_labels.items()
+                    for key, value in self._policy.labels.items()
                     if keep or key == STACK_LABEL
                 ],
                 opts=pulumi.ResourceOptions(
                     parent=parent,
-                    retain_on_delete=keep and self._keep_volumes,
+                    retain_on_delete=keep and self._policy.keep,
+                    protect=keep and self._policy.protect,
                     # A changed label would replace the volume, and with it the data.
                     ignore_changes=["labels", "driverOpts"],
                 ),

@@ -57,6 +57,19 @@ class Running:
     ready: pulumi.Resource
 
 
+@dataclass(frozen=True, kw_only=True)
+class VolumePolicy:
+    """What applies to volumes whose data has to outlive a container.
+
+    `keep`: they stay when the stack is destroyed. `protect`: Pulumi refuses to delete or to replace them, and with them
+    the stack. `labels` record what the data was made with.
+    """
+
+    keep: bool
+    protect: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
 class Platform(Protocol):
     """Names and creates everything of one stack."""
 

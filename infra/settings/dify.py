@@ -9,6 +9,9 @@ from infra.settings import origins
 from infra.settings.reader import Section
 from infra.settings.urls import read_origin
 
+# Ten years: a longer time means a slip of the pen, and Dify subtracts it from today's date.
+MOST_DAYS = 3650
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mail:
@@ -68,6 +71,14 @@ class AppLimits:
     execution_seconds: int
     workflow_steps: int
     workflow_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How many days Dify keeps what grows with use; 0: for good."""
+
+    workflow_run_days: int
+    message_days: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +193,15 @@ def read_app_limits(top: Section) -> AppLimits:
         execution_seconds=section.integer("executionSeconds", 1, 86400),
         workflow_steps=section.integer("workflowSteps", 1, 100000),
         workflow_seconds=section.integer("workflowSeconds", 1, 86400),
+    )
+
+
+def read_retention(top: Section) -> Retention:
+    """Read `dify:retention`."""
+    section = top.part("retention")
+    return Retention(
+        workflow_run_days=section.integer("workflowRunDays", 0, MOST_DAYS),
+        message_days=section.integer("messageDays", 0, MOST_DAYS),
     )
 
 

@@ -6,6 +6,7 @@ from infra.catalogue import addresses
 from infra.catalogue import request_headers as edge_headers
 from infra.catalogue.names import service_name
 from infra.settings import origins
+from infra.settings.rate_limits import MAX_CONCURRENT
 from infra.settings.reader import Section
 
 # dify:bindAddress for every address of both families: `::` is IPv6 alone.
@@ -14,6 +15,8 @@ ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"  # noqa: S104  # addresses to compare with
 # The most that public networks of a list may add up to, as the prefix of one network, for IPv4 and IPv6. An address in
 # trustedProxies can name any client: a large content network has less than this. Many networks may see the console.
 WIDEST = {"trustedProxies": {4: 8, 6: 20}, "consoleAllowFrom": {4: 3, 6: 8}}
+# A browser holds six to one host, and two programs may share an address.
+LEAST_CONNECTIONS = 8
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -100,3 +103,16 @@ def read_ssrf_deny(top: Section) -> tuple[str, ...]:
             problem = "is not a network" if network is None else "no address could be reached"
             top.problems.add("ssrfDeny", item, problem, "use an address or CIDR such as 203.0.113.0/24")
     return listed
+
+
+def read_address_connections(top: Section) -> int:
+    """Read `dify:addressConnections`."""
+    most = top.integer("addressConnections", 0, MAX_CONCURRENT)
+    if 0 < most < LEAST_CONNECTIONS:
+        top.problems.add(
+            "addressConnections",
+            most,
+            "is fewer than a browser opens for one page",
+            f"use {LEAST_CONNECTIONS} or more, or 0 for any number",
+        )
+    return most

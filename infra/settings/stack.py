@@ -30,6 +30,7 @@ from infra.settings.dify import (
     Mail,
     OpenApi,
     Plugins,
+    Retention,
     Storage,
     Telemetry,
     read_app_limits,
@@ -37,6 +38,7 @@ from infra.settings.dify import (
     read_mail,
     read_openapi,
     read_plugins,
+    read_retention,
     read_storage,
     read_telemetry,
 )
@@ -50,6 +52,7 @@ from infra.settings.llm import Llm, LlmReader
 from infra.settings.model_providers import LLM, ModelProviders, ModelProvidersReader
 from infra.settings.network import (
     LOOPBACK_NAMES,
+    read_address_connections,
     read_bind_address,
     read_networks,
     read_request_headers,
@@ -59,7 +62,8 @@ from infra.settings.network import (
 from infra.settings.oauth import Around, OAuth, OAuthReader
 from infra.settings.outbound import Outbound, read_outbound
 from infra.settings.own_apps import read_apps, read_apps_dir, report_without_model
-from infra.settings.rate_limits import MAX_CONCURRENT, RateLimits, read_rate_limits
+from infra.settings.protection import read_protect
+from infra.settings.rate_limits import RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section
 from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
 from infra.settings.stack_secrets import SecretReader, Secrets, withhold
@@ -71,8 +75,6 @@ if TYPE_CHECKING:
     import pulumi
 
 ACCESS_LOGS = ("all", "errors", "off")
-# A browser holds six to one host, and two programs may share an address.
-LEAST_CONNECTIONS = 8
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -117,6 +119,7 @@ class Settings:
     admin_email: str
     admin_name: str
     keep_volumes: bool
+    protect: bool
     templates_dir: Path | None
     extra_env: Mapping[str, Mapping[str, str]]
     resources: Mapping[str, ServiceLimits]
@@ -130,6 +133,7 @@ class Settings:
     login: Login
     openapi: OpenApi
     limits: AppLimits
+    retention: Retention
     plugins: Plugins
     sandbox_network: bool
     ssrf_allow_private: tuple[str, ...]
@@ -268,6 +272,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         own_ports=(port, https_port, *map(origins.port_of, urls.every)),
         outbound=outbound,
     )
+    keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
     platform = read_platform(top)
     surroundings = AroundKubernetes(
@@ -312,7 +317,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         console_allow_from=networks,
         access_log=top.choice("accessLog", ACCESS_LOGS),
         api_schema=top.boolean("apiSchema"),
-        address_connections=_address_connections(top),
+        address_connections=read_address_connections(top),
         request_headers=read_request_headers(top),
         vector_store=read_vector_store(top, images),
         weaviate_version=read_weaviate_version(top, release),
@@ -323,7 +328,8 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         canary_knowledge=top.boolean("canaryKnowledge"),
         admin_email=read_admin_email(top),
         admin_name=read_admin_name(top),
-        keep_volumes=top.boolean("keepVolumes"),
+        keep_volumes=keep,
+        protect=read_protect(top, keep_volumes=keep),
         templates_dir=read_templates_dir(top),
         extra_env=read_extra_env(top, release),
         resources=resources,
@@ -337,6 +343,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         login=login,
         openapi=read_openapi(top, release),
         limits=limits,
+        retention=read_retention(top),
         plugins=plugins,
         sandbox_network=top.boolean("sandboxNetwork"),
         ssrf_allow_private=read_ssrf_allow_private(top, known(release.services)),
@@ -378,15 +385,3 @@ def _llm(
                 "use the URL of another server, without /chat/completions",
             )
     return llm
-
-
-def _address_connections(top: Section) -> int:
-    most = top.integer("addressConnections", 0, MAX_CONCURRENT)
-    if 0 < most < LEAST_CONNECTIONS:
-        top.problems.add(
-            "addressConnections",
-            most,
-            "is fewer than a browser opens for one page",
-            f"use {LEAST_CONNECTIONS} or more, or 0 for any number",
-        )
-    return most

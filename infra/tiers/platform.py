@@ -6,7 +6,7 @@ from infra.platforms.docker import DockerPlatform
 from infra.platforms.images import Images
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.platform import KubernetesPlatform
-from infra.platforms.platform import Platform
+from infra.platforms.platform import Platform, VolumePolicy
 from infra.settings.stack import Settings
 
 
@@ -15,14 +15,12 @@ def platform_of(settings: Settings, release: Release, *, docker_host: str) -> Pl
 
     `docker_host` is the stack's `docker:host`.
     """
-    keep, labels = settings.keep_volumes, volumes.labels(settings)
+    policy = VolumePolicy(
+        keep=settings.keep_volumes, protect=settings.protect, labels=volumes.labels(settings)
+    )
     if chosen := settings.kubernetes:
         dns = cluster.check(settings, release, chosen)
         images = NodeImages(settings, release, chosen)
-        return KubernetesPlatform(
-            settings.stack, chosen, images, dns=dns, keep_volumes=keep, volume_labels=labels
-        )
+        return KubernetesPlatform(settings.stack, chosen, images, policy, dns=dns)
     found = checks.check(settings, release, docker_host)
-    return DockerPlatform(
-        settings.stack, Images(settings, release, found), keep_volumes=keep, volume_labels=labels
-    )
+    return DockerPlatform(settings.stack, Images(settings, release, found), policy)

@@ -223,10 +223,36 @@ def _texts(value: object) -> Iterator[str]:
         yield value
 
 
-def test_a_stack_is_forgotten_after_it_is_down_and_its_name_is_free(stack: Own, other: Own) -> None:
+def test_a_protected_stack_outlives_every_slip(stack: Own) -> None:
     refused = stack.kit("forget", stack.name, "--yes", stack.name)
     assert refused.code == 1
     assert f"dify-kit down --stack {stack.name}" in refused.stderr
+    assert stack.kit("set", "protect", "true", "--stack", stack.name).code == 0
+    assert stack.up().code == 0
+    volumes = stack.volumes()
+
+    by_pulumi = stack.pulumi("destroy", "--yes", "--skip-preview")
+    assert by_pulumi.code != 0
+    assert "protected" in by_pulumi.output
+    for arguments in (("down",), ("down", "--yes-delete-data-of", stack.name)):
+        refused = stack.kit(*arguments, "--stack", stack.name)
+        assert refused.code != 0, refused.output
+        assert "is protected" in refused.stderr
+    assert httpx.get(f"{stack.url}/console/api/setup", timeout=60).status_code == 200
+    assert stack.kit("status", "--stack", stack.name).code == 0
+
+    down = stack.kit("down", "--stack", stack.name, "--yes-take-down", stack.name)
+    assert down.code == 0, down.output
+    assert stack.volumes() == volumes
+    forgotten = stack.kit("forget", stack.name, "--yes", stack.name, "--delete-data")
+    assert forgotten.code == 1
+    assert "set protect false" in forgotten.stderr
+    assert stack.volumes() == volumes
+
+    assert stack.kit("set", "protect", "false", "--stack", stack.name).code == 0
+
+
+def test_a_stack_is_forgotten_after_it_is_down_and_its_name_is_free(stack: Own, other: Own) -> None:
     stack.down()
     # The operator's own file goes by the operator's own hand.
     shutil.move(stack.file, stack.home / "kept.yaml")

@@ -233,6 +233,7 @@ def test_job_that_hangs_is_told_at_the_deadline(box: Box) -> None:
 PROGRAM = """
 import json, os
 from infra.platforms.docker import DockerPlatform
+from infra.platforms.platform import VolumePolicy
 from infra.catalogue.service import HealthCheck, Limits
 from infra.services.spec import ServiceSpec
 from infra.tiers.services import ServiceTier
@@ -251,7 +252,7 @@ def service(name, after=(), **environment):
         health=HealthCheck(command=("sh", "-c", 'test "$STATE" = well'), interval=5, retries=2, start_period=1),
     )
 
-platform = DockerPlatform(values["stack"], OneImage(), keep_volumes=False, volume_labels={})
+platform = DockerPlatform(values["stack"], OneImage(), VolumePolicy(keep=False))
 services = [service("first", STATE=values["state"]), service("second", ("first",), STATE="well")]
 ServiceTier("data", services, platform, volumes={})
 """

@@ -17,6 +17,7 @@ PROGRAM = """
 import json, os
 from infra.catalogue.service import HealthCheck, Keep, Limits, Mount
 from infra.platforms.docker import DockerPlatform
+from infra.platforms.platform import VolumePolicy
 from infra.services.spec import Port, ServiceSpec
 from infra.tiers.services import ServiceTier
 
@@ -34,7 +35,7 @@ def service(name, script, **more):
         command=(script + "; exec sleep 600",), **more,
     )
 
-platform = DockerPlatform(values["stack"], OneImage(), keep_volumes=False, volume_labels={})
+platform = DockerPlatform(values["stack"], OneImage(), VolumePolicy(keep=False))
 platform.add_networks({"data": False})
 services = [
     service(

@@ -253,6 +253,40 @@ def test_extra_variables_come_last_and_to_their_service_only() -> None:
     assert "SQLALCHEMY_POOL_SIZE" not in env("worker", plain)
 
 
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("service", BACKEND)
+def test_only_the_scheduler_and_the_worker_delete_by_age(release: str, service: str) -> None:
+    days = {"retention": {"workflowRunDays": 90, "messageDays": 365}, "release": release}
+
+    changed = set(env(service, days).items()) ^ set(env(service, {"release": release}).items())
+
+    assert dict(changed) == (
+        {
+            "WORKFLOW_LOG_CLEANUP_ENABLED": "true",
+            "WORKFLOW_LOG_RETENTION_DAYS": "90",
+            "ENABLE_CLEAN_MESSAGES": "true",
+            "SANDBOX_EXPIRED_RECORDS_RETENTION_DAYS": "365",
+        }
+        if service.startswith("worker")
+        else {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "switches"),
+    [
+        ({}, set()),
+        ({"workflowRunDays": 1}, {"WORKFLOW_LOG_CLEANUP_ENABLED"}),
+        ({"messageDays": 1}, {"ENABLE_CLEAN_MESSAGES"}),
+    ],
+)
+def test_nothing_is_deleted_by_age_that_was_not_asked_for(days: dict[str, int], switches: set[str]) -> None:
+    found = env("worker-beat", {"retention": days})
+
+    names = {"WORKFLOW_LOG_CLEANUP_ENABLED", "ENABLE_CLEAN_MESSAGES"}
+    assert {name for name in names if found.get(name) == "true"} == switches
+
+
 RICH: tuple[dict[str, Any], ...] = (
     {},
     {"images": "registry", "vectorStore": "weaviate"},
@@ -260,6 +294,7 @@ RICH: tuple[dict[str, Any], ...] = (
     {"storage": {"type": "s3", "bucket": "files", "endpoint": "http://minio:9000", "accessKey": "key"}},
     {"mail": {"type": "smtp", "server": "mail.example.com", "from": "dify@example.com", "tls": True}},
     {"telemetry": {"otlpEndpoint": "http://collector:4318"}},
+    {"retention": {"workflowRunDays": 90, "messageDays": 365}},
     {"login": {"githubClientId": "id", "social": True}},
     {"plugins": {"marketplace": False}, "sandboxNetwork": False, "maxUploadMegabytes": 100},
     {"publicUrl": "https://dify.example.com", "cors": {"v1": ["https://app.example.com"]}},

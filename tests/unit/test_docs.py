@@ -50,6 +50,7 @@ FULL: Mapping[str, Any] = {
     "mail": {"from": "dify@example.com", "server": "smtp.example.com", "username": "dify"},
     "login": {"social": True, "githubClientId": "github", "googleClientId": "google"},
     "telemetry": {"otlpEndpoint": "http://collector.example.com:4318"},
+    "retention": {"workflowRunDays": 90, "messageDays": 365},
     "urls": {"app": "http://app.example.com", "console": "http://console.example.com"},
     "images": "registry",
 }

@@ -27,6 +27,7 @@ RICH: Mapping[str, Any] = {
     "mail": {"type": "smtp", "from": "dify@example.com", "server": "mail.example.com", "username": "u"},
     "login": {"social": True, "githubClientId": "gh", "googleClientId": "go", "accessTokenMinutes": 30},
     "limits": {"activeRequests": 5, "workflowSteps": 100},
+    "retention": {"workflowRunDays": 30, "messageDays": 365},
     "telemetry": {"otlpEndpoint": "http://otlp.example.com:4318", "samplingRate": 0.5},
     "plugins": {"marketplace": False, "maxPackageMegabytes": 100},
     "maxUploadMegabytes": 50,

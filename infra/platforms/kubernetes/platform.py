@@ -15,7 +15,7 @@ from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
 from infra.platforms.kubernetes.objects import KubernetesObject, secret
 from infra.platforms.kubernetes.pods import SERVICE_ACCOUNT, Live, Parts, PlacedFile, file_key
 from infra.platforms.kubernetes.storage import Volume
-from infra.platforms.platform import Configure, Platform, Running
+from infra.platforms.platform import Configure, Platform, Running, VolumePolicy
 from infra.platforms.platform import Live as Starting
 from infra.resources.revision_container import PRIVATE_MODE, PUBLIC_MODE
 from infra.resources.workload_ready import WorkloadReady
@@ -34,16 +34,15 @@ class KubernetesPlatform(Platform):
         stack: str,
         cluster: Kubernetes,
         images: NodeImages,
+        policy: VolumePolicy,
         *,
         dns: str,
-        keep_volumes: bool,
-        volume_labels: Mapping[str, str],
     ) -> None:
         self._stack = stack
         self._cluster = cluster
         self._images = images
-        self._keep_volumes = keep_volumes
-        self._labels = dict(volume_labels)
+        self._policy = policy
+        self._labels = dict(policy.labels)
         self._dns = dns
         # The path, not what is in it: the state has no credentials of the cluster.
         self._provider = pulumi.ProviderResource(
@@ -85,7 +84,7 @@ class KubernetesPlatform(Platform):
         namespace = KubernetesObject(
             "namespace",
             policies.namespace(self._cluster.namespace, self._stack),
-            self._options(retain_on_delete=self._keep_volumes),
+            self._options(retain_on_delete=self._policy.keep, protect=self._policy.protect),
         )
         self._before = [namespace]
         account = {
@@ -119,7 +118,8 @@ class KubernetesPlatform(Platform):
                 f"volume-{logical}",
                 manifest,
                 parent=parent,
-                retain_on_delete=self._keep_volumes,
+                retain_on_delete=self._policy.keep,
+                protect=self._policy.protect,
                 # A claim cannot be changed, and what made the data is on its labels.
                 ignore_changes=["spec", "metadata"],
             )

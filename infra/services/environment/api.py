@@ -295,6 +295,23 @@ def _backend(settings: Settings, release: Release) -> Environment:
     }
 
 
+def _retention(settings: Settings) -> Environment:
+    """Return what the scheduler and the worker need for deletion by age: both load a task only where its switch is on.
+
+    The variables for messages are those of the hosted service's free plan; without billing they apply to every message.
+    """
+    keep = settings.retention
+    runs: Environment = {
+        "WORKFLOW_LOG_CLEANUP_ENABLED": "true",
+        "WORKFLOW_LOG_RETENTION_DAYS": str(keep.workflow_run_days),
+    }
+    messages: Environment = {
+        "ENABLE_CLEAN_MESSAGES": "true",
+        "SANDBOX_EXPIRED_RECORDS_RETENTION_DAYS": str(keep.message_days),
+    }
+    return {**(runs if keep.workflow_run_days else {}), **(messages if keep.message_days else {})}
+
+
 def api(settings: Settings, release: Release) -> Environment:
     """Return the environment of the API server."""
     return _backend(settings, release) | {
@@ -324,12 +341,13 @@ def worker(settings: Settings, release: Release) -> Environment:
         "CELERY_WORKER_AMOUNT": str(settings.celery_workers),
         "CELERY_AUTO_SCALE": "false",
         "MAX_TASKS_PER_CHILD": str(CELERY_TASKS_PER_CHILD),
+        **_retention(settings),
     }
 
 
 def worker_beat(settings: Settings, release: Release) -> Environment:
     """Return the environment of the Celery scheduler."""
-    return _backend(settings, release) | {"MODE": "beat"}
+    return _backend(settings, release) | {"MODE": "beat", **_retention(settings)}
 
 
 def migration(settings: Settings, release: Release) -> Environment:

@@ -64,6 +64,17 @@ def test_the_name_of_what_is_replaced_is_typed(machine: Machine, path: Path) -> 
     assert machine.engine.removed == []
 
 
+def test_a_protected_stack_is_not_replaced(machine: Machine, path: Path) -> None:
+    stored = machine.configure("old", protect=True)
+
+    done = restore(path, "--replace", "old")
+
+    assert done.exit_code == 1
+    assert "stack old is protected (dify:protect is true): it is not replaced" in done.stderr
+    assert stored.exists()
+    assert machine.engine.removed == []
+
+
 def test_settings_that_cannot_work_are_refused_before_the_stack_is_deleted(
     machine: Machine, path: Path
 ) -> None:
