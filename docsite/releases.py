@@ -9,7 +9,7 @@ SOURCE = "docs/releases-upgrade.md"
 INTRODUCTION = """# Upgrades by release
 
 What changes from each release of Dify to the next one that the kit has, read from its catalogue. The steps are the same
-for all: [back up](guides/deploy.md#back-up), `dify-kit set release VERSION`, `make preview`, `make up`, `make smoke`
+for all: [back up](guides/backup.md), `dify-kit set release VERSION`, `make preview`, `make up`, `make smoke`
 ([guide](guides/deploy.md#upgrade-dify)). A release can be skipped: the notes of every release in between count. There
 is no way down.
 

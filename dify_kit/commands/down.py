@@ -8,14 +8,12 @@ import typer
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
 from dify_kit.commands.selected import Minutes, locked, require_configured
 from dify_kit.containers.docker_host import DockerEngine, Engine
-from dify_kit.containers.stopping import stop
-from dify_kit.engine.cli import Pulumi, require_success
-from dify_kit.engine.recovery import recover
+from dify_kit.deploying import take_down
 from dify_kit.errors import KitError, UsageError
 from dify_kit.stack import volumes
 from dify_kit.stack.cluster_objects import cluster_objects
-from dify_kit.stack.protection import protected, refuse_data_loss, unprotect
-from dify_kit.talk import say, step, warn
+from dify_kit.stack.protection import protected, refuse_data_loss
+from dify_kit.talk import say, warn
 from dify_kit.workspace.files import StackFiles
 from infra import hints
 from infra.catalogue.service import Keep
@@ -66,7 +64,7 @@ def down(
         if not yes_delete_data_of:
             _ask(files, engine, deleting=deleting, agreed=bool(yes_take_down))
         if files.configured():
-            _destroy(files, engine, deadline=timeout * 60, verbose=verbose)
+            take_down(files, engine, deadline=timeout * 60, verbose=verbose)
         elif not deleting:
             require_configured(files)
         own = volumes.find(engine, stack, Keep.DATA, Keep.RECORDS).own
@@ -128,24 +126,3 @@ def _require_typed(stack: str, consequence: str) -> None:
     )
     if typed != stack:
         raise KitError(f"the names differ; {consequence}")
-
-
-def _destroy(files: StackFiles, engine: Engine, *, deadline: float, verbose: bool) -> None:
-    pulumi = Pulumi(files=files)
-    if not pulumi.created():
-        say(f"stack {files.stack} is not deployed")
-        return
-    state = recover(pulumi, engine, deploying=False)
-    if state.urns:
-        step(f"taking stack {files.stack} down")
-        unprotect(pulumi, state, say)
-        stop(engine, engine.containers(files.stack), say)
-        outcome = pulumi.stream(
-            "destroy", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose
-        )
-        require_success(outcome, f"taking stack {files.stack} down", files.stack)
-    left = [container.name for container in engine.containers(files.stack)]
-    left += [network.name for network in engine.networks(files.stack)]
-    if left:
-        raise KitError(f"still there: {', '.join(left)}", "run the same command again; see `docker ps -a`")
-    say(f"stack {files.stack} is down: no container and no network of it is left")

@@ -6,19 +6,16 @@ from typing import Annotated
 import typer
 
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
-from dify_kit.checks import preflight, published
+from dify_kit.checks import preflight
 from dify_kit.commands.selected import Minutes, locked
 from dify_kit.containers.docker_host import DockerEngine
-from dify_kit.engine.cli import Outcome, Pulumi, require_success
-from dify_kit.engine.recovery import recover
-from dify_kit.engine.state import StackState
-from dify_kit.images import node_images
-from dify_kit.stack import addresses, callers, dify_key, gateway_secret, llm_offer, settings, signing_keys
+from dify_kit.deploying import bring_up, summarise
+from dify_kit.engine.cli import Pulumi
+from dify_kit.stack import callers, llm_offer, unfinished
 from dify_kit.stack.cluster_objects import cluster_objects
 from dify_kit.stack.create import Choices, initialise
-from dify_kit.talk import say, step, warn
+from dify_kit.talk import say, step
 from dify_kit.workspace.files import StackFiles
-from infra import hints
 
 
 @app.command()
@@ -45,6 +42,7 @@ def up(
     """
     began = time.monotonic()
     files = StackFiles.open(stack)
+    unfinished.refuse(files)
     if skip_setup:
         if files.configured():
             preflight.check_settings(files)
@@ -71,36 +69,6 @@ def up(
             pulumi.run("stack", "init", "--no-select")
         if llm and not new:
             llm_offer.turn_on(pulumi)
-        dify_key.ensure(pulumi)
-        signing_keys.ensure(pulumi)
-        gateway_secret.ensure(pulumi)
-        preflight.check(files, engine)
-        node_images.ensure(settings.checked(files))
-        recover(pulumi, engine, deploying=True)
-        step(f"deploying stack {stack}")
-        outcome = pulumi.stream(
-            "up", "--refresh", "--yes", "--skip-preview", deadline=timeout * 60, verbose=verbose
-        )
-        require_success(outcome, f"deploying stack {stack}", stack)
-        if dify_key.finish(pulumi):
-            again = hints.kit("up", stack=stack)
-            say(f"Dify uses its new key for the LLM proxy; the next `{again}` refuses the old one")
-        # Health checks run inside the containers; clients connect from outside.
-        published.ensure(files, engine)
+        outcome = bring_up(pulumi, engine, deadline=timeout * 60, verbose=verbose)
         seconds = time.monotonic() - began
         summarise(pulumi.state(), outcome, stack, seconds, issued=callers.have_keys(files))
-
-
-def summarise(state: StackState, outcome: Outcome, stack: str, seconds: float, *, issued: bool) -> None:
-    """Say what stands, where it is, and what to do next."""
-    outputs = state.outputs
-    changed = f"{outcome.changes} change(s)" if outcome.changes else "nothing to change"
-    say("")
-    step(f"stack {stack} is up and healthy: {changed}, {seconds:.0f} s")
-    for label, text in (*addresses.rows(outputs, stack, issued=issued), ("next", hints.make("smoke", stack))):
-        say(f"    {label:<12} {text}")
-    if request := addresses.first_request(outputs, stack):
-        say("    a first request:")
-        say(request)
-    if outputs.get("standIn"):
-        warn("images: local - stand-ins take the place of Dify's own services; for trials and tests only")

@@ -167,7 +167,10 @@ def initialise(pulumi: Pulumi, engine: Engine, choices: Choices) -> Path:
     write(pulumi, settings, generated)
     say(f"stack {files.stack} is configured: {files.config_file}")
     if files.config_file == files.stored:
-        say(f"back up {files.data.root}: it holds the passphrase, and the data cannot be read without it")
+        command = hints.kit("backup", stack=files.stack)
+        say(
+            f"{files.data.root} holds the passphrase, and the data cannot be read without it: `{command}` copies both"
+        )
     return files.config_file
 
 

@@ -121,10 +121,10 @@ def forget(pulumi: Pulumi, engine: Engine, found: Belongings, *, delete_data: bo
     if found.state:
         _remove_state(pulumi)
     for path in found.backend:
-        _remove(path)
+        remove_path(path)
     for one in (found.link, found.settings, *found.records):
         if one:
-            one.unlink(missing_ok=True)
+            remove_path(one)
     if not files.own_file() and files.linked.is_symlink():
         files.linked.unlink()
 
@@ -149,8 +149,9 @@ def _remove_state(pulumi: Pulumi) -> None:
 def _records(files: StackFiles) -> list[Path]:
     data, stack = files.data, files.stack
     logs = [data.logs / f"{stack}-{verb}.log" for verb in ("up", "destroy", "preview", "refresh")]
-    runs = [data.runs / f"{stack}.json", data.runs / f"{stack}.events"]
-    return [path for path in (*logs, *runs) if path.exists()]
+    runs = [data.runs / f"{stack}.json", data.runs / f"{stack}.events", data.backup(stack)]
+    kept = [data.restored(stack), data.restoring(stack)]
+    return [path for path in (*logs, *runs, *kept) if path.exists()]
 
 
 def _clients_elsewhere(files: StackFiles) -> list[Path]:
@@ -163,8 +164,9 @@ def _clients_elsewhere(files: StackFiles) -> list[Path]:
     return [path] if path and path.exists() else []
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove_path(path: Path) -> None:
+    """Remove a file, or a directory with all that is in it; one that is missing is no error."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -97,6 +97,8 @@ class Status:
     revisions: dict[str, Revision] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
     last_update: LastUpdate | None = None
+    # Of `dify-kit backup` on this machine.
+    last_backup: datetime | None = None
     # Upstream of the LLM proxy -> status -> failures of this month; None where the proxy is off or does not answer.
     upstreams: dict[str, dict[str, int]] | None = None
     problems: list[Problem] = field(default_factory=list)

@@ -59,6 +59,8 @@ def _facts(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
             else "at an unknown time"
         )
         yield "last up", f"{last.result or 'unknown'}, {when}"
+    if when_backed_up := status.last_backup:
+        yield "last backup", f"{when_backed_up:%Y-%m-%d %H:%M} UTC ({_ago(now, when_backed_up)})"
     if status.under_way:
         yield "under way", f"pulumi {status.under_way}"
     if status.revisions:

@@ -57,6 +57,7 @@ def gather(
     state = _state(files, environ, status)
     _deployed(status, state, reading)
     status.last_update = _last_update(files, environ, status)
+    status.last_backup = _last_backup(files)
     try:
         engine = connect()
         containers = engine.containers(files.stack)
@@ -97,6 +98,14 @@ def _deployed(status: Status, state: StackState, reading: Reading | None) -> Non
     status.limits = limits_of(outputs)
     if url := str(outputs.get("publicUrl") or ""):
         status.address = Address(url=url)
+
+
+def _last_backup(files: StackFiles) -> datetime | None:
+    """Return when this machine last backed the stack up; None without a record that can be read."""
+    try:
+        return datetime.fromisoformat(json.loads(files.data.backup(files.stack).read_bytes())["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _last_update(files: StackFiles, environ: Mapping[str, str], status: Status) -> LastUpdate | None:

@@ -10,6 +10,7 @@
       stacks/clients.<stack>.json 0600  its OAuth clients, by hashes of their secrets
       runs/                      0700   locks, and the record of the run in progress
       logs/                      0700   Pulumi's own output of the last run of each kind
+      restored/<stack>/          0700   files that the settings of a restored stack name
 
 A deleted checkout therefore loses nothing, and a copy of this one directory is the backup of the keys.
 """
@@ -95,6 +96,18 @@ class DataDir:
     def logs(self) -> Path:
         """Pulumi's own output."""
         return self.root / "logs"
+
+    def restoring(self, stack: str) -> Path:
+        """Return the mark of a restore of a stack that has not finished."""
+        return self.runs / f"{stack}.restoring"
+
+    def backup(self, stack: str) -> Path:
+        """Return the record of a stack's last backup."""
+        return self.runs / f"{stack}.backup"
+
+    def restored(self, stack: str) -> Path:
+        """Return the directory of files that the settings of a restored stack name: apps, templates, CAs."""
+        return self.root / "restored" / stack
 
     def stack_names(self) -> list[str]:
         """Return the names of the stacks that are configured here."""

@@ -54,10 +54,10 @@ def decryptor(files: StackFiles, environment: Mapping[str, str]) -> Callable[[st
         )
     if malformed:
         raise _damaged(files, malformed)
-    passphrase = _passphrase(environment)
+    passphrase = passphrase_of(environment)
     if passphrase is None:
         return None
-    cipher = AESGCM(_key(passphrase, salt))
+    cipher = AESGCM(key_of(passphrase, salt))
     broken = [key for key, text in secrets if _decrypted(cipher, _parts(text)) is None]
     if _decrypted(cipher, control) == KNOWN_PLAIN:
         if broken:
@@ -80,7 +80,8 @@ def other_provider(files: StackFiles) -> bool:
 
 
 @cache
-def _key(passphrase: str, salt: bytes) -> bytes:
+def key_of(passphrase: str, salt: bytes) -> bytes:
+    """Return the key that Pulumi derives from a passphrase."""
     # A third of a second, and one command needs it more than once.
     return hashlib.pbkdf2_hmac("sha256", passphrase.encode(), salt, ITERATIONS, KEY_BYTES)
 
@@ -133,7 +134,8 @@ def _decrypted(cipher: AESGCM, parts: tuple[bytes, bytes] | None) -> bytes | Non
         return None
 
 
-def _passphrase(environment: Mapping[str, str]) -> str | None:
+def passphrase_of(environment: Mapping[str, str]) -> str | None:
+    """Return the passphrase that Pulumi uses in an environment; None without one."""
     if "PULUMI_CONFIG_PASSPHRASE" in environment:
         return environment["PULUMI_CONFIG_PASSPHRASE"]
     try:

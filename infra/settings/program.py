@@ -1,9 +1,19 @@
 """The settings as Pulumi's program gets them. The only module that reads `pulumi.Config`."""
 
+import os
+
 import pulumi
 
 from infra.settings.given import Given
 from infra.settings.stack import Settings, read
+
+# Set by `dify-kit restore` while it fills the databases.
+DATA_TIER_ALONE = "DIFY_KIT_DATA_TIER_ALONE"
+
+
+def data_tier_alone() -> bool:
+    """Whether this run declares networks and the data tier, and nothing that reads the data."""
+    return bool(os.environ.get(DATA_TIER_ALONE))
 
 
 def load(config: pulumi.Config, stack: str) -> Settings:

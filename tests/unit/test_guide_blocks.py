@@ -28,6 +28,8 @@ MAKEFILE = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
 # What blocks start besides dify-kit, make and pulumi: their words are not parsed.
 OTHERS = frozenset(
     {
+        "age",
+        "ssh",
         "cat",
         "cp",
         "curl",

@@ -33,6 +33,7 @@ WITHOUT_STACK = {
     ("images", "load"),
     ("images", "save"),
     ("doctor",),
+    ("backup", "verify"),
 }
 # Modules whose texts may have a command written out; the last one writes the head of a file.
 WRITTEN_OUT = ("dify_kit/checks/", "dify_kit/stack/create.py", "dify_kit/releases/importing.py")

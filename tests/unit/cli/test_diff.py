@@ -35,7 +35,7 @@ def found(*arguments: str) -> dict[str, Any]:
 def make(machine: Machine, stack: str, plain: Mapping[str, Any] | None = None, **secrets: str | None) -> None:
     """Write a stack with encrypted secrets: those of all stacks, and some of its own."""
     salt = b"saltsalt"
-    cipher = AESGCM(stack_secrets._key(PASSPHRASE, salt))
+    cipher = AESGCM(stack_secrets.key_of(PASSPHRASE, salt))
 
     def sealed(text: str) -> str:
         # Of each stack another ciphertext for the same text.

@@ -220,7 +220,7 @@ BROUGHT = {
 def encrypt(machine: Machine, settings: Mapping[str, Any], encrypted: set[str]) -> StackFiles:
     """Write a stack's file as Pulumi does with a passphrase; generated secrets are encrypted too."""
     salt = secrets.token_bytes(8)
-    cipher = AESGCM(stack_secrets._key(PASSPHRASE, salt))
+    cipher = AESGCM(stack_secrets.key_of(PASSPHRASE, salt))
 
     def sealed(plain: str) -> str:
         nonce = secrets.token_bytes(12)

@@ -140,7 +140,7 @@ def full(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Full:
         EXPORTED["oauthCanary"]["clientSecret"],
     ]
     salt = b"saltsalt"
-    cipher = AESGCM(stack_secrets._key(PASSPHRASE, salt))
+    cipher = AESGCM(stack_secrets.key_of(PASSPHRASE, salt))
 
     def sealed(plain: str) -> str:
         nonce = b"nonce-nonce-"

@@ -1,0 +1,97 @@
+"""Copies volumes out of the engine and into it, through its API alone: a remote engine works as a local one does.
+
+A container is made of an empty image and never started: no image of a registry is needed, and nothing runs. The engine
+reads and writes tars in its volume, owners and modes included.
+"""
+
+import contextlib
+import io
+import secrets
+import tarfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import docker
+import requests
+
+from dify_kit.backup.trees import Census, count
+from dify_kit.errors import KitError
+from infra import engine
+from infra.guards.volumes import STACK_LABEL
+
+IMAGE, TAG = "dify-kit/empty", "1"
+# A directory above the volume: the engine then stores and restores owner and mode of the volume's own directory, too.
+ABOVE, ROOT = "/backup", "volume"
+# Between two blocks of a stream. A disk that hangs longer is no disk to back up from.
+SECONDS = 600
+BROKEN = (docker.errors.DockerException, requests.RequestException, OSError)
+
+
+def connect() -> Any:  # noqa: ANN401  # docker's client has no types
+    """Return a client of the chosen engine with long timeouts. Raises KitError."""
+    try:
+        return engine.client(SECONDS)
+    except (engine.EngineChoiceError, *BROKEN) as problem:
+        raise KitError(
+            f"the Docker engine does not answer: {problem}", "make `docker version` work, then try again"
+        ) from None
+
+
+@contextlib.contextmanager
+def _holder(api: Any, volume: str, stack: str, *, read_only: bool) -> Iterator[str]:  # noqa: ANN401
+    """Yield the id of a container that has a volume and does not run."""
+    name = f"{IMAGE}:{TAG}"
+    try:
+        api.inspect_image(name)
+    except docker.errors.ImageNotFound:
+        empty = io.BytesIO()
+        with tarfile.open(fileobj=empty, mode="w"):
+            pass
+        api.import_image_from_data(empty.getvalue(), repository=IMAGE, tag=TAG)
+    mode = "ro" if read_only else "rw"
+    config = api.create_host_config(
+        binds={volume: {"bind": f"{ABOVE}/{ROOT}", "mode": mode}}, network_mode="none"
+    )
+    made = api.create_container(
+        name,
+        command=["none"],
+        name=f"dify-{stack}-backup-{secrets.token_hex(3)}",
+        # Found and removed with the stack's own containers, where it is left by a run that was killed.
+        labels={STACK_LABEL: stack},
+        host_config=config,
+    )
+    try:
+        yield str(made["Id"])
+    finally:
+        with contextlib.suppress(docker.errors.NotFound):
+            api.remove_container(made["Id"], force=True)
+
+
+@contextlib.contextmanager
+def reading(client: Any, volume: str, stack: str) -> Iterator[Iterator[bytes]]:  # noqa: ANN401
+    """Yield a volume's content as a tar in blocks, while others use it. Raises what docker's SDK raises."""
+    with _holder(client.api, volume, stack, read_only=True) as holder:
+        blocks, _ = client.api.get_archive(holder, f"{ABOVE}/{ROOT}")
+        yield blocks
+
+
+def fill(client: Any, volume: str, stack: str, labels: Mapping[str, str], content: Iterator[bytes]) -> None:  # noqa: ANN401
+    """Make a volume with these labels and fill it from a tar. Raises KitError."""
+    try:
+        client.api.create_volume(volume, labels=dict(labels))
+        with _holder(client.api, volume, stack, read_only=False) as holder:
+            client.api.put_archive(holder, ABOVE, content)
+    except BROKEN as problem:
+        raise KitError(
+            f"volume {volume} cannot be filled: {getattr(problem, 'explanation', None) or problem}",
+            "see `docker system df` for room on the engine's disk, then run the same command again: it starts over",
+        ) from None
+
+
+def census(client: Any, volume: str, stack: str) -> Census:  # noqa: ANN401
+    """Count the files of a volume. Raises KitError."""
+    try:
+        with reading(client, volume, stack) as blocks:
+            return count(blocks, root=ROOT)
+    except BROKEN as problem:
+        raise KitError(f"volume {volume} cannot be read: {problem}", "run the same command again") from None

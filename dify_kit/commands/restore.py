@@ -1,0 +1,92 @@
+"""`dify-kit restore`: a stack from an archive of `backup`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dify_kit.app import Verbose, app
+from dify_kit.backup import passphrases
+from dify_kit.backup.restoring import Wish, examine, release_of
+from dify_kit.backup.restoring import restore as restore_stack
+from dify_kit.commands.backup import PassphraseFile
+from dify_kit.commands.selected import Minutes, locked
+from dify_kit.containers.docker_host import DockerEngine
+from dify_kit.deploying import summarise
+from dify_kit.engine.cli import Pulumi
+from dify_kit.errors import UsageError
+from dify_kit.stack import callers
+from dify_kit.talk import say, step
+from dify_kit.workspace.files import check_stack_name
+from infra.catalogue.releases import RELEASES
+
+
+@app.command()
+def restore(  # noqa: PLR0917  # Typer calls it by name
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="An archive of `backup`.")],
+    stack: Annotated[
+        str,
+        typer.Option(
+            "--stack", "-s", metavar="NAME", help="Name of the stack to make. [default: the archive's]"
+        ),
+    ] = "",
+    passphrase_file: PassphraseFile = None,
+    replace: Annotated[
+        str,
+        typer.Option(
+            "--replace", metavar="NAME", help="Delete the stack of this name, with its data, first."
+        ),
+    ] = "",
+    release: Annotated[
+        str, typer.Option("--release", help="A newer Dify release. [default: the archive's]")
+    ] = "",
+    http_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to publish. [default: the archive's]")
+    ] = None,
+    skip_setup: Annotated[
+        bool, typer.Option("--skip-setup", help="Trust that the engines are installed and running.")
+    ] = False,
+    verbose: Verbose = False,
+    timeout: Minutes = 90,
+) -> None:
+    """Make a stack from an archive, on this machine or another, and deploy it.
+
+    Compares every hash before it changes anything. Begun again after an interruption, it starts over.
+    """
+    began = time.monotonic()
+    path = archive.expanduser().absolute()
+    if release and release not in RELEASES:
+        raise UsageError(f"--release {release}: unknown", f"one of {', '.join(RELEASES)}")
+    passphrase = passphrases.known(passphrase_file)
+    checked = examine(path, passphrase)
+    name = check_stack_name(stack or checked.about.stack)
+    if replace and replace != name:
+        raise UsageError(
+            f"--replace {replace} does not name the stack that is made ({name})",
+            "name the same stack twice, or leave the option out",
+        )
+    release_of(checked.about, release)
+    if not skip_setup:
+        from dify_kit.setup import run_setup  # noqa: PLC0415  # probes the machine when imported
+
+        run_setup(checked.about.images)
+    wish = Wish(
+        archive=path,
+        passphrase=passphrase,
+        stack=name,
+        release=release,
+        settings={"httpPort": http_port} if http_port else {},
+        replace=bool(replace),
+    )
+    step(f"restoring stack {name}")
+    with locked(name) as files:
+        outcome = restore_stack(wish, checked, DockerEngine(), deadline=timeout * 60, verbose=verbose)
+        summarise(
+            Pulumi(files=files).state(),
+            outcome,
+            name,
+            time.monotonic() - began,
+            issued=callers.have_keys(files),
+        )
+    say(f"restored from {path}: rows and files are those of the archive")
