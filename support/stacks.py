@@ -1,11 +1,13 @@
 """A stack that a test owns: its name, its port, its data directory, and the command line that drives it."""
 
+import fcntl
 import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +17,14 @@ from typing import Any
 
 import docker
 
+from infra.platforms.images import local_name
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
 PYTEST = CHECKOUT / ".venv" / "bin" / "pytest"
 UP_SECONDS = 900
+# Roles of images that a stack of any release runs.
+OF_EVERY_STACK = ("api", "web", "sandbox", "plugin_daemon", "postgres", "redis", "nginx", "squid", "busybox")
 LEFTOVER_SECONDS, CLEAN_LOOKS = 90, 5
 # The release with the fewest services, for stacks that are deployed for something else than Dify's.
 SMALLEST = "1.12.1"
@@ -105,7 +111,8 @@ class Stack:
 
     def try_up(self) -> Done:
         """Run `dify-kit up`; the machine was set up before the tests."""
-        return self.kit("up", "--stack", self.name, "--skip-setup")
+        with images_built_once():
+            return self.kit("up", "--stack", self.name, "--skip-setup")
 
     def down(self) -> Done:
         """Run `dify-kit down`: the data stays."""
@@ -215,6 +222,26 @@ class Stack:
             stderr=done.stderr,
             seconds=time.monotonic() - started,
         )
+
+
+@contextmanager
+def images_built_once() -> Iterator[None]:
+    """Let one worker at a time deploy while the engine lacks images that every stack has.
+
+    Two builds of one image differ, and the name goes to the later one: the next `up` would replace the containers of
+    the other worker's stack.
+    """
+    with (Path(tempfile.gettempdir()) / f"dify-kit-tests-{os.geteuid()}.lock").open("w") as lock:
+        if not _images_are_there():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _images_are_there():
+                fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+
+
+def _images_are_there() -> bool:
+    known = {tag for image in docker.from_env().api.images() for tag in image.get("RepoTags") or []}
+    return {local_name(role) for role in OF_EVERY_STACK} <= known
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:

@@ -9,15 +9,20 @@ order costs one look at the state's file and one at the engine. Volumes are neve
 from dataclasses import dataclass, field
 
 from dify_kit.containers.docker_host import Container, Engine, Network
-from dify_kit.engine.cli import Pulumi, require_success
+from dify_kit.engine.cli import Pulumi, error_text, require_success
 from dify_kit.engine.processes import Run
 from dify_kit.engine.state import StackState
 from dify_kit.errors import KitError
 from dify_kit.talk import say
+from dify_kit.workspace.files import PROJECT
 from infra import hints
 
 _EARLIER_RUN_GRACE = 60.0
 _REFRESH_DEADLINE = 600.0
+# The words of Pulumi's own backends, and of Pulumi Cloud.
+_LOCKED = ("currently locked by", "Another update is currently in progress")
+# No type and no name of a resource.
+_NO_RESOURCE = "dify-kit-none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,21 @@ class Findings:
     orphans: list[Container] = field(default_factory=list)
     orphan_networks: list[Network] = field(default_factory=list)
     sick: list[tuple[Container, str]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to clean up."""
+        return bool(self.orphans or self.orphan_networks or self.sick)
+
+    def both(self, later: "Findings") -> "Findings":
+        """Return what this look and a later one have found."""
+        known = {container.id for container in later.orphans}
+        sick = {container.id for container, _ in later.sick}
+        networks = {network.id for network in later.orphan_networks}
+        return Findings(
+            orphans=[container for container in self.orphans if container.id in known],
+            orphan_networks=[network for network in self.orphan_networks if network.id in networks],
+            sick=[(container, wrong) for container, wrong in self.sick if container.id in sick],
+        )
 
 
 def examine(state: StackState, containers: list[Container], networks: list[Network]) -> Findings:
@@ -73,6 +93,28 @@ def release_stale_lock(pulumi: Pulumi) -> None:
         )
 
 
+def refuse_locked_elsewhere(pulumi: Pulumi) -> None:
+    """Raise KitError when a run on another machine holds the lock of a backend that is not on this one.
+
+    Only Pulumi reaches such a lock. A refresh of a resource that cannot exist takes it, then ends without a change.
+    """
+    stack = pulumi.files.stack
+    probed = pulumi.run(
+        "refresh",
+        "--yes",
+        "--skip-preview",
+        "--target",
+        f"urn:pulumi:{stack}::{PROJECT}::{_NO_RESOURCE}::{_NO_RESOURCE}",
+        check=False,
+    )
+    output = probed.stderr + probed.stdout
+    if any(sign in output for sign in _LOCKED):
+        raise KitError(
+            f"another run works on stack {stack}: {error_text(output)}",
+            "wait until that run ends. When it is dead: " + hints.pulumi("cancel", "--yes", stack=stack),
+        )
+
+
 def recover(pulumi: Pulumi, engine: Engine, *, deploying: bool) -> StackState:
     """Bring state and engine to a point from which Pulumi can continue; return the state read last.
 
@@ -83,6 +125,11 @@ def recover(pulumi: Pulumi, engine: Engine, *, deploying: bool) -> StackState:
     stack = pulumi.files.stack
     state = pulumi.state()
     findings = examine(state, engine.containers(stack), engine.networks(stack))
+    if findings and pulumi.backend is None:
+        # What another machine creates at this moment is not in the state yet. Without a run there, it is by now.
+        refuse_locked_elsewhere(pulumi)
+        state = pulumi.state()
+        findings = findings.both(examine(state, engine.containers(stack), engine.networks(stack)))
     for container in findings.orphans:
         say(f"container {container.name} is not in the state (left by a run that was cut off): removing it")
         engine.remove_container(container.id)

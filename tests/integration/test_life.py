@@ -172,6 +172,8 @@ def test_logs_are_shown_by_time_and_followed_until_ctrl_c(stack: Own) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell ignores it for what it starts in the background, and a test run would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as following:
         assert following.stdout
         asked = threading.Thread(target=_ask_until_the_end, args=(stack.url, following), daemon=True)

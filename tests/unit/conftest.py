@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
+import hypothesis
 import pulumi
 import pytest
 
@@ -12,7 +13,9 @@ from support import event_loops
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the markers of the smoke tests: some of their modules are tested here."""
+    """Know the markers of the smoke tests: some of their modules are tested here. Examples have no limit of time."""
+    hypothesis.settings.register_profile("busy-machine", deadline=None)
+    hypothesis.settings.load_profile("busy-machine")
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 

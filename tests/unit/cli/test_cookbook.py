@@ -15,7 +15,8 @@ from tests.unit.cli.conftest import Machine
 from tests.unit.cli.test_settings_of_commands import PASSPHRASE, encrypt
 from tests.unit.test_guide_blocks import place, rehearsed
 
-RECIPES = [one for one in blocks() if one.page.startswith("docs/cookbook/") and "dify-kit init" in one.text]
+SETTINGS_TEST = "tests/unit/cli/test_cookbook.py::test_init_accepts_the_settings_of_a_recipe"
+RECIPES = [one for one in blocks() if one.page.startswith("docs/cookbook/") and one.test == SETTINGS_TEST]
 
 
 def test_every_recipe_with_settings_is_found() -> None:

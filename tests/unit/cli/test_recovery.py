@@ -264,6 +264,74 @@ def test_unreadable_state_names_the_backups(machine: Machine) -> None:
     assert "backups/dify/dev" in caught.value.hint
 
 
+LOCKED = (
+    "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
+    "lock file with `pulumi cancel`.\n"
+    "  s3://bucket/.pulumi/locks/x.json: created by ann@laptop (pid 4242) at 2026-11-30T07:00:00Z\n"
+)
+BUSY = "error: [409] Conflict: Another update is currently in progress.\n"
+FREE = "error: no resource named 'urn:pulumi:dev::dify::dify-kit-none::dify-kit-none' found\n"
+
+
+@pytest.fixture
+def elsewhere(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Make a machine whose stack has its state in a bucket, and an engine with a container that is not in it."""
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://bucket")
+    machine.engine.stack_containers = [container("api"), container("web")]
+    return machine
+
+
+def known(monkeypatch: pytest.MonkeyPatch, *states: set[str]) -> None:
+    """Let the state have these containers, one look after the other."""
+    looks = iter([StackState(ids=frozenset(f"{service}-id" for service in state)) for state in states])
+    monkeypatch.setattr("dify_kit.engine.cli.Pulumi.state", lambda _pulumi: next(looks))
+
+
+@pytest.mark.parametrize("words", [LOCKED, BUSY])
+def test_what_a_run_on_another_machine_creates_stays(
+    elsewhere: Machine, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    known(monkeypatch, {"api"})
+    elsewhere.play(refresh={"code": 255, "stderr": words})
+
+    with pytest.raises(KitError, match="another run works on stack dev") as caught:
+        recover(elsewhere.pulumi(), elsewhere.engine, deploying=True)
+
+    assert words.splitlines()[-1].removeprefix("error: ").strip() in str(caught.value)
+    assert "pulumi cancel" in caught.value.hint
+    assert elsewhere.engine.removed == []
+
+
+def test_what_a_run_on_another_machine_has_created_by_now_stays(
+    elsewhere: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, {"api"}, {"api", "web"})
+    elsewhere.play(refresh={"code": 255, "stderr": FREE})
+
+    recover(elsewhere.pulumi(), elsewhere.engine, deploying=True)
+
+    assert elsewhere.engine.removed == []
+
+
+def test_what_no_run_accounts_for_is_removed(elsewhere: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, {"api"}, {"api"})
+    elsewhere.play(refresh={"code": 255, "stderr": FREE})
+
+    recover(elsewhere.pulumi(), elsewhere.engine, deploying=True)
+
+    assert elsewhere.engine.removed == ["web-id"]
+
+
+def test_a_stack_in_order_is_not_locked_to_look_at_it(
+    elsewhere: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, {"api", "web"})
+
+    recover(elsewhere.pulumi(), elsewhere.engine, deploying=True)
+
+    assert elsewhere.calls("refresh") == []
+
+
 def test_backend_elsewhere_is_asked_by_export(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://bucket")
     machine.play(stack={"stdout": json.dumps({"deployment": {"resources": [resource("a-id")]}})})
