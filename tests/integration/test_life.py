@@ -233,7 +233,7 @@ def test_a_protected_stack_outlives_every_slip(stack: Own) -> None:
     assert stack.up().code == 0
     volumes = stack.volumes()
 
-    by_pulumi = stack.pulumi("destroy", "--yes", "--skip-preview")
+    by_pulumi = stack.pulumi("destroy", "--yes")
     assert by_pulumi.code != 0
     assert "protected" in by_pulumi.output
     for arguments in (("down",), ("down", "--yes-delete-data-of", stack.name)):

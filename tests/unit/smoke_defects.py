@@ -43,7 +43,7 @@ class PlantedDefects:
     right: ClassVar[str] = NO_DEFECT
     # More runs, for tests that a subclass adds.
     more: ClassVar[tuple[str, ...]] = ()
-    seconds: ClassVar[float] = 300
+    seconds: ClassVar[float] = 1200
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one test for each defect."""
