@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "support-bundle": "Pack status, settings, logs and configuration into one archive, without secrets.",
         "diff": "Compare two stacks: settings, release, images, secrets by fingerprint, clients by name.",
         "output": "Print the stack's exports as JSON, or one of them as plain text.",
+        "state": "Pulumi's state of a stack: make it again after it was lost or damaged.",
         "password": "Print the administrator's password.",
         "env": "Print shell commands that prepare plain `pulumi`.",
         "client": "OAuth clients: who may get access tokens.",

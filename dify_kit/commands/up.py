@@ -16,6 +16,7 @@ from dify_kit.stack.cluster_objects import cluster_objects
 from dify_kit.stack.create import Choices, initialise
 from dify_kit.talk import say, step
 from dify_kit.workspace.files import StackFiles
+from infra.resources.console_client import KEEP_KEYS
 
 
 @app.command()
@@ -67,6 +68,7 @@ def up(
         elif not pulumi.created():
             say(f"stack {stack} is configured, but the state does not know it: creating it there")
             pulumi.run("stack", "init", "--no-select")
+            pulumi.environment[KEEP_KEYS] = "1"
         if llm and not new:
             llm_offer.turn_on(pulumi)
         outcome = bring_up(pulumi, engine, deadline=timeout * 60, verbose=verbose)

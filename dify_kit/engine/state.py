@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from dify_kit.errors import KitError
 from dify_kit.workspace.files import PROJECT, StackFiles
+from infra import hints
 
 _STACK_TYPE = "pulumi:pulumi:Stack"
 # Pulumi marks every special value, secrets among them, with this key.
@@ -214,13 +215,12 @@ class FileBackend:
                 document = json.loads(gzip.decompress(packed.read_bytes()))
             else:
                 return {}
-        except (OSError, ValueError) as problem:
+            return dict((document.get("checkpoint") or {}).get("latest") or {})
+        except (OSError, EOFError, ValueError, AttributeError) as problem:
             raise KitError(
-                f"the state of stack {self.stack} cannot be read: {plain}: {problem}",
-                f"restore the newest file of {self.root}/.pulumi/backups/{self.project}/{self.stack}/",
+                f"the state of stack {self.stack} cannot be read: {plain if plain.exists() else packed}: {problem}",
+                f"take the best copy of it: {hints.kit('state', 'rebuild', stack=self.stack)}",
             ) from None
-        checkpoint = document.get("checkpoint") or {}
-        return dict(checkpoint.get("latest") or {})
 
     def last_updates(self, count: int) -> list[Update]:
         """Return the last changes of the stack, the newest first; what cannot be read is left out."""

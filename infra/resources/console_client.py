@@ -4,6 +4,7 @@ Routes and bodies: Dify's api/controllers/console, the same in all supported rel
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -44,6 +45,8 @@ WORKFLOW_MODES = frozenset({"advanced-chat", "workflow"})
 # On the storage volume, so that a recreated api container still has the notes of the one before. A directory:
 # `.dify-kit` next to it is the marker file of init-permissions (infra.services.data).
 NOTES = "/app/api/storage/.dify-kit-keys"
+# Set where a stack is deployed whose state was lost: its API keys stay as they are.
+KEEP_KEYS = "DIFY_KIT_KEEP_KEYS"
 
 _HINTS = {
     "init_validate_failed": "; dify:initPassword is not the INIT_PASSWORD that the api runs with",
@@ -174,7 +177,8 @@ class Console:
         """Make the app's key for `owner` and return its id, itself, and why it was not noted (or nothing).
 
         Dify cannot name keys. The one that the same owner made before (a run was killed before it could
-        remember it, or could not delete it) is known by a note on the storage volume, and deleted first.
+        remember it, or could not delete it) is known by a note on the storage volume, and deleted first. With
+        `KEEP_KEYS` in the environment it is used again: the state is lost, and callers still have it.
         """
         return self._create_key(f"/apps/{app_id}/api-keys", app_id, owner)
 
@@ -210,12 +214,20 @@ class Console:
         return self._signed(method, path, body, secrets=secrets, content=content).json()
 
     def _keys(self, path: str) -> set[str]:
-        return {str(key["id"]) for key in self._signed("GET", path).json().get("data", [])}
+        return set(self._tokens(path))
+
+    def _tokens(self, path: str) -> dict[str, str]:
+        """Return id -> key: Dify's list has keys in full."""
+        listed = self._signed("GET", path).json().get("data", [])
+        return {str(key["id"]): str(key.get("token") or "") for key in listed}
 
     def _create_key(self, path: str, what: str, owner: str) -> tuple[str, str, str]:
         note = f"{NOTES}/{what}-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
         left = self._reached(lambda: self.transport.read_note(note))
-        if left and left in self._keys(path):
+        there = self._tokens(path) if left else {}
+        if there.get(left) and os.environ.get(KEEP_KEYS):
+            return left, there[left], ""
+        if left in there:
             self._gone_is_fine(f"{path}/{left}")
         answer = self._signed("POST", path, {}, note=note)
         made = answer.json()
