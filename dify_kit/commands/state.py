@@ -16,9 +16,9 @@ from dify_kit.engine.recovery import end_earlier_run, release_stale_lock
 from dify_kit.engine.state import FileBackend
 from dify_kit.errors import KitError, UsageError
 from dify_kit.stack import callers, rebuild, unfinished
-from dify_kit.stack.cluster_objects import require_docker
 from dify_kit.stack.rebuild import Fault, Finding
 from dify_kit.talk import say, step
+from dify_kit.workspace.files import StackFiles
 from infra import hints
 from infra.resources.console_client import KEEP_KEYS
 
@@ -56,7 +56,7 @@ def rebuild_state(
     with locked(stack) as files:
         require_configured(files)
         unfinished.refuse(files)
-        require_docker(files, "dify-kit state rebuild")
+        _refuse_clusters(files)
         pulumi = Pulumi(files=files)
         backend = _on_this_machine(pulumi)
         end_earlier_run(pulumi)
@@ -105,7 +105,7 @@ def described(finding: Finding, stack: str) -> list[str]:
                 if finding.fault is Fault.BEHIND
                 else "it starts empty, and `up` takes over volumes, apps and API keys"
             ),
-            f"{finding.running - left} container(s) are made again: their services are away meanwhile",
+            f"{finding.running - left} container(s) are made again: their services do not answer meanwhile",
         ]
     known = len(copy.state.ids)
     return [
@@ -113,6 +113,16 @@ def described(finding: Finding, stack: str) -> list[str]:
         f"the copy of {copy.written:%Y-%m-%d %H:%M:%S} UTC takes its place: {copy.path} ({known} objects)",
         "`up` makes again what differs from it; data, settings, secrets and API keys stay",
     ]
+
+
+def _refuse_clusters(files: StackFiles) -> None:
+    if files.config().get("dify:platform") == "kubernetes":
+        raise KitError(
+            f"stack {files.stack} is on a cluster (dify:platform kubernetes), where no state is rebuilt",
+            "import a copy of it: "
+            + hints.pulumi("stack", "import", "--file", "copy.json", stack=files.stack)
+            + f"; a backup of {files.data.state} has one",
+        )
 
 
 def _on_this_machine(pulumi: Pulumi) -> FileBackend:

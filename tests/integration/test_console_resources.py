@@ -20,7 +20,7 @@ import yaml
 
 from infra.catalogue.releases import RELEASES
 from infra.resources.console import mark
-from infra.resources.console_client import NOTES, ConsoleError
+from infra.resources.console_client import KEEP_KEYS, NOTES, ConsoleError
 from infra.resources.console_providers import AppKeyProvider, DatasetKeyProvider, marker
 from infra.resources.console_session import SESSIONS, LoginError, LoginRefusedError, Sessions
 from infra.resources.console_transport import (
@@ -389,7 +389,7 @@ def test_killed_while_a_key_is_made_leaves_no_key_behind(claimed: SmallDify) -> 
     assert claimed.key_works(made.outs["key"])
 
 
-def test_life_of_a_key_of_the_knowledge_api(claimed: SmallDify) -> None:
+def test_life_of_a_key_of_the_knowledge_api(claimed: SmallDify, monkeypatch: pytest.MonkeyPatch) -> None:
     console, provider = claimed.console(), DatasetKeyProvider()
     # The account is a new one: what this process remembers is of another.
     SESSIONS.clear()
@@ -415,6 +415,10 @@ def test_life_of_a_key_of_the_knowledge_api(claimed: SmallDify) -> None:
     assert console.dataset_keys() == {made.id}
     assert (opens(forgotten.outs["key"]), opens(made.outs["key"])) == (401, 200)
     assert provider.read(str(made.id), made.outs).id == made.id
+    # With a lost state it is the key that callers have.
+    monkeypatch.setenv(KEEP_KEYS, "1")
+    assert provider.create(props).outs == made.outs
+    monkeypatch.delenv(KEEP_KEYS)
     assert not provider.diff(str(made.id), made.outs, props).changes
     moved = provider.update(str(made.id), made.outs, props | {"console_url": "http://elsewhere"})
     assert moved.outs is not None

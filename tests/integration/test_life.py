@@ -225,6 +225,49 @@ def _texts(value: object) -> Iterator[str]:
         yield value
 
 
+def test_a_state_that_is_cut_off_lost_or_old_is_rebuilt_and_keys_and_data_stay(stack: Own) -> None:
+    checkpoint = stack.home / "state" / ".pulumi" / "stacks" / "dify" / f"{stack.name}.json"
+    key = stack.outputs(secrets_too=True)["appKeys"]["echo-chat"]
+
+    def ask(query: str, conversation: str = "") -> str:
+        answer = httpx.post(
+            f"{stack.url}/v1/chat-messages",
+            headers={"Authorization": f"Bearer {key}"},
+            json={"inputs": {}, "query": query, "user": "u-2", "conversation_id": conversation},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["conversation_id"])
+
+    conversation = ask("before")
+    whole = checkpoint.read_bytes()
+    containers = stack.containers()
+
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    refused = stack.try_up()
+    rebuilt = stack.kit("state", "rebuild", "--yes", "--stack", stack.name)
+
+    assert refused.code == 1
+    assert f"dify-kit state rebuild --stack {stack.name}" in refused.stderr
+    assert rebuilt.code == 0, rebuilt.output
+    # The last copy is of the last update: nothing that ran is made again.
+    assert stack.containers() == containers
+    ask("after the damage", conversation)
+
+    for lost in ("stacks", "backups", "history"):
+        shutil.rmtree(stack.home / "state" / ".pulumi" / lost / "dify" / stack.name, ignore_errors=True)
+    for left in checkpoint.parent.glob(f"{stack.name}.json*"):
+        left.unlink()
+    rebuilt = stack.kit("state", "rebuild", "--yes", "--stack", stack.name)
+
+    assert rebuilt.code == 0, rebuilt.output
+    assert stack.outputs(secrets_too=True)["appKeys"]["echo-chat"] == key
+    ask("after the loss", conversation)
+    before = stack.containers()
+    stack.up()
+    assert stack.containers() == before
+
+
 def test_a_protected_stack_outlives_every_slip(stack: Own) -> None:
     refused = stack.kit("forget", stack.name, "--yes", stack.name)
     assert refused.code == 1

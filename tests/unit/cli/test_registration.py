@@ -57,7 +57,7 @@ def test_the_table_lists_every_command_with_its_summary() -> None:
 def test_help_lists_the_commands_in_the_order_of_the_table() -> None:
     shown = CliRunner().invoke(app, ["--help"]).output
 
-    places = [shown.index(f" {name} ") for name in COMMANDS]
+    places = [shown.index(f"\n  {name} ") for name in COMMANDS]
     assert places == sorted(places)
 
 
