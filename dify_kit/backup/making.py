@@ -13,6 +13,7 @@ from typing import Any
 
 from dify_kit.backup import redis_files, settings_part, state_part, volumes
 from dify_kit.backup.archive import FORMAT, PIECE_BYTES, About, Manifest, Writer
+from dify_kit.backup.buckets import Place
 from dify_kit.backup.postgres import SERVICES, Postgres, Rows
 from dify_kit.backup.trees import BrokenTreeError, Counted
 from dify_kit.containers.docker_host import Container, Engine
@@ -231,7 +232,7 @@ def _size(size: int) -> str:
     return f"{size / _MEBIBYTE:.1f} MiB"
 
 
-def note(pulumi: Pulumi, target: Path | None, manifest: Manifest) -> None:
+def note(pulumi: Pulumi, target: Path | Place | None, manifest: Manifest) -> None:
     """Note when a stack was backed up last, and where to."""
     record = {"created": manifest.about.created, "target": str(target or "-")}
     write_private(pulumi.files.data.backup(pulumi.files.stack), json.dumps(record))

@@ -49,13 +49,15 @@ DOWN_SECONDS, DATA_TIER_SECONDS = 1800.0, 1800.0
 class Wish:
     """What a restore is to make: a stack of this name, from an archive.
 
-    `release` is newer than the archive's, or empty for the same. `settings` replace those of the archive, None removes
-    one. `replace` deletes the stack of this name that is there. `without` are volumes that are not restored.
+    `source` is how messages name the archive, where that is no path of this machine. `release` is newer than the
+    archive's, or empty for the same. `settings` replace those of the archive, None removes one. `replace` deletes the
+    stack of this name that is there. `without` are volumes that are not restored.
     """
 
     archive: Path
     passphrase: str
     stack: str
+    source: str = ""
     release: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
     replace: bool = False
@@ -151,11 +153,11 @@ def restore(
     if files.configured():
         take_down(files, engine, deadline=DOWN_SECONDS)
     # From here on data is deleted.
-    unfinished.mark(files, str(wish.archive))
+    unfinished.mark(files, wish.source or str(wish.archive))
     pulumi = Pulumi(files=files)
     forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True)
     # What was removed has the mark.
-    unfinished.mark(files, str(wish.archive))
+    unfinished.mark(files, wish.source or str(wish.archive))
     config = _config(wish, checked, files.data.restored(wish.stack))
     _write_settings(checked, config, files)
     if not pulumi.created():

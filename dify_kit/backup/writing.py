@@ -1,30 +1,40 @@
-"""Where an archive goes: a file that appears complete or not at all, or standard output."""
+"""Where an archive goes: a file or an object that appears complete or not at all, or standard output."""
 
 import contextlib
 import errno
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from dify_kit.errors import KitError
+from dify_kit.backup import buckets
+from dify_kit.backup.buckets import Place
+from dify_kit.backup.retention import Retention, expired, name_of
+from dify_kit.errors import KitError, UsageError
+from dify_kit.talk import say
 
 STDOUT = "-"
-SUFFIX = ".dify-backup"
 PRIVATE_MODE = 0o600
 
 
-def target_of(given: str, stack: str, now: datetime) -> Path | None:
-    """Return the file to write; None for standard output. Raises KitError where it cannot be made."""
+def target_of(given: str, stack: str, now: datetime) -> Path | Place | None:
+    """Return the file or the object to write; None for standard output. Raises KitError where it cannot be made."""
     if given == STDOUT:
         if sys.stdout.isatty():
             raise KitError("--to -: standard output is a terminal", "pipe it into a program or a file")
         return None
+    if buckets.is_place(given):
+        place = buckets.parse(given)
+        place = place.object(name_of(stack, now)) if place.prefix else place
+        if buckets.exists(place):
+            raise KitError(f"{place} exists already", "name another object with --to, or delete it")
+        return place
     path = Path(given).expanduser() if given else Path.cwd()
     if path.is_dir():
-        path /= f"dify-{stack}-{now:%Y%m%d-%H%M%S}{SUFFIX}"
+        path /= name_of(stack, now)
     if path.exists():
         raise KitError(f"{path} exists already", "name another file with --to, or move it away")
     if not path.parent.is_dir():
@@ -33,8 +43,8 @@ def target_of(given: str, stack: str, now: datetime) -> Path | None:
 
 
 @contextlib.contextmanager
-def written(target: Path | None) -> Iterator[IO[bytes]]:
-    """Yield a stream to an archive; the file gets its name when the block is through. Raises KitError.
+def written(target: Path | Place | None) -> Iterator[IO[bytes]]:
+    """Yield a stream to an archive, which appears when the block is through. Raises KitError.
 
     An exception of the block, an interruption too, removes what was written.
     """
@@ -49,6 +59,10 @@ def written(target: Path | None) -> Iterator[IO[bytes]]:
                 "the program that reads standard output has ended; what it took is no archive",
                 "see its messages",
             ) from None
+        return
+    if isinstance(target, Place):
+        with buckets.writing(target) as stream:
+            yield stream
         return
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -88,3 +102,38 @@ def _name(draft: Path, target: Path) -> None:
         if target.exists():
             raise FileExistsError(target) from None
         draft.rename(target)
+
+
+def size_of(target: Path | Place) -> int:
+    """Return the bytes of an archive. Raises KitError."""
+    return buckets.size(target) if isinstance(target, Place) else target.stat().st_size
+
+
+def refuse_retention(given: str) -> None:
+    """Raise UsageError where older archives cannot be found: beside a file or an object of a chosen name."""
+    place = buckets.parse(given) if buckets.is_place(given) else None
+    if place.prefix if place else given != STDOUT and Path(given or ".").expanduser().is_dir():
+        return
+    raise UsageError(
+        f"--to {given}: --keep-daily, --keep-weekly and --keep-monthly need a directory of archives",
+        "name a directory, or a prefix of a bucket that ends with a slash",
+    )
+
+
+def delete_expired(target: Path | Place, stack: str, wanted: Retention) -> None:
+    """Delete older archives of a stack beside a new one. Raises KitError."""
+    if isinstance(target, Place):
+        beside = replace(target, key=target.key.removesuffix(target.key.rpartition("/")[2]))
+        for name in expired(buckets.names(beside), stack, wanted):
+            buckets.delete(beside.object(name))
+            say(f"deleted {beside.object(name)}")
+        return
+    for name in expired((one.name for one in target.parent.iterdir()), stack, wanted):
+        try:
+            (target.parent / name).unlink(missing_ok=True)
+        except OSError as problem:
+            raise KitError(
+                f"{target.parent / name} cannot be deleted: {problem.strerror}; the new archive is complete",
+                "delete it by hand, and let the user of the backup delete files there",
+            ) from None
+        say(f"deleted {target.parent / name}")

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
-from dify_kit.backup import making, passphrases, verifying, writing
+from dify_kit.backup import making, passphrases, reading, verifying, writing
 from dify_kit.backup.archive import About, Writer
+from dify_kit.backup.retention import Retention
 from dify_kit.backup.sealing import sealed
 from dify_kit.commands.selected import locked, require_configured
 from dify_kit.containers.docker_host import DockerEngine
@@ -30,6 +31,12 @@ PassphraseFile = Annotated[
         help="File with the passphrase of the archive. [default: ask at the terminal]",
     ),
 ]
+_KEEP = (
+    "After the new archive is complete, delete older ones of the stack there, except the newest of each of"
+)
+ArchiveName = Annotated[
+    str, typer.Argument(metavar="ARCHIVE", help="A file, or an object as s3://BUCKET/NAME.")
+]
 backup_commands = typer.Typer(
     cls=Group,
     name="backup",
@@ -40,14 +47,14 @@ app.add_typer(backup_commands)
 
 
 @backup_commands.callback()
-def backup(
+def backup(  # noqa: PLR0917  # Typer calls it by name
     context: typer.Context,
     stack: Stack = DEFAULT_STACK,
     to: Annotated[
         str,
         typer.Option(
             "--to",
-            metavar="FILE|DIRECTORY|-",
+            metavar="FILE|DIRECTORY|s3://BUCKET/PREFIX/|-",
             help="Where the archive goes; - is standard output. [default: here]",
         ),
     ] = "",
@@ -59,6 +66,15 @@ def backup(
             help="Copy the files of Weaviate or Qdrant, which stop for as long as that takes.",
         ),
     ] = True,
+    keep_daily: Annotated[
+        int, typer.Option("--keep-daily", min=0, metavar="N", help=f"{_KEEP} the last N days that have one.")
+    ] = 0,
+    keep_weekly: Annotated[
+        int, typer.Option("--keep-weekly", min=0, metavar="N", help="The same for weeks, from Monday.")
+    ] = 0,
+    keep_monthly: Annotated[
+        int, typer.Option("--keep-monthly", min=0, metavar="N", help="The same for months.")
+    ] = 0,
 ) -> None:
     """Write databases, files, settings, secrets and keys of a stack into one archive that its passphrase opens.
 
@@ -66,7 +82,10 @@ def backup(
     """
     if context.invoked_subcommand:
         return
+    wanted = Retention(daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly)
     with locked(stack) as files, terminable():
+        if wanted:
+            writing.refuse_retention(to)
         require_configured(files)
         require_docker(files, "backup")
         unfinished.refuse(files)
@@ -84,20 +103,22 @@ def backup(
         making.note(pulumi, target, manifest)
         if target is None:
             return
-        say(f"wrote {target} ({target.stat().st_size / MEBIBYTE:.1f} MiB), readable by you alone")
+        private = ", readable by you alone" if isinstance(target, Path) else ""
+        say(f"wrote {target} ({writing.size_of(target) / MEBIBYTE:.1f} MiB){private}")
         say(f"it holds every secret of the stack. Prove it: {hints.kit('backup', 'verify', str(target))}")
         typer.echo(target)
+        writing.delete_expired(target, stack, wanted)
 
 
 @backup_commands.command()
 def verify(
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The archive to prove.")],
+    archive: ArchiveName,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Restore an archive into a stack that is removed again, compare rows and files, and run the smoke tests."""
     passphrase = passphrases.known(passphrase_file)
     try:
-        with terminable():
-            verifying.verify(archive.expanduser().absolute(), passphrase)
+        with terminable(), reading.local(archive) as path:
+            verifying.verify(path, passphrase)
     finally:
         sys.stdout.flush()

@@ -1,16 +1,15 @@
 """`dify-kit restore`: a stack from an archive of `backup`."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dify_kit.app import Verbose, app
-from dify_kit.backup import passphrases
+from dify_kit.backup import buckets, passphrases, reading
 from dify_kit.backup.restoring import Wish, examine, release_of
 from dify_kit.backup.restoring import restore as restore_stack
-from dify_kit.commands.backup import PassphraseFile
+from dify_kit.commands.backup import ArchiveName, PassphraseFile
 from dify_kit.commands.selected import Minutes, locked
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.deploying import summarise
@@ -24,7 +23,8 @@ from infra.catalogue.releases import RELEASES
 
 @app.command()
 def restore(  # noqa: PLR0917  # Typer calls it by name
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="An archive of `backup`.")],
+    context: typer.Context,
+    archive: ArchiveName,
     stack: Annotated[
         str,
         typer.Option(
@@ -55,10 +55,10 @@ def restore(  # noqa: PLR0917  # Typer calls it by name
     Compares every hash before it changes anything. Begun again after an interruption, it starts over.
     """
     began = time.monotonic()
-    path = archive.expanduser().absolute()
     if release and release not in RELEASES:
         raise UsageError(f"--release {release}: unknown", f"one of {', '.join(RELEASES)}")
     passphrase = passphrases.known(passphrase_file)
+    path = context.with_resource(reading.local(archive))
     checked = examine(path, passphrase)
     name = check_stack_name(stack or checked.about.stack)
     if replace and replace != name:
@@ -73,6 +73,7 @@ def restore(  # noqa: PLR0917  # Typer calls it by name
         run_setup(checked.about.images)
     wish = Wish(
         archive=path,
+        source=archive if buckets.is_place(archive) else str(path),
         passphrase=passphrase,
         stack=name,
         release=release,
@@ -89,4 +90,4 @@ def restore(  # noqa: PLR0917  # Typer calls it by name
             time.monotonic() - began,
             issued=callers.have_keys(files),
         )
-    say(f"restored from {path}: rows and files are those of the archive")
+    say(f"restored from {wish.source}: rows and files are those of the archive")
