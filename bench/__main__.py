@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import compare, edge, llm, oauth, report, streams, up
+from bench import compare, edge, faults, llm, oauth, report, streams, up
 from dify_kit.errors import KitError
 from dify_kit.talk import fail, say, step
 
@@ -28,6 +28,7 @@ class Bench(StrEnum):
     LLM = "llm"
     SSE = "sse"
     SOAK = "soak"
+    FAULTS = "faults"
     COMPARE = "compare"
 
 
@@ -57,6 +58,7 @@ def main(
         Bench.LLM: lambda: llm.run(command, rounds=rounds, seconds=seconds),
         Bench.SSE: lambda: streams.lag(command, rounds=rounds),
         Bench.SOAK: lambda: streams.soak(command),
+        Bench.FAULTS: lambda: faults.run(command),
         Bench.COMPARE: lambda: compare.run(command, base=base, rounds=rounds, seconds=seconds),
     }
     failed = 0
