@@ -50,7 +50,8 @@ class Wish:
     """What a restore is to make: a stack of this name, from an archive.
 
     `release` is newer than the archive's, or empty for the same. `settings` replace those of the archive, None removes
-    one. `replace` deletes the stack of this name that is there. `without` are volumes that are not restored.
+    one. `replace` deletes the stack of this name that is there. `rollback` says that this takes an upgrade back: of a
+    protected stack too, and `rollback` starts over. `without` are volumes that are not restored.
     """
 
     archive: Path
@@ -59,6 +60,7 @@ class Wish:
     release: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
     replace: bool = False
+    rollback: bool = False
     without: frozenset[str] = frozenset()
 
 
@@ -151,11 +153,11 @@ def restore(
     if files.configured():
         take_down(files, engine, deadline=DOWN_SECONDS)
     # From here on data is deleted.
-    unfinished.mark(files, str(wish.archive))
+    unfinished.mark(files, str(wish.archive), rollback=wish.rollback)
     pulumi = Pulumi(files=files)
-    forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True)
-    # What was removed has the mark.
-    unfinished.mark(files, str(wish.archive))
+    data = files.data
+    kept = [data.restoring(wish.stack), *([data.upgrade(wish.stack)] if wish.rollback else [])]
+    forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True, keep=kept)
     config = _config(wish, checked, files.data.restored(wish.stack))
     _write_settings(checked, config, files)
     if not pulumi.created():
@@ -187,6 +189,8 @@ def _refuse_other_data(wish: Wish, files: StackFiles, engine: Engine) -> None:
             "move it away first, or restore under another name with --stack",
         )
     if unfinished.archive_of(files):
+        return
+    if wish.rollback:
         return
     if wish.replace:
         refuse_data_loss(files, "it is not replaced")

@@ -9,8 +9,6 @@ import typer
 
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.backup import making, passphrases, verifying, writing
-from dify_kit.backup.archive import About, Writer
-from dify_kit.backup.sealing import sealed
 from dify_kit.commands.selected import locked, require_configured
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.engine.cli import Pulumi
@@ -72,16 +70,9 @@ def backup(
         unfinished.refuse(files)
         target = writing.target_of(to, stack, datetime.now(tz=UTC))
         passphrase = passphrases.chosen(passphrase_file)
-        pulumi = Pulumi(files=files)
-        found = making.source(pulumi, DockerEngine())
+        found = making.source(Pulumi(files=files), DockerEngine())
         step(f"backing up stack {stack}")
-        with writing.written(target) as raw, sealed(raw, passphrase) as stream:
-
-            def writer_of(about: About) -> Writer:
-                return Writer(stream, about, int(datetime.now(tz=UTC).timestamp()))
-
-            manifest = making.make(found, writer_of, vectors=vectors)
-        making.note(pulumi, target, manifest)
+        making.write(found, target, passphrase, vectors=vectors)
         if target is None:
             return
         say(f"wrote {target} ({target.stat().st_size / MEBIBYTE:.1f} MiB), readable by you alone")
