@@ -78,6 +78,8 @@ def reading(client: Any, volume: str, stack: str) -> Iterator[Iterator[bytes]]: 
 def read_file(client: Any, volume: str, stack: str, name: str) -> bytes | None:  # noqa: ANN401
     """Return a small file of a volume, by its path in it; None where there is none. Raises KitError."""
     try:
+        # A container would make the volume that it names.
+        client.api.inspect_volume(volume)
         with _holder(client.api, volume, stack, read_only=True) as holder:
             blocks, _ = client.api.get_archive(holder, f"{ABOVE}/{ROOT}/{name}")
             with tarfile.open(fileobj=io.BytesIO(b"".join(blocks))) as tar:

@@ -60,7 +60,7 @@ def upgrade(  # noqa: PLR0917  # Typer calls it by name
     verbose: Verbose = False,
     timeout: Minutes = 90,
 ) -> None:
-    """Bring a stack to a newer release of Dify: check, back up, migrate, deploy, run the smoke tests.
+    """Bring a stack to a newer Dify: check, back up, deploy, test.
 
     Shows the plan and asks first. Interrupted at any step, the same command continues there; `rollback` goes back.
     """

@@ -1,5 +1,6 @@
 """The path of an upgrade: which releases, and which versions of Weaviate, a stack's data goes through. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -99,7 +100,8 @@ def _rungs(release: Release, weaviate: str) -> tuple[str, ...]:
 
 
 def _number(tag: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in tag.split("."))
+    # A tag may say more than the version, such as its platform.
+    return tuple(int(part) for part in re.findall(r"\d+", tag)[:3])
 
 
 def _minor(tag: str) -> int:

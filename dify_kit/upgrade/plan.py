@@ -25,6 +25,7 @@ from infra.catalogue.releases import Advisory, Release, catalogue, version_numbe
 from infra.platforms import image_needs
 from infra.settings.stack import Reading, Settings
 
+PASSPHRASE = "passphrase"  # noqa: S105  # a file
 _MEBIBYTE = 1 << 20
 
 
@@ -47,7 +48,7 @@ class Plan:
     """An upgrade that can be done. `settings` are those of now, `moved` the variables that change, `size` in bytes.
 
     `passed` are the releases after the one of now, up to the target; `pulled` and `built` the images that the engine
-    lacks.
+    lacks; `passphrase` is the file with that of the archive.
     """
 
     stack: str
@@ -60,6 +61,7 @@ class Plan:
     pulled: tuple[Wanted, ...]
     built: tuple[Wanted, ...]
     size: int
+    passphrase: Path
 
     @property
     def old(self) -> Release:
@@ -116,6 +118,7 @@ def make(pulumi: Pulumi, engine: Engine, choice: Choice) -> Plan:
         pulled=pulled,
         built=built,
         size=size,
+        passphrase=choice.passphrase_file or files.data.backups / PASSPHRASE,
     )
 
 

@@ -73,7 +73,9 @@ def since(way_back: Way) -> str:
 def settings_back(upgrade: Upgrade, found: Journal) -> None:
     """Put the settings back and deploy them, where the data is as it was. Raises KitError."""
     files = upgrade.files
-    if found.settings and files.own_file():
+    if found.state is State.ROLLING_BACK:
+        say("data and settings of the archive are restored already")
+    elif found.settings and files.own_file():
         # A file, or a link, of the operator's own stays what it is.
         files.config_file.write_text(found.settings, encoding="utf-8")
     elif found.settings:

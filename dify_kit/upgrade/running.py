@@ -54,7 +54,9 @@ def begin(upgrade: Upgrade, plan: Plan) -> Journal:
     files, choice, now = upgrade.files, plan.choice, datetime.now(tz=UTC)
     archive, passphrase_file = "", ""
     if choice.backup:
-        passphrase_file = str(choice.passphrase_file or generated_passphrase(files.data))
+        if not choice.passphrase_file:
+            _generate_passphrase(files.data, plan.passphrase)
+        passphrase_file = str(plan.passphrase)
         check_passphrase(read_passphrase(Path(passphrase_file)))
         choice.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         archive = str(choice.folder / f"dify-{files.stack}-{plan.old.version}-{now:%Y%m%d-%H%M%S}{SUFFIX}")
@@ -71,13 +73,11 @@ def begin(upgrade: Upgrade, plan: Plan) -> Journal:
     ).save(files)
 
 
-def generated_passphrase(data: DataDir) -> Path:
-    """Return the file with the passphrase of archives that are made without another one; make it once."""
+def _generate_passphrase(data: DataDir, path: Path) -> None:
+    """Make the passphrase of archives that are made without another one, once."""
     data.backups.mkdir(mode=0o700, exist_ok=True)
-    path = data.backups / "passphrase"
     if not path.exists():
         write_private(path, secrets.token_urlsafe(_PASSPHRASE_BYTES) + "\n")
-    return path
 
 
 def carry_out(upgrade: Upgrade, journal: Journal, *, resumed: bool) -> Journal:

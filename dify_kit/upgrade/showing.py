@@ -123,10 +123,5 @@ def _back(plan: Plan) -> Iterator[str]:
         yield f"none by the kit: no backup is made. `{back}` works until the first deployment has changed the data"
         return
     yield f"`{back}`, at any time until the next upgrade: it restores the backup, and what was written after it is lost"
-    if plan.choice.passphrase_file:
-        yield f"the archive opens with the passphrase in {plan.choice.passphrase_file}: keep it"
-    else:
-        yield (
-            f"the archive opens with a passphrase that the kit generates and keeps in {plan.choice.folder.parent}/"
-            "backups/passphrase; who copies the archive elsewhere needs it, too"
-        )
+    made = "" if plan.choice.passphrase_file else ", which the kit makes once"
+    yield f"the archive opens with the passphrase in {plan.passphrase}{made}: a copy of the archive elsewhere needs it, too"
