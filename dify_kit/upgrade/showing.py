@@ -124,4 +124,4 @@ def _back(plan: Plan) -> Iterator[str]:
         return
     yield f"`{back}`, at any time until the next upgrade: it restores the backup, and what was written after it is lost"
     made = "" if plan.choice.passphrase_file else ", which the kit makes once"
-    yield f"the archive opens with the passphrase in {plan.passphrase}{made}: a copy of the archive elsewhere needs it, too"
+    yield f"the archive opens with the passphrase in {plan.passphrase}{made}: keep both, also of a copy elsewhere"

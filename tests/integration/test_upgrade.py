@@ -60,7 +60,7 @@ class Kept:
     def now(self) -> list[tuple[str, str, str]]:
         """Return the messages of the conversation."""
         with self._client() as http:
-            asked = {"user": USER, "conversation_id": self.conversation, "limit": 100}
+            asked = {"user": USER, "conversation_id": self.conversation, "limit": "100"}
             answer = http.get("/v1/messages", params=asked)
         assert answer.status_code == 200, answer.text
         return [(one["id"], one["query"], one["answer"]) for one in answer.json()["data"]]
