@@ -8,9 +8,10 @@ from infra.catalogue.releases import RELEASES, Release
 SOURCE = "docs/releases-upgrade.md"
 INTRODUCTION = """# Upgrades by release
 
-What changes from each release of Dify to the next one that the kit has, read from its catalogue. `dify-kit upgrade VERSION`
-shows what of it concerns your stack, backs up and deploys; `dify-kit rollback` goes back by that backup
-([guide](guides/upgrade.md)). A release can be skipped, unless it says otherwise: the notes of every release in between count.
+What changes from each release of Dify to the next one that the kit has, read from its catalogue.
+`dify-kit upgrade VERSION` shows what of it concerns your stack, backs up and deploys; `dify-kit rollback` goes back by
+that backup ([guide](guides/upgrade.md)). A release can be skipped, unless it says otherwise: the notes of every release
+in between count.
 
 A release that is not here comes by an [import](guides/releases.md#import-one). `dify-kit doctor` names the known
 vulnerabilities of the release that a stack has.

@@ -71,7 +71,8 @@ def lines(plan: Plan) -> Iterator[str]:
     for number, step in enumerate(plan.steps, 1):
         yield f"  {number:>2}. {step.text()}{_more(plan, step.kind)}"
     yield from _headed(
-        "what needs hands:", [f"{one.version}: {line}" for one in plan.passed for line in one.upgrade]
+        "what the notes of these releases ask of hands, or say:",
+        [f"{one.version}: {line}" for one in plan.passed for line in one.upgrade],
     )
     yield from _headed("services that come:", come(plan))
     yield from _headed("services that go:", go(plan))
