@@ -51,7 +51,8 @@ class Wish:
 
     `release` is newer than the archive's, or empty for the same. `settings` replace those of the archive, None removes
     one. `replace` deletes the stack of this name that is there. `rollback` says that this takes an upgrade back: of a
-    protected stack too, and `rollback` starts over. `without` are volumes that are not restored.
+    protected stack too, and `rollback` starts over. `machine` are settings of this machine, which no archive has, by
+    their whole keys. `without` are volumes that are not restored.
     """
 
     archive: Path
@@ -61,6 +62,7 @@ class Wish:
     settings: Mapping[str, object] = field(default_factory=dict)
     replace: bool = False
     rollback: bool = False
+    machine: Mapping[str, object] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
 
@@ -222,7 +224,7 @@ def _checked_settings(wish: Wish, checked: Checked, files: StackFiles, engine: E
 def _config(wish: Wish, checked: Checked, folder: Path) -> dict[str, Any]:
     """Return the settings of the new stack. The files that they name are written below `folder`."""
     document = json.loads(checked.small["stack/settings.json"])
-    config: dict[str, Any] = dict(document["config"])
+    config: dict[str, Any] = {**document["config"], **wish.machine}
     config[f"{PROJECT}:release"] = release_of(checked.about, wish.release)
     for key, value in wish.settings.items():
         if value is None:

@@ -92,6 +92,8 @@ class Journal:
 
     def place(self) -> str:
         """Say which step runs."""
+        if self.at == len(self.steps):
+            return "its end"
         return f"step {self.at + 1} of {len(self.steps)} ({self.step.text()})"
 
     def moved(self) -> bool:

@@ -200,7 +200,9 @@ def _check_settings(
         given = changes.given_after(given, made)
         old = new
         readings.append(reading)
-    preflight.guard(files, readings[-1], engine)
+    # The engine has to have `preloaded` images of every place; the other guards say the same for each.
+    for reading in readings if settings.images == "preloaded" else readings[-1:]:
+        preflight.guard(files, reading, engine)
     return tuple(found)
 
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
+
 from dify_kit.backup import restoring
 from dify_kit.backup.passphrases import known as read_passphrase
+from dify_kit.backup.settings_part import OF_THE_MACHINE
 from dify_kit.deploying import bring_up
 from dify_kit.errors import KitError
 from dify_kit.stack import unfinished
@@ -99,10 +102,21 @@ def restore(upgrade: Upgrade, found: Journal, passphrase_file: Path | None) -> N
         )
     found.save(files, state=State.ROLLING_BACK)
     wish = restoring.Wish(
-        archive=archive, passphrase=passphrase, stack=files.stack, replace=True, rollback=True
+        archive=archive,
+        passphrase=passphrase,
+        stack=files.stack,
+        replace=True,
+        rollback=True,
+        machine=_of_the_machine(found),
     )
     step(f"stack {files.stack} goes back to Dify {found.release}")
     restoring.restore(wish, checked, upgrade.engine, deadline=upgrade.deadline, verbose=upgrade.verbose)
+
+
+def _of_the_machine(found: Journal) -> dict[str, object]:
+    """Return the settings of before that belong to this machine: how it reaches its engine."""
+    config = (yaml.safe_load(found.settings) or {}).get("config") or {}
+    return {key: config[key] for key in OF_THE_MACHINE if key in config}
 
 
 def finish(upgrade: Upgrade, found: Journal) -> None:

@@ -24,6 +24,7 @@ from dify_kit.upgrade import journal as journals
 from dify_kit.upgrade.journal import State
 from dify_kit.upgrade.path import Written
 from infra.catalogue.releases import RELEASES
+from infra.platforms import image_needs
 from tests.unit.cli.conftest import Machine
 
 LADDER = RELEASES["1.17.1"].weaviate_ladder
@@ -277,6 +278,21 @@ def test_settings_that_the_new_release_does_not_take_are_refused(world: World) -
     limits = {"memory": 1 << 30}
     world.machine.configure(release="1.12.1", resources={"api": limits})
     assert "resources.api.memory" in refused(world, "1.17.1")
+
+
+def test_loaded_images_are_needed_of_every_step_of_the_ladder(world: World) -> None:
+    world.machine.configure(release="1.14.2", images="preloaded", vectorStore="weaviate")
+    world.written = Written(release="1.14.2", weaviate="1.27.0")
+    parts, source = image_needs.Parts(vector_store="weaviate"), wanted.Source(mode="preloaded")
+    there = {one.name for one in wanted.wanted(parts, RELEASES["1.17.1"], source)}
+    world.machine.engine.existing_images = there
+
+    said = refused(world, "1.17.1")
+
+    assert f"weaviate:{LADDER[0]}" in said
+    image = RELEASES["1.17.1"].images["weaviate"].repository
+    world.machine.engine.existing_images = there | {f"{image}:{rung}" for rung in LADDER}
+    assert [one["kind"] for one in plan_of("1.17.1")["steps"]] == ["backup", *["move"] * len(LADDER), "smoke"]
 
 
 def test_a_stack_on_kubernetes_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -672,6 +688,21 @@ def test_the_archive_of_another_stack_is_refused(upgraded: World, monkeypatch: p
     assert done.exit_code == 1
     assert "is of stack other with Dify 1.12.1" in done.stderr
     assert upgraded.done == []
+
+
+def test_how_this_machine_reaches_its_engine_stays_as_it_was(world: World) -> None:
+    wishes: list[restoring.Wish] = []
+    path = world.machine.files().stored
+    document = yaml.safe_load(path.read_text())
+    document["config"]["docker:host"] = "unix:///var/run/docker.sock"
+    path.write_text(yaml.safe_dump(document))
+    assert upgrade("1.14.2", "--yes").exit_code == 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restoring, "restore", lambda wish, *_, **__: wishes.append(wish))
+        assert back("--yes-delete-data-of", "dev").exit_code == 0
+
+    assert [one.machine for one in wishes] == [{"docker:host": "unix:///var/run/docker.sock"}]
 
 
 @pytest.mark.parametrize("place", ["restore", "up 1.12.1", "deployed 1.12.1"])

@@ -65,6 +65,7 @@ def test_a_step_says_what_it_does_and_where_it_leads() -> None:
     found = journal(at=2)
 
     assert found.place() == "step 3 of 5 (deploy Dify 1.17.1 with Weaviate 1.38.13)"
+    assert journal(at=len(STEPS)).place() == "its end"
     assert found.step.move == Move(release="1.17.1", weaviate="1.38.13")
     assert [one.text() for one in (STEPS[0], STEPS[1], STEPS[3], STEPS[4])] == [
         "get the images that are missing",
