@@ -8,10 +8,10 @@ from infra.catalogue.releases import RELEASES, Release
 SOURCE = "docs/releases-upgrade.md"
 INTRODUCTION = """# Upgrades by release
 
-What changes from each release of Dify to the next one that the kit has, read from its catalogue. The steps are the same
-for all: [back up](guides/backup.md), `dify-kit set release VERSION`, `make preview`, `make up`, `make smoke`
-([guide](guides/deploy.md#upgrade-dify)). A release can be skipped: the notes of every release in between count. There
-is no way down.
+What changes from each release of Dify to the next one that the kit has, read from its catalogue.
+`dify-kit upgrade VERSION` shows what of it concerns your stack, backs up and deploys; `dify-kit rollback` goes back by
+that backup ([guide](guides/upgrade.md)). A release can be skipped, unless it says otherwise: the notes of every release
+in between count.
 
 A release that is not here comes by an [import](guides/releases.md#import-one). `dify-kit doctor` names the known
 vulnerabilities of the release that a stack has.
@@ -63,6 +63,8 @@ def _changes(release: Release, before: Release) -> Iterator[str]:
         yield f"New variables of the api: {len(variables - old_variables)}."
     if release.dsl != before.dsl:
         yield f"Files of apps have version {release.dsl} (before: {before.dsl})."
+    if release.upgrade_from:
+        yield f"It migrates data of {release.upgrade_from} and newer: older data goes through that release."
     if release.weaviate_ladder:
         tags = ", ".join(f"`{tag}`" for tag in release.weaviate_ladder)
         how = "[how](guides/deploy.md#a-newer-weaviate)"

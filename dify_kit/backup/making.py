@@ -11,10 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dify_kit.backup import redis_files, settings_part, state_part, volumes
+from dify_kit.backup import redis_files, settings_part, state_part, volumes, writing
 from dify_kit.backup.archive import FORMAT, PIECE_BYTES, About, Manifest, Writer
 from dify_kit.backup.buckets import Place
 from dify_kit.backup.postgres import SERVICES, Postgres, Rows
+from dify_kit.backup.sealing import sealed
 from dify_kit.backup.trees import BrokenTreeError, Counted
 from dify_kit.containers.docker_host import Container, Engine
 from dify_kit.engine.cli import Pulumi
@@ -84,6 +85,21 @@ def left_out(settings: Settings, *, vectors: bool) -> tuple[str, ...]:
     if settings.vector_store in STOPPED_FOR_A_COPY and not vectors:
         found.append("vectors: documents of knowledge bases have to be indexed again after a restore")
     return tuple(found)
+
+
+def write(found: Source, target: Path | Place | None, passphrase: str, *, vectors: bool = True) -> Manifest:
+    """Write an encrypted archive of a stack to a file, an object, or standard output, and note it. Raises KitError.
+
+    It appears complete or not at all.
+    """
+    with writing.written(target) as raw, sealed(raw, passphrase) as stream:
+
+        def writer_of(about: About) -> Writer:
+            return Writer(stream, about, int(datetime.now(tz=UTC).timestamp()))
+
+        manifest = make(found, writer_of, vectors=vectors)
+    note(found.pulumi, target, manifest)
+    return manifest
 
 
 def make(found: Source, writer_of: Callable[[About], Writer], *, vectors: bool) -> Manifest:

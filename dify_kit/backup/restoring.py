@@ -51,7 +51,9 @@ class Wish:
 
     `source` is how messages name the archive, where that is no path of this machine. `release` is newer than the
     archive's, or empty for the same. `settings` replace those of the archive, None removes one. `replace` deletes the
-    stack of this name that is there. `without` are volumes that are not restored.
+    stack of this name that is there. `rollback` says that this takes an upgrade back: of a protected stack too, and
+    `rollback` starts over. `machine` are settings of this machine, which no archive has, by their whole keys. `without`
+    are volumes that are not restored.
     """
 
     archive: Path
@@ -61,6 +63,8 @@ class Wish:
     release: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
     replace: bool = False
+    rollback: bool = False
+    machine: Mapping[str, object] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
 
@@ -153,11 +157,11 @@ def restore(
     if files.configured():
         take_down(files, engine, deadline=DOWN_SECONDS)
     # From here on data is deleted.
-    unfinished.mark(files, wish.source or str(wish.archive))
+    unfinished.mark(files, wish.source or str(wish.archive), rollback=wish.rollback)
     pulumi = Pulumi(files=files)
-    forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True)
-    # What was removed has the mark.
-    unfinished.mark(files, wish.source or str(wish.archive))
+    data = files.data
+    kept = [data.restoring(wish.stack), *([data.upgrade(wish.stack)] if wish.rollback else [])]
+    forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True, keep=kept)
     config = _config(wish, checked, files.data.restored(wish.stack))
     _write_settings(checked, config, files)
     if not pulumi.created():
@@ -190,6 +194,8 @@ def _refuse_other_data(wish: Wish, files: StackFiles, engine: Engine) -> None:
         )
     if unfinished.archive_of(files):
         return
+    if wish.rollback:
+        return
     if wish.replace:
         refuse_data_loss(files, "it is not replaced")
         return
@@ -220,7 +226,7 @@ def _checked_settings(wish: Wish, checked: Checked, files: StackFiles, engine: E
 def _config(wish: Wish, checked: Checked, folder: Path) -> dict[str, Any]:
     """Return the settings of the new stack. The files that they name are written below `folder`."""
     document = json.loads(checked.small["stack/settings.json"])
-    config: dict[str, Any] = dict(document["config"])
+    config: dict[str, Any] = {**document["config"], **wish.machine}
     config[f"{PROJECT}:release"] = release_of(checked.about, wish.release)
     for key, value in wish.settings.items():
         if value is None:

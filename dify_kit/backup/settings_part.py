@@ -24,13 +24,13 @@ FILES = "files"
 # Keys of settings that hold a path of this machine.
 _PATHS = ("caFile", "clientsFile", "file", "catalogue", "appsDir", "templatesDir")
 # How this machine reaches its engine is no property of the stack.
-_OF_THE_MACHINE = ("docker:host",)
+OF_THE_MACHINE = ("docker:host",)
 _MOST_FILES_BYTES = 512 << 20
 
 
 def plain_settings(files: StackFiles, environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings with each secret as `{SECRET: text}`. Raises KitError when one cannot be decrypted."""
-    config = {key: value for key, value in files.config().items() if key not in _OF_THE_MACHINE}
+    config = {key: value for key, value in files.config().items() if key not in OF_THE_MACHINE}
     decrypt = secrets.decryptor(files, environment)
     if decrypt is None:
         raise KitError(

@@ -75,6 +75,22 @@ def reading(client: Any, volume: str, stack: str) -> Iterator[Iterator[bytes]]: 
         yield blocks
 
 
+def read_file(client: Any, volume: str, stack: str, name: str) -> bytes | None:  # noqa: ANN401
+    """Return a small file of a volume, by its path in it; None where there is none. Raises KitError."""
+    try:
+        # A container would make the volume that it names.
+        client.api.inspect_volume(volume)
+        with _holder(client.api, volume, stack, read_only=True) as holder:
+            blocks, _ = client.api.get_archive(holder, f"{ABOVE}/{ROOT}/{name}")
+            with tarfile.open(fileobj=io.BytesIO(b"".join(blocks))) as tar:
+                file = tar.extractfile(tar.getmembers()[0])
+                return file.read() if file else None
+    except docker.errors.NotFound:
+        return None
+    except (*BROKEN, tarfile.TarError) as problem:
+        raise KitError(f"volume {volume} cannot be read: {problem}", "run the same command again") from None
+
+
 def fill(client: Any, volume: str, stack: str, labels: Mapping[str, str], content: Iterator[bytes]) -> None:  # noqa: ANN401
     """Make a volume with these labels and fill it from a tar. Raises KitError."""
     try:

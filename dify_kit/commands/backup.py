@@ -9,9 +9,7 @@ import typer
 
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
 from dify_kit.backup import making, passphrases, reading, verifying, writing
-from dify_kit.backup.archive import About, Writer
 from dify_kit.backup.retention import Retention
-from dify_kit.backup.sealing import sealed
 from dify_kit.commands.selected import locked, require_configured
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.engine.cli import Pulumi
@@ -91,16 +89,9 @@ def backup(  # noqa: PLR0917  # Typer calls it by name
         unfinished.refuse(files)
         target = writing.target_of(to, stack, datetime.now(tz=UTC))
         passphrase = passphrases.chosen(passphrase_file)
-        pulumi = Pulumi(files=files)
-        found = making.source(pulumi, DockerEngine())
+        found = making.source(Pulumi(files=files), DockerEngine())
         step(f"backing up stack {stack}")
-        with writing.written(target) as raw, sealed(raw, passphrase) as stream:
-
-            def writer_of(about: About) -> Writer:
-                return Writer(stream, about, int(datetime.now(tz=UTC).timestamp()))
-
-            manifest = making.make(found, writer_of, vectors=vectors)
-        making.note(pulumi, target, manifest)
+        making.write(found, target, passphrase, vectors=vectors)
         if target is None:
             return
         private = ", readable by you alone" if isinstance(target, Path) else ""

@@ -75,7 +75,7 @@ def read_value(files: StackFiles, changes: Collection[Change], path: Path, text:
     """Return the value that a text stands for in a stack's settings, after other changes. Raises UsageError."""
 
     def found(value: object) -> Collection[str]:
-        values = _after(settings.given(files).values, [*changes, Change(path=path, value=value)])
+        values = with_changes(settings.given(files).values, [*changes, Change(path=path, value=value)])
         return _problems(files, Given(values=values, encrypted=frozenset()))
 
     value = value_of(path, text, found)
@@ -126,7 +126,7 @@ def apply(pulumi: Pulumi, changes: Collection[Change]) -> tuple[str, ...]:
     before = settings.given(files, decrypt=True)
     known = set(_problems(files, before))
     encrypted = before.encrypted | {change.key for change in changes if change.secret}
-    after = Given(values=_after(before.values, changes), encrypted=encrypted)
+    after = Given(values=with_changes(before.values, changes), encrypted=encrypted)
     found = _problems(files, after)
     if made := [line for line in found if line not in known]:
         listed = "\n".join(f"  - {line}" for line in made)
@@ -139,7 +139,7 @@ def _problems(files: StackFiles, given: Given) -> tuple[str, ...]:
     return stack_settings.read(given, files.stack, settings_file=files.config_file).problems
 
 
-def _after(values: Mapping[str, Any], changes: Collection[Change]) -> dict[str, Any]:
+def with_changes(values: Mapping[str, Any], changes: Collection[Change]) -> dict[str, Any]:
     """Return a copy of the values with the changes made; what is checked and what is written both come from here."""
     changed = dict(values)
     for change in changes:
@@ -163,13 +163,13 @@ def _require_set(values: Mapping[str, Any], path: Path) -> None:
 
 def _write(pulumi: Pulumi, changes: Collection[Change], opened: Mapping[str, Any]) -> None:
     """Write each changed setting as a whole, its encrypted parts as they are stored; `opened` has all decrypted."""
-    stored = _stored(pulumi.files)
+    now = stored(pulumi.files)
     # Of a setting that is one encrypted text, a part cannot be written: it is encrypted again as a whole.
-    sealed = {one.key for one in changes if settings.is_secure(stored.get(one.key)) and len(one.path) > 1}
-    stored |= {key: opened[key] for key in sealed}
+    sealed = {one.key for one in changes if settings.is_secure(now.get(one.key)) and len(one.path) > 1}
+    now |= {key: opened[key] for key in sealed}
     parts = [one for one in changes if _encrypted_part(one) and one.key not in sealed]
     whole = [one for one in changes if one not in parts]
-    after = _after(stored, whole)
+    after = with_changes(now, whole)
     secret = sealed | {one.key for one in whole if one.secret and one.value is not None}
     touched = dict.fromkeys(one.key for one in whole)
     entries = {
@@ -193,7 +193,7 @@ def _encrypted_part(change: Change) -> bool:
     return change.secret and change.value is not None and len(change.path) > 1
 
 
-def _stored(files: StackFiles) -> dict[str, Any]:
+def stored(files: StackFiles) -> dict[str, Any]:
     """Return the settings of a stack's file, JSON types, encrypted values as they are stored."""
     return {
         (name := key.removeprefix(f"{PROJECT}:")): value if settings.is_secure(value) else parsed(name, value)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +109,10 @@ def refuse_running(pulumi: Pulumi, engine: Engine) -> None:
         )
 
 
-def forget(pulumi: Pulumi, engine: Engine, found: Belongings, *, delete_data: bool) -> None:
-    """Remove what was found. Repeating it after an interruption removes the rest."""
+def forget(
+    pulumi: Pulumi, engine: Engine, found: Belongings, *, delete_data: bool, keep: Collection[Path] = ()
+) -> None:
+    """Remove what was found but `keep`. Repeating it after an interruption removes the rest."""
     files = pulumi.files
     if delete_data:
         for volume in volumes.find(engine, files.stack).own:
@@ -123,7 +125,7 @@ def forget(pulumi: Pulumi, engine: Engine, found: Belongings, *, delete_data: bo
     for path in found.backend:
         remove_path(path)
     for one in (found.link, found.settings, *found.records):
-        if one:
+        if one and one not in keep:
             remove_path(one)
     if not files.own_file() and files.linked.is_symlink():
         files.linked.unlink()
@@ -150,7 +152,7 @@ def _records(files: StackFiles) -> list[Path]:
     data, stack = files.data, files.stack
     logs = [data.logs / f"{stack}-{verb}.log" for verb in ("up", "destroy", "preview", "refresh")]
     runs = [data.runs / f"{stack}.json", data.runs / f"{stack}.events", data.backup(stack)]
-    kept = [data.restored(stack), data.restoring(stack)]
+    kept = [data.restored(stack), data.restoring(stack), data.upgrade(stack)]
     return [path for path in (*logs, *runs, *kept) if path.exists()]
 
 

@@ -8,9 +8,10 @@
       stacks/Pulumi.<stack>.yaml 0600   the stack's configuration; the checkout holds a link to it
       stacks/proxy-keys.<stack>.json 0600  keys issued to callers of the LLM proxy, as hashes
       stacks/clients.<stack>.json 0600  its OAuth clients, by hashes of their secrets
-      runs/                      0700   locks, and the record of the run in progress
+      runs/                      0700   locks, the record of the run in progress, journals of upgrades
       logs/                      0700   Pulumi's own output of the last run of each kind
       restored/<stack>/          0700   files that the settings of a restored stack name
+      backups/                   0700   archives that `upgrade` makes, and the passphrase that opens them
 
 A deleted checkout therefore loses nothing, and a copy of this one directory is the backup of the keys.
 """
@@ -104,6 +105,15 @@ class DataDir:
     def backup(self, stack: str) -> Path:
         """Return the record of a stack's last backup."""
         return self.runs / f"{stack}.backup"
+
+    def upgrade(self, stack: str) -> Path:
+        """Return the journal of a stack's last upgrade."""
+        return self.runs / f"{stack}.upgrade"
+
+    @property
+    def backups(self) -> Path:
+        """The archives that upgrades make, with the passphrase that the kit generates for them."""
+        return self.root / "backups"
 
     def restored(self, stack: str) -> Path:
         """Return the directory of files that the settings of a restored stack name: apps, templates, CAs."""

@@ -41,12 +41,21 @@ def _all(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}[{at}] is {value!r}: it is text; write it in quotes"
     if not isinstance(document.get("replaces", False), bool):
         yield f"replaces is {document['replaces']!r}: it is true or false"
+    yield from _oldest(release, document)
     yield from _services(document)
     yield from _images(release, document)
     yield from _routes(release, document)
     yield from _renamed(document)
     yield from _advisories(document)
     yield from _variables(release, document)
+
+
+def _oldest(release: Release, document: Mapping[str, Any]) -> Iterator[str]:
+    given = document.get("upgrade_from")
+    if given is None:
+        return
+    if not checks.matches(given, releases.VERSION) or releases.version_number(given) >= release.number:
+        yield f'upgrade_from is {given!r}: it is the version of an older release, such as "1.12.1"'
 
 
 def _services(document: Mapping[str, Any]) -> Iterator[str]:

@@ -59,6 +59,7 @@ class Release:
     `images` maps a role to its image; `services` are the long-running ones without data tier and vector
     store; `renamed` maps a variable's current name to what this release knows. `celery_app` is what its worker's health
     command asks, `dsl` the version of its apps' files. `upgrade` says what an upgrade to it asks of hands;
+    `upgrade_from` is the oldest release whose data it migrates, empty where that is every one;
     `weaviate_ladder` are the tags that an older vector volume climbs, one start each. `facts` names the source that the
     variables were read from, where it is not the release itself; `unknown` says what an import could not know; `file`
     is where all this stands.
@@ -73,6 +74,7 @@ class Release:
     dsl: str
     advisories: tuple[Advisory, ...] = ()
     upgrade: tuple[str, ...] = ()
+    upgrade_from: str = ""
     weaviate_ladder: tuple[str, ...] = ()
     facts: str = ""
     unknown: tuple[str, ...] = ()
@@ -144,6 +146,7 @@ _KEYS = frozenset(
         "renamed",
         "advisories",
         "upgrade",
+        "upgrade_from",
         "weaviate_ladder",
         "variables",
         # Of an operator's file: it stands in for the kit's own one, and what an import could not know.
@@ -199,6 +202,7 @@ def load(file: Path) -> Release:
             for at, entry in enumerate(_list(file, document, "advisories"))
         ),
         upgrade=tuple(str(line) for line in _list(file, document, "upgrade")),
+        upgrade_from=str(document.get("upgrade_from") or ""),
         weaviate_ladder=tuple(str(tag) for tag in _list(file, document, "weaviate_ladder")),
         facts=str(document.get("facts", "")),
         unknown=tuple(str(line) for line in _list(file, document, "unknown")),

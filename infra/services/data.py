@@ -13,7 +13,7 @@ from infra.catalogue.container_paths import (
     REDIS_PASSWORD_FILE,
     REDIS_UID,
 )
-from infra.catalogue.releases import Release
+from infra.catalogue.releases import Release, version_number
 from infra.services.files import redis_config
 from infra.services.spec import Delivery, Detail, Details, File
 from infra.settings.stack import Settings
@@ -30,6 +30,9 @@ if [ -f "$marker" ]; then
   . "$marker"
   [ "$release" -le "$KIT_RELEASE_NUMBER" ] || refuse "the data was migrated by a newer Dify ($version) than \
 dify:release $KIT_RELEASE. Dify cannot migrate back: set dify:release to $version or newer."
+  [ "$release" -ge "${KIT_OLDEST_NUMBER:-0}" ] || refuse "the data is of Dify $version, and $KIT_RELEASE \
+migrates that of $KIT_OLDEST and newer: set dify:release to $version again, then use the command upgrade, which goes \
+through $KIT_OLDEST."
 fi
 minor() { rest=${1#*.}; echo "${rest%%.*}"; }
 if [ -n "$KIT_WEAVIATE" ] && [ -f "$marker" ]; then
@@ -81,9 +84,18 @@ def init_permissions(settings: Settings, release: Release) -> Details:
             "KIT_RELEASE": release.version,
             "KIT_RELEASE_NUMBER": str(release.number),
             "KIT_UID": str(API_UID),
+            **_oldest(release),
             **_weaviate_guard(settings, release),
         },
     )
+
+
+def _oldest(release: Release) -> dict[str, str]:
+    """Return the oldest release whose data this one migrates, where that is not every one."""
+    if not release.upgrade_from:
+        return {}
+    number = version_number(release.upgrade_from)
+    return {"KIT_OLDEST": release.upgrade_from, "KIT_OLDEST_NUMBER": str(number)}
 
 
 def _weaviate_guard(settings: Settings, release: Release) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from support.configuration import resolved, settings
 WEAVIATE = {"images": "registry", "vectorStore": "weaviate"}
 
 
-def run(directory: Path, release: str, **plain: str) -> subprocess.CompletedProcess[str]:
-    """Run the guard of a release over what lies in the directory."""
+def run(directory: Path, release: str, oldest: str = "", **plain: str) -> subprocess.CompletedProcess[str]:
+    """Run the guard of a release over what lies in the directory; `oldest` is the oldest data that it migrates."""
     found = settings({"release": release, **WEAVIATE, **plain})
-    spec = spec_of("init-permissions", found, found.dify)
+    spec = spec_of("init-permissions", found, replace(found.dify, upgrade_from=oldest))
     assert spec.command is not None
     return subprocess.run(
         ["sh", "-c", spec.command[0].replace("/app_storage", str(directory))],
@@ -97,3 +98,17 @@ def test_an_older_release_is_refused(tmp_path: Path, newer: str, older: str) -> 
 
     assert refused.returncode == 3
     assert f"set dify:release to {newer} or newer" in refused.stderr
+
+
+def test_data_that_is_older_than_what_a_release_migrates_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, "1.12.1", vectorStore="pgvector")
+    before = marker(tmp_path)
+
+    refused = run(tmp_path, "1.17.1", oldest="1.14.2", vectorStore="pgvector")
+
+    assert refused.returncode == 3
+    assert "the data is of Dify 1.12.1, and 1.17.1 migrates that of 1.14.2 and newer" in refused.stderr
+    assert "set dify:release to 1.12.1 again" in refused.stderr
+    assert marker(tmp_path) == before
+    assert run(tmp_path, "1.14.2", vectorStore="pgvector").returncode == 0
+    assert run(tmp_path, "1.17.1", oldest="1.14.2", vectorStore="pgvector").returncode == 0

@@ -44,6 +44,7 @@ LAYERS = (
     "dify_kit.smoke",
     "dify_kit.deploying",
     "dify_kit.backup",
+    "dify_kit.upgrade",
     "dify_kit.app",
     "dify_kit.commands",
     "dify_kit.__main__",

@@ -1,0 +1,1 @@
+"""Upgrades: the path, the journal, and what is refused."""
