@@ -32,10 +32,12 @@ _STOP_GRACE = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container of the stack. ``state`` is Docker's status, ``health`` is empty without a health check.
+    """A container of the stack, or a pod. ``state`` is Docker's status, ``health`` is empty without a health check.
 
-    ``image`` is the image's id or reference, ``memory_limit`` in bytes, 0 for none. ``secrets`` are the values of
-    variables of its environment that hold secrets by their names.
+    ``id`` is its reference (`infra.engine.runtime`). ``image`` is the image's id or reference, ``memory_limit`` in
+    bytes, 0 for none. ``secrets`` are the values of variables of its environment that hold secrets by their names.
+    ``pod`` is the name of a pod, empty for a container of an engine. ``reason`` says why it has not started, or how its
+    last run ended, where that is known.
     """
 
     id: str
@@ -49,9 +51,15 @@ class Container:
     image: str = ""
     memory_limit: int = 0
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    pod: str = ""
+    reason: str = ""
 
     def sick(self) -> str:
         """Say what is wrong with the container; empty when it is as it should be."""
+        wrong = self._wrong()
+        return f"{wrong} ({self.reason})" if wrong and self.reason else wrong
+
+    def _wrong(self) -> str:
         if self.job:
             if self.state == "exited":
                 return f"failed with exit code {self.exit_code}" if self.exit_code else ""
@@ -71,8 +79,50 @@ class Network:
     name: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How many pods a service is to have, and how many of them are ready.
+
+    ``workload`` is the kind and name of what makes them (`Deployment api`), ``resource`` its id in Pulumi's state,
+    ``image`` that of its template. ``trouble`` says why pods are missing; empty where none is, or where they start.
+    """
+
+    workload: str
+    resource: str
+    wanted: int
+    ready: int
+    job: bool = False
+    image: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """What the platform reports about a service: an Event. ``time`` is RFC 3339 in UTC."""
+
+    time: str
+    service: str
+    pod: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the platform shows of its objects, for a bundle: the path of a file, what it is, and its content.
+
+    Values of environments are in ``content`` as they are.
+    """
+
+    path: str
+    what: str
+    content: Any
+
+
 class Engine(Protocol):
-    """The engine, as far as deploying one stack needs it."""
+    """What runs one stack, as far as the command line needs it: a Docker engine, or a cluster.
+
+    The last methods are for looking: what they return is shown, and not changed.
+    """
 
     def local(self) -> bool:
         """Whether the engine runs on this machine, so that its ports and disk are ours."""
@@ -127,6 +177,31 @@ class Engine(Protocol):
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
+
+    def workloads(self, stack: str) -> list[Container]:
+        """Return what runs the stack's services, in every state: containers, or pods."""
+        return self.containers(stack)
+
+    def scales(self, stack: str) -> Mapping[str, Scale]:
+        """Return service -> how many pods it has; none on an engine, where a service is one container."""
+        del stack
+        return {}
+
+    def notices(self, stack: str) -> list[Notice]:
+        """Return what went wrong lately by the platform's own account, oldest first; none on an engine."""
+        del stack
+        return []
+
+    def shown(self, stack: str) -> list[Shown]:
+        """Return what the platform shows of the stack's objects."""
+        return [
+            Shown(
+                path=f"containers/{(service := container_of(one).service)}.json",
+                what=f"what the engine shows of {service}, secrets masked",
+                content=one,
+            )
+            for one in self.inspected(stack)
+        ]
 
 
 @contextlib.contextmanager

@@ -1,12 +1,15 @@
-"""The pods of a service on a cluster as a `Runtime`: commands, logs and state of one of its ready pods."""
+"""The pods of a service on a cluster as a `Runtime`: commands, logs and state of one of them.
+
+A reference of a Deployment, a StatefulSet or a Job means one of its ready pods, a reference of a Pod that one alone.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from infra.engine.cluster import Cluster, ClusterError, Workload
+from infra.engine import pod_logs, pod_state
+from infra.engine.cluster import POD, Cluster, ClusterError, Workload
 from infra.engine.runtime import (
-    RUNNING,
     Ran,
     Runtime,
     Said,
@@ -17,7 +20,19 @@ from infra.engine.runtime import (
 )
 
 COMMAND_SECONDS = 60
-LOG_LINES = 1000
+SERVICE_LABEL = "dify-kit.service"
+MEASURE_SECONDS = 10
+# Of the container's own control group, in version 2 or 1: the memory in use without the cache that can be dropped, and
+# the CPU time in microseconds.
+_MEMORY = """
+cd /sys/fs/cgroup
+if [ -f memory.current ]; then cat memory.current; grep '^inactive_file ' memory.stat
+else cat memory/memory.usage_in_bytes; grep '^total_inactive_file ' memory/memory.stat; fi
+"""
+_CPU = """
+cd /sys/fs/cgroup
+if [ -f cpu.stat ]; then grep '^usage_usec ' cpu.stat; else echo usage_nsec "$(cat cpuacct/cpuacct.usage)"; fi
+"""
 
 
 def connect(reference: str, timeout: float) -> Runtime:
@@ -32,7 +47,7 @@ def connect(reference: str, timeout: float) -> Runtime:
 
 
 class PodRuntime(Runtime):
-    """The ready pod of a workload that was made first. What changes a pod is left to Kubernetes and not supported."""
+    """A pod of a workload. What changes a pod is left to Kubernetes and not supported."""
 
     def __init__(self, at: Workload, cluster: Cluster) -> None:
         self._at = at
@@ -52,12 +67,11 @@ class PodRuntime(Runtime):
         return str(self._pod()["metadata"]["uid"])
 
     def state(self) -> State | None:
-        """See Runtime: that of a pod that is ready."""
+        """See Runtime."""
         try:
-            self._pod()
+            return pod_state.state_of(self._pod())
         except WorkloadMissingError:
             return None
-        return State(status=RUNNING, health="healthy")
 
     def run(self, command: Sequence[str], *, root: bool = False) -> Ran:
         """See Runtime. A command in a pod has the pod's own user."""
@@ -70,10 +84,11 @@ class PodRuntime(Runtime):
 
     def ask(self, command: Sequence[str], *, seconds: float, line: bytes = b"") -> Said:
         """See Runtime."""
-        pod = str(self._pod()["metadata"]["name"])
+        pod = self._pod()
+        name = str(pod["metadata"]["name"])
         try:
             ran = self._cluster.execute(
-                self._at.namespace, pod, self._at.name, command, seconds=seconds, line=line
+                self._at.namespace, name, self._service(pod), command, seconds=seconds, line=line
             )
         except ClusterError as problem:
             raise WorkloadError(str(problem)) from None
@@ -101,27 +116,37 @@ class PodRuntime(Runtime):
         times: bool = False,
     ) -> bytes:
         """See Runtime. A cluster keeps both streams together."""
-        if since is not None or errors or times:
-            raise self._unsupported("a part of a log")
-        pod = str(self._pod()["metadata"]["name"])
+        if errors:
+            raise self._unsupported("a log of one stream")
         try:
-            text = self._cluster.logs(self._at.namespace, pod, self._at.name, lines=lines or LOG_LINES)
+            return pod_logs.past(self._cluster, self._pod(), lines=lines, since=since, times=times)
         except ClusterError as problem:
             raise WorkloadError(str(problem)) from None
-        return text.encode()
 
     def follow(self, *, since: float) -> Iterator[bytes]:
-        """See Runtime."""
-        del since
-        raise self._unsupported("a log that is followed")
+        """See Runtime. It also ends when nothing is logged for some minutes."""
+        pod = self._pod()
+        try:
+            yield from pod_logs.follow(self._cluster, pod, self._service(pod), since=since)
+        except ClusterError as problem:
+            raise WorkloadError(str(problem)) from None
 
     def cpu_seconds(self) -> float:
-        """See Runtime: not reported."""
-        return 0.0
+        """See Runtime."""
+        name, _, number = self._measured(_CPU).strip().partition(" ")
+        return int(number) / (1e9 if name == "usage_nsec" else 1e6) if number.isdigit() else 0.0
 
     def memory_bytes(self) -> int:
-        """See Runtime: not reported."""
-        return 0
+        """See Runtime."""
+        words = self._measured(_MEMORY).split()
+        numbers = [int(word) for word in words if word.isdigit()]
+        return max(0, numbers[0] - numbers[1]) if len(numbers) == 2 else 0  # noqa: PLR2004  # use and cache
+
+    def _measured(self, script: str) -> str:
+        try:
+            return self.ask(["sh", "-c", script], seconds=MEASURE_SECONDS).stdout.decode(errors="replace")
+        except WorkloadError:
+            return ""
 
     def start(self) -> None:
         """See Runtime."""
@@ -136,21 +161,21 @@ class PodRuntime(Runtime):
         return WorkloadError(f"{self._at.name}: {what} is not supported on dify:platform kubernetes")
 
     def _pod(self) -> Mapping[str, Any]:
-        """Return the same one of the ready pods each time, as long as it is there."""
+        """Return the pod of the reference, or the same one of the ready pods each time, as long as it is there."""
+        at = self._at
         try:
-            pods = self._cluster.pods(self._at.namespace, f"dify-kit.service={self._at.name}")
+            if at.kind == POD:
+                if found := self._cluster.pod(at.namespace, at.name):
+                    return found
+                raise WorkloadMissingError(f"there is no pod {at.name} in namespace {at.namespace}")
+            pods = self._cluster.pods(at.namespace, f"{SERVICE_LABEL}={at.name}")
         except ClusterError as problem:
             raise UnreachableError(f"{problem}; {problem.fix}") from None
-        ready = [pod for pod in pods if _ready(pod)]
+        ready = [pod for pod in pods if pod_state.ready(pod)]
         if not ready:
-            raise WorkloadMissingError(
-                f"{self._at.kind} {self._at.name} in namespace {self._at.namespace} has no ready pod"
-            )
+            raise WorkloadMissingError(f"{at.kind} {at.name} in namespace {at.namespace} has no ready pod")
         return min(ready, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
-
-def _ready(pod: Mapping[str, Any]) -> bool:
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    def _service(self, pod: Mapping[str, Any]) -> str:
+        """Return the name of the service, which is that of the main container of its pods."""
+        return self._at.name if self._at.kind != POD else str(pod["metadata"]["labels"][SERVICE_LABEL])

@@ -35,9 +35,10 @@ class UnreachableError(WorkloadError):
 class State:
     """A workload as its platform shows it, in Docker's terms.
 
-    `status` is `created`, `running`, `restarting`, `exited` or `dead`; `health` what the platform's own checks found,
-    `healthy`, `unhealthy` or `starting`, and empty where it makes none. `restarts` counts starts after the first one.
-    `exit_code` and `finished` are those of the last end, None before the first one.
+    `status` is `created`, `running`, `restarting`, `removing`, `exited` or `dead`; `health` is what the checks of the
+    platform found, `healthy`, `unhealthy` or `starting`, and empty where it makes none. `restarts` counts starts after
+    the first one. `exit_code` and `finished` are those of the last end, None before the first one. `reason` says in a
+    few words why it has not started, or how the last run ended; empty where the platform names none.
     """
 
     status: str
@@ -45,6 +46,7 @@ class State:
     restarts: int = 0
     exit_code: int = 0
     finished: datetime | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,13 @@ def pod(
 ) -> dict[str, Any]:
     return {
         "metadata": {"name": name, "uid": f"uid-of-{name}", "creationTimestamp": made, **metadata},
-        "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+        "spec": {"containers": [{"name": "api", "readinessProbe": {"exec": {}}}]},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "containerStatuses": [
+                {"name": "api", "ready": ready, "started": True, "state": {"running": {}}, "restartCount": 0}
+            ],
+        },
     }
 
 
@@ -145,6 +151,5 @@ def test_what_would_change_a_pod_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
             found.start()
         with pytest.raises(WorkloadError, match="a file in a running pod is not supported"):
             found.unpack("/", b"")
-        with pytest.raises(WorkloadError, match="a log that is followed is not supported"):
-            found.follow(since=0)
-        assert found.memory_bytes() == 0
+        with pytest.raises(WorkloadError, match="a log of one stream is not supported"):
+            found.logs(errors=True)

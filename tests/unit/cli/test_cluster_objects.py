@@ -62,7 +62,7 @@ def test_a_stack_on_docker_has_none(machine: Machine) -> None:
     machine.configure()
 
     assert cluster_objects(machine.files()) is None
-    require_docker(machine.files(), "logs")
+    require_docker(machine.files(), "backup")
 
 
 def test_the_guard_of_the_cluster_takes_the_place_of_those_of_docker(
@@ -95,6 +95,6 @@ def test_no_port_of_this_machine_is_requested(machine: Machine) -> None:
     assert published.find(on_cluster(machine), FakeEngine()) is None
 
 
-def test_commands_that_look_into_containers_are_refused(machine: Machine) -> None:
+def test_commands_that_copy_volumes_of_an_engine_are_refused(machine: Machine) -> None:
     with pytest.raises(KitError, match="not supported on dify:platform kubernetes"):
-        require_docker(on_cluster(machine), "logs")
+        require_docker(on_cluster(machine), "backup")
