@@ -49,7 +49,7 @@ def past(
 
 
 def follow(cluster: Cluster, pod: Mapping[str, Any], container: str, *, since: float) -> Iterator[bytes]:
-    """Yield what a container logs from about a moment on, with times, until it ends, or logs nothing for five minutes."""
+    """Yield what a container logs from about a moment on, until it ends, or logs nothing for five minutes."""
     with _opened(cluster, pod, container, since, SILENCE_SECONDS, follow=True) as answer:
         if answer:
             yield from answer.stream(_BLOCK_BYTES)

@@ -3,13 +3,16 @@
 A reference of a Deployment, a StatefulSet or a Job means one of its ready pods, a reference of a Pod that one alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from infra.engine import pod_logs, pod_state
+from infra.engine import pod_logs, pod_state, pod_streams
 from infra.engine.cluster import POD, Cluster, ClusterError, Workload
+from infra.engine.pod_streams import BrokenStreamError, Stream
 from infra.engine.runtime import (
+    CommandFailedError,
     Ran,
     Runtime,
     Said,
@@ -22,6 +25,8 @@ from infra.engine.runtime import (
 COMMAND_SECONDS = 60
 SERVICE_LABEL = "dify-kit.service"
 MEASURE_SECONDS = 10
+# Of what a command wrote, the end.
+MOST_OUTPUT = 16 << 10
 # Of the container's own control group, in version 2 or 1: the memory in use without the cache that can be dropped, and
 # the CPU time in microseconds.
 _MEMORY = """
@@ -37,10 +42,10 @@ if [ -f cpu.stat ]; then grep '^usage_usec ' cpu.stat; else echo usage_nsec "$(c
 
 def connect(reference: str, timeout: float) -> Runtime:
     """Return the workload that a reference names (`infra.engine.cluster.Workload`). Raises UnreachableError."""
-    del timeout  # each answer of the API has its own
     try:
         at = Workload.parse(reference)
-        return PodRuntime(at, at.cluster())
+        # Each answer of the API has a time of its own: this one is for what a command writes.
+        return PodRuntime(at, at.cluster(), timeout)
     except (ClusterError, ValueError) as problem:
         fix = f"; {problem.fix}" if isinstance(problem, ClusterError) else ""
         raise UnreachableError(f"{problem}{fix}") from None
@@ -49,9 +54,10 @@ def connect(reference: str, timeout: float) -> Runtime:
 class PodRuntime(Runtime):
     """A pod of a workload. What changes a pod is left to Kubernetes and not supported."""
 
-    def __init__(self, at: Workload, cluster: Cluster) -> None:
+    def __init__(self, at: Workload, cluster: Cluster, silence: float) -> None:
         self._at = at
         self._cluster = cluster
+        self._silence = silence
 
     def __enter__(self) -> Self:
         """See Runtime."""
@@ -96,6 +102,36 @@ class PodRuntime(Runtime):
         return Said(
             stdout=ran.stdout, stderr=ran.stderr, late=ran.code is None and not answered, code=ran.code
         )
+
+    def read(self, command: Sequence[str]) -> Iterator[bytes]:
+        """See Runtime."""
+        with self._running(command) as stream:
+            yield from stream.output(self._silence)
+        if stream.code:
+            raise CommandFailedError(command[0], stream.code, stream.errors)
+
+    def write(self, command: Sequence[str], content: Iterable[bytes], *, seconds: float) -> Ran:
+        """See Runtime."""
+        said = b""
+        with self._running(command, stdin=True) as stream:
+            # A command that ends before the content is not sent the rest: its exit code says why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                stream.send(content, seconds)
+            for block in stream.output(seconds):
+                said = (said + block)[-MOST_OUTPUT:]
+        return Ran(code=int(stream.code or 0), output=said.decode(errors="replace") + stream.errors)
+
+    @contextmanager
+    def _running(self, command: Sequence[str], *, stdin: bool = False) -> Iterator[Stream]:
+        pod = self._pod()
+        name = str(pod["metadata"]["name"])
+        try:
+            with pod_streams.running(
+                self._cluster, self._at.namespace, name, self._service(pod), command, stdin=stdin
+            ) as stream:
+                yield stream
+        except (ClusterError, BrokenStreamError) as problem:
+            raise WorkloadError(f"{command[0]} in {name} broke off: {problem}") from None
 
     def unpack(self, directory: str, archive: bytes) -> None:
         """See Runtime."""

@@ -5,7 +5,7 @@ another platform. A platform brings a module with a function `connect(reference,
 """
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType, TracebackType
@@ -25,6 +25,15 @@ class WorkloadError(Exception):
 
 class WorkloadMissingError(WorkloadError):
     """What the reference names does not exist, or does not run."""
+
+
+class CommandFailedError(WorkloadError):
+    """A command ended with another code than 0; `errors` is the end of what it wrote to standard error."""
+
+    def __init__(self, what: str, code: int, errors: str) -> None:
+        super().__init__(f"{what} ended with code {code}: {errors.strip()[-500:] or 'it says nothing'}")
+        self.code = code
+        self.errors = errors
 
 
 class UnreachableError(WorkloadError):
@@ -98,6 +107,20 @@ class Runtime(Protocol):
 
         With a line the answer is a line too, and over when that has come. Secrets go this way: neither arguments nor
         environment show them.
+        """
+
+    def read(self, command: Sequence[str]) -> Iterator[bytes]:
+        """Run a command and yield its standard output in blocks, of which no more than one is held.
+
+        Raises CommandFailedError after the last block of a command that fails, WorkloadError when the connection
+        breaks, or nothing comes for as long as an answer of the platform may take.
+        """
+
+    def write(self, command: Sequence[str], content: Iterable[bytes], *, seconds: float) -> Ran:
+        """Run a command with content on its standard input, of which no more than one block is held.
+
+        The input is not closed: the command ends by what it reads. It has `seconds` for each block, and as long to end
+        after the last one. The output of the result is the end of both streams. Raises WorkloadError.
         """
 
     def unpack(self, directory: str, archive: bytes) -> None:
