@@ -16,7 +16,7 @@ from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.smoke.termination import terminable
 from dify_kit.stack import unfinished
-from dify_kit.stack.cluster_objects import require_docker
+from dify_kit.stack.cluster_objects import engine_of
 from dify_kit.talk import say, step
 from infra import hints
 
@@ -68,12 +68,11 @@ def backup(
         return
     with locked(stack) as files, terminable():
         require_configured(files)
-        require_docker(files, "backup")
         unfinished.refuse(files)
         target = writing.target_of(to, stack, datetime.now(tz=UTC))
         passphrase = passphrases.chosen(passphrase_file)
         pulumi = Pulumi(files=files)
-        found = making.source(pulumi, DockerEngine())
+        found = making.source(pulumi, engine_of(files, DockerEngine))
         step(f"backing up stack {stack}")
         with writing.written(target) as raw, sealed(raw, passphrase) as stream:
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
+from dify_kit.containers.seen import Notice, Scale, Shown
 from dify_kit.errors import KitError
 from infra import engine, hints
 from infra.catalogue.checks import names_secret
@@ -79,45 +80,6 @@ class Network:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How many pods a service is to have, and how many of them are ready.
-
-    ``workload`` is the kind and name of what makes them (`Deployment api`), ``resource`` its id in Pulumi's state,
-    ``image`` that of its template. ``trouble`` says why pods are missing; empty where none is, or where they start.
-    """
-
-    workload: str
-    resource: str
-    wanted: int
-    ready: int
-    job: bool = False
-    image: str = ""
-    trouble: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Notice:
-    """What the platform reports about a service: an Event. ``time`` is RFC 3339 in UTC."""
-
-    time: str
-    service: str
-    pod: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What the platform shows of its objects, for a bundle: the path of a file, what it is, and its content.
-
-    Values of environments are in ``content`` as they are.
-    """
-
-    path: str
-    what: str
-    content: Any
-
-
 class Engine(Protocol):
     """What runs one stack, as far as the command line needs it: a Docker engine, or a cluster.
 
@@ -177,6 +139,12 @@ class Engine(Protocol):
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
+
+    def pause(self, container: Container) -> None:
+        """Stop a service that has one container or pod, with its own grace, and return when it has stopped."""
+
+    def resume(self, container: Container) -> None:
+        """Start a service again that was stopped by `pause`."""
 
     def workloads(self, stack: str) -> list[Container]:
         """Return what runs the stack's services, in every state: containers, or pods."""
@@ -309,6 +277,15 @@ class DockerEngine(Engine):
             # Given, so that the SDK waits for the answer that much longer.
             grace = _STOP_GRACE if configured is None else int(configured)
             self._client.api.stop(container_id, timeout=grace)
+
+    def pause(self, container: Container) -> None:
+        """See Engine."""
+        self.stop_container(container.id)
+
+    def resume(self, container: Container) -> None:
+        """See Engine."""
+        with _explained(f"cannot start container {container.name}"):
+            self._client.api.start(container.id)
 
     def remove_network(self, network_id: str) -> None:
         """See Engine."""

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dify_kit.containers.docker_host import Container, Engine, Network, Notice, Scale, Shown
+from dify_kit.containers.docker_host import Container, Engine, Network
+from dify_kit.containers.seen import Notice, Scale, Shown
 from dify_kit.errors import KitError
 from dify_kit.stack import cluster_view, settings
 from dify_kit.workspace.files import StackFiles
+from infra.engine import cluster_changes
 from infra.engine.cluster import Cluster, ClusterError
 from infra.guards.findings import Publisher
 from infra.platforms.kubernetes.names import SERVICE_LABEL, STACK_LABEL, dns_label, selector
 from infra.settings.kubernetes import Kubernetes
+
+# A store has its own grace to end, of two minutes at most.
+PAUSE_SECONDS = 180.0
 
 
 def cluster_objects(files: StackFiles) -> Engine | None:
@@ -34,15 +39,6 @@ def cluster_objects(files: StackFiles) -> Engine | None:
 def engine_of(files: StackFiles, docker: Callable[[], Engine]) -> Engine:
     """Return what runs a stack: its objects on a cluster, or the Docker engine. Raises KitError."""
     return cluster_objects(files) or docker()
-
-
-def require_docker(files: StackFiles, command: str) -> None:
-    """Raise KitError where a command that copies volumes of an engine cannot: the stack is on a cluster."""
-    if cluster_objects(files):
-        raise KitError(
-            f"`{command}` is not supported on dify:platform kubernetes yet",
-            "docs/guides/kubernetes.md says what is missing",
-        )
 
 
 @contextmanager
@@ -145,6 +141,23 @@ class ClusterObjects(Engine):
         """See Engine: the nodes pull."""
         del image, deadline
         return ""
+
+    def pause(self, container: Container) -> None:
+        """See Engine. Stores alone are paused: each is a StatefulSet of one pod."""
+        service, namespace = container.service, self.chosen.namespace
+
+        def left() -> str:
+            there = _of(service, self._pods(self.stack))
+            return f"pod {there[0]['metadata']['name']} is still there" if there else ""
+
+        with explained():
+            cluster_changes.scale(self._cluster, namespace, dns_label(service), 0)
+            cluster_changes.wait(f"the end of {service}", PAUSE_SECONDS, left)
+
+    def resume(self, container: Container) -> None:
+        """See Engine."""
+        with explained():
+            cluster_changes.scale(self._cluster, self.chosen.namespace, dns_label(container.service), 1)
 
     def workloads(self, stack: str) -> list[Container]:
         """See Engine: the pods of services."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dify_kit.containers.docker_host import Container, Notice, Scale, holds_secret
+from dify_kit.containers.docker_host import Container, holds_secret
+from dify_kit.containers.seen import Notice, Scale
 from infra.catalogue.names import service_name
 from infra.engine.cluster import POD, Workload
 from infra.engine.pod_state import ready, state_of

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dify_kit.containers.docker_host import BROKEN, Container, Engine, Notice
+from dify_kit.containers.docker_host import BROKEN, Container, Engine
+from dify_kit.containers.seen import Notice
 from dify_kit.errors import KitError, UsageError
 from infra import hints
 from infra.catalogue.names import service_name

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dify_kit.containers.docker_host import BROKEN, Container, Notice, Scale
+from dify_kit.containers.docker_host import BROKEN, Container
+from dify_kit.containers.seen import Notice, Scale
 from dify_kit.engine.recovery import examine
 from dify_kit.engine.state import StackState
 from dify_kit.watch.report import Pod, Service, Status

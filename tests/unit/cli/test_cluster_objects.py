@@ -8,7 +8,7 @@ import pytest
 from dify_kit.checks import guards, published
 from dify_kit.errors import KitError
 from dify_kit.stack import settings
-from dify_kit.stack.cluster_objects import ClusterObjects, cluster_objects, require_docker
+from dify_kit.stack.cluster_objects import ClusterObjects, cluster_objects
 from dify_kit.workspace.files import StackFiles
 from infra.engine.cluster import Cluster, ClusterError
 from tests.unit.cli.conftest import FakeEngine, Machine
@@ -62,7 +62,6 @@ def test_a_stack_on_docker_has_none(machine: Machine) -> None:
     machine.configure()
 
     assert cluster_objects(machine.files()) is None
-    require_docker(machine.files(), "backup")
 
 
 def test_the_guard_of_the_cluster_takes_the_place_of_those_of_docker(
@@ -93,8 +92,3 @@ def test_a_cluster_that_refuses_is_an_error_with_its_fix(
 
 def test_no_port_of_this_machine_is_requested(machine: Machine) -> None:
     assert published.find(on_cluster(machine), FakeEngine()) is None
-
-
-def test_commands_that_copy_volumes_of_an_engine_are_refused(machine: Machine) -> None:
-    with pytest.raises(KitError, match="not supported on dify:platform kubernetes"):
-        require_docker(on_cluster(machine), "backup")
