@@ -184,6 +184,14 @@ class PodRuntime(Runtime):
         except WorkloadError:
             return ""
 
+    def ending(self) -> int:
+        """See Runtime: pods that end, within their grace."""
+        try:
+            pods = self._cluster.pods(self._at.namespace, f"{SERVICE_LABEL}={self._at.name}")
+        except ClusterError as problem:
+            raise UnreachableError(f"{problem}; {problem.fix}") from None
+        return sum(1 for pod in pods if pod["metadata"].get("deletionTimestamp"))
+
     def start(self) -> None:
         """See Runtime."""
         raise self._unsupported("a start")

@@ -154,6 +154,9 @@ class Runtime(Protocol):
     def memory_bytes(self) -> int:
         """Return the memory in use, without the cache of files that can be dropped; 0 where it is not reported."""
 
+    def ending(self) -> int:
+        """Return how many others of the same workload still end their work after their places were taken."""
+
     def start(self) -> None:
         """Start a workload that has ended again."""
 
