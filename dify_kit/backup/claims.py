@@ -32,7 +32,7 @@ LIFE_SECONDS = 6 * 3600
 # Between two blocks of a stream. A disk that hangs longer is no disk to back up from.
 SILENCE_SECONDS = 600.0
 REPORT_TIMES = 10
-# What changes while it is read is no error of a copy that goes on; what shrinks leaves zeros behind.
+# A file that changes while it is read is no error; one that shrinks leaves zeros in the copy.
 CHANGED, SHRANK = 1, "shrank"
 # `head` ends by the size: the input of a command in a pod cannot be closed by every release of Kubernetes.
 _UNPACK = f'head -c "$1" | tar -x -p --same-owner --numeric-owner -C {ABOVE}'

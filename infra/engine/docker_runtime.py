@@ -247,7 +247,7 @@ def _fed(stream: Any, content: Iterable[bytes], seconds: float) -> bytes:  # noq
     said = bytearray()
 
     def listen() -> None:
-        # The end of a connection that broke is told by the exit code.
+        # The exit code says how a connection ended that broke.
         with suppress(OSError, docker_socket.SocketError):
             for _, block in docker_socket.frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
                 said.extend(block)
