@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "down": "Remove containers and networks.",
         "forget": "Remove everything of a stack that is down from this machine.",
         "backup": "Back up a stack while it serves, into one encrypted archive; prove that an archive can be restored.",
-        "restore": "Make a stack from an archive, on this machine or another.",
+        "restore": "Make a stack from an archive, on this machine, another one or a cluster.",
         "upgrade": "Bring a stack to a newer Dify: check, back up, deploy, test.",
         "rollback": "Take the last upgrade of a stack back.",
         "status": "Show how a stack is: services, address, certificate, drift, limits, last deployment.",

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from dify_kit.backup import redis_files, settings_part, state_part, volumes, writing
+from dify_kit.backup import redis_files, settings_part, state_part, writing
 from dify_kit.backup.archive import FORMAT, PIECE_BYTES, About, Manifest, Writer
 from dify_kit.backup.buckets import Place
+from dify_kit.backup.placing import store_of
 from dify_kit.backup.postgres import SERVICES, Postgres, Rows
 from dify_kit.backup.sealing import sealed
+from dify_kit.backup.stores import ROOT, VolumeError, Volumes
 from dify_kit.backup.trees import BrokenTreeError, Counted
 from dify_kit.containers.docker_host import Container, Engine
 from dify_kit.engine.cli import Pulumi
@@ -40,11 +41,11 @@ _MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The stack that is backed up, on its engine."""
+    """The stack that is backed up, on its engine or cluster."""
 
     pulumi: Pulumi
     engine: Engine
-    client: Any
+    volumes: Volumes
     settings: Settings
     containers: dict[str, Container]
 
@@ -63,7 +64,8 @@ def source(pulumi: Pulumi, engine: Engine) -> Source:
             f"stack {files.stack} has an external database (dify:database.host): `backup` does not reach it",
             "back it up with pg_dump or its provider's tools, together with the volumes: docs/guides/backup.md",
         )
-    containers = {one.service: one for one in engine.containers(files.stack)}
+    # Of several pods any one does, where there is one that runs.
+    containers = {one.service: one for one in sorted(engine.workloads(files.stack), key=_runs)}
     needed = [name for name in SERVICES if name == SERVICES[0] or name == settings.vector_store]
     if missing := [name for name in needed if name not in containers or containers[name].state != "running"]:
         raise KitError(
@@ -71,8 +73,16 @@ def source(pulumi: Pulumi, engine: Engine) -> Source:
             hints.kit("up", stack=files.stack),
         )
     return Source(
-        pulumi=pulumi, engine=engine, client=volumes.connect(), settings=settings, containers=containers
+        pulumi=pulumi,
+        engine=engine,
+        volumes=store_of(settings),
+        settings=settings,
+        containers=containers,
     )
+
+
+def _runs(container: Container) -> bool:
+    return container.state == "running" and container.health in {"", "healthy"}
 
 
 def left_out(settings: Settings, *, vectors: bool) -> tuple[str, ...]:
@@ -111,9 +121,7 @@ def make(found: Source, writer_of: Callable[[About], Writer], *, vectors: bool) 
         release=found.settings.release,
         images=found.settings.images,
         vector_store=found.settings.vector_store,
-        postgres=Postgres(client=found.client, container=found.containers[SERVICES[0]].id).query(
-            "postgres", "SHOW server_version"
-        )[0],
+        postgres=_server(found, SERVICES[0]).query("postgres", "SHOW server_version")[0],
         created=datetime.now(tz=UTC).isoformat(timespec="seconds"),
         left_out=left_out(found.settings, vectors=vectors),
     )
@@ -159,8 +167,12 @@ def _stack(found: Source, writer: Writer) -> None:
     say(f"settings, secrets and keys of stack {files.stack}")
 
 
+def _server(found: Source, service: str) -> Postgres:
+    return Postgres(container=found.containers[service].id, name=service)
+
+
 def _databases(found: Source, service: str, writer: Writer) -> None:
-    server = Postgres(client=found.client, container=found.containers[service].id)
+    server = _server(found, service)
     for database in server.databases():
         rows = Rows()
         shown = f"database {database} of {service}"
@@ -192,17 +204,19 @@ def _still(found: Source, name: str) -> Iterator[None]:
         yield
         return
     warn(f"{store.service} is stopped while its files are copied: until then, knowledge bases find nothing")
-    found.engine.stop_container(store.id)
+    found.engine.pause(store)
     began = time.monotonic()
     try:
         yield
     finally:
         try:
-            found.client.api.start(store.id)
+            found.engine.resume(store)
             say(f"{store.service} was stopped for {time.monotonic() - began:.0f} s")
-        except volumes.BROKEN as problem:
+        except KitError as problem:
             again = hints.kit("up", stack=found.stack)
-            warn(f"{store.service} was stopped and does not start again: {problem}; `{again}` starts it")
+            warn(
+                f"{store.service} was stopped and does not start again: {problem.message}; `{again}` starts it"
+            )
 
 
 def _volume(found: Source, name: str, writer: Writer) -> None:
@@ -212,13 +226,11 @@ def _volume(found: Source, name: str, writer: Writer) -> None:
         # The attempts before stay in the archive, uncounted: a stream cannot be taken back.
         part = f"volumes/{name}{f'.{attempt}' if attempt else ''}.tar"
         try:
-            with volumes.reading(found.client, volume, found.stack) as blocks:
-                counted = Counted(told(f"volume {name}", blocks), root=volumes.ROOT)
+            with found.volumes.reading(volume) as blocks:
+                counted = Counted(told(f"volume {name}", blocks), root=ROOT)
                 written = writer.part(part, counted)
             census = counted.census()
-        except volumes.BROKEN as broken:
-            if isinstance(broken, OSError) and broken.errno is not None:
-                raise
+        except VolumeError as broken:
             raise KitError(f"volume {volume} cannot be read: {broken}", "run the command again") from None
         except BrokenTreeError as broken:
             problem = str(broken)

@@ -1,19 +1,18 @@
-"""Dumps PostgreSQL databases and loads them, with the server's own programs in its own container.
+"""Dumps PostgreSQL databases and loads them, with the server's own programs in its own container or pod.
 
 The password is read in the container from the file that the server has: it is in no argument and leaves no container.
 """
 
+import itertools
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from docker.utils import socket as docker_socket
-
-from dify_kit.backup.volumes import BROKEN
+from dify_kit.containers.docker_host import BROKEN
 from dify_kit.errors import KitError
 from infra.catalogue.container_paths import POSTGRES_PASSWORD_FILE
+from infra.engine import runtime
+from infra.engine.runtime import CommandFailedError
 
 # The services of the catalogue that are PostgreSQL.
 SERVICES = ("db-postgres", "pgvector")
@@ -21,8 +20,8 @@ _LOGIN = f'PGPASSWORD=$(cat {POSTGRES_PASSWORD_FILE}) PGOPTIONS="-c client_min_m
 _PLACE = ("--host", "127.0.0.1", "--username", "postgres", "--no-password")
 _COMPLETE = b"-- PostgreSQL database dump complete"
 _TAIL_BYTES = 4096
-_MOST_OUTPUT = 16 << 10
-_END_SECONDS = 3600.0
+# Between two blocks of an answer, and for one of a dump: a server that builds an index answers nothing for long.
+_SECONDS, _END_SECONDS = 600.0, 3600.0
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 
 # A table without columns has no list of them.
@@ -68,10 +67,10 @@ class Rows:
 
 @dataclass(kw_only=True)
 class Postgres:
-    """The PostgreSQL in one container, by docker's client."""
+    """The PostgreSQL in one container or pod, by its reference; `name` is that of its service."""
 
-    client: Any
     container: str
+    name: str
 
     def databases(self) -> list[str]:
         """Return the databases that hold data. Raises KitError."""
@@ -85,42 +84,38 @@ class Postgres:
 
     def query(self, database: str, sql: str) -> list[str]:
         """Return the lines that a query answers. Raises KitError."""
-        code, output = self._run(
+        command = _command(
             "psql", *_PLACE, "-XAtq", "-v", "ON_ERROR_STOP=1", "--dbname", database, "--command", sql
         )
-        if code:
-            raise KitError(f"{self.container}: {output.strip()[-500:]}", "see the logs of the database")
-        return output.splitlines()
-
-    def _run(self, *words: str) -> tuple[int, str]:
         try:
-            made = self.client.api.exec_create(self.container, _command(*words))
-            output: bytes = self.client.api.exec_start(made["Id"])
-            return int(self.client.api.exec_inspect(made["Id"])["ExitCode"]), output.decode(errors="replace")
+            with runtime.runtime(self.container, _SECONDS) as server:
+                return b"".join(server.read(command)).decode(errors="replace").splitlines()
+        except CommandFailedError as problem:
+            raise KitError(
+                f"{self.name}: {problem.errors.strip()[-500:]}", "see the logs of the database"
+            ) from None
         except BROKEN as problem:
-            raise KitError(f"{self.container} cannot be asked: {problem}", "is the stack up?") from None
+            raise KitError(f"{self.name} cannot be asked: {problem}", "is the stack up?") from None
 
     def dump(self, database: str, rows: Rows) -> Iterator[bytes]:
         """Yield a plain dump of one moment, and count its rows. Raises KitError at its end when it is not complete."""
         command = _command("pg_dump", *_PLACE, "--format=plain", "--encoding=UTF8", "--dbname", database)
-        errors, tail = b"", b""
+        tail = b""
         try:
-            made = self.client.api.exec_create(self.container, command)
-            for stdout, stderr in self.client.api.exec_start(made["Id"], stream=True, demux=True):
-                errors = (errors + (stderr or b""))[-_MOST_OUTPUT:]
-                if stdout:
-                    rows.feed(stdout)
-                    tail = (tail + stdout)[-_TAIL_BYTES:]
-                    yield stdout
-            code = self.client.api.exec_inspect(made["Id"])["ExitCode"]
+            with runtime.runtime(self.container, _SECONDS) as server:
+                for block in server.read(command):
+                    rows.feed(block)
+                    tail = (tail + block)[-_TAIL_BYTES:]
+                    yield block
+        except CommandFailedError as problem:
+            raise KitError(
+                f"pg_dump of {database} ended with code {problem.code}: {problem.errors.strip()[-500:]}",
+                "see the logs of the database",
+            ) from None
         except BROKEN as problem:
             raise KitError(f"the dump of {database} broke off: {problem}", "run the command again") from None
-        if code or _COMPLETE not in tail:
-            said = errors.decode(errors="replace").strip()[-500:]
-            raise KitError(
-                f"pg_dump of {database} ended with code {code}: {said or 'it is not complete'}",
-                "see the logs of the database",
-            )
+        if _COMPLETE not in tail:
+            raise KitError(f"pg_dump of {database} is not complete", "see the logs of the database")
 
     def load(self, database: str, dump: Iterator[bytes]) -> None:
         """Replace a database by a dump, in one transaction: one that breaks off leaves it empty. Raises KitError."""
@@ -129,50 +124,18 @@ class Postgres:
         command = _command(
             "psql", *_PLACE, "-Xq", "-v", "ON_ERROR_STOP=1", "--output", "/dev/null", "--dbname", database
         )
+        # The input is not closed at its end: so psql gets a command to end.
+        content = itertools.chain([b"BEGIN;\n"], dump, [b"\nCOMMIT;\n\\q\n"])
         try:
-            made = self.client.api.exec_create(self.container, command, stdin=True)
-            stream = self.client.api.exec_start(made["Id"], socket=True)
-            code, said = self._feed(made["Id"], stream, dump)
+            with runtime.runtime(self.container, _SECONDS) as server:
+                ran = server.write(command, content, seconds=_END_SECONDS)
         except BROKEN as problem:
             raise KitError(f"loading {database} broke off: {problem}", "run the same command again") from None
-        if code:
+        if ran.code:
             raise KitError(
-                f"PostgreSQL refused the dump of {database} (psql's code {code}): {said.strip()[-800:]}",
+                f"PostgreSQL refused the dump of {database} (psql's code {ran.code}): {ran.output.strip()[-800:]}",
                 "the release, or its PostgreSQL, does not fit the archive; nothing of the database was loaded",
             )
-
-    def _feed(self, run: str, stream: Any, dump: Iterator[bytes]) -> tuple[int, str]:  # noqa: ANN401
-        """Send a dump between BEGIN and COMMIT; return psql's exit code and what it wrote."""
-        raw = getattr(stream, "_sock", stream)
-        # A server that builds an index answers nothing for long.
-        raw.settimeout(None)
-        said = bytearray()
-
-        def listen() -> None:
-            for _, block in docker_socket.frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
-                said.extend(block)
-                del said[:-_MOST_OUTPUT]
-
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        try:
-            raw.sendall(b"BEGIN;\n")
-            for block in dump:
-                raw.sendall(block)
-            # Not every way to an engine can be closed in one direction: so psql gets a command to end.
-            raw.sendall(b"\nCOMMIT;\n\\q\n")
-        except (BrokenPipeError, ConnectionResetError):
-            # psql has ended before the dump: its exit code says why.
-            pass
-        except BaseException:
-            raw.close()
-            raise
-        listener.join(_END_SECONDS)
-        if listener.is_alive():
-            raw.close()
-            raise KitError(f"psql did not end within {_END_SECONDS:.0f} s", "see the logs of the database")
-        code = self.client.api.exec_inspect(run)["ExitCode"]
-        return int(1 if code is None else code), said.decode(errors="replace")
 
     def rows(self, database: str, tables: Sequence[str]) -> Mapping[str, int]:
         """Return the number of rows of each table, named as a dump names it. Raises KitError."""

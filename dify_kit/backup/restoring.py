@@ -7,17 +7,19 @@ complete.
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dify_kit.backup import settings_part, state_part, volumes
+from dify_kit.backup import moving, settings_part, state_part
 from dify_kit.backup.archive import About, Manifest, check, parts
 from dify_kit.backup.making import told
+from dify_kit.backup.placing import store_of
 from dify_kit.backup.postgres import SERVICES, Postgres
+from dify_kit.backup.stores import ROOT, Volumes, filled
 from dify_kit.backup.trees import BrokenTreeError, Census, count
 from dify_kit.checks import preflight
 from dify_kit.containers.docker_host import Engine
@@ -25,8 +27,10 @@ from dify_kit.deploying import bring_up, take_down
 from dify_kit.engine.cli import Outcome, Pulumi, require_success
 from dify_kit.engine.recovery import recover
 from dify_kit.errors import KitError
-from dify_kit.stack import forget, leftovers, unfinished
+from dify_kit.images import node_images
+from dify_kit.stack import forget, leftovers, setting_path, unfinished
 from dify_kit.stack import settings as stack_settings
+from dify_kit.stack.cluster_objects import ClusterObjects, cluster_objects
 from dify_kit.stack.protection import refuse_data_loss
 from dify_kit.stack.volumes import find as find_volumes
 from dify_kit.talk import say, step, warn
@@ -50,10 +54,10 @@ class Wish:
     """What a restore is to make: a stack of this name, from an archive.
 
     `source` is how messages name the archive, where that is no path of this machine. `release` is newer than the
-    archive's, or empty for the same. `settings` replace those of the archive, None removes one. `replace` deletes the
-    stack of this name that is there. `rollback` says that this takes an upgrade back: of a protected stack too, and
-    `rollback` starts over. `machine` are settings of this machine, which no archive has, by their whole keys. `without`
-    are volumes that are not restored.
+    archive's, or empty for the same. `settings` replace those of the archive, None removes one; then `parts` are set,
+    each at its path. `replace` deletes the stack of this name that is there. `rollback` says that this takes an upgrade
+    back: of a protected stack too, and `rollback` starts over. `machine` are settings of this machine, which no archive
+    has, by their whole keys. `without` are volumes that are not restored.
     """
 
     archive: Path
@@ -62,6 +66,7 @@ class Wish:
     source: str = ""
     release: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
+    parts: Sequence[tuple[setting_path.Path, object]] = ()
     replace: bool = False
     rollback: bool = False
     machine: Mapping[str, object] = field(default_factory=dict)
@@ -91,7 +96,7 @@ def examine(archive: Path, passphrase: str) -> Checked:
             small[name] = b"".join(content)
         elif name.startswith("volumes/"):
             try:
-                found[name] = count(told(name, content), root=volumes.ROOT)
+                found[name] = count(told(name, content), root=ROOT)
             except BrokenTreeError as problem:
                 # Of a copy that was made again, which the manifest then has instead.
                 found[name] = problem
@@ -143,35 +148,43 @@ def release_of(about: About, wanted: str) -> str:
     return wanted or about.release
 
 
+def platform_of(checked: Checked, parts: Sequence[tuple[setting_path.Path, object]]) -> str:
+    """Return the platform of the stack that is made, before its settings are checked."""
+    return moving.platform_of({}, parts, json.loads(checked.small["stack/settings.json"])["config"])
+
+
 def restore(
-    wish: Wish, checked: Checked, engine: Engine, *, deadline: float, verbose: bool = False
+    wish: Wish,
+    checked: Checked,
+    docker: Callable[[], Engine],
+    *,
+    deadline: float,
+    verbose: bool = False,
 ) -> Outcome:
     """Make the stack of a wish and return how its last deployment ended. The caller holds the stack's lock.
 
-    Raises KitError. Before anything is changed where the archive, the settings or what is there do not fit; until its
-    data is complete the stack stays marked as unfinished, and the same command starts over; then `up` continues.
+    `docker` connects to the Docker engine, where the new stack or the one that is replaced is on one. Raises KitError.
+    Before anything is changed where the archive, the settings or what is there do not fit; until its data is complete
+    the stack stays marked as unfinished, and the same command starts over; then `up` continues.
     """
     files = StackFiles.open(wish.stack)
-    _refuse_other_data(wish, files, engine)
-    settings = _checked_settings(wish, checked, files, engine)
-    if files.configured():
-        take_down(files, engine, deadline=DOWN_SECONDS)
-    # From here on data is deleted.
-    unfinished.mark(files, wish.source or str(wish.archive), rollback=wish.rollback)
+    # What runs the stack of this name that is there, which may be another platform.
+    before = cluster_objects(files) if files.configured() else None
+    settings, engine = _planned(wish, checked, files, docker)
+    node_images.ensure(settings)
+    _remove(wish, files, before or (docker() if files.configured() else engine))
     pulumi = Pulumi(files=files)
-    data = files.data
-    kept = [data.restoring(wish.stack), *([data.upgrade(wish.stack)] if wish.rollback else [])]
-    forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True, keep=kept)
-    config = _config(wish, checked, files.data.restored(wish.stack))
+    # What a run that was cut off left in the new place.
+    _forget(wish, pulumi, engine)
+    config = _config(wish, checked, files.data.restored(wish.stack), say=warn)
     _write_settings(checked, config, files)
     if not pulumi.created():
         pulumi.run("stack", "init", "--no-select")
-    client = volumes.connect()
-    _fill(wish, checked, client, labels(settings))
+    _fill(wish, checked, store_of(settings), labels(settings))
     step(f"starting the data tier of stack {wish.stack}")
     _data_tier(pulumi, engine, deadline=min(deadline, DATA_TIER_SECONDS), verbose=verbose)
-    _load(wish, checked, client, engine)
-    _import_state(checked, pulumi)
+    _load(wish, checked, engine)
+    _import_state(checked, pulumi, settings)
     # The data is complete. What is left is a deployment like any other, which `up` continues.
     unfinished.unmark(files)
     try:
@@ -182,6 +195,22 @@ def restore(
             f"the data of stack {wish.stack} is restored and complete, and its deployment is not: {problem.message}",
             f"`{continues}` continues from here{f'. {problem.hint}' if problem.hint else ''}",
         ) from None
+
+
+def _remove(wish: Wish, files: StackFiles, engine: Engine) -> None:
+    """Delete the stack that is there, with its data, where there is one."""
+    if files.configured():
+        take_down(files, engine, deadline=DOWN_SECONDS)
+    # From here on data is deleted.
+    unfinished.mark(files, wish.source or str(wish.archive), rollback=wish.rollback)
+    _forget(wish, Pulumi(files=files), engine)
+
+
+def _forget(wish: Wish, pulumi: Pulumi, engine: Engine) -> None:
+    """Delete what is there, except the mark that the stack is not complete, and what `rollback` needs."""
+    data = pulumi.files.data
+    kept = [data.restoring(wish.stack), *([data.upgrade(wish.stack)] if wish.rollback else [])]
+    forget.forget(pulumi, engine, forget.find(pulumi, engine), delete_data=True, keep=kept)
 
 
 def _refuse_other_data(wish: Wish, files: StackFiles, engine: Engine) -> None:
@@ -208,8 +237,13 @@ def _refuse_other_data(wish: Wish, files: StackFiles, engine: Engine) -> None:
     leftovers.refuse(files, engine, Pulumi(files=files).state())
 
 
-def _checked_settings(wish: Wish, checked: Checked, files: StackFiles, engine: Engine) -> Settings:
-    """Return the settings of the new stack. Raises KitError when they, or this machine, do not do; changes nothing."""
+def _planned(
+    wish: Wish, checked: Checked, files: StackFiles, docker: Callable[[], Engine]
+) -> tuple[Settings, Engine]:
+    """Return the settings of the new stack, and what will run it.
+
+    Raises KitError when what is there, the settings, this machine or the cluster do not do; changes nothing.
+    """
     with tempfile.TemporaryDirectory(prefix="dify-kit-restore-") as folder:
         config = _config(wish, checked, Path(folder))
         own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
@@ -218,21 +252,37 @@ def _checked_settings(wish: Wish, checked: Checked, files: StackFiles, engine: E
             [key for key, value in own.items() if settings_part.holds_secret(value)],
         )
         reading = reader.read(given, files.stack, settings_file=files.config_file)
+        chosen = reading.settings.kubernetes
+        if chosen and not reading.sound("kubernetes"):
+            stack_settings.sound(reading, hint=stack_settings.LIST)
+        engine = ClusterObjects(stack=wish.stack, chosen=chosen) if chosen else docker()
+        _refuse_other_data(wish, files, engine)
         settings = stack_settings.sound(reading, hint=stack_settings.LIST)
         preflight.guard(files, reading, engine)
-    return settings
+    return settings, engine
 
 
-def _config(wish: Wish, checked: Checked, folder: Path) -> dict[str, Any]:
-    """Return the settings of the new stack. The files that they name are written below `folder`."""
+def _config(
+    wish: Wish, checked: Checked, folder: Path, *, say: Callable[[str], None] = lambda _line: None
+) -> dict[str, Any]:
+    """Return the settings of the new stack. The files that they name are written below `folder`.
+
+    `say` is called with a line for each setting of another platform that is left out.
+    """
     document = json.loads(checked.small["stack/settings.json"])
     config: dict[str, Any] = {**document["config"], **wish.machine}
     config[f"{PROJECT}:release"] = release_of(checked.about, wish.release)
+    platform = moving.platform_of(wish.settings, wish.parts, config)
+    config, lines = moving.moved(config, platform)
+    for line in lines:
+        say(line)
     for key, value in wish.settings.items():
         if value is None:
             config.pop(f"{PROJECT}:{key}", None)
         else:
             config[f"{PROJECT}:{key}"] = value
+    for path, value in wish.parts:
+        config = setting_path.put(config, (f"{PROJECT}:{path[0]}", *path[1:]), value)
     if content := checked.small.get("stack/files.tar"):
         places = {inner: place for inner, place in document["files"].items() if place[0] in config}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -256,7 +306,7 @@ def _write_settings(checked: Checked, config: Mapping[str, Any], files: StackFil
     say(f"settings and secrets of stack {files.stack}: {files.stored}")
 
 
-def _fill(wish: Wish, checked: Checked, client: Any, own: Mapping[str, str]) -> None:  # noqa: ANN401
+def _fill(wish: Wish, checked: Checked, store: Volumes, own: Mapping[str, str]) -> None:
     """Make the volumes and fill them. Raises KitError when one then holds something else than the archive."""
     for part, content in parts(wish.archive, wish.passphrase, checked.manifest):
         kind, _, file = part.name.partition("/")
@@ -265,8 +315,7 @@ def _fill(wish: Wish, checked: Checked, client: Any, own: Mapping[str, str]) -> 
         if kind != "volumes" or name in wish.without:
             continue
         volume = f"dify-{wish.stack}-{name}"
-        volumes.fill(client, volume, wish.stack, own, told(f"volume {name}", content))
-        census = volumes.census(client, volume, wish.stack)
+        census = filled(store, volume, own, told(f"volume {name}", content), part.size)
         if census != Census(files=part.files, bytes=part.bytes, digest=part.digest):
             raise KitError(
                 f"volume {volume} holds {census.files} files of {census.bytes} bytes after it was filled, and the "
@@ -283,16 +332,18 @@ def _data_tier(pulumi: Pulumi, engine: Engine, *, deadline: float, verbose: bool
     require_success(outcome, f"starting the data tier of stack {pulumi.files.stack}", pulumi.files.stack)
 
 
-def _load(wish: Wish, checked: Checked, client: Any, engine: Engine) -> None:  # noqa: ANN401
+def _load(wish: Wish, checked: Checked, engine: Engine) -> None:
     """Load the databases. Raises KitError when a table then has another number of rows than in the archive."""
-    containers = {one.service: one.id for one in engine.containers(wish.stack)}
+    containers = {one.service: one.id for one in engine.workloads(wish.stack) if one.state == "running"}
     for part, content in parts(wish.archive, wish.passphrase, checked.manifest):
         kind, _, rest = part.name.partition("/")
         if kind != "databases":
             continue
         service, _, file = rest.partition("/")
         database = file.removesuffix(".sql")
-        server = Postgres(client=client, container=containers[service])
+        if service not in containers:
+            raise KitError(f"{service} does not run", "run the same command again: it starts over")
+        server = Postgres(container=containers[service], name=service)
         server.load(database, told(f"database {database}", content))
         rows = server.rows(database, list(part.rows))
         if wrong := [table for table, number in part.rows.items() if rows.get(table) != number]:
@@ -304,14 +355,18 @@ def _load(wish: Wish, checked: Checked, client: Any, engine: Engine) -> None:  #
         say(f"database {database}: {sum(rows.values())} rows of {len(rows)} tables, as in the archive")
 
 
-def _import_state(checked: Checked, pulumi: Pulumi) -> None:
+def _import_state(checked: Checked, pulumi: Pulumi, settings: Settings) -> None:
     """Give the state what it knew of Dify's apps and keys. By standard input: the document has secrets."""
     resources = json.loads(checked.small.get("stack/state.json", b"[]"))
     exported = json.loads(pulumi.run("stack", "export", "--show-secrets").stdout)
     if not resources:
         return
     deployment = state_part.merged(
-        exported["deployment"], resources, old=checked.about.stack, new=pulumi.files.stack
+        exported["deployment"],
+        resources,
+        old=checked.about.stack,
+        new=pulumi.files.stack,
+        reference=moving.references(settings),
     )
     pulumi.run("stack", "import", stdin=json.dumps({**exported, "deployment": deployment}))
     say(f"apps and keys of Dify that the stack knows: {len(resources)} entries of its state")

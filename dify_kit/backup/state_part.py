@@ -5,7 +5,7 @@ make new API keys for the apps, and callers would have to get them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _DYNAMIC = "pulumi-python:dynamic:Resource"
@@ -48,9 +48,17 @@ def _alone(resource: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
 
 
 def merged(
-    deployment: Mapping[str, Any], resources: list[dict[str, Any]], *, old: str, new: str
+    deployment: Mapping[str, Any],
+    resources: list[dict[str, Any]],
+    *,
+    old: str,
+    new: str,
+    reference: Callable[[str], str],
 ) -> dict[str, Any]:
-    """Return a deployment of stack `new` with the resources of an archive of stack `old` added."""
+    """Return a deployment of stack `new` with the resources of an archive of stack `old` added.
+
+    `reference` maps what names a container there to what names it here.
+    """
     there = list(deployment.get("resources") or [])
     known = {str(one["urn"]) for one in there}
     root = next(str(one["urn"]) for one in there if one.get("type") == _STACK_TYPE)
@@ -73,6 +81,6 @@ def merged(
         for part in ("inputs", "outputs"):
             values = one.get(part) or {}
             if isinstance(container := values.get("container"), str):
-                values["container"] = container.replace(f"dify-{old}-", f"dify-{new}-", 1)
+                values["container"] = reference(container)
         there.append(one)
     return {**deployment, "resources": there}

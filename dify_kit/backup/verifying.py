@@ -25,6 +25,8 @@ _FIRST_PORT = 18080
 _ADDRESS = ("publicUrl", "urls", "serverNames", "tls", "tlsCertificate", "tlsKey", "bindAddress", "httpsPort")
 _ACCESS = ("trustedProxies", "consoleAllowFrom")
 _PROTECTION = ("protect",)
+# A stack of a cluster is proven on this machine's engine.
+_PLACE = ("platform", "kubernetes")
 # Tasks in the queues would be carried out once more.
 _WITHOUT = frozenset({"redis"})
 
@@ -39,12 +41,15 @@ def verify(archive: Path, passphrase: str) -> Checked:
         port = free_port(engine, ("127.0.0.1",), _FIRST_PORT)
         if port is None:
             raise KitError(f"no port is free from {_FIRST_PORT} on", "free one")
-        changed: dict[str, object] = {**dict.fromkeys((*_ADDRESS, *_ACCESS, *_PROTECTION)), "httpPort": port}
+        changed: dict[str, object] = {
+            **dict.fromkeys((*_ADDRESS, *_ACCESS, *_PROTECTION, *_PLACE)),
+            "httpPort": port,
+        }
         wish = Wish(archive=archive, passphrase=passphrase, stack=name, settings=changed, without=_WITHOUT)
         say(f"stack {name} on port {port} is made for this and removed again")
         try:
             with files.lock():
-                restore(wish, checked, engine, deadline=UP_SECONDS)
+                restore(wish, checked, DockerEngine, deadline=UP_SECONDS)
             step("running the smoke tests")
             ended = run(name, [], deadline=SMOKE_SECONDS, quiet=False)
             if ended.code or ended.cancelled:

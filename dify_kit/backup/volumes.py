@@ -14,14 +14,15 @@ from typing import Any
 import docker
 import requests
 
-from dify_kit.backup.trees import Census, count
+from dify_kit.backup.stores import ROOT, VolumeError, Volumes
+from dify_kit.backup.trees import BrokenTreeError, Census, count
 from dify_kit.errors import KitError
 from infra import engine
 from infra.guards.volumes import STACK_LABEL
 
 IMAGE, TAG = "dify-kit/empty", "1"
 # A directory above the volume: the engine then stores and restores owner and mode of the volume's own directory, too.
-ABOVE, ROOT = "/backup", "volume"
+ABOVE = "/backup"
 # Between two blocks of a stream. A disk that hangs longer is no disk to back up from.
 SECONDS = 600
 BROKEN = (docker.errors.DockerException, requests.RequestException, OSError)
@@ -67,12 +68,52 @@ def _holder(api: Any, volume: str, stack: str, *, read_only: bool) -> Iterator[s
             api.remove_container(made["Id"], force=True)
 
 
+class EngineVolumes(Volumes):
+    """The volumes of a stack on a Docker engine."""
+
+    def __init__(self, client: Any, stack: str) -> None:  # noqa: ANN401  # docker's client has no types
+        self._api = client.api
+        self._stack = stack
+
+    @contextlib.contextmanager
+    def reading(self, volume: str) -> Iterator[Iterator[bytes]]:
+        """See Volumes."""
+        with _told(), _holder(self._api, volume, self._stack, read_only=True) as holder:
+            blocks, _ = self._api.get_archive(holder, f"{ABOVE}/{ROOT}")
+            yield _read(blocks)
+
+    def fill(self, volume: str, labels: Mapping[str, str], content: Iterator[bytes], size: int) -> None:
+        """See Volumes."""
+        del size  # the engine finds the end by itself
+        with _told():
+            self._api.create_volume(volume, labels=dict(labels))
+            with _holder(self._api, volume, self._stack, read_only=False) as holder:
+                self._api.put_archive(holder, ABOVE, content)
+
+    def census(self, volume: str) -> Census:
+        """See Volumes."""
+        with self.reading(volume) as blocks:
+            try:
+                return count(blocks, root=ROOT)
+            except BrokenTreeError as problem:
+                raise VolumeError(str(problem)) from None
+
+
 @contextlib.contextmanager
-def reading(client: Any, volume: str, stack: str) -> Iterator[Iterator[bytes]]:  # noqa: ANN401
-    """Yield a volume's content as a tar in blocks, while others use it. Raises what docker's SDK raises."""
-    with _holder(client.api, volume, stack, read_only=True) as holder:
-        blocks, _ = client.api.get_archive(holder, f"{ABOVE}/{ROOT}")
-        yield blocks
+def _told() -> Iterator[None]:
+    """Turn what docker's SDK raises into VolumeError. An error of this machine's disk stays what it is."""
+    try:
+        yield
+    except BROKEN as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise
+        raise VolumeError(str(getattr(problem, "explanation", None) or problem)) from None
+
+
+def _read(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield blocks of the engine; what breaks off is a VolumeError."""
+    with _told():
+        yield from blocks
 
 
 def read_file(client: Any, volume: str, stack: str, name: str) -> bytes | None:  # noqa: ANN401
@@ -88,26 +129,4 @@ def read_file(client: Any, volume: str, stack: str, name: str) -> bytes | None: 
     except docker.errors.NotFound:
         return None
     except (*BROKEN, tarfile.TarError) as problem:
-        raise KitError(f"volume {volume} cannot be read: {problem}", "run the same command again") from None
-
-
-def fill(client: Any, volume: str, stack: str, labels: Mapping[str, str], content: Iterator[bytes]) -> None:  # noqa: ANN401
-    """Make a volume with these labels and fill it from a tar. Raises KitError."""
-    try:
-        client.api.create_volume(volume, labels=dict(labels))
-        with _holder(client.api, volume, stack, read_only=False) as holder:
-            client.api.put_archive(holder, ABOVE, content)
-    except BROKEN as problem:
-        raise KitError(
-            f"volume {volume} cannot be filled: {getattr(problem, 'explanation', None) or problem}",
-            "see `docker system df` for room on the engine's disk, then run the same command again: it starts over",
-        ) from None
-
-
-def census(client: Any, volume: str, stack: str) -> Census:  # noqa: ANN401
-    """Count the files of a volume. Raises KitError."""
-    try:
-        with reading(client, volume, stack) as blocks:
-            return count(blocks, root=ROOT)
-    except BROKEN as problem:
         raise KitError(f"volume {volume} cannot be read: {problem}", "run the same command again") from None

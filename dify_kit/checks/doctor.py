@@ -46,6 +46,10 @@ def run_checks(
             Check(name="Docker engine", status=Status.FAILED, found=problem.message, hint=problem.hint)
         )
         checks.append(machine.check_clock(now, None))
+        if reading and reading.settings.kubernetes:
+            # The engine builds images at most: the stack does not run on it.
+            checks += stack.check_guards(files, reading)
+            checks += stack.check_published(files, repair=repair)
     else:
         checks += [
             machine.check_docker(facts),

@@ -8,10 +8,12 @@ restart of the container makes Docker publish the port again.
 import http.client
 import ipaddress
 import json
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
@@ -45,11 +47,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Where clients of this machine find the edge, and a host name that it serves."""
+    """Where clients of this machine find the edge, and a host name that it serves; ``tls`` where HTTP is refused."""
 
     address: str
     port: int
     host: str
+    tls: bool = False
 
     def __str__(self) -> str:
         """Return address and port as they are written."""
@@ -71,9 +74,23 @@ def find(files: StackFiles, engine: Engine) -> Published | None:
     return Published(address=str(address), port=found.http_port, host=host_of(found.public_url))
 
 
+def public(files: StackFiles) -> Published | None:
+    """Return where clients of a stack on a cluster find it, by its public URL; None for one on an engine.
+
+    What is before the edge there (a load balancer, an Ingress) belongs to the cluster: nothing here repairs it.
+    """
+    reading = settings.read(files)
+    if not reading.settings.kubernetes or not reading.sound("publicUrl", "kubernetes"):
+        return None
+    parts = urlsplit(reading.settings.public_url)
+    tls = parts.scheme == "https"
+    host = parts.hostname or ""
+    return Published(address=host, port=parts.port or (443 if tls else 80), host=host, tls=tls)
+
+
 def problem(published: Published, seconds: float = ANSWER_SECONDS) -> str:
     """Request the edge's health through the published port; return what is wrong with the response, or nothing."""
-    connection = http.client.HTTPConnection(published.address, published.port, timeout=seconds)
+    connection = _connection(published, seconds)
     try:
         # With TLS too, the edge serves this path by plain HTTP, for load balancers.
         connection.request(
@@ -90,6 +107,16 @@ def problem(published: Published, seconds: float = ANSWER_SECONDS) -> str:
     except (ValueError, AttributeError):
         well = False
     return "" if well else f"status {answer.status} where the edge's own 200 is right"
+
+
+def _connection(published: Published, seconds: float) -> http.client.HTTPConnection:
+    if not published.tls:
+        return http.client.HTTPConnection(published.address, published.port, timeout=seconds)
+    # It is looked at, and not relied on: the certificate has a check of its own.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(published.address, published.port, timeout=seconds, context=context)
 
 
 def edge_of(stack: str, engine: Engine) -> Container | None:

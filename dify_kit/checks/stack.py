@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dify_kit.checks import guards, published
 from dify_kit.checks.result import Check, Status, first_line
-from dify_kit.containers.docker_host import DockerEngine
+from dify_kit.containers.docker_host import DockerEngine, Engine
 from dify_kit.engine.state import FileBackend, StackState
 from dify_kit.errors import KitError
 from dify_kit.stack import leftovers
@@ -153,6 +153,8 @@ def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
     try:
         engine = cluster_objects(files) or DockerEngine()
         where = published.find(files, engine)
+        if where is None and (seen := published.public(files)):
+            return _check_public(files, engine, seen)
         if where is None or published.edge_of(files.stack, engine) is None:
             return []
         if repair:
@@ -167,6 +169,18 @@ def check_published(files: StackFiles, *, repair: bool = False) -> list[Check]:
         said = f"{where} does not answer, although the edge is healthy inside: {found}"
         return [Check(name=name, status=Status.FAILED, found=said, hint=hint)]
     return [Check(name=name, status=Status.OK, found=f"the edge answers at {where}")]
+
+
+def _check_public(files: StackFiles, engine: Engine, where: published.Published) -> list[Check]:
+    """Request the public URL of a stack on a cluster; nothing where it has no pods of the edge that are ready."""
+    scale = engine.scales(files.stack).get(published.EDGE)
+    if scale is None or not scale.ready:
+        return []
+    if found := published.problem(where):
+        said = f"{where} does not answer from this machine, although the edge is ready: {found}"
+        hint = "`kubectl get service edge` in the stack's namespace shows its address; see the way from here to it"
+        return [Check(name="public address", status=Status.WARNING, found=said, hint=hint)]
+    return [Check(name="public address", status=Status.OK, found=f"the edge answers at {where}")]
 
 
 def check_release(reading: Reading | None) -> list[Check]:

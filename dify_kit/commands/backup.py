@@ -15,7 +15,7 @@ from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.smoke.termination import terminable
 from dify_kit.stack import unfinished
-from dify_kit.stack.cluster_objects import require_docker
+from dify_kit.stack.cluster_objects import engine_of
 from dify_kit.talk import say, step
 from infra import hints
 
@@ -85,11 +85,10 @@ def backup(  # noqa: PLR0917  # Typer calls it by name
         if wanted:
             writing.refuse_retention(to)
         require_configured(files)
-        require_docker(files, "backup")
         unfinished.refuse(files)
         target = writing.target_of(to, stack, datetime.now(tz=UTC))
         passphrase = passphrases.chosen(passphrase_file)
-        found = making.source(Pulumi(files=files), DockerEngine())
+        found = making.source(Pulumi(files=files), engine_of(files, DockerEngine))
         step(f"backing up stack {stack}")
         making.write(found, target, passphrase, vectors=vectors)
         if target is None:

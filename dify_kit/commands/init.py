@@ -1,8 +1,6 @@
 """`dify-kit init`: create a stack."""
 
 import sys
-from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +9,8 @@ from dify_kit.app import app
 from dify_kit.containers.docker_host import DockerEngine, Engine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import UsageError
-from dify_kit.stack import changing, setting_path
+from dify_kit.stack import setting_path
+from dify_kit.stack.assignments import assigned
 from dify_kit.stack.complete import complete
 from dify_kit.stack.create import ADMIN_EMAIL, Choices, ImageSource, VectorStore, default, initialise
 from dify_kit.talk import warn
@@ -19,8 +18,6 @@ from dify_kit.workspace.files import StackFiles
 from infra import hints
 from infra.catalogue.releases import RELEASES
 from infra.guards.ports import conflict, free_port
-from infra.settings import stack as stack_settings
-from infra.settings.given import Given
 from infra.settings.network import addresses_of
 
 
@@ -70,7 +67,9 @@ def init(  # noqa: PLR0917  # Typer calls it by name
 
     Of a stack that was begun with `pulumi stack init`, what is missing is filled in. Never overwrites anything.
     """
-    extra = _extra(setting or (), stack)
+    extra: dict[str, Any] = {}
+    for place, value in assigned(setting or (), stack):
+        extra = setting_path.put(extra, place, value)
     if cors_origin and "cors" in extra:
         raise UsageError(
             "--cors-origin and --set cors: each sets dify:cors",
@@ -119,29 +118,6 @@ def _warn_of_port(stack: str, choices: Choices, proposed: int) -> None:
     if proposed != usual and not choices.http_port:
         command = hints.assign("httpPort", str(proposed), stack=stack)
         warn(f"port {usual} is taken, and {proposed} is free: {command}")
-
-
-def _extra(items: Sequence[str], stack: str) -> dict[str, Any]:
-    """Return the settings of `--set KEY=VALUE`; KEY is a path and VALUE a text, as for `dify-kit set`."""
-    found: dict[str, Any] = {}
-    for item in items:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise UsageError(
-                f"--set {item}: KEY=VALUE is expected",
-                "for example: --set maxUploadMegabytes=50 or --set tls.mode=selfsigned",
-            )
-        path = setting_path.read(key)
-        value = changing.value_of(path, text, partial(_problems, found, path, stack))
-        if value is None:
-            raise UsageError(f"--set {item}: null is no value", "leave it out: the default counts")
-        found = setting_path.put(found, path, value)
-    return found
-
-
-def _problems(found: dict[str, Any], path: setting_path.Path, stack: str, value: object) -> tuple[str, ...]:
-    planned = Given(values=setting_path.put(found, path, value), encrypted=frozenset())
-    return stack_settings.read(planned, stack).problems
 
 
 def _interview(choices: Choices, proposed: int) -> Choices:

@@ -261,16 +261,16 @@ def _wait_for_old_workers(count: Callable[[], int], seconds: float) -> int:
 
 
 def _old_workers(container: str) -> int:
-    """Return how many workers of an earlier configuration are left in nginx's container."""
+    """Return how many workers of an earlier configuration are left in nginx's container, or pods of nginx that end."""
     try:
         with runtime(container, ENGINE_SECONDS) as edge:
             titles = edge.run(["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'"]).output
+            return titles.count(_OLD_WORKER) + edge.ending()
     except (WorkloadError, engine.EngineChoiceError, docker.errors.DockerException, OSError) as problem:
         raise KitError(
             f"cannot find out whether the old key is still used: {problem}",
             f"wait {LAST_STREAM_MINUTES} minutes before you revoke it",
         ) from None
-    return titles.count(_OLD_WORKER)
 
 
 # --- keys issued to callers --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import typer
 from dify_kit.app import DEFAULT_STACK, Stack, app
 from dify_kit.commands.selected import require_configured
 from dify_kit.containers.docker_host import DockerEngine
-from dify_kit.stack.cluster_objects import require_docker
+from dify_kit.stack.cluster_objects import engine_of
 from dify_kit.talk import say, step
 from dify_kit.watch import bundle
 from dify_kit.workspace.files import StackFiles
@@ -33,11 +33,10 @@ def support_bundle(
     """
     files = StackFiles.look(stack)
     require_configured(files)
-    require_docker(files, "support-bundle")
     now = datetime.now(tz=UTC)
     name = f"dify-support-{stack}-{now:%Y%m%d-%H%M%S}.tar.gz"
     target = to / name if to and to.is_dir() else to or Path(name)
     step(f"collecting what a report about stack {stack} needs")
-    found = bundle.collect(files, DockerEngine)
+    found = bundle.collect(files, lambda: engine_of(files, DockerEngine))
     typer.echo(bundle.write(found, target, now), nl=False)
     say(f"wrote {target} ({target.stat().st_size / KIBIBYTE:.0f} KiB); look through it before you pass it on")

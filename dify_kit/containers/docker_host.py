@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
+from dify_kit.containers.seen import Notice, Scale, Shown
 from dify_kit.errors import KitError
 from infra import engine, hints
 from infra.catalogue.checks import names_secret
@@ -32,10 +33,12 @@ _STOP_GRACE = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container of the stack. ``state`` is Docker's status, ``health`` is empty without a health check.
+    """A container of the stack, or a pod. ``state`` is Docker's status, ``health`` is empty without a health check.
 
-    ``image`` is the image's id or reference, ``memory_limit`` in bytes, 0 for none. ``secrets`` are the values of
-    variables of its environment that hold secrets by their names.
+    ``id`` is its reference (`infra.engine.runtime`). ``image`` is the image's id or reference, ``memory_limit`` in
+    bytes, 0 for none. ``secrets`` are the values of variables of its environment that hold secrets by their names.
+    ``pod`` is the name of a pod, empty for a container of an engine. ``reason`` says why it has not started, or how its
+    last run ended, where that is known.
     """
 
     id: str
@@ -49,9 +52,15 @@ class Container:
     image: str = ""
     memory_limit: int = 0
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    pod: str = ""
+    reason: str = ""
 
     def sick(self) -> str:
         """Say what is wrong with the container; empty when it is as it should be."""
+        wrong = self._wrong()
+        return f"{wrong} ({self.reason})" if wrong and self.reason else wrong
+
+    def _wrong(self) -> str:
         if self.job:
             if self.state == "exited":
                 return f"failed with exit code {self.exit_code}" if self.exit_code else ""
@@ -72,7 +81,10 @@ class Network:
 
 
 class Engine(Protocol):
-    """The engine, as far as deploying one stack needs it."""
+    """What runs one stack, as far as the command line needs it: a Docker engine, or a cluster.
+
+    The last methods are for looking: what they return is shown, and not changed.
+    """
 
     def local(self) -> bool:
         """Whether the engine runs on this machine, so that its ports and disk are ours."""
@@ -127,6 +139,37 @@ class Engine(Protocol):
 
     def can_reach_registry(self, image: str, deadline: float) -> str:
         """Ask the engine for ``image``'s registry entry; return why not, or an empty string."""
+
+    def pause(self, container: Container) -> None:
+        """Stop a service that has one container or pod, with its own grace, and return when it has stopped."""
+
+    def resume(self, container: Container) -> None:
+        """Start a service again that was stopped by `pause`."""
+
+    def workloads(self, stack: str) -> list[Container]:
+        """Return what runs the stack's services, in every state: containers, or pods."""
+        return self.containers(stack)
+
+    def scales(self, stack: str) -> Mapping[str, Scale]:
+        """Return service -> how many pods it has; none on an engine, where a service is one container."""
+        del stack
+        return {}
+
+    def notices(self, stack: str) -> list[Notice]:
+        """Return what went wrong lately by the platform's own account, oldest first; none on an engine."""
+        del stack
+        return []
+
+    def shown(self, stack: str) -> list[Shown]:
+        """Return what the platform shows of the stack's objects."""
+        return [
+            Shown(
+                path=f"containers/{(service := container_of(one).service)}.json",
+                what=f"what the engine shows of {service}, secrets masked",
+                content=one,
+            )
+            for one in self.inspected(stack)
+        ]
 
 
 @contextlib.contextmanager
@@ -234,6 +277,15 @@ class DockerEngine(Engine):
             # Given, so that the SDK waits for the answer that much longer.
             grace = _STOP_GRACE if configured is None else int(configured)
             self._client.api.stop(container_id, timeout=grace)
+
+    def pause(self, container: Container) -> None:
+        """See Engine."""
+        self.stop_container(container.id)
+
+    def resume(self, container: Container) -> None:
+        """See Engine."""
+        with _explained(f"cannot start container {container.name}"):
+            self._client.api.start(container.id)
 
     def remove_network(self, network_id: str) -> None:
         """See Engine."""

@@ -21,8 +21,17 @@ from dify_kit.workspace.files import PROJECT, StackFiles
 from infra import hints
 
 _STACK_TYPE = "pulumi:pulumi:Stack"
+_WORKLOADS = ("kubernetes:apps/", "kubernetes:batch/")
 # Pulumi marks every special value, secrets among them, with this key.
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """A Deployment, a StatefulSet or a Job as it was deployed last: its pods, and the image of its template."""
+
+    replicas: int
+    image: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +40,7 @@ class StackState:
 
     ``ids`` are provider ids (full container and network ids among them); ``pending_creates`` are URNs of
     creations that were under way when Pulumi was killed; ``protected`` are URNs that Pulumi refuses to delete;
-    ``outputs`` are the stack's plain exports.
+    ``outputs`` are the stack's plain exports, ``workloads`` what makes the pods of a cluster, by provider id.
     """
 
     ids: frozenset[str] = frozenset()
@@ -40,6 +49,7 @@ class StackState:
     pending_creates: tuple[str, ...] = ()
     pending_others: tuple[str, ...] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    workloads: Mapping[str, Deployed] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, snapshot: Mapping[str, Any] | None) -> "StackState":
@@ -58,7 +68,23 @@ class StackState:
             pending_creates=tuple(_urn(p) for p in pending if p.get("type") == "creating"),
             pending_others=tuple(_urn(p) for p in pending if p.get("type") != "creating"),
             outputs=outputs,
+            workloads={
+                str(r["id"]): found for r in resources if r.get("id") and (found := _workload(r)) is not None
+            },
         )
+
+
+def _workload(resource: Mapping[str, Any]) -> Deployed | None:
+    """Return what a resource makes pods of; None for one that makes none, or whose manifest is a secret."""
+    kind = str(resource.get("type") or "")
+    if not kind.startswith(_WORKLOADS):
+        return None
+    try:
+        spec = resource["inputs"]["spec"]
+        image = spec["template"]["spec"]["containers"][0]["image"]
+        return Deployed(replicas=int(spec.get("replicas", 1)), image=image if isinstance(image, str) else "")
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _special(value: object) -> bool:

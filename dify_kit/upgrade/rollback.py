@@ -110,7 +110,9 @@ def restore(upgrade: Upgrade, found: Journal, passphrase_file: Path | None) -> N
         machine=_of_the_machine(found),
     )
     step(f"stack {files.stack} goes back to Dify {found.release}")
-    restoring.restore(wish, checked, upgrade.engine, deadline=upgrade.deadline, verbose=upgrade.verbose)
+    restoring.restore(
+        wish, checked, lambda: upgrade.engine, deadline=upgrade.deadline, verbose=upgrade.verbose
+    )
 
 
 def _of_the_machine(found: Journal) -> dict[str, object]:

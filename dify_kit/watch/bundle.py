@@ -21,13 +21,7 @@ from rich.console import Console
 
 from dify_kit.checks import doctor, machine
 from dify_kit.checks.machine import ask_engine
-from dify_kit.containers.docker_host import (
-    Container,
-    Engine,
-    container_of,
-    environment_of,
-    holds_secret,
-)
+from dify_kit.containers.docker_host import Container, Engine, holds_secret
 from dify_kit.engine.state import FileBackend
 from dify_kit.errors import KitError
 from dify_kit.setup.pulumi_engine import engine_env
@@ -87,14 +81,13 @@ class Bundle:
 def collect(files: StackFiles, connect: Callable[[], Engine]) -> Bundle:
     """Collect everything of a stack that is configured. Raises nothing for what cannot be had."""
     bundle = Bundle(stack=files.stack)
-    inspected: list[Mapping[str, Any]] = []
+    containers: list[Container] = []
     engine: Engine | None = None
     try:
         engine = connect()
-        inspected = engine.inspected(files.stack)
+        containers = engine.workloads(files.stack)
     except KitError as problem:
         bundle.left_out.append(f"logs and containers: {problem.message}")
-    containers = [container_of(one) for one in inspected]
     masked = known(files, containers)
     bundle.left_out += [f"the values that mask {line}" for line in masked.missing]
     parts: list[tuple[str, Callable[[], Iterable[Part]]]] = [
@@ -104,8 +97,8 @@ def collect(files: StackFiles, connect: Callable[[], Engine]) -> Bundle:
         ("settings.json", lambda: _settings(files)),
         ("exports.json", lambda: _exports(files)),
         ("rendered files", lambda: _rendered(files)),
-        ("logs", lambda: _logs(containers)),
-        ("containers", lambda: _containers(inspected, strict=bool(masked.missing))),
+        ("logs", lambda: _logs(engine, files.stack, containers)),
+        ("containers", lambda: _shown(engine, files.stack, strict=bool(masked.missing))),
         ("Pulumi's output", lambda: _pulumi(files)),
     ]
     for name, part in parts:
@@ -258,26 +251,51 @@ def _rendered(files: StackFiles) -> Iterator[Part]:
             yield f"rendered/{one.service}{path}", f"rendered for {one.service}", text
 
 
-def _logs(containers: list[Container]) -> Iterator[Part]:
+def _logs(engine: Engine | None, stack: str, containers: list[Container]) -> Iterator[Part]:
+    services = sorted({one.service for one in containers})
     lines = logs.past(containers, lines=LOG_LINES)
-    for service in sorted({one.service for one in containers}):
-        own = [f"{line.time} {line.text}\n" for line in lines if line.service == service]
+    if engine:
+        lines = sorted([*lines, *logs.noticed(engine.notices(stack), services)], key=lambda line: line.time)
+    for service in services:
+        pods = {line.pod for line in lines if line.service == service} - {""}
+        own = [
+            f"{line.time} {f'{line.pod} ' if len(pods) > 1 else ''}{'[event] ' if line.event else ''}{line.text}\n"
+            for line in lines
+            if line.service == service
+        ]
         yield f"logs/{service}.log", f"the last {len(own)} lines of {service}", "".join(own)
 
 
-def _containers(inspected: list[Mapping[str, Any]], *, strict: bool) -> Iterator[Part]:
-    for details in inspected:
-        service = container_of(details).service
-        shown = {**details, "Config": {**details["Config"], "Env": _environment(details, strict=strict)}}
-        yield f"containers/{service}.json", f"what the engine shows of {service}, secrets masked", shown
+def _shown(engine: Engine | None, stack: str, *, strict: bool) -> Iterator[Part]:
+    for one in engine.shown(stack) if engine else ():
+        yield one.path, one.what, without_environment(one.content, strict=strict)
 
 
-def _environment(details: Mapping[str, Any], *, strict: bool) -> list[str]:
-    """Return the environment of a container without secrets; `strict`: without any value."""
-    return [
-        f"{name}={MASK if value and (strict or holds_secret(name)) else value}"
-        for name, value in sorted(environment_of(details).items())
-    ]
+def without_environment(value: Any, *, strict: bool) -> Any:  # noqa: ANN401  # any value of JSON
+    """Return what a platform shows of its objects, environments without secrets; `strict`: without any value.
+
+    An environment is `Env` of an inspected container (`NAME=value`), or `env` of one of a pod (`name`, `value`).
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: _environment(one, strict=strict)
+            if key in {"Env", "env"} and isinstance(one, list)
+            else without_environment(one, strict=strict)
+            for key, one in value.items()
+        }
+    return [without_environment(one, strict=strict) for one in value] if isinstance(value, list) else value
+
+
+def _environment(entries: list[Any], *, strict: bool) -> list[Any]:
+    found: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            hidden = entry.get("value") and (strict or holds_secret(str(entry.get("name"))))
+            found.append({**entry, "value": MASK} if hidden else entry)
+            continue
+        name, _, value = str(entry).partition("=")
+        found.append(f"{name}={MASK if value and (strict or holds_secret(name)) else value}")
+    return sorted(found, key=str)
 
 
 def _pulumi(files: StackFiles) -> Iterator[Part]:

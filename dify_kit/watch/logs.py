@@ -1,21 +1,26 @@
-"""The logs of a stack's services, interleaved by time: what was logged, and what is logged from now on."""
+"""The logs of a stack's services, interleaved by time: what was logged, and what is logged from now on.
+
+What the platform itself reports about a service, as a cluster does by Events, is a line among the others.
+"""
 
 import contextlib
 import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dify_kit.containers.docker_host import BROKEN, Container, Engine
+from dify_kit.containers.seen import Notice
 from dify_kit.errors import KitError, UsageError
 from infra import hints
 from infra.catalogue.names import service_name
 from infra.catalogue.services import SERVICES
 from infra.engine import runtime
+from infra.engine.runtime import WorkloadMissingError
 
 ENGINE_SECONDS = 60
 TOGETHER = 8
@@ -23,6 +28,8 @@ TOGETHER = 8
 GATHER_SECONDS = 0.3
 # A container that `up` replaces is found again within this time.
 LOOK_SECONDS = 2.0
+# A platform that does not answer for as long is gone.
+SILENT_SECONDS = 60.0
 MOST_DAYS = 3650
 _SINCE = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -32,11 +39,18 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a service's log. `time` is RFC 3339 in UTC, as the engine writes it."""
+    """A line of a service's log. `time` is RFC 3339 in UTC, as the engine writes it.
+
+    `pod` is empty on an engine, where a service is one container. `container` is the reference of what logged it.
+    `event`: the platform reports it about the service.
+    """
 
     time: str
     service: str
     text: str
+    pod: str = ""
+    container: str = ""
+    event: bool = False
 
 
 def since_of(text: str, now: float) -> float:
@@ -89,26 +103,52 @@ def _logged(container: Container, lines: int | None, since: float | None) -> lis
     try:
         with runtime.runtime(container.id, ENGINE_SECONDS) as workload:
             raw = workload.logs(lines=lines, since=since, times=True)
+    except WorkloadMissingError:
+        return []
     except BROKEN as problem:
         if "No such container" in str(problem) or "dead or marked for removal" in str(problem):
             return []
         raise KitError(
-            f"the log of {container.name} cannot be read: {problem}", "see `docker ps -a`, then try again"
+            f"the log of {container.name} cannot be read: {problem}",
+            "see `docker ps -a`, or `kubectl get pods`, then try again",
         ) from None
-    return list(parsed(container.service, raw))
+    return list(parsed(container.service, raw, pod=container.pod, container=container.id))
 
 
-def parsed(service: str, raw: bytes) -> Iterator[Line]:
+def noticed(
+    notices: Iterable[Notice], services: Collection[str], *, since: float | None = None
+) -> list[Line]:
+    """Return what the platform reports about services, as lines; nothing before `since` (seconds of the epoch)."""
+    return [
+        Line(time=one.time, service=one.service, text=one.text, pod=one.pod, event=True)
+        for one in notices
+        if one.service in services and (since is None or _seconds(one.time) >= since)
+    ]
+
+
+def _seconds(time_of_line: str) -> float:
+    return datetime.fromisoformat(time_of_line[:19]).replace(tzinfo=UTC).timestamp()
+
+
+def _in_utc(head: str) -> str:
+    """Return a time in UTC: a node of a cluster writes its own zone."""
+    if head.endswith("Z"):
+        return head
+    return datetime.fromisoformat(head).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+
+def parsed(service: str, raw: bytes, *, pod: str = "", container: str = "") -> Iterator[Line]:
     """Yield the lines of a log with times; one that the engine gave no time continues the line before."""
     last = ""
     # Not splitlines: a log has other separators within a line.
-    for row in raw.decode(errors="replace").split("\n"):
+    for line in raw.decode(errors="replace").split("\n"):
+        row = line
         head, _, rest = row.partition(" ")
         if _TIME.fullmatch(head):
-            last = head
-            yield Line(time=head, service=service, text=rest.rstrip("\r"))
-        elif row:
-            yield Line(time=last, service=service, text=row.rstrip("\r"))
+            last, row = _in_utc(head), rest
+        elif not row:
+            continue
+        yield Line(time=last, service=service, text=row.rstrip("\r"), pod=pod, container=container)
 
 
 class Follower:
@@ -119,19 +159,22 @@ class Follower:
         self._stack = stack
         self._services = set(services)
         self._since = since
-        self._lines: queue.SimpleQueue[tuple[str, Line]] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
         self._readers: dict[str, threading.Thread] = {}
         # The newest time that was shown, by container.
         self._last: dict[str, str] = {}
         # Containers that there were at the start: of others, everything is new.
         self._first: set[str] | None = None
+        # The newest time of a notice.
+        self._noticed: str | None = None
+        # Since when the platform does not answer.
+        self._silent: float | None = None
 
-    def seen(self, containers: Iterable[Container], lines: Iterable[Line]) -> None:
-        """Note what was shown already of these containers."""
-        ids = {one.service: one.id for one in containers}
+    def seen(self, lines: Iterable[Line]) -> None:
+        """Note what was shown already."""
         for line in lines:
-            if container := ids.get(line.service):
-                self._last[container] = max(self._last.get(container, ""), line.time)
+            if not line.event:
+                self._last[line.container] = max(self._last.get(line.container, ""), line.time)
 
     def run(
         self, show: Callable[[Sequence[Line]], None], *, until: Callable[[], bool] = lambda: False
@@ -140,7 +183,7 @@ class Follower:
         looked = float("-inf")
         while not until():
             if time.monotonic() - looked >= LOOK_SECONDS:
-                self._look()
+                self._look_patiently()
                 looked = time.monotonic()
             if gathered := self._gather():
                 show(gathered)
@@ -150,15 +193,38 @@ class Follower:
         deadline = time.monotonic() + GATHER_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
-                container, line = self._lines.get(timeout=left)
-                if line.time > self._last.get(container, ""):
-                    self._last[container] = line.time
+                line = self._lines.get(timeout=left)
+                if line.event:
+                    found.append(line)
+                elif line.time > self._last.get(line.container, ""):
+                    self._last[line.container] = line.time
                     found.append(line)
         return sorted(found, key=lambda line: line.time)
 
+    def _look_patiently(self) -> None:
+        """Look; a platform that was reached before may miss a request now and then. Raises KitError after a minute."""
+        try:
+            self._look()
+            self._silent = None
+        except KitError:
+            if self._first is None or time.monotonic() - (self._silent or time.monotonic()) >= SILENT_SECONDS:
+                raise
+            self._silent = self._silent or time.monotonic()
+
+    def _notice(self) -> None:
+        """Pass on what the platform reports since the first look: what it reported before was shown, or not wanted."""
+        notices = self._engine.notices(self._stack)
+        newest = max((one.time for one in notices), default="")
+        if self._noticed is not None:
+            last = self._noticed
+            for line in noticed((one for one in notices if one.time > last), self._services):
+                self._lines.put(line)
+        self._noticed = max(newest, self._noticed or "")
+
     def _look(self) -> None:
         """Start a reader for each running container that has none."""
-        there = [one for one in self._engine.containers(self._stack) if one.service in self._services]
+        there = [one for one in self._engine.workloads(self._stack) if one.service in self._services]
+        self._notice()
         if self._first is None:
             self._first = {one.id for one in there}
         for one in there:
@@ -173,7 +239,7 @@ class Follower:
     def _moment(self, container: str) -> float:
         """Return the second of the newest line that was shown of a container."""
         last = self._last.get(container, "")
-        return datetime.fromisoformat(last[:19]).replace(tzinfo=UTC).timestamp() if last else self._since
+        return _seconds(last) if last else self._since
 
     def _read(self, container: Container, since: float) -> None:
         rest = b""
@@ -181,5 +247,6 @@ class Follower:
         with contextlib.suppress(*BROKEN), runtime.runtime(container.id, ENGINE_SECONDS) as workload:
             for piece in workload.follow(since=since):
                 complete, newline, rest = (rest + piece).rpartition(b"\n")
-                for line in parsed(container.service, complete + newline):
-                    self._lines.put((container.id, line))
+                own = {"pod": container.pod, "container": container.id}
+                for line in parsed(container.service, complete + newline, **own):
+                    self._lines.put(line)

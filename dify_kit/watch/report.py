@@ -15,10 +15,23 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pod:
+    """A pod of a service on a cluster. `exit_code` and `reason` are those of the last end, or say why it waits."""
+
+    name: str
+    state: str
+    health: str
+    restarts: int
+    exit_code: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Service:
-    """A container of the stack, or one that is missing (`state` is `missing`).
+    """A service of the stack: its container, or one that is missing (`state` is `missing`), or its pods together.
 
     `memory` and `memory_limit` are bytes; 0 is none, or unknown. `problem` is empty for one that is as it should be.
+    `ready` of `wanted` replicas are ready; 0 of 0 for a job. `last_warning` is the newest Event of a cluster about it.
     """
 
     service: str
@@ -31,6 +44,10 @@ class Service:
     image: str = ""
     memory: int = 0
     memory_limit: int = 0
+    wanted: int = 0
+    ready: int = 0
+    pods: tuple[Pod, ...] = ()
+    last_warning: str = ""
     problem: str = ""
 
 
@@ -59,15 +76,17 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Revision:
-    """A live configuration: the revision of the exports, and the one that the service names, or nothing."""
+    """A live configuration: the revision of the exports, and those that the service names, with commas, or nothing."""
 
     deployed: str
     running: str
 
     @property
     def same(self) -> bool:
-        """Whether they are one. nginx adds the address of a service to the name."""
-        return self.running == self.deployed or self.running.startswith(f"{self.deployed}-")
+        """Whether all that runs is the deployed one. nginx adds the address of a service to the name."""
+        return all(
+            one == self.deployed or one.startswith(f"{self.deployed}-") for one in self.running.split(",")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

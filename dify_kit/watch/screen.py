@@ -13,7 +13,8 @@ MEBIBYTE = 1024 * 1024
 _UNFOLDED = 400
 # Above this part of its limit, the memory of a container is marked.
 MUCH = 0.9
-_HEADINGS = ("service", "state", "health", "restarts", "memory", "image")
+READY = "ready"
+_HEADINGS = ("service", "ready", "state", "health", "restarts", "memory", "image")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -30,6 +31,8 @@ def show(status: Status, console: Console | None = None) -> None:
     console.print(facts)
     if status.services:
         console.print(_table(status.services))
+        for line in _ends(status.services):
+            console.print(Text(line, style="yellow"), soft_wrap=True)
     for problem in status.problems:
         console.print(Text(f"✗ {problem.what}", style="bold red"))
         if problem.hint:
@@ -80,18 +83,35 @@ def _facts(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
 
 def _table(services: list[Service]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
+    # Every container of an engine is one of one: its state says the rest.
+    several = any(one.pods for one in services)
     for heading in _HEADINGS:
-        table.add_column(
-            heading, justify="right" if heading in {"restarts", "memory"} else "left", no_wrap=True
-        )
+        if heading != READY or several:
+            table.add_column(
+                heading, justify="right" if heading in {"restarts", "memory"} else "left", no_wrap=True
+            )
     for one in services:
         style = "red" if one.problem else "dim" if one.job else ""
         state = f"{one.state} ({one.exit_code})" if one.state == "exited" else one.state
         memory = _memory(one)
         if one.memory_limit and one.memory >= MUCH * one.memory_limit:
             memory.stylize("yellow")
-        table.add_row(one.service, state, one.health, str(one.restarts), memory, one.image, style=style)
+        ready = [f"{one.ready}/{one.wanted}" if not one.job else ""] if several else []
+        table.add_row(
+            one.service, *ready, state, one.health, str(one.restarts), memory, one.image, style=style
+        )
     return table
+
+
+def _ends(services: list[Service]) -> Iterator[str]:
+    """Yield a line for each pod that has restarted or waits, and the newest warning about a service with a problem."""
+    for one in services:
+        for pod in one.pods:
+            if pod.reason:
+                again = f", {pod.restarts} restart(s)" if pod.restarts else ""
+                yield f"pod {pod.name} {pod.state}{again}: {pod.reason}"
+        if one.problem and one.last_warning:
+            yield f"{one.service}: last warning: {one.last_warning}"
 
 
 def _memory(one: Service) -> Text:

@@ -1,4 +1,4 @@
-"""Finds how a stack is: its containers, its address, its certificate, its live configurations, its last deployment.
+"""Finds how a stack is: its services, its address, its certificate, its live configurations, its last deployment.
 
 Every part is found by itself. What cannot be found is a problem with its hint, and the rest is shown all the same.
 """
@@ -6,7 +6,6 @@ Every part is found by itself. What cannot be found is a problem with its hint, 
 import json
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -14,29 +13,24 @@ from typing import Any
 from dify_kit.checks import published
 from dify_kit.checks.result import Status as Result
 from dify_kit.checks.stack import check_settings
-from dify_kit.containers.docker_host import BROKEN, Container, DockerEngine, Engine
+from dify_kit.containers.docker_host import Container, DockerEngine, Engine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.engine.processes import Run
-from dify_kit.engine.recovery import examine
 from dify_kit.engine.state import FileBackend, StackState, Update
 from dify_kit.errors import KitError
 from dify_kit.stack import llm_usage
 from dify_kit.watch import certificate
 from dify_kit.watch.limits import limits_of
-from dify_kit.watch.report import Address, LastUpdate, Revision, Service, Status
+from dify_kit.watch.report import Address, LastUpdate, Revision, Status
+from dify_kit.watch.services import Seen, describe
 from dify_kit.workspace.files import StackFiles
 from infra import hints
-from infra.catalogue.services import CERTBOT, GATEWAY, NGINX, SERVICES
-from infra.engine import runtime
+from infra.catalogue.services import CERTBOT, GATEWAY, NGINX
 from infra.settings.stack import Reading
 
-ENGINE_SECONDS = 10
-# Each of them waits for the engine, which counts for a moment.
-TOGETHER = 8
 # A certificate that renews itself has been renewed by then.
 DAYS_LEFT = 14
 UPDATES = 20
-MISSING = "missing"
 
 
 def gather(
@@ -45,7 +39,7 @@ def gather(
     *,
     connect: Callable[[], Engine] = DockerEngine,
 ) -> Status:
-    """Return the status of a stack that is configured, on a Docker engine. Problems are part of it."""
+    """Return the status of a stack that is configured. Problems are part of it."""
     environ = os.environ if environ is None else environ
     status = Status(stack=files.stack, kit=version("dify-kit"))
     reading, checks = check_settings(files, environ)
@@ -60,17 +54,24 @@ def gather(
     status.last_backup = _last_backup(files)
     try:
         engine = connect()
-        containers = engine.containers(files.stack)
-        names = engine.image_names()
+        seen = Seen(
+            containers=engine.workloads(files.stack),
+            images=engine.image_names(),
+            scales=engine.scales(files.stack),
+            notices=engine.notices(files.stack),
+        )
     except KitError as problem:
         status.add(problem.message, problem.hint)
         return status
-    _services(status, state, containers, names)
-    if not status.deployed and not containers:
+    describe(status, state, seen)
+    if not status.deployed and not seen.containers:
         status.add(f"stack {files.stack} is not deployed", f"{hints.kit('up', stack=files.stack)} deploys it")
         return status
     _address(status, files, engine, reading, state.outputs)
-    running = {one.service: one for one in containers if one.state == "running"}
+    running: dict[str, list[Container]] = {}
+    for one in seen.containers:
+        if one.state == "running":
+            running.setdefault(one.service, []).append(one)
     _revisions(status, state.outputs, running)
     _upstreams(status, state.outputs, running)
     return status
@@ -135,79 +136,6 @@ def _updates(files: StackFiles, environ: Mapping[str, str]) -> list[Update]:
     return [Update.parse(one) for one in json.loads(printed.stdout)] if printed.returncode == 0 else []
 
 
-def _services(
-    status: Status, state: StackState, containers: list[Container], images: Mapping[str, str]
-) -> None:
-    """Note each container, and compare what runs with the state."""
-    stack = status.stack
-    repair = f"{hints.kit('up', stack=stack)} repairs it"
-    orphans = {one.id for one in examine(state, containers, []).orphans}
-    expected = {**(state.outputs.get("containers") or {}), **(state.outputs.get("jobs") or {})}
-    for one, memory in zip(containers, _memory(containers), strict=True):
-        wrong = _wrong(one)
-        if not wrong and one.id in orphans and not status.under_way:
-            wrong = "is not the one that the state has" if one.service in expected else "is not in the state"
-        status.services.append(
-            Service(
-                service=one.service,
-                container=one.name,
-                job=one.job,
-                state=one.state,
-                health=one.health,
-                exit_code=one.exit_code,
-                restarts=one.restarts,
-                image=images.get(one.image, one.image.removeprefix("sha256:")[:12]),
-                memory=memory,
-                memory_limit=one.memory_limit,
-                problem=wrong,
-            )
-        )
-        if wrong:
-            looked = hints.kit("logs", one.service, "--tail", "50", stack=stack)
-            status.add(f"{one.service} {wrong}", f"{looked} shows why; {repair}")
-    there = {one.service for one in containers}
-    for service in sorted(expected.keys() - there):
-        job = service in (state.outputs.get("jobs") or {})
-        status.services.append(
-            Service(
-                service=service,
-                container=str(expected[service]),
-                job=job,
-                state=MISSING,
-                problem="has no container",
-            )
-        )
-        status.add(f"{service} has no container", repair)
-    order = list(SERVICES)
-    status.services.sort(
-        key=lambda one: (order.index(one.service) if one.service in order else len(order), one.service)
-    )
-
-
-def _wrong(container: Container) -> str:
-    """Say what is wrong with a container; empty when it is as it should be."""
-    wrong = container.sick()
-    # The engine starts a service again that ends by itself.
-    stopped = not container.job and container.state == "exited"
-    return f"{wrong}: it was stopped by hand" if stopped else wrong
-
-
-def _memory(containers: list[Container]) -> list[int]:
-    """Return the memory that each container uses, 0 for one that does not run or does not tell."""
-
-    def used(one: Container) -> int:
-        if one.state != "running":
-            return 0
-        try:
-            with runtime.runtime(one.id, ENGINE_SECONDS) as workload:
-                return workload.memory_bytes()
-        except BROKEN:
-            return 0
-
-    with ThreadPoolExecutor(TOGETHER) as pool:
-        return list(pool.map(used, containers))
-
-
 def _address(
     status: Status,
     files: StackFiles,
@@ -219,26 +147,30 @@ def _address(
     url = str(outputs.get("publicUrl") or (reading.settings.public_url if reading else ""))
     try:
         where = published.find(files, engine)
+        before = None if where else published.public(files)
         edge = published.edge_of(files.stack, engine)
     except KitError as problem:
         status.add(problem.message, problem.hint)
         return
-    if where is None:
+    asked = where or before
+    if asked is None:
         status.address = Address(url=url)
         return
-    found = published.problem(where)
-    status.address = Address(url=url, published=str(where), answers=not found)
+    found = published.problem(asked)
+    status.address = Address(url=url, published=str(asked), answers=not found)
     if found:
         fix = ("doctor", "--repair") if edge else ("up",)
-        status.add(
-            f"{where} does not answer: {found}", f"{hints.kit(*fix, stack=files.stack)} restarts the edge"
-        )
+        hint = f"{hints.kit(*fix, stack=files.stack)} restarts the edge"
+        if before:
+            hint = "`kubectl get service edge` in the stack's namespace shows its address; see the way from here to it"
+        status.add(f"{asked} does not answer: {found}", hint)
     tls = outputs.get("tls") or {}
     if not tls.get("httpsPort"):
         return
-    source, port = str(tls.get("mode") or ""), int(tls["httpsPort"])
+    source = str(tls.get("mode") or "")
+    port = before.port if before else int(tls["httpsPort"])
     try:
-        shown = certificate.presented(where.address, port, where.host, source)
+        shown = certificate.presented(asked.address, port, asked.host, source)
     except (OSError, ValueError) as problem:
         status.add(f"port {port} presents no certificate: {problem}", _renewal(source, files.stack))
         return
@@ -259,7 +191,7 @@ def _renewal(source: str, stack: str) -> str:
     return f"{hints.kit('up', stack=stack)} makes another one"
 
 
-def _revisions(status: Status, outputs: Mapping[str, Any], running: Mapping[str, Container]) -> None:
+def _revisions(status: Status, outputs: Mapping[str, Any], running: Mapping[str, list[Container]]) -> None:
     """Compare the live configurations with those that were deployed last."""
     readers = {NGINX: _of_edge, GATEWAY: _of_gateway}
     for service, key in ((NGINX, "edgeRevision"), (GATEWAY, "gatewayRevision")):
@@ -267,10 +199,12 @@ def _revisions(status: Status, outputs: Mapping[str, Any], running: Mapping[str,
         if not deployed or service not in running:
             continue
         try:
-            seen = Revision(deployed=deployed, running=readers[service](running[service].name))
+            # Of several pods, each has its own.
+            found = list(dict.fromkeys(readers[service](one.id) for one in running[service]))
         except Exception as problem:  # noqa: BLE001  # a container may stop at this moment, and says so in many ways
             status.add(f"{service} does not tell its revision: {str(problem).splitlines()[0]}")
             continue
+        seen = Revision(deployed=deployed, running=",".join(found))
         status.revisions[service] = seen
         if not seen.same and not status.under_way:
             what = f"runs revision {seen.running}" if seen.running else "names no revision"
@@ -293,12 +227,12 @@ def _of_gateway(container: str) -> str:
     return ",".join(GatewayContainer(container, GATEWAY_DIRECTORY).health().revisions)
 
 
-def _upstreams(status: Status, outputs: Mapping[str, Any], running: Mapping[str, Container]) -> None:
+def _upstreams(status: Status, outputs: Mapping[str, Any], running: Mapping[str, list[Container]]) -> None:
     """Note the failures of the LLM proxy's upstreams in this month. They are no problem: another upstream may serve."""
     if not outputs.get("llm") or NGINX not in running:
         return
     try:
-        found = llm_usage.of_container(running[NGINX].name, status.stack)
+        found = llm_usage.of_container(running[NGINX][0].id, status.stack)
     except (KitError, ValueError, KeyError):
         # A revision that does not answer is reported already.
         return

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+from infra.engine.job_again import again
+
 TIMEOUT_SECONDS = 20
 BAD_REQUEST, UNAUTHORIZED, NOT_FOUND = 400, 401, 404
 SCHEME = "kubernetes"
+# The kind of a reference to one pod of a service.
+POD = "Pod"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 # kubectl logs and this module agree on the streams: both together, as the container wrote them.
 LOG_LINES = 20
@@ -83,7 +87,7 @@ class Cluster:
         from kubernetes import client as api  # noqa: PLC0415
 
         self._context = context
-        self._core = api.CoreV1Api(client)
+        self.core = api.CoreV1Api(client)
         self._apps = api.AppsV1Api(client)
         self._batch = api.BatchV1Api(client)
         self._storage = api.StorageV1Api(client)
@@ -123,7 +127,8 @@ class Cluster:
         return cls(client, context)
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def asking(self, what: str) -> Iterator[None]:
+        """Raise ClusterError for what the API refuses, and for one that does not answer."""
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
         from websocket import WebSocketException  # noqa: PLC0415
@@ -158,7 +163,7 @@ class Cluster:
         """Return an object, or None where there is none."""
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
 
-        with self._asking(f"reading {what}"):
+        with self.asking(f"reading {what}"):
             try:
                 return self._json(read, *arguments)
             except ApiException as problem:
@@ -168,11 +173,11 @@ class Cluster:
 
     def namespace(self, name: str) -> dict[str, Any] | None:
         """Return a namespace; None when there is none of that name."""
-        return self._one(f"namespace {name}", self._core.read_namespace, name)
+        return self._one(f"namespace {name}", self.core.read_namespace, name)
 
     def secret_exists(self, namespace: str, name: str) -> bool:
         """Tell whether a namespace has a Secret."""
-        return self._one(f"Secret {name}", self._core.read_namespaced_secret, name, namespace) is not None
+        return self._one(f"Secret {name}", self.core.read_namespaced_secret, name, namespace) is not None
 
     def allowed(self, verb: str, group: str, resource: str, namespace: str = "") -> bool:
         """Tell whether the context's user may do something; `pods/exec` is a subresource."""
@@ -184,7 +189,7 @@ class Cluster:
             "subresource": part,
             "namespace": namespace,
         }
-        with self._asking("reading the rights of the user"):
+        with self.asking("reading the rights of the user"):
             review = self._json(
                 self._authorization.create_self_subject_access_review,
                 {"spec": {"resourceAttributes": attributes}},
@@ -193,7 +198,7 @@ class Cluster:
 
     def storage_classes(self) -> dict[str, bool]:
         """Return the storage classes; the value says whether one is the cluster's default."""
-        with self._asking("listing storage classes"):
+        with self.asking("listing storage classes"):
             found = self._items(self._storage.list_storage_class)
         return {
             one["metadata"]["name"]: (one["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
@@ -202,15 +207,15 @@ class Cluster:
 
     def claims(self, namespace: str) -> dict[str, dict[str, Any]]:
         """Return the PersistentVolumeClaims of a namespace by name; none when there is no such namespace."""
-        with self._asking(f"listing claims of {namespace}"):
-            found = self._items(self._core.list_namespaced_persistent_volume_claim, namespace)
+        with self.asking(f"listing claims of {namespace}"):
+            found = self._items(self.core.list_namespaced_persistent_volume_claim, namespace)
         return {one["metadata"]["name"]: one for one in found}
 
     def dns_address(self) -> str:
         """Return the address of the cluster's DNS. Raises ClusterError when no Service of kube-system has its label."""
-        with self._asking("reading the DNS Service of kube-system"):
+        with self.asking("reading the DNS Service of kube-system"):
             found = self._items(
-                self._core.list_namespaced_service, "kube-system", label_selector="k8s-app=kube-dns"
+                self.core.list_namespaced_service, "kube-system", label_selector="k8s-app=kube-dns"
             )
         addresses = [str(one["spec"].get("clusterIP") or "") for one in found]
         if not addresses or addresses[0] in {"", "None"}:
@@ -231,18 +236,42 @@ class Cluster:
 
     def replica_sets(self, namespace: str, selector: str) -> list[dict[str, Any]]:
         """Return the ReplicaSets with some labels."""
-        with self._asking("listing ReplicaSets"):
+        with self.asking("listing ReplicaSets"):
             return self._items(self._apps.list_namespaced_replica_set, namespace, label_selector=selector)
+
+    def workloads(self, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """Return the Deployments, StatefulSets and Jobs with some labels, each with its kind."""
+        listers = {
+            "Deployment": self._apps.list_namespaced_deployment,
+            "StatefulSet": self._apps.list_namespaced_stateful_set,
+            "Job": self._batch.list_namespaced_job,
+        }
+        with self.asking("listing workloads"):
+            return [
+                # The API leaves the kind out of what it lists.
+                {**one, "kind": kind}
+                for kind, listed in listers.items()
+                for one in self._items(listed, namespace, label_selector=selector)
+            ]
+
+    def secrets(self, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """Return the Secrets with some labels; their contents are in base64."""
+        with self.asking("listing Secrets"):
+            return self._items(self.core.list_namespaced_secret, namespace, label_selector=selector)
+
+    def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """Return a pod; None when there is none of that name."""
+        return self._one(f"pod {name}", self.core.read_namespaced_pod, name, namespace)
 
     def pods(self, namespace: str, selector: str) -> list[dict[str, Any]]:
         """Return the pods with some labels."""
-        with self._asking("listing pods"):
-            return self._items(self._core.list_namespaced_pod, namespace, label_selector=selector)
+        with self.asking("listing pods"):
+            return self._items(self.core.list_namespaced_pod, namespace, label_selector=selector)
 
     def events(self, namespace: str) -> list[dict[str, Any]]:
         """Return the events of a namespace."""
-        with self._asking("listing events"):
-            return self._items(self._core.list_namespaced_event, namespace)
+        with self.asking("listing events"):
+            return self._items(self.core.list_namespaced_event, namespace)
 
     def logs(
         self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = LOG_LINES
@@ -250,9 +279,9 @@ class Cluster:
         """Return the last log lines of a container; empty when it has none yet."""
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
 
-        with self._asking(f"reading the log of {pod}"):
+        with self.asking(f"reading the log of {pod}"):
             try:
-                answer = self._core.read_namespaced_pod_log(
+                answer = self.core.read_namespaced_pod_log(
                     pod,
                     namespace,
                     container=container,
@@ -271,22 +300,22 @@ class Cluster:
         """Delete a pod; what runs it makes another one."""
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
 
-        with self._asking(f"deleting pod {name}"):
+        with self.asking(f"deleting pod {name}"):
             try:
-                self._json(self._core.delete_namespaced_pod, name, namespace)
+                self._json(self.core.delete_namespaced_pod, name, namespace)
             except ApiException as problem:
                 if problem.status != NOT_FOUND:
                     raise
 
     def delete_claim(self, namespace: str, name: str) -> None:
         """Delete a PersistentVolumeClaim."""
-        with self._asking(f"deleting claim {name}"):
-            self._json(self._core.delete_namespaced_persistent_volume_claim, name, namespace)
+        with self.asking(f"deleting claim {name}"):
+            self._json(self.core.delete_namespaced_persistent_volume_claim, name, namespace)
 
     def run_job_again(self, namespace: str, job: Mapping[str, Any], seconds: float) -> None:
         """Make a Job again that has ended: a Job runs once, and its pods go with it."""
         name = str(job["metadata"]["name"])
-        with self._asking(f"running job {name} again"):
+        with self.asking(f"running job {name} again"):
             self._json(self._batch.delete_namespaced_job, name, namespace, propagation_policy="Foreground")
         deadline = time.monotonic() + seconds
         while self.workload("Job", namespace, name) is not None:
@@ -295,7 +324,7 @@ class Cluster:
                     f"job {name} is still there {seconds:.0f} s after it was deleted", "run it again"
                 )
             time.sleep(0.2)
-        with self._asking(f"running job {name} again"):
+        with self.asking(f"running job {name} again"):
             self._json(self._batch.create_namespaced_job, namespace, again(job))
 
     def execute(
@@ -316,9 +345,9 @@ class Cluster:
 
         deadline = time.monotonic() + seconds
         output = {1: b"", 2: b""}
-        with self._asking(f"running a command in {pod}"):
+        with self.asking(f"running a command in {pod}"):
             channel = stream.stream(
-                self._core.connect_get_namespaced_pod_exec,
+                self.core.connect_get_namespaced_pod_exec,
                 pod,
                 namespace,
                 container=container,
@@ -352,24 +381,6 @@ def _code(channel: Any) -> int | None:  # noqa: ANN401  # the client's WSClient
     except (KeyError, IndexError, TypeError, ValueError):
         # The connection ended before the status of the command came.
         return None
-
-
-def again(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Job as it was first made: without its status, and what the cluster added to tell its pods apart."""
-    metadata, spec = job["metadata"], dict(job["spec"])
-    template = dict(spec["template"])
-    own = dict(template.get("metadata") or {})
-    own["labels"] = {
-        name: value
-        for name, value in (own.get("labels") or {}).items()
-        if name not in {"controller-uid", "job-name"} and not name.startswith("batch.kubernetes.io/")
-    }
-    own.pop("creationTimestamp", None)
-    template["metadata"] = own
-    spec["template"] = template
-    spec.pop("selector", None)
-    kept = {key: metadata[key] for key in ("name", "labels", "annotations") if metadata.get(key)}
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": spec}
 
 
 def _short(problem: Exception) -> str:

@@ -5,7 +5,7 @@ Nothing here needs a path of the engine's machine, so a remote engine works as a
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
@@ -17,6 +17,7 @@ from docker.utils import socket as docker_socket
 
 from infra import engine
 from infra.engine.runtime import (
+    CommandFailedError,
     Ran,
     Runtime,
     Said,
@@ -29,6 +30,8 @@ from infra.engine.runtime import (
 _BROKEN = (docker.errors.DockerException, requests.RequestException, docker_socket.SocketError, OSError)
 # What the engine writes for a time that has not come.
 _NEVER = "0001-"
+# Of what a command wrote, the end.
+_MOST_OUTPUT = 16 << 10
 
 
 def connect(reference: str, timeout: float) -> Runtime:
@@ -104,6 +107,28 @@ class DockerContainer(Runtime):
             code = int(self._api.exec_inspect(made["Id"])["ExitCode"])
         return Said(stdout=said.stdout, stderr=said.stderr, code=code)
 
+    def read(self, command: Sequence[str]) -> Iterator[bytes]:
+        """See Runtime."""
+        errors = b""
+        with _told():
+            made = self._api.exec_create(self._id, list(command))
+            for stdout, stderr in self._api.exec_start(made["Id"], stream=True, demux=True):
+                errors = (errors + (stderr or b""))[-_MOST_OUTPUT:]
+                if stdout:
+                    yield stdout
+            code = int(self._api.exec_inspect(made["Id"])["ExitCode"])
+        if code:
+            raise CommandFailedError(command[0], code, errors.decode(errors="replace"))
+
+    def write(self, command: Sequence[str], content: Iterable[bytes], *, seconds: float) -> Ran:
+        """See Runtime. Not every way to an engine can be closed in one direction."""
+        with _told():
+            made = self._api.exec_create(self._id, list(command), stdin=True)
+            stream = self._api.exec_start(made["Id"], socket=True)
+            said = _fed(stream, content, seconds)
+            code = self._api.exec_inspect(made["Id"])["ExitCode"]
+        return Ran(code=1 if code is None else int(code), output=said.decode(errors="replace"))
+
     def unpack(self, directory: str, archive: bytes) -> None:
         """See Runtime."""
         self._api.put_archive(self._id, directory, archive)
@@ -158,6 +183,10 @@ class DockerContainer(Runtime):
         except (docker.errors.DockerException, requests.RequestException, KeyError, TypeError):
             return 0
 
+    def ending(self) -> int:
+        """See Runtime: a service is one container."""
+        return 0
+
     def start(self) -> None:
         """See Runtime."""
         self._api.start(self._id)
@@ -209,6 +238,37 @@ def _exchange(stream: Any, seconds: float, line: bytes) -> Said:  # noqa: ANN401
         watch.cancel()
         stream.close()
     return Said(stdout=output[1], stderr=output[2], late=late.is_set())
+
+
+def _fed(stream: Any, content: Iterable[bytes], seconds: float) -> bytes:  # noqa: ANN401  # of docker's SDK
+    """Send content, and return the end of what came until the command ended. Raises WorkloadError when it does not."""
+    raw = getattr(stream, "_sock", stream)
+    raw.settimeout(seconds)
+    said = bytearray()
+
+    def listen() -> None:
+        # The exit code says how a connection ended that broke.
+        with suppress(OSError, docker_socket.SocketError):
+            for _, block in docker_socket.frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
+                said.extend(block)
+                del said[:-_MOST_OUTPUT]
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        for block in content:
+            raw.sendall(block)
+    except (BrokenPipeError, ConnectionResetError):
+        # The command has ended before the content: its exit code says why.
+        pass
+    except BaseException:
+        raw.close()
+        raise
+    listener.join(seconds)
+    if listener.is_alive():
+        raw.close()
+        raise WorkloadError(f"the command did not end within {seconds:.0f} s")
+    return bytes(said)
 
 
 def _moment(text: str) -> datetime | None:

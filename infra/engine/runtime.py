@@ -5,7 +5,7 @@ another platform. A platform brings a module with a function `connect(reference,
 """
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType, TracebackType
@@ -27,6 +27,15 @@ class WorkloadMissingError(WorkloadError):
     """What the reference names does not exist, or does not run."""
 
 
+class CommandFailedError(WorkloadError):
+    """A command ended with another code than 0; `errors` is the end of what it wrote to standard error."""
+
+    def __init__(self, what: str, code: int, errors: str) -> None:
+        super().__init__(f"{what} ended with code {code}: {errors.strip()[-500:] or 'it says nothing'}")
+        self.code = code
+        self.errors = errors
+
+
 class UnreachableError(WorkloadError):
     """What runs the workloads does not answer."""
 
@@ -35,9 +44,10 @@ class UnreachableError(WorkloadError):
 class State:
     """A workload as its platform shows it, in Docker's terms.
 
-    `status` is `created`, `running`, `restarting`, `exited` or `dead`; `health` what the platform's own checks found,
-    `healthy`, `unhealthy` or `starting`, and empty where it makes none. `restarts` counts starts after the first one.
-    `exit_code` and `finished` are those of the last end, None before the first one.
+    `status` is `created`, `running`, `restarting`, `removing`, `exited` or `dead`; `health` is what the checks of the
+    platform found, `healthy`, `unhealthy` or `starting`, and empty where it makes none. `restarts` counts starts after
+    the first one. `exit_code` and `finished` are those of the last end, None before the first one. `reason` says in a
+    few words why it has not started, or how the last run ended; empty where the platform names none.
     """
 
     status: str
@@ -45,6 +55,7 @@ class State:
     restarts: int = 0
     exit_code: int = 0
     finished: datetime | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +109,20 @@ class Runtime(Protocol):
         environment show them.
         """
 
+    def read(self, command: Sequence[str]) -> Iterator[bytes]:
+        """Run a command and yield its standard output in blocks, of which no more than one is held.
+
+        Raises CommandFailedError after the last block of a command that fails, WorkloadError when the connection
+        breaks, or nothing comes for as long as an answer of the platform may take.
+        """
+
+    def write(self, command: Sequence[str], content: Iterable[bytes], *, seconds: float) -> Ran:
+        """Run a command with content on its standard input, of which no more than one block is held.
+
+        The input is not closed: the command ends by what it reads. It has `seconds` for each block, and as long to end
+        after the last one. The output of the result is the end of both streams. Raises WorkloadError.
+        """
+
     def unpack(self, directory: str, archive: bytes) -> None:
         """Unpack a tar into a directory of the container as root: owners and modes are those of its entries."""
 
@@ -128,6 +153,9 @@ class Runtime(Protocol):
 
     def memory_bytes(self) -> int:
         """Return the memory in use, without the cache of files that can be dropped; 0 where it is not reported."""
+
+    def ending(self) -> int:
+        """Return how many others of the same workload still end their work after their places were taken."""
 
     def start(self) -> None:
         """Start a workload that has ended again."""

@@ -1,100 +1,20 @@
 """What `infra.engine.cluster` asks a cluster's API, and what it makes of the answers. The API is a small server."""
 
-import base64
-import hashlib
 import json
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
-import yaml
 
 from infra.engine.cluster import Cluster, ClusterError
-
-TOKEN = "a-token-of-the-user"  # of no cluster
-
-
-class Api(BaseHTTPRequestHandler):
-    """Answers as a test says: (method, path without query) -> (status, document)."""
-
-    answers: ClassVar[dict[tuple[str, str], tuple[int, Any]]] = {}
-    requests: ClassVar[list[tuple[str, str, Any]]] = []
-    # What a command writes: (1 for stdout, 2 for stderr, 3 for its status; bytes), and whether it ends.
-    frames: ClassVar[list[tuple[int, bytes]]] = []
-    ends: ClassVar[bool] = True
-    received: ClassVar[list[bytes]] = []
-
-    def _execute(self) -> None:
-        """Take a command by a WebSocket: read its line, write what a test says, and end with a status."""
-        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-        accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest()).decode()
-        self.send_response(101)
-        self.send_header("Upgrade", "websocket")
-        self.send_header("Connection", "Upgrade")
-        self.send_header("Sec-WebSocket-Accept", accept)
-        self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
-        self.end_headers()
-        self.requests.append((self.command, self.path, None))
-        if "stdin=true" in self.path.lower():
-            length = self.rfile.read(2)[1] & 0x7F
-            mask, masked = self.rfile.read(4), self.rfile.read(length)
-            self.received.append(bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked)))
-        for channel, data in self.frames:
-            payload = bytes([channel]) + data
-            self.wfile.write(bytes([0x82, len(payload)]) + payload)
-            self.wfile.flush()
-        if self.ends:
-            self.wfile.write(bytes([0x88, 0]))
-            self.wfile.flush()
-        # The client closes.
-        self.connection.settimeout(10)
-        with suppress(OSError):
-            self.rfile.read(1)
-        self.close_connection = True
-
-    def _answer(self) -> None:
-        if self.headers.get("Upgrade", "").lower() == "websocket":
-            self._execute()
-            return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = self.path.partition("?")[0]
-        self.requests.append((self.command, self.path, json.loads(body) if body else None))
-        assert self.headers["Authorization"] == f"Bearer {TOKEN}"
-        status, document = self.answers.get((self.command, path), (404, {"kind": "Status", "code": 404}))
-        text = document if isinstance(document, bytes) else json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815  # the names that the server calls
-
-    def log_message(self, *arguments: object) -> None:
-        del arguments
+from tests.unit.cluster_api import CONTEXT, TOKEN, Api, served
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Cluster]:
-    Api.answers, Api.requests, Api.received = {}, [], []
-    Api.frames, Api.ends = [], True
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    document = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "one", "context": {"cluster": "c", "user": "u"}}],
-    }
-    (tmp_path / "config").write_text(yaml.safe_dump(document))
-    yield Cluster.of(tmp_path / "config", "one")
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(tmp_path) as kubeconfig:
+        yield Cluster.of(kubeconfig, CONTEXT)
 
 
 def test_what_does_not_exist_is_none(api: Cluster) -> None:

@@ -35,6 +35,7 @@ from infra.settings.secrets import SHAPES
 from infra.settings.stack import Reading
 from support import certificates
 from tests.unit.cli.conftest import FakeEngine
+from tests.unit.cluster_api import CONTEXT, Api, served
 from tests.unit.gateway import provider as providers
 
 NOON = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
@@ -436,6 +437,22 @@ def test_without_an_engine_the_other_checks_are_still_made(machine: Machine) -> 
     assert checks["Docker engine"].hint == "run `make setup`"
     assert {"Pulumi engine", "Python packages", "clock", "your disk", "stack dev"} <= set(checks)
     assert "memory" not in checks
+
+
+def test_a_stack_on_a_cluster_is_checked_without_an_engine(machine: Machine) -> None:
+    machine.facts = KitError("no answer at unix:///var/run/docker.sock", "run `make setup`")
+    with served(machine.root) as kubeconfig:
+        theirs = {"metadata": {"name": "dify-dev", "labels": {"dify-kit.stack": "another"}}}
+        Api.answers["GET", "/api/v1/namespaces/dify-dev"] = (200, theirs)
+        kubernetes = {"kubeconfig": str(kubeconfig), "context": CONTEXT, "registry": "preloaded"}
+        config = {"dify:platform": "kubernetes", "dify:kubernetes": kubernetes}
+        machine.files.stored.parent.mkdir(parents=True, exist_ok=True)
+        machine.files.stored.write_text(yaml.safe_dump({"config": config}))
+
+        checks = machine.checks()
+
+    assert checks["cluster"].status is Status.FAILED
+    assert "is not this stack's" in checks["cluster"].found
 
 
 def test_a_remote_engines_disk_is_not_ours(machine: Machine) -> None:

@@ -26,7 +26,13 @@ def pod(
 ) -> dict[str, Any]:
     return {
         "metadata": {"name": name, "uid": f"uid-of-{name}", "creationTimestamp": made, **metadata},
-        "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+        "spec": {"containers": [{"name": "api", "readinessProbe": {"exec": {}}}]},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "containerStatuses": [
+                {"name": "api", "ready": ready, "started": True, "state": {"running": {}}, "restartCount": 0}
+            ],
+        },
     }
 
 
@@ -145,6 +151,41 @@ def test_what_would_change_a_pod_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
             found.start()
         with pytest.raises(WorkloadError, match="a file in a running pod is not supported"):
             found.unpack("/", b"")
-        with pytest.raises(WorkloadError, match="a log that is followed is not supported"):
-            found.follow(since=0)
-        assert found.memory_bytes() == 0
+        with pytest.raises(WorkloadError, match="a log of one stream is not supported"):
+            found.logs(errors=True)
+
+
+def test_pods_that_end_after_their_places_were_taken_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = pod("api-old", deletionTimestamp="2026-01-02T00:00:00Z")
+    use(monkeypatch, FakeCluster([pod("api-1"), ending]))
+
+    with runtime(str(AT), 5) as found:
+        assert found.ending() == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "used"),
+    [
+        (b"1000\ninactive_file 400\n", 600),
+        (b"1000\ntotal_inactive_file 400\n", 600),
+        (b"100\ninactive_file 400\n", 0),
+        (b"cat: memory.current: No such file\n", 0),
+    ],
+)
+def test_memory_is_that_of_the_containers_own_group(
+    monkeypatch: pytest.MonkeyPatch, output: bytes, used: int
+) -> None:
+    use(monkeypatch, FakeCluster([pod("api-1")], output, code=0))
+
+    with runtime(str(AT), 5) as found:
+        assert found.memory_bytes() == used
+
+
+@pytest.mark.parametrize(
+    ("output", "seconds"), [(b"usage_usec 2500000\n", 2.5), (b"usage_nsec 1500000000\n", 1.5), (b"", 0.0)]
+)
+def test_cpu_time_is_in_seconds(monkeypatch: pytest.MonkeyPatch, output: bytes, seconds: float) -> None:
+    use(monkeypatch, FakeCluster([pod("api-1")], output, code=0))
+
+    with runtime(str(AT), 5) as found:
+        assert found.cpu_seconds() == seconds

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.engine.cluster import ClusterError, Workload, again
+from infra.engine.cluster import ClusterError, Workload
+from infra.engine.job_again import again
 from infra.resources import workload_ready
 from infra.resources.workload_ready import NotReadyError, Wait
 from infra.resources.workload_state import ready

@@ -1,5 +1,6 @@
 """The cluster that these tests share, and namespaces of their own in it."""
 
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -9,10 +10,16 @@ from support.stacks import RUN
 from tests.cluster import lifecycle
 from tests.cluster.lifecycle import Cluster
 
+# The name of a cluster that `make cluster` started: these tests use it, and leave it.
+VARIABLE = "DIFY_KIT_TEST_CLUSTER"
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster of two nodes, with DNS, policies and a storage class."""
+    if given := os.environ.get(VARIABLE):
+        yield lifecycle.up(given)
+        return
     name = f"{RUN}{secrets.token_hex(2)}"
     try:
         yield lifecycle.up(name)

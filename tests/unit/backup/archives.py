@@ -14,8 +14,8 @@ import pytest
 
 from dify_kit.backup.archive import FORMAT, About, Writer
 from dify_kit.backup.sealing import sealed
+from dify_kit.backup.stores import ROOT
 from dify_kit.backup.trees import count
-from dify_kit.backup.volumes import ROOT
 
 PASSPHRASE = "correct horse battery"
 ABOUT = About(

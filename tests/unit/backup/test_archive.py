@@ -20,8 +20,8 @@ from dify_kit.backup import archive as archives
 from dify_kit.backup.archive import PIECE_BYTES, Part, Writer, check, look, parts
 from dify_kit.backup.restoring import examine, release_of
 from dify_kit.backup.sealing import check_passphrase, sealed
+from dify_kit.backup.stores import ROOT
 from dify_kit.backup.trees import BrokenTreeError, Counted, count
-from dify_kit.backup.volumes import ROOT
 from dify_kit.errors import KitError
 from infra.catalogue.project import ROOT as ROOT_DIRECTORY
 from tests.unit.backup.archives import ABOUT, PASSPHRASE, archive, blocks, quick, settings, tree

@@ -2,16 +2,17 @@
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import docker
 import pytest
 
-from dify_kit.backup import making, volumes
+from dify_kit.backup import making
 from dify_kit.backup.archive import Writer
+from dify_kit.backup.stores import VolumeError, Volumes
+from dify_kit.backup.trees import Census
 from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
 from tests.unit.backup.archives import ABOUT, blocks, tree
@@ -26,60 +27,65 @@ class Engine:
     def __init__(self, *, starts: bool = True) -> None:
         self.done: list[str] = []
         self._starts = starts
-        self.api = self
 
     def volumes(self, names: list[str]) -> list[str]:
         return names
 
-    def stop_container(self, container: str) -> None:
-        self.done.append(f"stop {container}")
+    def pause(self, container: Container) -> None:
+        self.done.append(f"stop {container.id}")
 
-    def start(self, container: str) -> None:
-        self.done.append(f"start {container}")
+    def resume(self, container: Container) -> None:
+        self.done.append(f"start {container.id}")
         if not self._starts:
-            raise docker.errors.APIError("no such network")
+            raise KitError("no such network")
 
 
-def source(store: str, engine: Engine, state: str = "running") -> making.Source:
+class Copies(Volumes):
+    """Shows these contents of a volume, one after the other; notes the volumes that were read."""
+
+    def __init__(self, *contents: bytes | Exception) -> None:
+        self._left = list(contents)
+        self.read: list[str] = []
+
+    @contextmanager
+    def reading(self, volume: str) -> Iterator[Iterator[bytes]]:
+        self.read.append(volume)
+        content = self._left.pop(0)
+        if isinstance(content, Exception):
+            raise content
+        yield blocks(content)
+
+    def fill(self, volume: str, labels: Mapping[str, str], content: Iterator[bytes], size: int) -> None:
+        del volume, labels, content, size
+        raise AssertionError("a backup fills nothing")
+
+    def census(self, volume: str) -> Census:
+        del volume
+        raise AssertionError("a backup counts what passes")
+
+
+def source(store: str, engine: Engine, state: str = "running", copies: Copies | None = None) -> making.Source:
     container = Container(id="v1", name=f"dify-dev-{store}", service=store, job=False, state=state)
     pulumi: Any = SimpleNamespace(files=SimpleNamespace(stack="dev"))
     settings: Any = SimpleNamespace(vector_store=store, redis=None, storage=SimpleNamespace(type="fs"))
     return making.Source(
         pulumi=pulumi,
         engine=engine,  # type: ignore[arg-type]
-        client=engine,
+        volumes=copies or Copies(),
         settings=settings,
         containers={store: container},
     )
 
 
-def copies(monkeypatch: pytest.MonkeyPatch, *contents: bytes | Exception) -> list[str]:
-    """Let the engine show these contents of a volume, one after the other; return the volumes that were read."""
-    left, read = list(contents), []
-
-    @contextmanager
-    def reading(_client: Any, volume: str, _stack: str) -> Iterator[Iterator[bytes]]:
-        read.append(volume)
-        content = left.pop(0)
-        if isinstance(content, Exception):
-            raise content
-        yield blocks(content)
-
-    monkeypatch.setattr(volumes, "reading", reading)
-    return read
-
-
-def test_a_volume_that_changed_while_it_was_read_is_copied_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    read = copies(monkeypatch, CUT, WHOLE)
+def test_a_volume_that_changed_while_it_was_read_is_copied_again(capsys: pytest.CaptureFixture[str]) -> None:
+    copies = Copies(CUT, WHOLE)
     target = io.BytesIO()
     writer = Writer(target, ABOUT, 0)
 
-    making._volume(source("pgvector", Engine()), "redis", writer)
+    making._volume(source("pgvector", Engine(), copies=copies), "redis", writer)
     writer.close()
 
-    assert read == ["dify-dev-redis"] * 2
+    assert copies.read == ["dify-dev-redis"] * 2
     [part] = writer.parts.values()
     assert (part.name, part.files, part.bytes) == ("volumes/redis.1.tar", 1, 7)
     with tarfile.open(fileobj=io.BytesIO(target.getvalue())) as tar:
@@ -93,22 +99,22 @@ def test_a_volume_that_changed_while_it_was_read_is_copied_again(
     assert "copying it again" in capsys.readouterr().err
 
 
-def test_a_volume_that_never_holds_still_ends_the_backup(monkeypatch: pytest.MonkeyPatch) -> None:
-    copies(monkeypatch, CUT, CUT, CUT)
+def test_a_volume_that_never_holds_still_ends_the_backup() -> None:
+    copies = Copies(CUT, CUT, CUT)
     writer = Writer(io.BytesIO(), ABOUT, 0)
 
     with pytest.raises(KitError, match="dify-dev-redis changed in each of 3 copies"):
-        making._volume(source("pgvector", Engine()), "redis", writer)
+        making._volume(source("pgvector", Engine(), copies=copies), "redis", writer)
     assert writer.parts == {}
     writer.abandon()
 
 
-def test_an_engine_that_breaks_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    copies(monkeypatch, docker.errors.APIError("gone"))
+def test_an_engine_that_breaks_off_is_named() -> None:
+    copies = Copies(VolumeError("gone"))
     writer = Writer(io.BytesIO(), ABOUT, 0)
 
     with pytest.raises(KitError, match="volume dify-dev-redis cannot be read: gone"):
-        making._volume(source("pgvector", Engine()), "redis", writer)
+        making._volume(source("pgvector", Engine(), copies=copies), "redis", writer)
     writer.abandon()
 
 
@@ -124,7 +130,7 @@ def test_a_vector_store_stands_still_for_its_copy_and_starts_again_whatever_happ
 def copied(found: making.Source, problem: BaseException) -> None:
     """Copy the vectors, until a problem ends that."""
     with making._still(found, "vector"):
-        found.client.done.append("copied")
+        found.engine.done.append("copied")  # type: ignore[attr-defined]
         raise problem
 
 

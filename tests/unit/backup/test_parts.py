@@ -8,18 +8,21 @@ import tarfile
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from dify_kit.backup import settings_part, state_part, writing
+from dify_kit.backup import moving, settings_part, state_part, writing
 from dify_kit.backup.postgres import Rows
 from dify_kit.backup.settings_part import SECRET
 from dify_kit.errors import KitError
 from dify_kit.workspace import files as stack_files
 from dify_kit.workspace import secrets
 from dify_kit.workspace.files import StackFiles
+from infra.engine.cluster import Workload
+from infra.settings.kubernetes import Kubernetes
 
 NOW = datetime(2026, 11, 30, 7, 30, tzinfo=UTC)
 CONFIG: dict[str, Any] = {
@@ -149,6 +152,70 @@ def old_state() -> list[dict[str, Any]]:
     ]
 
 
+def settings_of(stack: str, kubernetes: Kubernetes | None = None) -> Any:
+    return SimpleNamespace(stack=stack, kubernetes=kubernetes)
+
+
+CLUSTER = Kubernetes(
+    kubeconfig=Path("/k"),
+    context="c",
+    namespace="dify-new",
+    storage_class="",
+    shared_storage_class="",
+    volume_gigabytes=1,
+    service_type="ClusterIP",
+    node_port=0,
+    external_traffic_policy="Local",
+    replicas={},
+    image_pull_secret="",
+    registry="",
+)
+
+
+def test_what_names_a_container_names_it_on_the_new_platform() -> None:
+    to_cluster = moving.references(settings_of("new", CLUSTER))
+    to_engine = moving.references(settings_of("other"))
+
+    moved = to_cluster("dify-a-plugin-daemon")
+    assert Workload.parse(moved).kind == "Deployment"
+    assert Workload.parse(moved).name == "plugin-daemon"
+    assert Workload.parse(to_cluster("dify-a-db-postgres")).kind == "StatefulSet"
+    assert to_engine(moved) == "dify-other-plugin-daemon"
+    assert to_engine("dify-new-api") == "dify-other-api"
+    assert to_engine("dify-new-gateway-redis") == "dify-other-gateway-redis"
+    assert to_engine("of no service") == "of no service"
+
+
+def test_settings_of_one_platform_stay_behind_and_the_stacks_own_move() -> None:
+    config = {
+        "dify:publicUrl": "https://dify.example.com",
+        "dify:bindAddress": "127.0.0.1",
+        "dify:resources": {"api": {"memory": 4096, "pids": 500}, "web": {"memory": 512}},
+    }
+
+    found, lines = moving.moved(config, "kubernetes")
+
+    assert found == {
+        "dify:platform": "kubernetes",
+        "dify:publicUrl": "https://dify.example.com",
+        "dify:resources": {"api": {"memory": 4096}, "web": {"memory": 512}},
+    }
+    assert len(lines) == 2
+    back, left = moving.moved({**found, "dify:kubernetes": {"context": "c"}}, "docker")
+    assert back == {**found, "dify:platform": "docker"}
+    assert left == ["dify:kubernetes is left out: it is a setting of dify:platform kubernetes"]
+    assert moving.moved(config, "docker") == (config, [])
+
+
+def test_the_platform_is_the_one_that_is_asked_for_or_the_archives() -> None:
+    archived = {"dify:platform": "kubernetes"}
+
+    assert moving.platform_of({}, [], {}) == "docker"
+    assert moving.platform_of({}, [], archived) == "kubernetes"
+    assert moving.platform_of({"platform": None}, [], archived) == "docker"
+    assert moving.platform_of({}, [(("platform",), "docker")], archived) == "docker"
+
+
 def test_what_is_of_dify_moves_to_another_stack_and_no_container_does() -> None:
     kept = state_part.kept({"resources": old_state()})
     there = [
@@ -157,7 +224,13 @@ def test_what_is_of_dify_moves_to_another_stack_and_no_container_does() -> None:
         resource("new", "docker:index/container:Container", "db-postgres"),
     ]
 
-    merged = state_part.merged({"resources": there, "x": 1}, kept, old="old", new="new")
+    merged = state_part.merged(
+        {"resources": there, "x": 1},
+        kept,
+        old="old",
+        new="new",
+        reference=moving.references(settings_of("new")),
+    )
 
     assert [one["urn"].rpartition("::")[2] for one in kept] == ["apps", "admin"]
     added = merged["resources"][3:]
@@ -174,7 +247,13 @@ def test_what_is_of_dify_moves_to_another_stack_and_no_container_does() -> None:
 def test_a_resource_that_is_there_already_is_not_added_again() -> None:
     kept = state_part.kept({"resources": old_state()})
 
-    merged = state_part.merged({"resources": old_state()}, kept, old="old", new="old")
+    merged = state_part.merged(
+        {"resources": old_state()},
+        kept,
+        old="old",
+        new="old",
+        reference=moving.references(settings_of("old")),
+    )
 
     assert merged["resources"] == old_state()
 

@@ -85,6 +85,12 @@ class FakeEngine(Engine):
     def stop_container(self, container_id: str) -> None:
         self.stopped.append(container_id)
 
+    def pause(self, container: Container) -> None:
+        self.stopped.append(container.id)
+
+    def resume(self, container: Container) -> None:
+        self.restarted.append(container.id)
+
     def restart_container(self, container_id: str) -> None:
         self.restarted.append(container_id)
 

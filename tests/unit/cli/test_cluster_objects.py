@@ -1,17 +1,21 @@
 """The command line on a stack with `dify:platform kubernetes`: claims instead of volumes, and no Docker engine."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dify_kit.checks import guards, published
+from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
 from dify_kit.stack import settings
-from dify_kit.stack.cluster_objects import ClusterObjects, cluster_objects, require_docker
+from dify_kit.stack.cluster_objects import ClusterObjects, cluster_objects
 from dify_kit.workspace.files import StackFiles
+from infra.engine import cluster_changes
 from infra.engine.cluster import Cluster, ClusterError
 from tests.unit.cli.conftest import FakeEngine, Machine
+from tests.unit.cluster_api import CONTEXT, Api, served
 
 
 class FakeCluster:
@@ -62,7 +66,6 @@ def test_a_stack_on_docker_has_none(machine: Machine) -> None:
     machine.configure()
 
     assert cluster_objects(machine.files()) is None
-    require_docker(machine.files(), "logs")
 
 
 def test_the_guard_of_the_cluster_takes_the_place_of_those_of_docker(
@@ -95,6 +98,29 @@ def test_no_port_of_this_machine_is_requested(machine: Machine) -> None:
     assert published.find(on_cluster(machine), FakeEngine()) is None
 
 
-def test_commands_that_look_into_containers_are_refused(machine: Machine) -> None:
-    with pytest.raises(KitError, match="not supported on dify:platform kubernetes"):
-        require_docker(on_cluster(machine), "logs")
+def test_a_store_is_stopped_by_its_scale_and_started_again(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_changes, "POLL_SECONDS", 0.05)
+    scale = "/apis/apps/v1/namespaces/dify-dev/statefulsets/weaviate/scale"
+    labels = {"dify-kit.stack": "dev", "dify-kit.service": "weaviate"}
+    left = [{"metadata": {"name": "weaviate-0", "labels": labels}}]
+    store = Container(id="w", name="weaviate-0", service="weaviate", job=False, state="running")
+    with served(tmp_path) as kubeconfig:
+        kubernetes = {"kubeconfig": str(kubeconfig), "context": CONTEXT, "registry": "preloaded"}
+        machine.configure(platform="kubernetes", kubernetes=kubernetes)
+        objects = cluster_objects(machine.files())
+        assert objects is not None
+
+        def pods(_path: str, _body: object) -> tuple[int, dict[str, Any]]:
+            return 200, {"items": [left.pop()] if left else []}
+
+        Api.answers["GET", "/api/v1/namespaces/dify-dev/pods"] = pods
+        Api.answers["PATCH", scale] = (200, {})
+
+        objects.pause(store)
+        objects.resume(store)
+
+    changed = [body for method, _, body in Api.requests if method == "PATCH"]
+    assert changed == [{"spec": {"replicas": 0}}, {"spec": {"replicas": 1}}]
+    assert left == []

@@ -292,12 +292,6 @@ def test_a_stack_that_is_down_is_an_error(machine: Machine) -> None:
     assert hints.kit("up", stack="dev") in done.stderr
 
 
-def test_a_stack_on_a_cluster_is_refused(machine: Machine) -> None:
-    machine.configure(platform="kubernetes", kubernetes={"context": "test", "registry": "preloaded"})
-
-    assert "`logs` is not supported on dify:platform kubernetes yet" in run().stderr
-
-
 def test_lines_of_a_terminal_and_without_a_time_are_read() -> None:
     raw = (
         row(1, "one\rtwo\r") + "a line of its own\n" + row(2, "") + row(3, "separated\u2028text")
@@ -322,7 +316,7 @@ def followed(machine: Machine, seconds: float, until: int, *, seen: Sequence[Lin
     """Follow until so many lines came, for at most `seconds`."""
     shown: list[Line] = []
     follower = Follower(machine.engine, "dev", LOGGED, 1_000.0)
-    follower.seen(machine.engine.stack_containers, seen)
+    follower.seen(seen)
     deadline = time.monotonic() + seconds
     follower.run(shown.extend, until=lambda: len(shown) >= until or time.monotonic() > deadline)
     return shown
@@ -347,7 +341,9 @@ def test_new_lines_come_in_the_order_of_their_times(stack: Machine, monkeypatch:
 def test_a_line_that_was_shown_is_not_shown_again(stack: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeRuntime, "followed", {"id-api": [(row(4, "old") + row(5, "new")).encode()]})
 
-    shown = followed(stack, 30, 1, seen=[Line(time=AT.format(4), service="api", text="old")])
+    shown = followed(
+        stack, 30, 1, seen=[Line(time=AT.format(4), service="api", text="old", container="id-api")]
+    )
 
     assert [line.text for line in shown] == ["new"]
     moment = datetime(2026, 11, 29, 20, 14, 4, tzinfo=UTC).timestamp()
@@ -395,8 +391,9 @@ def test_colour_is_for_terminals_alone(stack: Machine) -> None:
     assert "\x1b" not in run().stdout
     script = (
         "import pty, sys; from dify_kit.commands.logs import _Screen; from dify_kit.watch.logs import Line;"
-        "from infra.masking import Redactor;"
-        "_Screen(['api'], Redactor(), times=False, as_json=False).show([Line(time='', service='api', text='x')])"
+        "from infra.masking import Redactor; from dify_kit.containers.docker_host import Container;"
+        "one = Container(id='1', name='api', service='api', job=False, state='running');"
+        "_Screen([one], Redactor(), times=False, as_json=False).show([Line(time='', service='api', text='x')])"
     )
     spawned = f"import pty; pty.spawn([{sys.executable!r}, '-c', {script!r}])"
     for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):

@@ -9,10 +9,15 @@ from typer.testing import CliRunner, Result
 
 from dify_kit.__main__ import app
 from dify_kit.backup import making, restoring
+from dify_kit.backup.settings_part import SECRET
 from dify_kit.containers.docker_host import Container
 from dify_kit.stack import unfinished
+from infra.settings.secrets import SHAPES
 from tests.unit.backup.archives import PASSPHRASE, archive, quick, settings
 from tests.unit.cli.conftest import Machine
+from tests.unit.cluster_api import CONTEXT, Api, served
+
+PLAIN = {"adminEmail": "a@example.com", "images": "local", "vectorStore": "pgvector"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,6 +156,56 @@ def test_a_damaged_mark_counts(machine: Machine) -> None:
     files.data.restoring("old").write_text("{")
 
     assert unfinished.archive_of(files) == "the archive"
+
+
+def test_a_cluster_that_is_not_named_is_refused_before_anything_is_changed(
+    machine: Machine, path: Path, tmp_path: Path
+) -> None:
+    sound = archive(tmp_path / "b.dify-backup", {"stack/settings.json": settings()})
+    (tmp_path / "passphrase").write_text(f"{PASSPHRASE}\n")
+
+    done = restore(sound, "--set", "platform=kubernetes", "--set", "kubernetes.registry=preloaded")
+
+    assert path
+    assert done.exit_code == 1
+    assert "kubernetes.context" in done.stderr
+    assert not machine.files("old").configured()
+    assert machine.calls() == []
+
+
+def test_a_cluster_is_looked_at_before_anything_is_changed(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_engine() -> None:
+        raise AssertionError("no Docker engine is needed")
+
+    monkeypatch.setattr("dify_kit.commands.restore.DockerEngine", no_engine)
+    generated = {key: {SECRET: shape.generate()} for key, shape in SHAPES.items() if shape.generate}
+    sound = archive(tmp_path / "b.dify-backup", {"stack/settings.json": settings(**PLAIN, **generated)})
+    (tmp_path / "passphrase").write_text(f"{PASSPHRASE}\n")
+    with served(tmp_path) as kubeconfig:
+        theirs = {"metadata": {"name": "dify-old", "labels": {"dify-kit.stack": "another"}}}
+        Api.answers["GET", "/api/v1/namespaces/dify-old"] = (200, theirs)
+        Api.answers["GET", "/api/v1/namespaces/dify-old/persistentvolumeclaims"] = (200, {"items": []})
+
+        done = restore(
+            sound,
+            *("--set", "platform=kubernetes", "--set", f"kubernetes.kubeconfig={kubeconfig}"),
+            *("--set", f"kubernetes.context={CONTEXT}", "--set", "kubernetes.registry=preloaded"),
+        )
+
+    assert done.exit_code == 1
+    assert "'dify-old' exists and is not this stack's" in done.stderr
+    assert not machine.files("old").configured()
+    assert {method for method, _, _ in Api.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("item", ["platform", "=x", "kubernetes.context=null"])
+def test_another_form_of_set_is_usage_or_text(machine: Machine, path: Path, item: str) -> None:
+    done = restore(path, "--set", item)
+
+    assert machine
+    assert done.exit_code == (1 if item.endswith("null") else 2)
 
 
 # backup

@@ -410,15 +410,6 @@ def test_a_damaged_state_is_said(stack: Machine) -> None:
     assert "api is not in the state" in done.stdout
 
 
-def test_a_stack_on_a_cluster_is_refused(machine: Machine) -> None:
-    machine.configure(platform="kubernetes", kubernetes={"context": "test", "registry": "preloaded"})
-
-    done = run()
-
-    assert done.exit_code == 1
-    assert "`status` is not supported on dify:platform kubernetes yet" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("days", "mode", "problem"),
     [
