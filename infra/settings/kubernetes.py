@@ -44,7 +44,7 @@ class Kubernetes:
     ``storage_class`` is empty for the cluster's default one, ``shared_storage_class`` where Dify's file storage is on a
     claim of one node. ``node_port`` is 0 where the cluster chooses. ``replicas`` maps services of the catalogue to how
     many pods each has; all others have one. ``registry`` has the images that the kit builds: a prefix, or `PRELOADED`.
-    ``volume_gigabytes`` is the size of each new claim, in GiB.
+    ``volume_gigabytes`` is the size of each claim, in GiB.
     """
 
     kubeconfig: Path
@@ -154,6 +154,13 @@ class KubernetesReader:
         port = self._section.integer("nodePort", 0, origins.MAX_PORT)
         if port and service_type == "ClusterIP":
             self._add("nodePort", port, "a Service of type ClusterIP has none", "set serviceType to NodePort")
+        if port and service_type == "LoadBalancer":
+            self._add(
+                "nodePort",
+                port,
+                "clients of a Service of type LoadBalancer use the port of its own address",
+                "set it to 0, or serviceType to NodePort",
+            )
         return port
 
     def _traffic_policy(self, service_type: str) -> str:
@@ -205,7 +212,7 @@ class KubernetesReader:
                 "registry",
                 value,
                 "is not a registry prefix",
-                f"use host[:port][/path] with a dot or a port in the host, or {PRELOADED}",
+                f"use host[:port][/path] with a dot or a port in the host, without a scheme or a tag, or {PRELOADED}",
             )
         return value
 
