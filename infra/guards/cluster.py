@@ -9,10 +9,10 @@ from infra.catalogue.releases import Release
 from infra.engine.cluster import ClusterError
 from infra.engine.cluster_view import ClusterView
 from infra.guards import advisories, cluster_claims, cluster_room, images
-from infra.guards.cluster_facts import CLASSES, Plain, View, is_default, items
+from infra.guards.cluster_facts import CLASSES, METRICS, Plain, View, is_default, items
 from infra.guards.findings import Refusal
 from infra.platforms.kubernetes.names import STACK_LABEL
-from infra.settings.kubernetes import Kubernetes
+from infra.settings.kubernetes import SCALED, Kubernetes
 from infra.settings.stack import Settings
 
 # What the program does with objects of the namespace: (group, resource).
@@ -86,6 +86,7 @@ def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: Vie
         *cluster_room.of_cluster(settings, chosen, view),
         *_classes(chosen, view),
         *cluster_room.of_port(chosen, view, exists=exists),
+        *_metrics(chosen, view),
     ]
     if chosen.image_pull_secret:
         found += _pull_secret(settings, chosen, view, exists=exists)
@@ -115,8 +116,28 @@ def _stranger(settings: Settings, chosen: Kubernetes, namespace: Plain) -> Refus
     )
 
 
+def managed(chosen: Kubernetes) -> list[tuple[str, str]]:
+    """Return the kinds of objects that a stack has in its namespace: (group, resource)."""
+    scaled = [("autoscaling", "horizontalpodautoscalers")] if chosen.autoscale else []
+    return [*MANAGED, *scaled]
+
+
+def _metrics(chosen: Kubernetes, view: View) -> Iterator[Refusal]:
+    """Yield the refusal of autoscalers without what measures CPU."""
+    if not chosen.autoscale or view.look(METRICS) is not None:
+        return
+    part, one = next(
+        (part, chosen.autoscale[name]) for part, name in SCALED.items() if name in chosen.autoscale
+    )
+    yield Refusal(
+        problem=f"dify:kubernetes.autoscale.{part}.max: {one.most}: the cluster has no metrics API "
+        "(metrics.k8s.io), by which the CPU of pods is measured",
+        fix="install metrics-server, or set it to 0 and a number in dify:kubernetes.replicas",
+    )
+
+
 def _rights(chosen: Kubernetes, view: View, *, exists: bool) -> list[Refusal]:
-    wanted = [(verb, group, resource) for group, resource in MANAGED for verb in VERBS]
+    wanted = [(verb, group, resource) for group, resource in managed(chosen) for verb in VERBS]
     asked = [(*one, chosen.namespace) for one in (*wanted, *MORE)]
     # Its labels are the stack's.
     asked.append(

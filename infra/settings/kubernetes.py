@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infra import hints
 from infra.settings import origins
+from infra.settings.autoscale import Autoscale, read_autoscale
 from infra.settings.image_source import MIRROR, REGISTRY_HOST
 from infra.settings.reader import Section
 from infra.settings.service_settings import ServiceLimits
@@ -43,7 +44,8 @@ class Kubernetes:
 
     ``storage_class`` is empty for the cluster's default one, ``shared_storage_class`` where Dify's file storage is on a
     claim of one node. ``node_port`` is 0 where the cluster chooses. ``replicas`` maps services of the catalogue to how
-    many pods each has; all others have one. ``registry`` has the images that the kit builds: a prefix, or `PRELOADED`.
+    many pods each has; all others have one. ``autoscale`` has those of which the cluster chooses the number, with
+    ``replicas`` as the least. ``registry`` has the images that the kit builds: a prefix, or `PRELOADED`.
     ``volume_gigabytes`` is the size of each claim, in GiB.
     """
 
@@ -57,6 +59,7 @@ class Kubernetes:
     node_port: int
     external_traffic_policy: str
     replicas: Mapping[str, int]
+    autoscale: Mapping[str, Autoscale]
     image_pull_secret: str
     registry: str
 
@@ -100,6 +103,7 @@ class KubernetesReader:
         self._refuse_unsupported()
         service_type = section.choice("serviceType", SERVICE_TYPES)
         shared = self._name("sharedStorageClass")
+        replicas, autoscale = self._replicas(shared)
         return Kubernetes(
             kubeconfig=self._kubeconfig(),
             context=self._required("context", "name one that `kubectl config get-contexts` lists"),
@@ -110,7 +114,8 @@ class KubernetesReader:
             service_type=service_type,
             node_port=self._node_port(service_type),
             external_traffic_policy=self._traffic_policy(service_type),
-            replicas=self._replicas(shared),
+            replicas=replicas,
+            autoscale=autoscale,
             image_pull_secret=self._name("imagePullSecret"),
             registry=self._registry(),
         )
@@ -174,14 +179,18 @@ class KubernetesReader:
             )
         return policy
 
-    def _replicas(self, shared: str) -> dict[str, int]:
-        section = self._section.part("replicas")
+    def _replicas(self, shared: str) -> tuple[dict[str, int], dict[str, Autoscale]]:
+        """Return how many pods services have, and of which of them the cluster chooses it, by service."""
+        section, scaling = self._section.part("replicas"), self._section.part("autoscale")
         found = {part: section.integer(part, 1, MOST_REPLICAS) for part in SCALED}
+        autoscale = read_autoscale(scaling, section, MOST_REPLICAS)
         for part in _SHARE_STORAGE:
-            if found[part] > 1 and not shared:
+            one = autoscale.get(part)
+            most = one.most if one else found[part]
+            if most > 1 and not shared:
                 self._top.problems.add(
-                    section.key(part),
-                    found[part],
+                    f"{scaling.key(part)}.max" if one else section.key(part),
+                    most,
                     "Dify's file storage is on a claim that one node alone can mount (ReadWriteOnce)",
                     "name a class with ReadWriteMany in dify:kubernetes.sharedStorageClass, or use 1",
                 )
@@ -192,7 +201,13 @@ class KubernetesReader:
                 "the LLM proxy counts tokens and requests in one nginx",
                 "use 1, or set dify:llm.enabled to false",
             )
-        return {service: found[part] for part, service in SCALED.items()}
+        return (
+            {
+                service: autoscale[part].least if part in autoscale else found[part]
+                for part, service in SCALED.items()
+            },
+            {SCALED[part]: one for part, one in autoscale.items()},
+        )
 
     def _registry(self) -> str:
         value = self._section.text("registry").rstrip("/")

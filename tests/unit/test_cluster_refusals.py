@@ -398,6 +398,55 @@ TABLE: dict[str, Malformed] = {
     "limit of processes": Malformed(
         key="resources.api.pids", value="set", fix="podPidsLimit", plain={"resources": {"api": {"pids": 99}}}
     ),
+    "autoscaling without metrics": Malformed(
+        key="kubernetes.autoscale.web.max",
+        value="3",
+        fix="metrics-server",
+        parts={"autoscale": {"web": {"max": 3}}},
+    ),
+    "autoscaling and a fixed number": Malformed(
+        key="kubernetes.replicas.web",
+        value="2",
+        fix="set kubernetes.autoscale.web.min",
+        parts={"autoscale": {"web": {"max": 3}}, "replicas": {"web": 2}},
+    ),
+    "autoscaling upside down": Malformed(
+        key="kubernetes.autoscale.web.min",
+        value="4",
+        fix="use 3 or less",
+        parts={"autoscale": {"web": {"min": 4, "max": 3}}},
+    ),
+    "autoscaling without a most": Malformed(
+        key="kubernetes.autoscale.web.min",
+        value="2",
+        fix="set kubernetes.autoscale.web.max",
+        parts={"autoscale": {"web": {"min": 2}}},
+    ),
+    "autoscaling by no share": Malformed(
+        key="kubernetes.autoscale.web.cpuPercent",
+        value="0",
+        fix="1 to 100",
+        parts={"autoscale": {"web": {"max": 3, "cpuPercent": 0}}},
+    ),
+    "autoscaling of the edge": Malformed(
+        key="kubernetes.autoscale.edge",
+        value="max",
+        fix="did you mean",
+        parts={"autoscale": {"edge": {"max": 3}}},
+    ),
+    "autoscaled apis on one claim": Malformed(
+        key="kubernetes.autoscale.api.max",
+        value="4",
+        fix="sharedStorageClass",
+        parts={"autoscale": {"api": {"max": 4}}},
+    ),
+    "no right to make autoscalers": Malformed(
+        key="kubernetes.context",
+        value="create horizontalpodautoscalers.autoscaling",
+        fix="ClusterRole `admin`",
+        parts={"autoscale": {"web": {"max": 3}}},
+        cluster=denied("create horizontalpodautoscalers"),
+    ),
     "certificates by ACME": Malformed(key="tls.mode", value="'acme'", fix="use files", plain=ACME),
     **{
         f"no right to {right}": Malformed(
@@ -469,6 +518,21 @@ def test_a_stack_that_runs_fits_the_quota_it_fills(tmp_path: Path) -> None:
 
     with serving(answers, tmp_path) as kubeconfig:
         assert deploy(kubeconfig, {}, {})
+
+
+def test_autoscaling_needs_no_right_where_it_is_off(tmp_path: Path) -> None:
+    answers = Answers(denied=["create horizontalpodautoscalers"])
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, {}, {})
+
+
+def test_a_cluster_that_measures_cpu_takes_autoscalers(tmp_path: Path) -> None:
+    answers = Answers()
+    answers.objects["/apis/metrics.k8s.io/v1beta1"] = {"kind": "APIResourceList"}
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, {}, {"autoscale": {"web": {"max": 3}}})
 
 
 def test_the_stack_s_own_port_is_free(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ DEPLOYMENT, STATEFUL_SET = "kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:
 JOB, SECRET, SERVICE = "kubernetes:batch/v1:Job", "kubernetes:core/v1:Secret", "kubernetes:core/v1:Service"
 CLAIM, NAMESPACE = "kubernetes:core/v1:PersistentVolumeClaim", "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+SCALER = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler"
 BUDGET = "kubernetes:policy/v1:PodDisruptionBudget"
 CHOSEN = Selection(release=RELEASES["1.17.1"].services, vector_store="pgvector")
 
@@ -114,6 +115,22 @@ def test_replicas_are_of_the_settings_and_spared_by_a_drain() -> None:
     assert recorder.of(DEPLOYMENT)["api"]["spec"]["replicas"] == 3
     assert set(recorder.of(BUDGET)) == {"api", "nginx"}
     assert recorder.of(CLAIM)["volume-app_storage"]["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_the_cluster_chooses_the_number_of_autoscaled_pods() -> None:
+    recorder = program(sharedStorageClass="nfs", autoscale={"api": {"min": 2, "max": 6, "cpuPercent": 50}})
+    (found,) = recorder.of(SCALER).values()
+    deployment = recorder.of(DEPLOYMENT)["api"]["spec"]
+    (spread,) = deployment["template"]["spec"]["topologySpreadConstraints"]
+
+    assert "replicas" not in deployment
+    assert recorder.of(DEPLOYMENT)["web"]["spec"]["replicas"] == 1
+    assert found["spec"]["scaleTargetRef"]["name"] == "api"
+    assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (2, 6)
+    assert spread["labelSelector"]["matchLabels"] == {"dify-kit.service": "api"}
+    # It holds for any number of pods.
+    assert recorder.of(BUDGET)["api"]["spec"]["maxUnavailable"] == 1
+    assert {name for name, one in recorder.of(DYNAMIC).items() if one.get("autoscaled")} == {"api-ready"}
 
 
 def test_services_are_reached_by_the_names_in_dify_s_environment() -> None:

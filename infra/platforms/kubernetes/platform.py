@@ -10,6 +10,7 @@ from infra.catalogue.service import Keep
 from infra.edge.context import ServiceNames
 from infra.engine.cluster import Workload
 from infra.platforms.kubernetes import PROVIDER_VERSION, policies, storage, workloads
+from infra.platforms.kubernetes.autoscaling import autoscaler
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
 from infra.platforms.kubernetes.objects import KubernetesObject, secret
@@ -140,13 +141,14 @@ class KubernetesPlatform(Platform):
         while those with the new one do not get ready.
         """
         del configure  # the configuration is a part of the pods
-        replicas = self._cluster.replicas.get(spec.name, 1)
+        scaled = self._cluster.autoscale.get(spec.name)
+        most = scaled.most if scaled else self._cluster.replicas.get(spec.name, 1)
         parts = self._parts(spec, live, parent)
         policy = policies.published(self._stack, spec)
         opened = (
             [self._create(f"policy-{policy['metadata']['name']}", policy, parent=parent)] if policy else []
         )
-        manifest = workloads.workload(self._stack, spec, parts, replicas=replicas)
+        manifest = workloads.workload(self._stack, spec, parts, replicas=most, autoscaled=scaled is not None)
         made = self._create(
             spec.name,
             manifest,
@@ -159,7 +161,8 @@ class KubernetesPlatform(Platform):
         for beside in (
             workloads.service(self._stack, spec),
             workloads.edge_service(self._stack, spec, self._cluster),
-            workloads.disruption_budget(self._stack, spec, replicas),
+            workloads.disruption_budget(self._stack, spec, most),
+            autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled else None,
         ):
             if beside:
                 self._create(str(beside["metadata"]["name"]), beside, parent=made)
@@ -177,6 +180,7 @@ class KubernetesPlatform(Platform):
             generation=made.metadata.apply(lambda metadata: float(metadata.get("generation", 0))),
             service=spec.name,
             timeout=spec.ready_timeout,
+            autoscaled=scaled is not None,
             opts=pulumi.ResourceOptions(parent=made),
         )
         name = pulumi.Output.from_input(str(reference))
