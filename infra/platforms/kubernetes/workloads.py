@@ -132,7 +132,7 @@ def _port(number: int, *, target: int = 0) -> dict[str, Any]:
 def disruption_budget(stack: str, spec: ServiceSpec, replicas: int) -> dict[str, Any] | None:
     """Return how many pods of a service a drained node may take at a time; None for a service with a single pod.
 
-    `replicas` is how many there may be. The budget counts those that may be away, so it holds for any number.
+    `replicas` is how many there may be. The budget holds for any number of them.
     """
     if replicas < 2:  # noqa: PLR2004  # one pod cannot be spared, and a drain must end
         return None
