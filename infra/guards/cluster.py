@@ -8,7 +8,7 @@ import pulumi
 from infra.catalogue.releases import Release
 from infra.engine.cluster import ClusterError
 from infra.engine.cluster_view import ClusterView
-from infra.guards import advisories, cluster_claims, cluster_room, images
+from infra.guards import advisories, cluster_claims, cluster_room, cluster_routes, images
 from infra.guards.cluster_facts import CLASSES, METRICS, Plain, View, is_default, items
 from infra.guards.findings import Refusal
 from infra.platforms.kubernetes.names import STACK_LABEL
@@ -87,6 +87,7 @@ def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: Vie
         *_classes(chosen, view),
         *cluster_room.of_port(chosen, view, exists=exists),
         *_metrics(chosen, view),
+        *cluster_routes.refusals(chosen, view, exists=exists),
     ]
     if chosen.image_pull_secret:
         found += _pull_secret(settings, chosen, view, exists=exists)
@@ -119,7 +120,7 @@ def _stranger(settings: Settings, chosen: Kubernetes, namespace: Plain) -> Refus
 def managed(chosen: Kubernetes) -> list[tuple[str, str]]:
     """Return the kinds of objects that a stack has in its namespace: (group, resource)."""
     scaled = [("autoscaling", "horizontalpodautoscalers")] if chosen.autoscale else []
-    return [*MANAGED, *scaled]
+    return [*MANAGED, *scaled, *cluster_routes.managed(chosen)]
 
 
 def _metrics(chosen: Kubernetes, view: View) -> Iterator[Refusal]:

@@ -10,6 +10,7 @@ from infra.settings import origins
 from infra.settings.autoscale import Autoscale, read_autoscale
 from infra.settings.image_source import MIRROR, REGISTRY_HOST
 from infra.settings.reader import Section
+from infra.settings.routes import Routes, Surroundings, read_routes
 from infra.settings.service_settings import ServiceLimits
 
 DOCKER, KUBERNETES = "docker", "kubernetes"
@@ -60,6 +61,7 @@ class Kubernetes:
     external_traffic_policy: str
     replicas: Mapping[str, int]
     autoscale: Mapping[str, Autoscale]
+    routes: Routes
     image_pull_secret: str
     registry: str
 
@@ -75,6 +77,7 @@ class Around:
     console_allow_from: tuple[str, ...]
     llm: bool
     resources: Mapping[str, ServiceLimits]
+    routes: Surroundings
 
     @property
     def builds(self) -> str:
@@ -116,6 +119,7 @@ class KubernetesReader:
             external_traffic_policy=self._traffic_policy(service_type),
             replicas=replicas,
             autoscale=autoscale,
+            routes=read_routes(section, self._around.routes, self._name_in),
             image_pull_secret=self._name("imagePullSecret"),
             registry=self._registry(),
         )
@@ -137,9 +141,15 @@ class KubernetesReader:
         self._top.problems.add(self._section.key(name), value, why, fix)
 
     def _name(self, name: str) -> str:
-        value = self._section.text(name)
+        return self._name_in(self._section, name)
+
+    @staticmethod
+    def _name_in(section: Section, name: str) -> str:
+        value = section.text(name)
         if value and not _SUBDOMAIN.fullmatch(value):
-            self._add(name, value, "is not the name of a Kubernetes object", _NAME_FIX)
+            section.problems.add(
+                section.key(name), value, "is not the name of a Kubernetes object", _NAME_FIX
+            )
         return value
 
     def _namespace(self) -> str:

@@ -113,6 +113,15 @@ def other_version(answers: Answers) -> None:
     answers.objects["/version"] = {"major": "1", "minor": "29+", "gitVersion": "v1.29.3-eks"}
 
 
+def controllers(answers: Answers) -> None:
+    """Give the cluster an IngressClass `nginx` and a Gateway `public` with the listener `https`."""
+    api = "/apis/gateway.networking.k8s.io/v1"
+    answers.objects["/apis/networking.k8s.io/v1/ingressclasses"] = a_list({"metadata": {"name": "nginx"}})
+    answers.objects[api] = {"kind": "APIResourceList"}
+    answers.objects[f"{api}/namespaces/infra/gateways/public"] = {"spec": {"listeners": [{"name": "https"}]}}
+
+
+ROUTED = {"publicUrl": "https://dify.example.com", "trustedProxies": ["10.244.0.0/16"]}
 IN_RANGE = "provided port is not in the valid range. The range of valid ports is 30000-32767"
 ACME = {
     "publicUrl": "https://dify.example.com",
@@ -447,6 +456,102 @@ TABLE: dict[str, Malformed] = {
         parts={"autoscale": {"web": {"max": 3}}},
         cluster=denied("create horizontalpodautoscalers"),
     ),
+    "ingress without trusted proxies": Malformed(
+        key="trustedProxies",
+        value="[]",
+        fix="addresses of the controller's pods",
+        parts={"ingress": {"className": "nginx"}},
+        plain={"publicUrl": "https://dify.example.com"},
+    ),
+    "ingress with TLS at the edge": Malformed(
+        key="kubernetes.ingress.className",
+        value="'nginx'",
+        fix="set tls.mode to off",
+        parts={"ingress": {"className": "nginx"}},
+        plain={**ROUTED, "tls": {"mode": "selfsigned"}},
+    ),
+    "ingress of no host": Malformed(
+        key="publicUrl",
+        value="localhost is none",
+        fix="https://dify.example.com",
+        parts={"ingress": {"className": "nginx"}},
+        plain={"trustedProxies": ["10.244.0.0/16"]},
+    ),
+    "ingress class": Malformed(
+        key="kubernetes.ingress.className",
+        value="'traefik'",
+        fix="it has nginx",
+        parts={"ingress": {"className": "traefik"}},
+        plain=ROUTED,
+        cluster=controllers,
+    ),
+    "ingress class of no name": Malformed(
+        key="kubernetes.ingress.className",
+        value="'My Class'",
+        fix="kubectl get",
+        parts={"ingress": {"className": "My Class"}},
+        plain=ROUTED,
+    ),
+    "annotation of no name": Malformed(
+        key="kubernetes.ingress.annotations.a b",
+        value="'1'",
+        fix="prefix/name",
+        parts={"ingress": {"className": "nginx", "annotations": {"a b": "1"}}},
+        plain=ROUTED,
+    ),
+    "annotations without an ingress": Malformed(
+        key="kubernetes.ingress.tlsSecret",
+        value="'dify-tls'",
+        fix="set kubernetes.ingress.className",
+        parts={"ingress": {"tlsSecret": "dify-tls"}},
+    ),
+    "certificate missing": Malformed(
+        key="kubernetes.ingress.tlsSecret",
+        value="'dify-tls'",
+        fix="kubectl create secret tls",
+        parts={"ingress": {"className": "nginx", "tlsSecret": "dify-tls"}},
+        plain=ROUTED,
+        cluster=controllers,
+    ),
+    "certificate of another type": Malformed(
+        key="kubernetes.ingress.tlsSecret",
+        value="is of the type Opaque",
+        fix="cert-manager.io/cluster-issuer",
+        parts={"ingress": {"className": "nginx", "tlsSecret": "login"}},
+        plain=ROUTED,
+        cluster=secret("Opaque"),
+    ),
+    "no right to make ingresses": Malformed(
+        key="kubernetes.context",
+        value="create ingresses.networking.k8s.io",
+        fix="ClusterRole `admin`",
+        parts={"ingress": {"className": "nginx"}},
+        plain=ROUTED,
+        cluster=denied("create ingresses"),
+    ),
+    "no Gateway API": Malformed(
+        key="kubernetes.gateway.name",
+        value="'public'",
+        fix="use kubernetes.ingress",
+        parts={"gateway": {"name": "public"}},
+        plain=ROUTED,
+    ),
+    "no such Gateway": Malformed(
+        key="kubernetes.gateway.name",
+        value="'private' is no Gateway of namespace infra",
+        fix="kubectl get gateways",
+        parts={"gateway": {"name": "private", "namespace": "infra"}},
+        plain=ROUTED,
+        cluster=controllers,
+    ),
+    "no such listener": Malformed(
+        key="kubernetes.gateway.section",
+        value="'http'",
+        fix="it has https",
+        parts={"gateway": {"name": "public", "namespace": "infra", "section": "http"}},
+        plain=ROUTED,
+        cluster=controllers,
+    ),
     "certificates by ACME": Malformed(key="tls.mode", value="'acme'", fix="use files", plain=ACME),
     **{
         f"no right to {right}": Malformed(
@@ -533,6 +638,29 @@ def test_a_cluster_that_measures_cpu_takes_autoscalers(tmp_path: Path) -> None:
 
     with serving(answers, tmp_path) as kubeconfig:
         assert deploy(kubeconfig, {}, {"autoscale": {"web": {"max": 3}}})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"ingress": {"className": "nginx"}},
+        # cert-manager makes the Secret later.
+        {
+            "ingress": {
+                "className": "nginx",
+                "tlsSecret": "dify-tls",
+                "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
+            }
+        },
+        {"gateway": {"name": "public", "namespace": "infra", "section": "https"}},
+    ],
+)
+def test_a_route_through_a_controller_that_is_there(tmp_path: Path, parts: dict[str, Any]) -> None:
+    answers = Answers()
+    controllers(answers)
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, ROUTED, parts)
 
 
 def test_the_stack_s_own_port_is_free(tmp_path: Path) -> None:

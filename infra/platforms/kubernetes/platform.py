@@ -9,13 +9,14 @@ from infra.catalogue import services as catalogue
 from infra.catalogue.service import Keep
 from infra.edge.context import ServiceNames
 from infra.engine.cluster import Workload
-from infra.platforms.kubernetes import PROVIDER_VERSION, policies, storage, workloads
+from infra.platforms.kubernetes import PROVIDER_VERSION, policies, routes, storage, workloads
 from infra.platforms.kubernetes.autoscaling import autoscaler
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
 from infra.platforms.kubernetes.objects import KubernetesObject, secret
 from infra.platforms.kubernetes.pods import SERVICE_ACCOUNT, Live, Parts, PlacedFile, file_key
 from infra.platforms.kubernetes.storage import Volume
+from infra.platforms.kubernetes.workloads import EDGE
 from infra.platforms.platform import Configure, Platform, Running, VolumePolicy
 from infra.platforms.platform import Live as Starting
 from infra.resources.revision_container import PRIVATE_MODE, PUBLIC_MODE
@@ -166,6 +167,10 @@ class KubernetesPlatform(Platform):
         ):
             if beside:
                 self._create(str(beside["metadata"]["name"]), beside, parent=made)
+        for route in (
+            routes.routes(self._stack, self._cluster.routes, _plain_port(spec)) if spec.ports else ()
+        ):
+            self._create(EDGE, route, parent=made)
         reference = Workload(
             kubeconfig=str(self._cluster.kubeconfig),
             context=self._cluster.context,
@@ -248,6 +253,11 @@ class KubernetesPlatform(Platform):
 
     def _options(self, **options: Any) -> pulumi.ResourceOptions:  # noqa: ANN401
         return pulumi.ResourceOptions(provider=self._provider, **options)
+
+
+def _plain_port(spec: ServiceSpec) -> int:
+    """Return the port of Service `edge` without TLS: the first that the edge listens on."""
+    return min(spec.ports, key=lambda port: port.internal).external
 
 
 def _placed(files: Mapping[str, str], private: Mapping[str, str]) -> list[tuple[str, str, int]]:
