@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "preview": "Show what `up` would change, and change nothing.",
         "set": "Change settings, all of them or none.",
         "unset": "Remove settings, all of them or none: their defaults count again.",
+        "scale": "Show what more or fewer pods of a service cost on a cluster, and set their number.",
         "refresh": "Compare the state with what really runs and write the differences into the state.",
         "down": "Remove containers and networks.",
         "forget": "Remove everything of a stack that is down from this machine.",

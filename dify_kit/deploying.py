@@ -1,6 +1,6 @@
 """Brings a stack that has its settings up, and takes it down: what several commands have in common."""
 
-from dify_kit.checks import preflight, published
+from dify_kit.checks import platform_change, preflight, published
 from dify_kit.containers.docker_host import Engine
 from dify_kit.containers.stopping import stop
 from dify_kit.engine.cli import Outcome, Pulumi, require_success
@@ -25,6 +25,7 @@ def bring_up(pulumi: Pulumi, engine: Engine, *, deadline: float, verbose: bool =
     dify_key.ensure(pulumi)
     signing_keys.ensure(pulumi)
     gateway_secret.ensure(pulumi)
+    platform_change.refuse(pulumi.state(), files)
     preflight.check(files, engine)
     node_images.ensure(settings.checked(files))
     recover(pulumi, engine, deploying=True)

@@ -50,11 +50,13 @@ def found(files: StackFiles, reading: Reading, engine: Engine) -> Iterator[tuple
 
 
 def _of_cluster(settings: Settings, chosen: Kubernetes) -> list[Refusal]:
-    from infra.engine.cluster import Cluster  # noqa: PLC0415
+    from infra.engine.cluster_view import ClusterView  # noqa: PLC0415
     from infra.guards import cluster  # noqa: PLC0415
 
     with explained():
-        return cluster.refusals(settings, chosen, Cluster.of(chosen.kubeconfig, chosen.context))
+        return cluster.refusals(
+            settings, settings.dify, chosen, ClusterView.of(chosen.kubeconfig, chosen.context)
+        )
 
 
 def hint(refusal: Refusal, files: StackFiles) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dify_kit.app import DEFAULT_STACK, Stack, Verbose, app
-from dify_kit.checks import preflight
+from dify_kit.checks import platform_change, preflight
 from dify_kit.commands.selected import Minutes, locked, require_configured
 from dify_kit.engine.cli import Pulumi, require_success
 from dify_kit.talk import say
@@ -36,6 +36,7 @@ def preview(  # noqa: PLR0917  # Typer calls it by name
         require_configured(files)
         preflight.check_settings(files)
         pulumi = Pulumi(files=files)
+        platform_change.refuse(pulumi.state(), files)
         arguments = [*(["--refresh"] if refresh else []), *(["--diff"] if diff else [])]
         outcome = pulumi.stream(
             "preview",

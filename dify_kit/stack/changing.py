@@ -135,6 +135,13 @@ def apply(pulumi: Pulumi, changes: Collection[Change]) -> tuple[str, ...]:
     return found
 
 
+def planned(files: StackFiles, changes: Collection[Change]) -> stack_settings.Reading:
+    """Return the settings as they are after changes. Nothing is written, and secrets are not decrypted."""
+    before = settings.given(files)
+    after = Given(values=with_changes(before.values, changes), encrypted=before.encrypted)
+    return stack_settings.read(after, files.stack, settings_file=files.config_file)
+
+
 def _problems(files: StackFiles, given: Given) -> tuple[str, ...]:
     return stack_settings.read(given, files.stack, settings_file=files.config_file).problems
 

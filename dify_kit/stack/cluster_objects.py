@@ -15,8 +15,8 @@ from dify_kit.containers.seen import Notice, Scale, Shown
 from dify_kit.errors import KitError
 from dify_kit.stack import cluster_view, settings
 from dify_kit.workspace.files import StackFiles
-from infra.engine import cluster_changes
 from infra import hints
+from infra.engine import cluster_changes
 from infra.engine.cluster import Cluster, ClusterError
 from infra.guards.findings import Publisher
 from infra.platforms.kubernetes.names import SERVICE_LABEL, STACK_LABEL, dns_label, selector

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from infra.engine.job_again import again
@@ -20,7 +20,6 @@ BAD_REQUEST, UNAUTHORIZED, NOT_FOUND = 400, 401, 404
 SCHEME = "kubernetes"
 # The kind of a reference to one pod of a service.
 POD = "Pod"
-DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 # kubectl logs and this module agree on the streams: both together, as the container wrote them.
 LOG_LINES = 20
 
@@ -86,15 +85,14 @@ class Cluster:
     def __init__(self, client: Any, context: str) -> None:  # noqa: ANN401  # kubernetes.client.ApiClient
         from kubernetes import client as api  # noqa: PLC0415
 
-        self._context = context
+        self._named = f"dify:kubernetes.context: the cluster of context {context!r}"
         self.core = api.CoreV1Api(client)
         self._apps = api.AppsV1Api(client)
         self._batch = api.BatchV1Api(client)
-        self._storage = api.StorageV1Api(client)
         self._authorization = api.AuthorizationV1Api(client)
 
     @classmethod
-    def of(cls, kubeconfig: Path, context: str) -> "Cluster":
+    def of(cls, kubeconfig: Path, context: str) -> Self:
         """Return the cluster of a context. Raises ClusterError when the file does not have it."""
         import yaml  # noqa: PLC0415
         from kubernetes import config  # noqa: PLC0415
@@ -141,12 +139,12 @@ class Cluster:
             if problem.status == UNAUTHORIZED:
                 fix = "the credentials of the context have ended: sign in to the cluster again"
             raise ClusterError(
-                f"the cluster of context {self._context!r} refuses {what}: {reason}", fix
+                f"{self._named} refuses {what}: {reason}",
+                fix,
             ) from None
         except (HTTPError, WebSocketException, OSError) as problem:
             raise ClusterError(
-                f"the cluster of context {self._context!r} does not answer ({what}): {type(problem).__name__}: "
-                f"{_short(problem)}",
+                f"{self._named} does not answer ({what}): {type(problem).__name__}: {_short(problem)}",
                 "is its address reachable from this machine? `kubectl cluster-info` shows it",
             ) from None
 
@@ -175,10 +173,6 @@ class Cluster:
         """Return a namespace; None when there is none of that name."""
         return self._one(f"namespace {name}", self.core.read_namespace, name)
 
-    def secret_exists(self, namespace: str, name: str) -> bool:
-        """Tell whether a namespace has a Secret."""
-        return self._one(f"Secret {name}", self.core.read_namespaced_secret, name, namespace) is not None
-
     def allowed(self, verb: str, group: str, resource: str, namespace: str = "") -> bool:
         """Tell whether the context's user may do something; `pods/exec` is a subresource."""
         resource, _, part = resource.partition("/")
@@ -196,15 +190,6 @@ class Cluster:
             )
         return bool(review["status"]["allowed"])
 
-    def storage_classes(self) -> dict[str, bool]:
-        """Return the storage classes; the value says whether one is the cluster's default."""
-        with self.asking("listing storage classes"):
-            found = self._items(self._storage.list_storage_class)
-        return {
-            one["metadata"]["name"]: (one["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
-            for one in found
-        }
-
     def claims(self, namespace: str) -> dict[str, dict[str, Any]]:
         """Return the PersistentVolumeClaims of a namespace by name; none when there is no such namespace."""
         with self.asking(f"listing claims of {namespace}"):
@@ -220,7 +205,7 @@ class Cluster:
         addresses = [str(one["spec"].get("clusterIP") or "") for one in found]
         if not addresses or addresses[0] in {"", "None"}:
             raise ClusterError(
-                f"the cluster of context {self._context!r} has no Service with k8s-app=kube-dns in kube-system",
+                f"{self._named} has no Service with k8s-app=kube-dns in kube-system",
                 "nginx resolves the names of services there: install the cluster's DNS",
             )
         return addresses[0]

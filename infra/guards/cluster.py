@@ -1,19 +1,18 @@
 """Refuses a stack that its cluster cannot run, before anything is created. Nothing here changes anything."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pulumi
 
 from infra.catalogue.releases import Release
-from infra.catalogue.selection import volume_names
-from infra.catalogue.service import Keep
-from infra.engine.cluster import Cluster, ClusterError
-from infra.guards import advisories, images, volumes
+from infra.engine.cluster import ClusterError
+from infra.engine.cluster_view import ClusterView
+from infra.guards import advisories, cluster_claims, cluster_room, cluster_routes, images
+from infra.guards.cluster_facts import CLASSES, METRICS, Plain, View, is_default, items
 from infra.guards.findings import Refusal
-from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
-from infra.platforms.kubernetes.storage import READ_WRITE_MANY, SHARED
-from infra.settings.kubernetes import Kubernetes
+from infra.platforms.kubernetes.names import STACK_LABEL
+from infra.settings.kubernetes import SCALED, Kubernetes
 from infra.settings.stack import Settings
 
 # What the program does with objects of the namespace: (group, resource).
@@ -37,6 +36,11 @@ MORE: Sequence[tuple[str, str, str]] = (
     ("list", "", "events"),
     ("list", "apps", "replicasets"),
 )
+VERBS = ("get", "list", "watch", "create", "patch", "delete")
+# Each right is a request.
+AT_A_TIME = 8
+TERMINATING = "Terminating"
+PULL_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 EXPERIMENTAL = (
     "dify:platform: kubernetes is experimental: it was deployed to a test cluster of two nodes, with stand-ins for "
     "Dify's images; try it with data that may be lost"
@@ -47,36 +51,18 @@ EDGE_COUNTS = (
 )
 
 
-class View(Protocol):
-    """A cluster, as far as this guard looks at it. All raise ClusterError."""
-
-    def namespace(self, name: str) -> Mapping[str, Any] | None:
-        """Return a namespace; None when there is none of that name."""
-
-    def secret_exists(self, namespace: str, name: str) -> bool:
-        """Tell whether a namespace has a Secret."""
-
-    def allowed(self, verb: str, group: str, resource: str, namespace: str = "") -> bool:
-        """Tell whether the context's user may do something."""
-
-    def storage_classes(self) -> Mapping[str, bool]:
-        """Return the storage classes; the value says whether one is the default."""
-
-    def claims(self, namespace: str) -> Mapping[str, Mapping[str, Any]]:
-        """Return the claims of a namespace by name."""
-
-
 def check(settings: Settings, release: Release, chosen: Kubernetes) -> str:
     """Raise pulumi.RunError when the cluster cannot run the stack; log warnings. Return the address of its DNS."""
     try:
-        cluster = Cluster.of(chosen.kubeconfig, chosen.context)
-        found = refusals(settings, chosen, cluster)
+        cluster = ClusterView.of(chosen.kubeconfig, chosen.context)
+        found = refusals(settings, release, chosen, cluster)
+        more = cluster_room.warnings(settings, chosen, cluster)
         dns = cluster.dns_address()
     except ClusterError as problem:
         raise pulumi.RunError(f"{problem}; {problem.fix}") from None
     if found:
         raise pulumi.RunError("\n".join(one.text(settings.stack) for one in found))
-    for line in (*advisories.warnings(release), *images.warnings(settings), *warnings(chosen)):
+    for line in (*advisories.warnings(release), *images.warnings(settings), *warnings(chosen), *more):
         pulumi.log.warn(line)
     return dns
 
@@ -87,23 +73,42 @@ def warnings(chosen: Kubernetes) -> list[str]:
     return [EXPERIMENTAL, *([EDGE_COUNTS.format(replicas=replicas)] if replicas > 1 else [])]
 
 
-def refusals(settings: Settings, chosen: Kubernetes, view: View) -> list[Refusal]:
+def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: View) -> list[Refusal]:
     """Return everything that keeps the cluster from running the stack."""
     namespace = view.namespace(chosen.namespace)
     if namespace is not None and (stranger := _stranger(settings, chosen, namespace)):
         return [stranger]
-    found = [*_rights(chosen, view, exists=namespace is not None), *_classes(chosen, view)]
+    exists = namespace is not None
+    # Without rights nothing else can be read.
+    if missing := _rights(chosen, view, exists=exists):
+        return missing
+    found = [
+        *cluster_room.of_cluster(settings, chosen, view),
+        *_classes(chosen, view),
+        *cluster_room.of_port(chosen, view, exists=exists),
+        *_metrics(chosen, view),
+        *cluster_routes.refusals(chosen, view, exists=exists),
+    ]
     if chosen.image_pull_secret:
-        found += _pull_secret(settings, chosen, view, exists=namespace is not None)
-    if namespace is not None and not found:
-        found += _claims(settings, chosen, view)
+        found += _pull_secret(settings, chosen, view, exists=exists)
+    if namespace is not None:
+        found += [*_pod_security(chosen, namespace)]
+        found += cluster_room.of_namespace_limits(settings, release, chosen, view)
+        if not found:
+            found += cluster_claims.refusals(settings, chosen, view)
     return found
 
 
-def _stranger(settings: Settings, chosen: Kubernetes, namespace: Mapping[str, Any]) -> Refusal | None:
+def _stranger(settings: Settings, chosen: Kubernetes, namespace: Plain) -> Refusal | None:
+    """Return why nothing can be made in a namespace: it is of others, or on its way out."""
     owner = (namespace["metadata"].get("labels") or {}).get(STACK_LABEL)
     if owner == settings.stack:
-        return None
+        if (namespace.get("status") or {}).get("phase") != TERMINATING:
+            return None
+        return Refusal(
+            problem=f"dify:kubernetes.namespace: {chosen.namespace!r} is being deleted, and takes no new object",
+            fix=f"wait until `kubectl get namespace {chosen.namespace}` finds none, or name another one",
+        )
     return Refusal(
         problem=f"dify:kubernetes.namespace: {chosen.namespace!r} exists and is not this stack's: its label "
         f"{STACK_LABEL} is {owner or 'missing'}",
@@ -112,35 +117,62 @@ def _stranger(settings: Settings, chosen: Kubernetes, namespace: Mapping[str, An
     )
 
 
+def managed(chosen: Kubernetes) -> list[tuple[str, str]]:
+    """Return the kinds of objects that a stack has in its namespace: (group, resource)."""
+    scaled = [("autoscaling", "horizontalpodautoscalers")] if chosen.autoscale else []
+    return [*MANAGED, *scaled, *cluster_routes.managed(chosen)]
+
+
+def _metrics(chosen: Kubernetes, view: View) -> Iterator[Refusal]:
+    """Yield the refusal of autoscalers without what measures CPU."""
+    if not chosen.autoscale or view.look(METRICS) is not None:
+        return
+    part, one = next(
+        (part, chosen.autoscale[name]) for part, name in SCALED.items() if name in chosen.autoscale
+    )
+    yield Refusal(
+        problem=f"dify:kubernetes.autoscale.{part}.max: {one.most}: the cluster has no metrics API "
+        "(metrics.k8s.io), by which the CPU of pods is measured",
+        fix="install metrics-server, or set it to 0 and a number in dify:kubernetes.replicas",
+    )
+
+
 def _rights(chosen: Kubernetes, view: View, *, exists: bool) -> list[Refusal]:
-    wanted = [
-        (verb, group, resource) for group, resource in MANAGED for verb in ("create", "patch", "delete")
-    ]
+    wanted = [(verb, group, resource) for group, resource in managed(chosen) for verb in VERBS]
+    asked = [(*one, chosen.namespace) for one in (*wanted, *MORE)]
+    # Its labels are the stack's.
+    asked.append(
+        ("patch", "", "namespaces", chosen.namespace) if exists else ("create", "", "namespaces", "")
+    )
+    with ThreadPoolExecutor(AT_A_TIME) as several:
+        answers = list(several.map(lambda one: view.allowed(*one), asked))
     missing = [
         f"{verb} {resource}{'.' if group else ''}{group}"
-        for verb, group, resource in (*wanted, *MORE)
-        if not view.allowed(verb, group, resource, chosen.namespace)
+        for (verb, group, resource, _), allowed in zip(asked, answers, strict=True)
+        if not allowed
     ]
-    if not exists and not view.allowed("create", "", "namespaces"):
-        missing.append("create namespaces")
     if not missing:
         return []
     return [
         Refusal(
             problem=f"dify:kubernetes.context: {chosen.context!r} may not do in namespace {chosen.namespace}: "
             f"{', '.join(missing)}",
-            fix="use a context whose user may, such as one with the ClusterRole `admin` in the namespace",
+            fix="use a context whose user may, such as one with the ClusterRole `admin` in the namespace that may "
+            "create or patch that namespace too",
         )
     ]
 
 
 def _classes(chosen: Kubernetes, view: View) -> list[Refusal]:
-    known = view.storage_classes()
-    listed = ", ".join(sorted(known)) or "none"
+    listed = items(view, CLASSES)
+    if listed is None:
+        return []
+    known = {str(one["metadata"]["name"]): is_default(one) for one in listed}
+    names = ", ".join(sorted(known)) or "none"
     found = [
         Refusal(
             problem=f"dify:kubernetes.{key}: {name!r} is no storage class of the cluster",
-            fix=f"it has {listed}",
+            fix=f"it has {names}",
         )
         for key, name in (
             ("storageClass", chosen.storage_class),
@@ -152,16 +184,36 @@ def _classes(chosen: Kubernetes, view: View) -> list[Refusal]:
         found.append(
             Refusal(
                 problem="dify:kubernetes.storageClass: is empty, and the cluster has no default class",
-                fix=f"name one; it has {listed}",
+                fix=f"name one; it has {names}",
             )
         )
     return found
 
 
+def _pod_security(chosen: Kubernetes, namespace: Plain) -> Iterator[Refusal]:
+    label = "pod-security.kubernetes.io/enforce"
+    if (namespace["metadata"].get("labels") or {}).get(label) == "restricted":
+        yield Refusal(
+            problem=f"dify:kubernetes.namespace: {chosen.namespace!r} has the Pod Security level restricted, which "
+            "refuses containers that start as root: PostgreSQL, Redis and the sandboxes",
+            fix=f"`kubectl label --overwrite namespace {chosen.namespace} {label}=baseline`, or name another one",
+        )
+
+
 def _pull_secret(settings: Settings, chosen: Kubernetes, view: View, *, exists: bool) -> list[Refusal]:
     name, namespace = chosen.image_pull_secret, chosen.namespace
-    if exists and view.secret_exists(namespace, name):
+    kind = view.secret_type(namespace, name) if exists else None
+    if kind in PULL_TYPES:
         return []
+    if kind is not None:
+        return [
+            Refusal(
+                problem=f"dify:kubernetes.imagePullSecret: Secret {name!r} is of the type {kind}, with which no node "
+                "pulls",
+                fix=f"make one of the type {PULL_TYPES[0]} by `kubectl create secret docker-registry NAME --namespace "
+                f"{namespace}`, and name it",
+            )
+        ]
     label = f"{STACK_LABEL}={settings.stack}"
     make = f"`kubectl create namespace {namespace}`, `kubectl label namespace {namespace} {label}`, then "
     return [
@@ -171,23 +223,3 @@ def _pull_secret(settings: Settings, chosen: Kubernetes, view: View, *, exists: 
             "the login of the registry",
         )
     ]
-
-
-def _claims(settings: Settings, chosen: Kubernetes, view: View) -> list[Refusal]:
-    """Return the claims that were made with other settings than these."""
-    found = view.claims(chosen.namespace)
-    wanted = {dns_label(name): name for name in volume_names(*Keep)}
-    problems = []
-    for name in sorted(set(found) & set(wanted)):
-        labels = found[name]["metadata"].get("labels") or {}
-        problems += volumes.unfit(f"claim {name}", labels, volumes.labels(settings))
-        modes = found[name]["spec"].get("accessModes") or []
-        if wanted[name] in SHARED and chosen.shared_storage_class and READ_WRITE_MANY not in modes:
-            problems.append(
-                Refusal(
-                    problem=f"dify:kubernetes.sharedStorageClass: claim {name} exists with {', '.join(modes)}, which "
-                    "one node alone can mount, and a claim cannot be changed",
-                    fix="set it to empty; or copy the data to a claim of that class",
-                )
-            )
-    return problems

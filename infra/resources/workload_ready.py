@@ -303,9 +303,18 @@ class WorkloadReadyProvider(dynamic.ResourceProvider):
         return dynamic.UpdateResult(news)
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.DiffResult:
-        """Wait again when the workload is another one, or was changed; a new deadline alone changes nothing."""
-        keys = ("workload", "uid", "generation")
-        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in keys))
+        """Wait again when the workload is another one, or was changed; a new deadline alone changes nothing.
+
+        An autoscaler changes the workload too: where its pods are ready, there is nothing to wait for.
+        """
+        if any(olds.get(key) != news.get(key) for key in ("workload", "uid")):
+            return dynamic.DiffResult(changes=True)
+        generation = news.get("generation")
+        changed = olds.get("generation") != generation
+        if changed and news.get("autoscaled") and isinstance(generation, int | float):
+            found = ClusterProbe(news["workload"]).workload()
+            changed = found is None or _generation(found) < generation or not ready(found)
+        return dynamic.DiffResult(changes=changed)
 
     def read(self, id_: str, props: dict[str, Any]) -> dynamic.ReadResult:
         """Forget the service when it is gone or not ready, so that `up` waits for it again."""
@@ -320,11 +329,16 @@ class WorkloadReadyProvider(dynamic.ResourceProvider):
         Wait(props["service"], probe, float(props["timeout"]), pulumi.log.info).run()
 
 
+def _generation(workload: Plain) -> float:
+    return float(workload["metadata"].get("generation", 0))
+
+
 class WorkloadReady(dynamic.Resource):
     """Exists when all pods of a service are ready, or its Job has succeeded.
 
     Inputs: workload (`infra.engine.cluster.Workload` as text), uid and generation of the object, service (name for
-    messages), timeout (seconds, without the time that images take).
+    messages), timeout (seconds, without the time that images take), autoscaled (whether the cluster chooses the number
+    of pods).
     """
 
     workload: pulumi.Output[str]
@@ -338,6 +352,7 @@ class WorkloadReady(dynamic.Resource):
         generation: pulumi.Input[float],
         service: str,
         timeout: int,
+        autoscaled: bool = False,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
@@ -346,5 +361,6 @@ class WorkloadReady(dynamic.Resource):
             "generation": generation,
             "service": service,
             "timeout": timeout,
+            "autoscaled": autoscaled,
         }
         super().__init__(WorkloadReadyProvider(), name, props, opts)

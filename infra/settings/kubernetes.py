@@ -7,8 +7,10 @@ from pathlib import Path
 
 from infra import hints
 from infra.settings import origins
+from infra.settings.autoscale import Autoscale, read_autoscale
 from infra.settings.image_source import MIRROR, REGISTRY_HOST
 from infra.settings.reader import Section
+from infra.settings.routes import Routes, Surroundings, read_routes
 from infra.settings.service_settings import ServiceLimits
 
 DOCKER, KUBERNETES = "docker", "kubernetes"
@@ -43,8 +45,9 @@ class Kubernetes:
 
     ``storage_class`` is empty for the cluster's default one, ``shared_storage_class`` where Dify's file storage is on a
     claim of one node. ``node_port`` is 0 where the cluster chooses. ``replicas`` maps services of the catalogue to how
-    many pods each has; all others have one. ``registry`` has the images that the kit builds: a prefix, or `PRELOADED`.
-    ``volume_gigabytes`` is the size of each new claim, in GiB.
+    many pods each has; all others have one. ``autoscale`` has those of which the cluster chooses the number, with
+    ``replicas`` as the least. ``registry`` has the images that the kit builds: a prefix, or `PRELOADED`.
+    ``volume_gigabytes`` is the size of each claim, in GiB.
     """
 
     kubeconfig: Path
@@ -57,6 +60,8 @@ class Kubernetes:
     node_port: int
     external_traffic_policy: str
     replicas: Mapping[str, int]
+    autoscale: Mapping[str, Autoscale]
+    routes: Routes
     image_pull_secret: str
     registry: str
 
@@ -72,6 +77,7 @@ class Around:
     console_allow_from: tuple[str, ...]
     llm: bool
     resources: Mapping[str, ServiceLimits]
+    routes: Surroundings
 
     @property
     def builds(self) -> str:
@@ -100,6 +106,7 @@ class KubernetesReader:
         self._refuse_unsupported()
         service_type = section.choice("serviceType", SERVICE_TYPES)
         shared = self._name("sharedStorageClass")
+        replicas, autoscale = self._replicas(shared)
         return Kubernetes(
             kubeconfig=self._kubeconfig(),
             context=self._required("context", "name one that `kubectl config get-contexts` lists"),
@@ -110,7 +117,9 @@ class KubernetesReader:
             service_type=service_type,
             node_port=self._node_port(service_type),
             external_traffic_policy=self._traffic_policy(service_type),
-            replicas=self._replicas(shared),
+            replicas=replicas,
+            autoscale=autoscale,
+            routes=read_routes(section, self._around.routes, self._name_in),
             image_pull_secret=self._name("imagePullSecret"),
             registry=self._registry(),
         )
@@ -132,9 +141,15 @@ class KubernetesReader:
         self._top.problems.add(self._section.key(name), value, why, fix)
 
     def _name(self, name: str) -> str:
-        value = self._section.text(name)
+        return self._name_in(self._section, name)
+
+    @staticmethod
+    def _name_in(section: Section, name: str) -> str:
+        value = section.text(name)
         if value and not _SUBDOMAIN.fullmatch(value):
-            self._add(name, value, "is not the name of a Kubernetes object", _NAME_FIX)
+            section.problems.add(
+                section.key(name), value, "is not the name of a Kubernetes object", _NAME_FIX
+            )
         return value
 
     def _namespace(self) -> str:
@@ -154,6 +169,13 @@ class KubernetesReader:
         port = self._section.integer("nodePort", 0, origins.MAX_PORT)
         if port and service_type == "ClusterIP":
             self._add("nodePort", port, "a Service of type ClusterIP has none", "set serviceType to NodePort")
+        if port and service_type == "LoadBalancer":
+            self._add(
+                "nodePort",
+                port,
+                "clients of a Service of type LoadBalancer use the port of its own address",
+                "set it to 0, or serviceType to NodePort",
+            )
         return port
 
     def _traffic_policy(self, service_type: str) -> str:
@@ -167,14 +189,18 @@ class KubernetesReader:
             )
         return policy
 
-    def _replicas(self, shared: str) -> dict[str, int]:
-        section = self._section.part("replicas")
+    def _replicas(self, shared: str) -> tuple[dict[str, int], dict[str, Autoscale]]:
+        """Return how many pods services have, and of which of them the cluster chooses it, by service."""
+        section, scaling = self._section.part("replicas"), self._section.part("autoscale")
         found = {part: section.integer(part, 1, MOST_REPLICAS) for part in SCALED}
+        autoscale = read_autoscale(scaling, section, MOST_REPLICAS)
         for part in _SHARE_STORAGE:
-            if found[part] > 1 and not shared:
+            one = autoscale.get(part)
+            most = one.most if one else found[part]
+            if most > 1 and not shared:
                 self._top.problems.add(
-                    section.key(part),
-                    found[part],
+                    f"{scaling.key(part)}.max" if one else section.key(part),
+                    most,
                     "Dify's file storage is on a claim that one node alone can mount (ReadWriteOnce)",
                     "name a class with ReadWriteMany in dify:kubernetes.sharedStorageClass, or use 1",
                 )
@@ -185,7 +211,13 @@ class KubernetesReader:
                 "the LLM proxy counts tokens and requests in one nginx",
                 "use 1, or set dify:llm.enabled to false",
             )
-        return {service: found[part] for part, service in SCALED.items()}
+        return (
+            {
+                service: autoscale[part].least if part in autoscale else found[part]
+                for part, service in SCALED.items()
+            },
+            {SCALED[part]: one for part, one in autoscale.items()},
+        )
 
     def _registry(self) -> str:
         value = self._section.text("registry").rstrip("/")
@@ -205,7 +237,7 @@ class KubernetesReader:
                 "registry",
                 value,
                 "is not a registry prefix",
-                f"use host[:port][/path] with a dot or a port in the host, or {PRELOADED}",
+                f"use host[:port][/path] with a dot or a port in the host, without a scheme or a tag, or {PRELOADED}",
             )
         return value
 

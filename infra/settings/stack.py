@@ -66,6 +66,7 @@ from infra.settings.protection import read_protect
 from infra.settings.rate_limits import RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section
 from infra.settings.rotations import read_rotations
+from infra.settings.routes import Surroundings as AroundRoutes
 from infra.settings.service_settings import ServiceLimits, read_extra_env, read_resources
 from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.templates_dir import read_templates_dir
@@ -276,6 +277,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     )
     keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
+    trusted = read_networks(top, "trustedProxies")
     platform = read_platform(top)
     surroundings = AroundKubernetes(
         stack=stack,
@@ -285,6 +287,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         console_allow_from=networks,
         llm=llm is not None,
         resources=resources,
+        routes=AroundRoutes.of(public_url, urls, trusted, tls_mode),
     )
     kubernetes = KubernetesReader(top, surroundings).read() if platform == KUBERNETES else None
     models = ModelProvidersReader(top, secrets=secrets, llm=llm, plugins=plugins, dify_key=dify_key).read()
@@ -315,7 +318,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         model_providers=models,
         oauth=oauth,
         oidc_gate=gate,
-        trusted_proxies=read_networks(top, "trustedProxies"),
+        trusted_proxies=trusted,
         console_allow_from=networks,
         access_log=top.choice("accessLog", ACCESS_LOGS),
         api_schema=top.boolean("apiSchema"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.engine.cluster import Cluster, ClusterError
+from infra.engine.cluster_view import ClusterView
 from tests.unit.cluster_api import CONTEXT, TOKEN, Api, served
 
 
@@ -20,7 +21,6 @@ def api(tmp_path: Path) -> Iterator[Cluster]:
 def test_what_does_not_exist_is_none(api: Cluster) -> None:
     assert api.namespace("dify") is None
     assert api.workload("Deployment", "dify", "api") is None
-    assert not api.secret_exists("dify", "login")
 
 
 def test_objects_come_as_they_are_also_with_fields_that_the_client_does_not_have(api: Cluster) -> None:
@@ -42,16 +42,6 @@ def test_a_right_is_asked_for_with_its_subresource(api: Cluster) -> None:
         "exec",
         "dify",
     )
-
-
-def test_the_default_storage_class_is_marked(api: Cluster) -> None:
-    marked = {"storageclass.kubernetes.io/is-default-class": "true"}
-    Api.answers[("GET", "/apis/storage.k8s.io/v1/storageclasses")] = (
-        200,
-        {"items": [{"metadata": {"name": "a", "annotations": marked}}, {"metadata": {"name": "b"}}]},
-    )
-
-    assert api.storage_classes() == {"a": True, "b": False}
 
 
 def test_the_address_of_dns(api: Cluster) -> None:
@@ -134,3 +124,56 @@ def test_a_command_that_hangs_is_left_when_its_time_is_up(api: Cluster) -> None:
     ran = api.execute("dify", "api-1", "api", ["sleep", "60"], seconds=1)
 
     assert (ran.code, ran.stdout) == (None, b"so far")
+
+
+@pytest.fixture
+def view(api: Cluster, tmp_path: Path) -> ClusterView:
+    del api
+    return ClusterView.of(tmp_path / "config", "one")
+
+
+def test_any_document_is_read_as_it_is(view: ClusterView) -> None:
+    Api.answers[("GET", "/api/v1/nodes")] = (200, {"items": [{"status": {"of": "a newer version"}}]})
+
+    assert view.look("/api/v1/nodes") == {"items": [{"status": {"of": "a newer version"}}]}
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_what_is_not_there_or_not_for_the_user_is_none(view: ClusterView, status: int) -> None:
+    """503 is the answer of an API whose server is away, such as that of metrics."""
+    Api.answers[("GET", "/apis/metrics.k8s.io/v1beta1")] = (status, {"kind": "Status"})
+
+    assert view.look("/apis/metrics.k8s.io/v1beta1") is None
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_cluster_that_cannot_answer_is_an_error(view: ClusterView, status: int) -> None:
+    Api.answers[("GET", "/version")] = (status, {"kind": "Status"})
+
+    with pytest.raises(ClusterError, match=f"GET /version: {status}"):
+        view.look("/version")
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "why"),
+    [
+        (201, {"kind": "Service"}, ""),
+        (422, {"message": "provided port is already allocated"}, "provided port is already allocated"),
+        (403, {"message": "forbidden"}, ""),
+    ],
+)
+def test_a_dry_run_says_why_an_object_is_refused(
+    view: ClusterView, status: int, document: dict[str, str], why: str
+) -> None:
+    path = "/api/v1/namespaces/dify/services"
+    Api.answers[("POST", path)] = (status, document)
+
+    assert view.refused(path, {"kind": "Service"}) == why
+    assert Api.requests == [("POST", f"{path}?dryRun=All", {"kind": "Service"})]
+
+
+def test_the_type_of_a_secret(view: ClusterView) -> None:
+    path = "/api/v1/namespaces/dify/secrets/login"
+    assert view.secret_type("dify", "login") is None
+    Api.answers[("GET", path)] = (200, {"type": "kubernetes.io/dockerconfigjson", "data": {}})
+    assert view.secret_type("dify", "login") == "kubernetes.io/dockerconfigjson"

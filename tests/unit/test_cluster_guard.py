@@ -12,6 +12,7 @@ from infra.engine.cluster import Cluster, ClusterError
 from infra.guards import cluster, volumes
 from infra.settings.kubernetes import Kubernetes
 from support.configuration import settings
+from tests.unit.cluster_server import CLASSES, a_list, storage_class
 from tests.unit.test_settings_kubernetes import on_cluster
 
 OURS: Mapping[str, Any] = {"metadata": {"labels": {"dify-kit.stack": "unit"}}}
@@ -31,16 +32,22 @@ class FakeCluster:
         del name
         return self.own
 
-    def secret_exists(self, namespace: str, name: str) -> bool:
+    def secret_type(self, namespace: str, name: str) -> str | None:
         del namespace
-        return name in self.secrets
+        return "kubernetes.io/dockerconfigjson" if name in self.secrets else None
 
     def allowed(self, verb: str, group: str, resource: str, namespace: str = "") -> bool:
         del group, namespace
         return f"{verb} {resource}" not in self.forbidden
 
-    def storage_classes(self) -> Mapping[str, bool]:
-        return self.classes
+    def look(self, path: str) -> Mapping[str, Any] | None:
+        if path != CLASSES:
+            return None
+        return a_list(*(storage_class(name, default=default) for name, default in self.classes.items()))
+
+    def refused(self, path: str, manifest: Mapping[str, Any]) -> str:
+        del path, manifest
+        return ""
 
     def claims(self, namespace: str) -> Mapping[str, Mapping[str, Any]]:
         del namespace
@@ -50,7 +57,7 @@ class FakeCluster:
 def refusals(view: FakeCluster, **parts: Any) -> list[str]:
     stack = settings(on_cluster(**parts))
     assert stack.kubernetes is not None
-    return [one.text("unit") for one in cluster.refusals(stack, stack.kubernetes, view)]
+    return [one.text("unit") for one in cluster.refusals(stack, stack.dify, stack.kubernetes, view)]
 
 
 def claim(mode: str = "ReadWriteOnce", **changed: str) -> dict[str, Any]:

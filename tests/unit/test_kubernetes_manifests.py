@@ -11,13 +11,15 @@ import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.service import HealthCheck, Keep, Limits, Mount, Tier
-from infra.platforms.kubernetes import gate, pods, policies, storage, workloads
+from infra.platforms.kubernetes import autoscaling, gate, pods, policies, routes, storage, workloads
 from infra.platforms.kubernetes.names import dns_label, network_label
 from infra.platforms.kubernetes.pods import Live, Parts, PlacedFile
 from infra.platforms.kubernetes.storage import Volume
 from infra.services.spec import File, Port, ServiceSpec
 from infra.services.specs import networks, specs
+from infra.settings.autoscale import Autoscale
 from infra.settings.kubernetes import Kubernetes
+from infra.settings.routes import Ingress, Routes
 from support.configuration import settings
 from tests.unit.test_settings_kubernetes import on_cluster
 
@@ -233,6 +235,9 @@ def every_manifest() -> Iterator[dict[str, Any]]:
         )
         for one in volumes.values():
             yield storage.claim(one, labels={"a": "b"}, storage_class="c", shared_class="d", gigabytes=1)
+    yield autoscaling.autoscaler("unit", "api", Limits(memory=1), Autoscale(least=1, most=3, cpu_percent=70))
+    ingress = Ingress(class_name="nginx", annotations={"a": "b"}, tls_secret="c")  # the name of a Secret
+    yield from routes.routes("unit", Routes(hosts=("dify.example.com",), ingress=ingress), 80)
     yield policies.namespace("dify-unit", "unit")
     yield from policies.policies("unit", networks(settings(on_cluster()), RELEASE))
 
@@ -250,6 +255,8 @@ def test_every_object_has_only_fields_of_the_api() -> None:
     from kubernetes import client  # noqa: PLC0415  # takes seconds
 
     kinds = {
+        "HorizontalPodAutoscaler": client.V2HorizontalPodAutoscaler,
+        "Ingress": client.V1Ingress,
         "PodDisruptionBudget": client.V1PodDisruptionBudget,
         "PersistentVolumeClaim": client.V1PersistentVolumeClaim,
         "NetworkPolicy": client.V1NetworkPolicy,
@@ -304,6 +311,19 @@ def test_two_processes_never_share_what_is_for_one(name: str) -> None:
     found = workloads.workload("unit", a_spec(name, mounts=mounts), parts())
 
     assert found["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_an_autoscaler_keeps_pods_at_a_share_of_their_limit() -> None:
+    chosen = Autoscale(least=2, most=6, cpu_percent=70)
+    found = autoscaling.autoscaler("unit", "worker-beat", Limits(memory=1024, cpus=1.5), chosen)
+
+    assert found["spec"]["metrics"] == [
+        {
+            "type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1050m"}},
+        }
+    ]
+    assert found["metadata"]["name"] == "worker-beat"
 
 
 def test_a_job_runs_once() -> None:

@@ -17,6 +17,7 @@ DEPLOYMENT, STATEFUL_SET = "kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:
 JOB, SECRET, SERVICE = "kubernetes:batch/v1:Job", "kubernetes:core/v1:Secret", "kubernetes:core/v1:Service"
 CLAIM, NAMESPACE = "kubernetes:core/v1:PersistentVolumeClaim", "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+SCALER = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler"
 BUDGET = "kubernetes:policy/v1:PodDisruptionBudget"
 CHOSEN = Selection(release=RELEASES["1.17.1"].services, vector_store="pgvector")
 
@@ -114,6 +115,66 @@ def test_replicas_are_of_the_settings_and_spared_by_a_drain() -> None:
     assert recorder.of(DEPLOYMENT)["api"]["spec"]["replicas"] == 3
     assert set(recorder.of(BUDGET)) == {"api", "nginx"}
     assert recorder.of(CLAIM)["volume-app_storage"]["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_the_cluster_chooses_the_number_of_autoscaled_pods() -> None:
+    recorder = program(sharedStorageClass="nfs", autoscale={"api": {"min": 2, "max": 6, "cpuPercent": 50}})
+    (found,) = recorder.of(SCALER).values()
+    deployment = recorder.of(DEPLOYMENT)["api"]["spec"]
+    (spread,) = deployment["template"]["spec"]["topologySpreadConstraints"]
+
+    assert "replicas" not in deployment
+    assert recorder.of(DEPLOYMENT)["web"]["spec"]["replicas"] == 1
+    assert found["spec"]["scaleTargetRef"]["name"] == "api"
+    assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (2, 6)
+    assert spread["labelSelector"]["matchLabels"] == {"dify-kit.service": "api"}
+    # It holds for any number of pods.
+    assert recorder.of(BUDGET)["api"]["spec"]["maxUnavailable"] == 1
+    assert {name for name, one in recorder.of(DYNAMIC).items() if one.get("autoscaled")} == {"api-ready"}
+
+
+def routed(**parts: Any) -> Recorder:
+    addresses = {
+        "publicUrl": "https://dify.example.com",
+        "urls": {"app": "https://apps.example.com"},
+        "trustedProxies": ["10.244.0.0/16"],
+    }
+    return program(addresses, **parts)
+
+
+def test_an_ingress_leads_every_host_to_the_edge() -> None:
+    annotations = {"cert-manager.io/cluster-issuer": "letsencrypt"}
+    recorder = routed(ingress={"className": "nginx", "tlsSecret": "dify-tls", "annotations": annotations})
+    (found,) = recorder.of("kubernetes:networking.k8s.io/v1:Ingress").values()
+    hosts = ["dify.example.com", "apps.example.com"]
+    (port,) = recorder.of(SERVICE)["edge"]["spec"]["ports"]
+
+    assert found["spec"]["ingressClassName"] == "nginx"
+    assert [rule["host"] for rule in found["spec"]["rules"]] == hosts
+    assert found["spec"]["tls"] == [{"hosts": hosts, "secretName": "dify-tls"}]
+    for rule in found["spec"]["rules"]:
+        (path,) = rule["http"]["paths"]
+        assert path["backend"] == {"service": {"name": "edge", "port": {"number": port["port"]}}}
+    assert annotations.items() <= found["metadata"]["annotations"].items()
+    assert not recorder.of("kubernetes:gateway.networking.k8s.io/v1:HTTPRoute")
+
+
+def test_a_route_of_a_gateway_leads_every_host_to_the_edge() -> None:
+    recorder = routed(gateway={"name": "public", "namespace": "infra", "section": "https"})
+    (found,) = recorder.of("kubernetes:gateway.networking.k8s.io/v1:HTTPRoute").values()
+    (port,) = recorder.of(SERVICE)["edge"]["spec"]["ports"]
+
+    assert found["spec"] == {
+        "parentRefs": [{"name": "public", "namespace": "infra", "sectionName": "https"}],
+        "hostnames": ["dify.example.com", "apps.example.com"],
+        "rules": [{"backendRefs": [{"name": "edge", "port": port["port"]}]}],
+    }
+
+
+def test_without_a_route_there_is_none() -> None:
+    kinds = {one.type.rpartition(":")[2] for one in program().resources}
+
+    assert not kinds & {"Ingress", "HTTPRoute"}
 
 
 def test_services_are_reached_by_the_names_in_dify_s_environment() -> None:

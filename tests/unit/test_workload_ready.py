@@ -389,3 +389,36 @@ def test_a_cluster_that_stays_silent_ends_the_wait(clock: Clock) -> None:
     with pytest.raises(ClusterError, match="does not answer"):
         wait(Silent(10_000))
     assert clock.passed <= 70
+
+
+PROPS = {"workload": "kubernetes://a/b/Deployment/api", "uid": "u", "generation": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("autoscaled", "found", "changes"),
+    [
+        (True, deployment(replicas=2, updatedReplicas=2, availableReplicas=2), False),
+        (True, WAITING, True),
+        # The controller has not seen the new template.
+        (True, {**READY, "metadata": {**READY["metadata"], "generation": 1}}, True),
+        (True, None, True),
+        (False, READY, True),
+    ],
+)
+def test_an_autoscaler_s_change_is_none_of_the_stack(
+    monkeypatch: pytest.MonkeyPatch, autoscaled: bool, found: Plain | None, changes: bool
+) -> None:
+    probe = type("Probe", (), {"__init__": lambda _self, _at: None, "workload": lambda _self: found})
+    monkeypatch.setattr(workload_ready, "ClusterProbe", probe)
+    before = {**PROPS, "generation": 1.0, "autoscaled": autoscaled}
+
+    answer = workload_ready.WorkloadReadyProvider().diff("id", before, {**PROPS, "autoscaled": autoscaled})
+
+    assert answer.changes is changes
+
+
+def test_another_workload_is_waited_for() -> None:
+    provider = workload_ready.WorkloadReadyProvider()
+
+    assert provider.diff("id", PROPS, {**PROPS, "uid": "v"}).changes
+    assert not provider.diff("id", PROPS, dict(PROPS)).changes

@@ -9,12 +9,14 @@ from infra.catalogue import services as catalogue
 from infra.catalogue.service import Keep
 from infra.edge.context import ServiceNames
 from infra.engine.cluster import Workload
-from infra.platforms.kubernetes import PROVIDER_VERSION, policies, storage, workloads
+from infra.platforms.kubernetes import PROVIDER_VERSION, policies, routes, storage, workloads
+from infra.platforms.kubernetes.autoscaling import autoscaler
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
 from infra.platforms.kubernetes.objects import KubernetesObject, secret
 from infra.platforms.kubernetes.pods import SERVICE_ACCOUNT, Live, Parts, PlacedFile, file_key
 from infra.platforms.kubernetes.storage import Volume
+from infra.platforms.kubernetes.workloads import EDGE
 from infra.platforms.platform import Configure, Platform, Running, VolumePolicy
 from infra.platforms.platform import Live as Starting
 from infra.resources.revision_container import PRIVATE_MODE, PUBLIC_MODE
@@ -140,13 +142,14 @@ class KubernetesPlatform(Platform):
         while those with the new one do not get ready.
         """
         del configure  # the configuration is a part of the pods
-        replicas = self._cluster.replicas.get(spec.name, 1)
+        scaled = self._cluster.autoscale.get(spec.name)
+        most = scaled.most if scaled else self._cluster.replicas.get(spec.name, 1)
         parts = self._parts(spec, live, parent)
         policy = policies.published(self._stack, spec)
         opened = (
             [self._create(f"policy-{policy['metadata']['name']}", policy, parent=parent)] if policy else []
         )
-        manifest = workloads.workload(self._stack, spec, parts, replicas=replicas)
+        manifest = workloads.workload(self._stack, spec, parts, replicas=most, autoscaled=scaled is not None)
         made = self._create(
             spec.name,
             manifest,
@@ -159,10 +162,15 @@ class KubernetesPlatform(Platform):
         for beside in (
             workloads.service(self._stack, spec),
             workloads.edge_service(self._stack, spec, self._cluster),
-            workloads.disruption_budget(self._stack, spec, replicas),
+            workloads.disruption_budget(self._stack, spec, most),
+            autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled else None,
         ):
             if beside:
                 self._create(str(beside["metadata"]["name"]), beside, parent=made)
+        for route in (
+            routes.routes(self._stack, self._cluster.routes, _plain_port(spec)) if spec.ports else ()
+        ):
+            self._create(EDGE, route, parent=made)
         reference = Workload(
             kubeconfig=str(self._cluster.kubeconfig),
             context=self._cluster.context,
@@ -177,6 +185,7 @@ class KubernetesPlatform(Platform):
             generation=made.metadata.apply(lambda metadata: float(metadata.get("generation", 0))),
             service=spec.name,
             timeout=spec.ready_timeout,
+            autoscaled=scaled is not None,
             opts=pulumi.ResourceOptions(parent=made),
         )
         name = pulumi.Output.from_input(str(reference))
@@ -244,6 +253,11 @@ class KubernetesPlatform(Platform):
 
     def _options(self, **options: Any) -> pulumi.ResourceOptions:  # noqa: ANN401
         return pulumi.ResourceOptions(provider=self._provider, **options)
+
+
+def _plain_port(spec: ServiceSpec) -> int:
+    """Return the port of Service `edge` without TLS: the first that the edge listens on."""
+    return min(spec.ports, key=lambda port: port.internal).external
 
 
 def _placed(files: Mapping[str, str], private: Mapping[str, str]) -> list[tuple[str, str, int]]:

@@ -43,8 +43,13 @@ def kind_of(spec: ServiceSpec) -> Kind:
     return Kind.STATEFUL_SET if catalogue.SERVICES[spec.name].holds_data else Kind.DEPLOYMENT
 
 
-def workload(stack: str, spec: ServiceSpec, parts: Parts, *, replicas: int = 1) -> dict[str, Any]:
-    """Return the object that runs a service. `infra.resources.workload_ready` waits for it."""
+def workload(
+    stack: str, spec: ServiceSpec, parts: Parts, *, replicas: int = 1, autoscaled: bool = False
+) -> dict[str, Any]:
+    """Return the object that runs a service. `infra.resources.workload_ready` waits for it.
+
+    `replicas` is how many pods there may be. With `autoscaled` the object does not say how many there are.
+    """
     kind = kind_of(spec)
     template = pod_template(stack, spec, parts, replicas=replicas, stateful=kind is Kind.STATEFUL_SET)
     if kind is Kind.JOB:
@@ -59,7 +64,9 @@ def workload(stack: str, spec: ServiceSpec, parts: Parts, *, replicas: int = 1) 
         if one_at_a_time
         else {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     )
-    body = {"replicas": replicas, "revisionHistoryLimit": 2, "strategy": strategy, **shared}
+    # The autoscaler's number: a Deployment that had one would set it back at each change.
+    number = {} if autoscaled else {"replicas": replicas}
+    body = {**number, "revisionHistoryLimit": 2, "strategy": strategy, **shared}
     return _object("apps/v1", kind, stack, spec, body)
 
 
@@ -123,7 +130,10 @@ def _port(number: int, *, target: int = 0) -> dict[str, Any]:
 
 
 def disruption_budget(stack: str, spec: ServiceSpec, replicas: int) -> dict[str, Any] | None:
-    """Return how many pods of a service a drained node may take at a time; None for a service with a single pod."""
+    """Return how many pods of a service a drained node may take at a time; None for a service with a single pod.
+
+    `replicas` is how many there may be. The budget holds for any number of them.
+    """
     if replicas < 2:  # noqa: PLR2004  # one pod cannot be spared, and a drain must end
         return None
     return {

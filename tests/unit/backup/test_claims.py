@@ -22,6 +22,7 @@ from dify_kit.errors import KitError
 from infra.engine import cluster_changes
 from infra.engine.cluster import Cluster, Workload
 from infra.settings.kubernetes import Kubernetes
+from infra.settings.routes import Routes
 from tests.unit.backup.archives import blocks, tree
 from tests.unit.cluster_api import CONTEXT, Api, Channel, served
 
@@ -135,6 +136,8 @@ def store(nodes: Nodes, tmp_path: Path) -> ClaimVolumes:
         node_port=0,
         external_traffic_policy="Local",
         replicas={},
+        autoscale={},
+        routes=Routes(),
         image_pull_secret="login",
         registry="",
     )

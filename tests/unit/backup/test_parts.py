@@ -23,6 +23,7 @@ from dify_kit.workspace import secrets
 from dify_kit.workspace.files import StackFiles
 from infra.engine.cluster import Workload
 from infra.settings.kubernetes import Kubernetes
+from infra.settings.routes import Routes
 
 NOW = datetime(2026, 11, 30, 7, 30, tzinfo=UTC)
 CONFIG: dict[str, Any] = {
@@ -167,6 +168,8 @@ CLUSTER = Kubernetes(
     node_port=0,
     external_traffic_policy="Local",
     replicas={},
+    autoscale={},
+    routes=Routes(),
     image_pull_secret="",
     registry="",
 )
