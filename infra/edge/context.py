@@ -10,13 +10,14 @@ from infra.catalogue.releases import Release
 from infra.catalogue.request_headers import IDENTITY, MORE, PASSED
 from infra.catalogue.route_groups import SERVICE_API, Body, CorsKind, ErrorShape, Headers, RouteGroup
 from infra.catalogue.selection import port_of
-from infra.catalogue.services import GATEWAY
+from infra.catalogue.services import GATEWAY, NGINX
 from infra.edge import errors as edge_errors
 from infra.edge.gate import EdgeGate, edge_gate, gate_limits
 from infra.edge.limits import EdgeLimits, edge_limits
 from infra.edge.llm import EdgeLlm, edge_llm
 from infra.edge.oauth import EdgeOAuth, edge_oauth, oauth_limits, oauth_services
 from infra.edge.paths import DRAIN_MARK, RUN_DIRECTORY
+from infra.edge.ring import EdgeRing, Step, divided, replica_names
 from infra.edge.routes import EdgeLocation, EdgeRoute, locations, own_routes
 from infra.edge.schema import schema_patterns
 from infra.edge.tls import EdgeTls, edge_tls
@@ -124,6 +125,7 @@ class EdgeContext:
     js_stream_module: str = OFFICIAL_JS_STREAM_MODULE
     oauth: EdgeOAuth | None = None
     gate: EdgeGate | None = None
+    ring: EdgeRing | None = None
     revision: str = ""
     workers: str = "2"
     groups: Mapping[str, RouteGroup] = field(default_factory=route_groups.groups)
@@ -184,6 +186,27 @@ class EdgeContext:
         return tuple(name for name in self.cors if route_groups.with_credentials(name))
 
     @property
+    def request_id(self) -> str:
+        """The variable of a request's id: the front's, where there are several replicas."""
+        return "$edge_request_id" if self.ring else "$request_id"
+
+    @property
+    def peer_address(self) -> str:
+        """The variable of the address that is connected to the edge."""
+        return "$edge_peer_address" if self.ring else "$realip_remote_addr"
+
+    def steps_at(self, names: tuple[str, ...]) -> tuple[Step, ...]:
+        """Return the owners that a request passes where all of `names` apply; none with one replica."""
+        return self.ring.steps_at(names) if self.ring else ()
+
+    @property
+    def body_sized_root(self) -> bool:
+        """Whether the location of / has a body size of its own."""
+        return any(
+            one.match == "/" and (one.max_body_megabytes or one.max_body_kilobytes) for one in self.locations
+        )
+
+    @property
     def locations(self) -> tuple[EdgeLocation, ...]:
         """The nginx locations of all routes."""
         found = locations(
@@ -212,6 +235,7 @@ def edge_context(
     groups = route_groups.groups()
     origin = urlsplit(settings.public_url)
     names = dict.fromkeys(route.service for route in release.routes)
+    limits, ring = _limits(settings)
     return EdgeContext(
         server_names=settings.server_names,
         routes=(
@@ -244,9 +268,8 @@ def edge_context(
         public_scheme=origin.scheme,
         public_port=origin.port or DEFAULT_PORTS[origin.scheme],
         max_body_megabytes=upload,
-        limits=edge_limits(
-            settings.rate_limits, {**oauth_limits(settings.oauth), **gate_limits(settings.oidc_gate)}
-        ),
+        limits=limits,
+        ring=ring,
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
         schema_patterns=schema_patterns(release.routes, opened=settings.api_schema),
@@ -261,6 +284,15 @@ def edge_context(
         gate=edge_gate(settings.oidc_gate),
         error_bodies={**edge_errors.bodies(), **(edge_errors.token_bodies() if settings.oauth else {})},
     )
+
+
+def _limits(settings: Settings) -> tuple[EdgeLimits, EdgeRing | None]:
+    """Return the limits that nginx counts by itself, and the ring with all others; None with one replica."""
+    limits = edge_limits(
+        settings.rate_limits, {**oauth_limits(settings.oauth), **gate_limits(settings.oidc_gate)}
+    )
+    replicas = settings.kubernetes.replicas[NGINX] if settings.kubernetes else 1
+    return (limits, None) if replicas == 1 else divided(limits, replica_names(replicas))
 
 
 def _on(group: RouteGroup, settings: Settings) -> bool:
