@@ -32,8 +32,6 @@ EDGE_HTTPS = 8443
 EDGE_LLM = 8082
 # For health checks from inside its own container.
 EDGE_STATUS = 8081
-# Where several replicas count as one: the owner of an address, and that of a credential or a tenant. Only replicas connect.
-EDGE_ADDRESS_OWNER = 8083
-EDGE_COUNT_OWNER = 8084
-EDGE_OWNERS = (EDGE_ADDRESS_OWNER, EDGE_COUNT_OWNER)
+# Where several replicas of the edge count as one. Replicas alone connect to it.
+EDGE_RING = 8083
 EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS)

@@ -1,12 +1,11 @@
-"""Several replicas of the edge that count as one.
+"""Several replicas of the edge that count as one: `templates/nginx/http/ring.conf.j2` says how.
 
-Each key that limits count by has one owner among the replicas, found by a consistent hash. The owner of the client's
-address does what a single replica does; limits of credentials and tenants are counted by their own owners, which the
-request passes on its way to the service. `templates/nginx/http/ring.conf.j2` has the order.
+Each key that limits count by has one owner among the replicas. A step is one owner that a request passes, with the
+zones that count there.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from infra.catalogue import ports
 from infra.catalogue.services import NGINX
@@ -14,73 +13,42 @@ from infra.edge.limits import ADDRESS_KEY, ATTEMPT_KEY, ConnectionZone, EdgeLimi
 
 # Templates that exist for several replicas alone: one replica has the files that it always had.
 TEMPLATES = frozenset(
-    f"nginx/{name}.conf.j2"
-    for name in (
-        "http/ring",
-        "parts/ring_front",
-        "parts/ring_inside",
-        "parts/ring_next",
-        "parts/ring_step",
-        "servers/ring_count",
-        "servers/ring_front",
-    )
+    f"nginx/{name}.conf.j2" for name in ("http/ring", "parts/ring_next", "parts/ring_step", "servers/ring")
 )
-# What the owner of the address derives itself, or counted already.
+# What an owner derives from the address that it is told.
 BY_ADDRESS = frozenset({ADDRESS_KEY, ATTEMPT_KEY})
-# What the front tells the owner of the address about the client, and what owners tell each other.
-FRONT_HEADERS = ("X-Ring-Address", "X-Ring-Proto", "X-Ring-Port", "X-Ring-Peer")
-STEP_HEADERS = (
-    *("X-Ring-Limit", "X-Ring-Key", "X-Ring-Next-Limit", "X-Ring-Next-Key"),
-    *("X-Ring-Service", "X-Ring-Call", "X-Ring-Retry"),
-)
 # A replica on a node that is gone answers no connection; one without a pod refuses it.
 CONNECT_SECONDS = 1
-FAILURES, FAILED_SECONDS = 2, 5
+# Time for two dead owners, and shorter than every time to wait for a response: one that was sent is not sent again.
+NEXT_MILLISECONDS = 2500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The zones of one limit that count by a credential or a tenant.
-
-    `key` is the variable to find the owner by, `counted` that of the owner's zones: empty for requests of other limits.
-    """
+    """An owner that a request passes: the variable to find it by, and the names of the zones that count there."""
 
     name: str
     key: str
-    rates: tuple[RateZone, ...]
-    connections: tuple[ConnectionZone, ...]
+    zones: frozenset[str]
 
     @property
-    def counted(self) -> str:
-        """The variable that the owner counts by."""
-        return _counted(self.name)
+    def by_credential(self) -> bool:
+        """Whether it counts by a credential or a tenant."""
+        return self.key != ADDRESS_KEY
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeRing:
-    """The replicas as the templates read them, as `edge.ring`. `replicas` are their host names, `steps` by limit."""
+    """The replicas as the templates read them, as `edge.ring`; `replicas` are their host names.
+
+    `nothing` is the name of an upstream for what is counted and needs no service.
+    """
 
     replicas: Sequence[str]
-    steps: Mapping[str, Step] = field(default_factory=dict)
-    address_port: int = ports.EDGE_ADDRESS_OWNER
-    count_port: int = ports.EDGE_COUNT_OWNER
+    port: int = ports.EDGE_RING
     connect_seconds: int = CONNECT_SECONDS
-    failures: int = FAILURES
-    failed_seconds: int = FAILED_SECONDS
-    front_headers: Sequence[str] = FRONT_HEADERS
-    dropped_headers: Sequence[str] = STEP_HEADERS
-
-    @property
-    def upstreams(self) -> tuple[tuple[str, str, int], ...]:
-        """The rings: the name of the upstream, the variable to find the owner by, and the port."""
-        return (
-            ("ring_address", ADDRESS_KEY, self.address_port),
-            ("ring_count", "$ring_key", self.count_port),
-        )
-
-    def steps_at(self, names: Iterable[str]) -> tuple[Step, ...]:
-        """Return the steps where all of `names` apply, in their order. There are two at most."""
-        return tuple(self.steps[name] for name in names if name in self.steps)
+    next_milliseconds: int = NEXT_MILLISECONDS
+    nothing: str = "counted"
 
 
 def replica_names(count: int) -> tuple[str, ...]:
@@ -88,37 +56,41 @@ def replica_names(count: int) -> tuple[str, ...]:
     return tuple(f"{NGINX}-{index}" for index in range(count))
 
 
-def divided(limits: EdgeLimits, replicas: Sequence[str]) -> tuple[EdgeLimits, EdgeRing]:
-    """Return the limits that the owner of an address counts, and the ring with all others."""
-    steps = {step.name: step for step in _steps(limits)}
-    own = replace(
-        limits,
-        rates={
-            name: tuple(zone for zone in zones if zone.key in BY_ADDRESS)
-            for name, zones in limits.rates.items()
-        },
-        connections={
-            name: tuple(zone for zone in zones if zone.key in BY_ADDRESS)
-            for name, zones in limits.connections.items()
-        },
+def elsewhere(limits: EdgeLimits) -> EdgeLimits:
+    """Return limits of which none is counted here."""
+    none: tuple[()] = ()
+    return replace(
+        limits, rates=dict.fromkeys(limits.rates, none), connections=dict.fromkeys(limits.connections, none)
     )
-    return own, EdgeRing(replicas=tuple(replicas), steps=steps)
 
 
-def _steps(limits: EdgeLimits) -> Iterator[Step]:
-    for name in limits.rates:
-        rates = tuple(zone for zone in limits.rates[name] if zone.key not in BY_ADDRESS)
-        connections = tuple(zone for zone in limits.connections[name] if zone.key not in BY_ADDRESS)
-        if not (rates or connections):
-            continue
-        counted = _counted(name)
-        yield Step(
-            name=name,
-            key=(*rates, *connections)[0].key,
-            rates=tuple(replace(zone, key=counted, name=f"{zone.name}_owner") for zone in rates),
-            connections=tuple(replace(zone, key=counted, name=f"{zone.name}_owner") for zone in connections),
+def steps(limits: EdgeLimits, names: Iterable[str], *, verified: bool = False) -> tuple[Step, ...]:
+    """Return the owners that a request passes where all of `names` apply; `verified` as in `EdgeLimits.rates_at`.
+
+    That of the address is the last: a request that the limit of its credential refuses does not count for the address.
+    """
+    found: dict[str, list[tuple[str, RateZone | ConnectionZone]]] = {}
+    for name in names:
+        for zone in _zones(limits, name, verified=verified):
+            found.setdefault(_owner(zone), []).append((name, zone))
+    return tuple(
+        Step(
+            name="-".join([*(_word(name) for name in dict.fromkeys(name for name, _ in zones)), _word(key)]),
+            key=key,
+            zones=frozenset(zone.name for _, zone in zones),
         )
+        for key, zones in sorted(found.items(), key=lambda one: one[0] == ADDRESS_KEY)
+    )
 
 
-def _counted(name: str) -> str:
-    return f"$ring_by_{name}"
+def _zones(limits: EdgeLimits, name: str, *, verified: bool) -> Iterator[RateZone | ConnectionZone]:
+    yield from limits.rates_at((name,), verified=verified)
+    yield from limits.connections_at((name,), verified=verified)
+
+
+def _owner(zone: RateZone | ConnectionZone) -> str:
+    return ADDRESS_KEY if zone.key in BY_ADDRESS else zone.key
+
+
+def _word(text: str) -> str:
+    return text.removeprefix("$").removeprefix("limit_").removeprefix("oauth_").replace(" ", "_")

@@ -9,6 +9,7 @@ import pulumi
 from infra.catalogue import services as catalogue
 from infra.catalogue.container_paths import REDIS_UID
 from infra.catalogue.service import HealthCheck, Limits
+from infra.edge.paths import DRAIN_MARK
 from infra.platforms.kubernetes.gate import GUARDED, gate
 from infra.platforms.kubernetes.names import (
     JOB_LABEL,
@@ -120,10 +121,10 @@ def pod_template(
             **({"shareProcessNamespace": True} if spec.init else {}),
             **({"dnsConfig": _dns(spec.dns_options)} if spec.dns_options else {}),
             **({"imagePullSecrets": [{"name": parts.pull_secret}]} if parts.pull_secret else {}),
-            **_placement(spec, parts.volumes, replicas=replicas),
+            **_placement(spec, parts.volumes, replicas=replicas, stateful=stateful),
             **({"restartPolicy": "Never"} if spec.job else {}),
             **({"initContainers": before} if (before := _before(spec, parts)) else {}),
-            "containers": [_container(spec, parts, pre_stop=pre_stop)],
+            "containers": [_container(spec, parts, _pre_stop(spec, pre_stop, stateful=stateful))],
             "volumes": _volumes(spec, parts),
         },
     }
@@ -131,7 +132,8 @@ def pod_template(
 
 def pre_stop_seconds(spec: ServiceSpec, *, stateful: bool) -> int:
     """Return how long a container serves on after its end was requested: only one that others connect to waits."""
-    return PRE_STOP_SECONDS if catalogue.SERVICES[spec.name].port and not (stateful or spec.job) else 0
+    keeps_data = stateful and spec.name != catalogue.NGINX
+    return PRE_STOP_SECONDS if catalogue.SERVICES[spec.name].port and not (keeps_data or spec.job) else 0
 
 
 def pod_group(spec: ServiceSpec) -> int:
@@ -146,7 +148,18 @@ def _uid(user: str) -> int:
     return int(user.partition(":")[0])
 
 
-def _container(spec: ServiceSpec, parts: Parts, *, pre_stop: int) -> dict[str, Any]:
+def _pre_stop(spec: ServiceSpec, seconds: int, *, stateful: bool) -> dict[str, Any]:
+    """Return what runs before a container is told to stop; empty for nothing."""
+    if not seconds:
+        return {}
+    if stateful and spec.name == catalogue.NGINX:
+        # Each response closes its connection until then, so the other replicas have none left that they could send a
+        # request on when nginx closes it.
+        return {"exec": {"command": ["sh", "-c", f"touch {DRAIN_MARK}; sleep {seconds}"]}}
+    return {"sleep": {"seconds": seconds}}
+
+
+def _container(spec: ServiceSpec, parts: Parts, pre_stop: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": dns_label(spec.name),
         "image": parts.image,
@@ -157,7 +170,7 @@ def _container(spec: ServiceSpec, parts: Parts, *, pre_stop: int) -> dict[str, A
         "securityContext": security(spec),
         "resources": resources(spec.limits),
         **(_probes(spec) if spec.health else {}),
-        **({"lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}}} if pre_stop else {}),
+        **({"lifecycle": {"preStop": pre_stop}} if pre_stop else {}),
         "volumeMounts": _mounts(spec, parts),
     }
 
@@ -300,7 +313,9 @@ def _dns(options: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _placement(spec: ServiceSpec, volumes: Mapping[str, Volume], *, replicas: int) -> dict[str, Any]:
+def _placement(
+    spec: ServiceSpec, volumes: Mapping[str, Volume], *, replicas: int, stateful: bool
+) -> dict[str, Any]:
     """Return where the pods of a service may run."""
     found: dict[str, Any] = {}
     # A volume that one node alone can mount brings all pods that share it to that node.
@@ -323,7 +338,7 @@ def _placement(spec: ServiceSpec, volumes: Mapping[str, Volume], *, replicas: in
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": {"matchLabels": dict(selector(spec.name))},
                 # Without it pods of the revision before count, and both new ones may end up on one node.
-                "matchLabelKeys": ["pod-template-hash"],
+                "matchLabelKeys": ["controller-revision-hash" if stateful else "pod-template-hash"],
             }
         ]
     if not (spec.job or exclusive(spec, volumes) or terms):
