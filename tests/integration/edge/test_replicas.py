@@ -24,7 +24,8 @@ LIMITS = {
     "files": FIVE_A_MINUTE,
     "login": FIVE_A_MINUTE,
 }
-CREDENTIALS = 24
+CREDENTIALS = 12
+STAYED, MOVED = {0, 1, 2}, {5, 6}
 REVOKED_SECONDS = 5
 
 
@@ -123,7 +124,7 @@ def test_an_address_counts_once_for_all_replicas(replicas: Replicas) -> None:
 
 def self_made(number: int) -> dict[str, str]:
     """Return a passport that nobody issued."""
-    return {"X-App-Passport": f"{number:03}" + "m" * 120}
+    return {"X-App-Passport": "m" * 120 + f"{number:03}"}
 
 
 def test_open_requests_are_counted_while_they_are_under_way(replicas: Replicas) -> None:
@@ -272,22 +273,25 @@ def replicas_of(oauth: OAuthEdge) -> Replicas:
 def test_a_lost_replica_costs_no_request_and_no_count_of_the_others(
     open_directory: Callable[[], Path],
 ) -> None:
-    edge = Replicas(open_directory(), {**PLAIN, "rateLimits": {"v1": FIVE_A_MINUTE}})
+    # Five at once, and then one a minute.
+    limits = {"requests": 1, "seconds": 60, "burst": 5, "concurrent": 0}
+    edge = Replicas(open_directory(), {**PLAIN, "rateLimits": {"v1": limits}})
     try:
-        everyone = [bearer() for _ in range(CREDENTIALS)]
+        # The owner of a key depends on key and names alone, so these have owners among all three in each run.
+        everyone = [bearer(f"app-of-the-lost-replica-{number:02}") for number in range(CREDENTIALS)]
         for one in everyone:
             assert edge.spread("/v1/200", one, 6) == [200] * 5 + [429]
 
         edge.replicas[2].kill()
-        left = [0, 1]
-        # Every other request changes something: it must not be lost, and must not be sent twice.
-        found = [posts_and_gets(edge, one, left) for one in everyone]
+        # Every other request changes something: it must arrive all the same.
+        found = [posts_and_gets(edge, one, [0, 1]) for one in everyone]
 
-        refused, moved = [429] * 6, [200] * 5 + [429]
-        # A count is either where it was, or starts anew at the next owner.
-        assert all(one in (refused, moved) for one in found), found
-        assert refused in found
-        assert moved in found
+        assert {status for statuses in found for status in statuses} == {200, 429}
+        passed = [statuses.count(200) for statuses in found]
+        # A count is where it was, as far as it has not drained, or starts anew at the next owner.
+        assert all(count in STAYED or count in MOVED for count in passed), passed
+        assert any(count in STAYED for count in passed)
+        assert any(count in MOVED for count in passed)
     finally:
         edge.remove()
 
