@@ -33,6 +33,8 @@ POSTGRES_GROUP, DIFY_GROUP = 999, 1001
 GROUPS: Mapping[str, int] = {"postgres": POSTGRES_GROUP, "pgvector": POSTGRES_GROUP, "redis": REDIS_UID}
 # A container that is about to stop still gets requests until every node has learnt that its address is gone.
 PRE_STOP_SECONDS = 5
+# Those that keep connections open end them meanwhile: nginx answers each request with `Connection: close`.
+PRE_STOP: Mapping[str, str] = {"nginx": f"touch {DRAIN_MARK}; sleep {PRE_STOP_SECONDS}"}
 # While a service starts, its health command runs as often; afterwards seldom, as each run costs 15 to 60 ms of CPU.
 STARTUP_PERIOD, READINESS_PERIOD = 2, 10
 # kubelet restarts a container that has not started by then. `Ready` reports the reason long before.
@@ -124,7 +126,7 @@ def pod_template(
             **_placement(spec, parts.volumes, replicas=replicas, stateful=stateful),
             **({"restartPolicy": "Never"} if spec.job else {}),
             **({"initContainers": before} if (before := _before(spec, parts)) else {}),
-            "containers": [_container(spec, parts, _pre_stop(spec, pre_stop, stateful=stateful))],
+            "containers": [_container(spec, parts, pre_stop=pre_stop)],
             "volumes": _volumes(spec, parts),
         },
     }
@@ -148,18 +150,7 @@ def _uid(user: str) -> int:
     return int(user.partition(":")[0])
 
 
-def _pre_stop(spec: ServiceSpec, seconds: int, *, stateful: bool) -> dict[str, Any]:
-    """Return what runs before a container is told to stop; empty for nothing."""
-    if not seconds:
-        return {}
-    if stateful and spec.name == catalogue.NGINX:
-        # Each response closes its connection until then, so the other replicas have none left that they could send a
-        # request on when nginx closes it.
-        return {"exec": {"command": ["sh", "-c", f"touch {DRAIN_MARK}; sleep {seconds}"]}}
-    return {"sleep": {"seconds": seconds}}
-
-
-def _container(spec: ServiceSpec, parts: Parts, pre_stop: dict[str, Any]) -> dict[str, Any]:
+def _container(spec: ServiceSpec, parts: Parts, *, pre_stop: int) -> dict[str, Any]:
     return {
         "name": dns_label(spec.name),
         "image": parts.image,
@@ -170,9 +161,14 @@ def _container(spec: ServiceSpec, parts: Parts, pre_stop: dict[str, Any]) -> dic
         "securityContext": security(spec),
         "resources": resources(spec.limits),
         **(_probes(spec) if spec.health else {}),
-        **({"lifecycle": {"preStop": pre_stop}} if pre_stop else {}),
+        **({"lifecycle": {"preStop": _pre_stop(spec, pre_stop)}} if pre_stop else {}),
         "volumeMounts": _mounts(spec, parts),
     }
+
+
+def _pre_stop(spec: ServiceSpec, seconds: int) -> dict[str, Any]:
+    script = PRE_STOP.get(spec.name)
+    return {"exec": {"command": ["sh", "-c", script]}} if script else {"sleep": {"seconds": seconds}}
 
 
 def _literal(text: str) -> str:

@@ -58,12 +58,11 @@ def workload(stack: str, spec: ServiceSpec, parts: Parts, *, replicas: int = 1) 
     template = pod_template(stack, spec, parts, replicas=replicas, stateful=kind is Kind.STATEFUL_SET)
     if kind is Kind.JOB:
         return _object("batch/v1", kind, stack, spec, {"backoffLimit": 0, "template": template})
+    if spec.name == catalogue.NGINX and replicas > 1:
+        return _object("apps/v1", kind, stack, spec, _replicas(spec, template, replicas))
     shared = {"selector": {"matchLabels": dict(selector(spec.name))}, "template": template}
     if kind is Kind.STATEFUL_SET:
-        body = {"serviceName": dns_label(spec.name), "replicas": replicas, **shared}
-        if replicas > 1:
-            # None waits for another one at its start; an update still replaces one after the other.
-            body["podManagementPolicy"] = "Parallel"
+        body = {"serviceName": dns_label(spec.name), "replicas": 1, **shared}
         return _object("apps/v1", kind, stack, spec, body)
     one_at_a_time = spec.name in SINGLE or exclusive(spec, parts.volumes)
     strategy: dict[str, Any] = (
@@ -73,6 +72,19 @@ def workload(stack: str, spec: ServiceSpec, parts: Parts, *, replicas: int = 1) 
     )
     body = {"replicas": replicas, "revisionHistoryLimit": 2, "strategy": strategy, **shared}
     return _object("apps/v1", kind, stack, spec, body)
+
+
+def _replicas(spec: ServiceSpec, template: dict[str, Any], replicas: int) -> dict[str, Any]:
+    """Return the set of several pods of nginx. An update replaces one after the other, once the one before is ready."""
+    return {
+        "serviceName": dns_label(spec.name),
+        "replicas": replicas,
+        # At their start none waits for another one.
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "RollingUpdate"},
+        "selector": {"matchLabels": dict(selector(spec.name))},
+        "template": template,
+    }
 
 
 def _object(version: str, kind: Kind, stack: str, spec: ServiceSpec, body: dict[str, Any]) -> dict[str, Any]:
