@@ -15,7 +15,7 @@ from infra.edge.limits import ADDRESS_KEY, ATTEMPT_KEY, ConnectionZone, EdgeLimi
 TEMPLATES = frozenset(
     f"nginx/{name}.conf.j2" for name in ("http/ring", "parts/ring_next", "parts/ring_step", "servers/ring")
 )
-# What an owner derives from the address that it is told.
+# What an owner derives from the address that it receives.
 BY_ADDRESS = frozenset({ADDRESS_KEY, ATTEMPT_KEY})
 # A replica on a node that is gone answers no connection; one without a pod refuses it.
 CONNECT_SECONDS = 1
