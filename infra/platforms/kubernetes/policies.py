@@ -46,8 +46,8 @@ def namespace(name: str, stack: str) -> dict[str, Any]:
 def policies(stack: str, networks: Mapping[str, bool], *, ring: bool = False) -> list[dict[str, Any]]:
     """Return the policies of a stack's networks; the value says whether one is internal, without a way out.
 
-    `ring`: several pods of nginx count as one, by a port that trusts what it receives about a client. It is open to pods
-    of nginx alone, and no network of the stack opens it.
+    `ring`: several pods of nginx count as one, by a port that trusts what it receives about a client. It is open to
+    pods of nginx alone, and no network of the stack opens it.
     """
     return [
         _policy(stack, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
