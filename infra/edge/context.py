@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from infra.catalogue import ports, route_groups
@@ -10,13 +11,14 @@ from infra.catalogue.releases import Release
 from infra.catalogue.request_headers import IDENTITY, MORE, PASSED
 from infra.catalogue.route_groups import SERVICE_API, Body, CorsKind, ErrorShape, Headers, RouteGroup
 from infra.catalogue.selection import port_of
-from infra.catalogue.services import GATEWAY
+from infra.catalogue.services import GATEWAY, NGINX
 from infra.edge import errors as edge_errors
 from infra.edge.gate import EdgeGate, edge_gate, gate_limits
-from infra.edge.limits import EdgeLimits, edge_limits
+from infra.edge.limits import ConnectionZone, EdgeLimits, RateZone, edge_limits
 from infra.edge.llm import EdgeLlm, edge_llm
 from infra.edge.oauth import EdgeOAuth, edge_oauth, oauth_limits, oauth_services
 from infra.edge.paths import DRAIN_MARK, RUN_DIRECTORY
+from infra.edge.ring import EdgeRing, Step, elsewhere, replica_names, steps
 from infra.edge.routes import EdgeLocation, EdgeRoute, locations, own_routes
 from infra.edge.schema import schema_patterns
 from infra.edge.tls import EdgeTls, edge_tls
@@ -124,6 +126,7 @@ class EdgeContext:
     js_stream_module: str = OFFICIAL_JS_STREAM_MODULE
     oauth: EdgeOAuth | None = None
     gate: EdgeGate | None = None
+    ring: EdgeRing | None = None
     revision: str = ""
     workers: str = "2"
     groups: Mapping[str, RouteGroup] = field(default_factory=route_groups.groups)
@@ -182,6 +185,49 @@ class EdgeContext:
     def credentialed_groups(self) -> tuple[str, ...]:
         """The route groups to which pages of allowed origins send cookies."""
         return tuple(name for name in self.cors if route_groups.with_credentials(name))
+
+    @property
+    def here(self) -> EdgeLimits:
+        """The limits that the replica counts which a client is connected to: none where owners count."""
+        return elsewhere(self.limits) if self.ring else self.limits
+
+    @property
+    def rate_status(self) -> str:
+        """The variable that says what limits of rates did."""
+        return "$ring_rate_status" if self.ring else "$limit_req_status"
+
+    @property
+    def connection_status(self) -> str:
+        """The variable that says what limits of concurrent requests did."""
+        return "$ring_connection_status" if self.ring else "$limit_conn_status"
+
+    def zone_key(self, zone: RateZone | ConnectionZone) -> str:
+        """Return the variable that a zone counts by."""
+        return f"$ring_{zone.name}" if self.ring else zone.key
+
+    def steps_at(self, names: tuple[str, ...], *, verified: bool = False) -> tuple[Step, ...]:
+        """Return the owners that a request passes where all of `names` apply; none with one replica."""
+        return steps(self.limits, names, verified=verified) if self.ring else ()
+
+    def steps_of(self, zone: RateZone | ConnectionZone) -> tuple[Step, ...]:
+        """Return the steps of all requests at which a zone counts."""
+        return tuple(step for step in self._steps if zone.name in step.zones)
+
+    @cached_property
+    def _steps(self) -> tuple[Step, ...]:
+        found = [step for location in self.locations for step in self.steps_at(location.limits)]
+        if oauth := self.oauth:
+            found += [
+                step
+                for location in self.locations
+                if location.group in oauth.calls
+                for one in oauth.classes
+                for step in self.steps_at((*location.limits, one.name), verified=True)
+            ]
+            found += [*self.steps_at((oauth.refused,)), *self.steps_at((oauth.introspections,))]
+        if self.gate:
+            found += self.steps_at((self.gate.sessions,))
+        return tuple({step.name: step for step in found}.values())
 
     @property
     def locations(self) -> tuple[EdgeLocation, ...]:
@@ -247,6 +293,7 @@ def edge_context(
         limits=edge_limits(
             settings.rate_limits, {**oauth_limits(settings.oauth), **gate_limits(settings.oidc_gate)}
         ),
+        ring=_ring(settings),
         trusted_proxies=settings.trusted_proxies,
         console_allow_from=settings.console_allow_from,
         schema_patterns=schema_patterns(release.routes, opened=settings.api_schema),
@@ -261,6 +308,12 @@ def edge_context(
         gate=edge_gate(settings.oidc_gate),
         error_bodies={**edge_errors.bodies(), **(edge_errors.token_bodies() if settings.oauth else {})},
     )
+
+
+def _ring(settings: Settings) -> EdgeRing | None:
+    """Return the replicas of the edge; None where there is one."""
+    replicas = settings.kubernetes.replicas[NGINX] if settings.kubernetes else 1
+    return EdgeRing(replicas=replica_names(replicas)) if replicas > 1 else None
 
 
 def _on(group: RouteGroup, settings: Settings) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infra.edge.context import EdgeContext
 from infra.edge.paths import EDGE_DIRECTORY
+from infra.edge.ring import TEMPLATES as RING_TEMPLATES
 from infra.jinja import SCRIPT_SUFFIX, SUFFIX, RenderError, jinja_environment, render, source
 
 TUNNEL_SCRIPT = "nginx/njs/tunnel.js"
@@ -71,4 +72,5 @@ def _edge_files(context: EdgeContext, overrides: Path | None) -> dict[str, str]:
         for name in edge_sources(overrides)
         # Without a tunnel nothing imports it.
         if name != TUNNEL_SCRIPT or (context.llm and context.llm.tunnel)
+        if name not in RING_TEMPLATES or context.ring
     }

@@ -45,10 +45,6 @@ EXPERIMENTAL = (
     "dify:platform: kubernetes is experimental: it was deployed to a test cluster of two nodes, with stand-ins for "
     "Dify's images; try it with data that may be lost"
 )
-EDGE_COUNTS = (
-    "dify:kubernetes.replicas.edge: {replicas} pods of nginx count requests each for itself: a client can make up to "
-    "{replicas} times what dify:rateLimits says"
-)
 
 
 def check(settings: Settings, release: Release, chosen: Kubernetes) -> str:
@@ -62,15 +58,9 @@ def check(settings: Settings, release: Release, chosen: Kubernetes) -> str:
         raise pulumi.RunError(f"{problem}; {problem.fix}") from None
     if found:
         raise pulumi.RunError("\n".join(one.text(settings.stack) for one in found))
-    for line in (*advisories.warnings(release), *images.warnings(settings), *warnings(chosen), *more):
+    for line in (*advisories.warnings(release), *images.warnings(settings), EXPERIMENTAL, *more):
         pulumi.log.warn(line)
     return dns
-
-
-def warnings(chosen: Kubernetes) -> list[str]:
-    """Return what does not stop a deployment and should be known before it."""
-    replicas = chosen.replicas["nginx"]
-    return [EXPERIMENTAL, *([EDGE_COUNTS.format(replicas=replicas)] if replicas > 1 else [])]
 
 
 def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: View) -> list[Refusal]:

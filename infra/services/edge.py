@@ -1,9 +1,10 @@
 """The edge: nginx, the only service that publishes a port."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from infra.catalogue import ports
 from infra.catalogue.releases import Release
+from infra.catalogue.services import NGINX
 from infra.edge.paths import (
     AFTER_RELOAD_SECONDS,
     BODIES_DIRECTORY,
@@ -12,6 +13,7 @@ from infra.edge.paths import (
     NGINX_CONFIG,
     PUBLISHED,
 )
+from infra.edge.ring import replica_names
 from infra.services.spec import Detail, Details, Port
 from infra.settings.network import addresses_of
 from infra.settings.stack import Settings
@@ -48,12 +50,28 @@ done &
 _RUN = f"""
 exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 """
+# nginx reads the names of the other replicas once, at its start. Each has a Service of its own with a fixed address,
+# which may be new to the cluster's DNS. The pod does not get ready while one is missing.
+_NAMES = """
+for name in {names}; do
+  until getent hosts "$name" > /dev/null; do
+    sleep 0.2
+  done
+done
+"""
+
+
+def run_script(replicas: Sequence[str]) -> str:
+    """Return what starts nginx as one of several replicas, by their host names."""
+    return _NAMES.format(names=" ".join(replicas)) + _RUN
 
 
 def nginx(settings: Settings, _release: Release) -> Details:
     """Return nginx, without its configuration."""
     before = "" if settings.kubernetes else _WAIT + (_WATCH if settings.tls.acme else "")
-    return Details(command=(before + _RUN,), ports=_ports(settings))
+    replicas = settings.kubernetes.replicas[NGINX] if settings.kubernetes else 1
+    run = _RUN if replicas == 1 else run_script(replica_names(replicas))
+    return Details(command=(before + run,), ports=_ports(settings))
 
 
 def _ports(settings: Settings) -> tuple[Port, ...]:

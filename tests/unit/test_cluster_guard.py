@@ -10,7 +10,6 @@ import yaml
 
 from infra.engine.cluster import Cluster, ClusterError
 from infra.guards import cluster, volumes
-from infra.settings.kubernetes import Kubernetes
 from support.configuration import settings
 from tests.unit.cluster_server import CLASSES, a_list, storage_class
 from tests.unit.test_settings_kubernetes import on_cluster
@@ -129,16 +128,6 @@ def test_a_claim_of_one_node_does_not_become_a_shared_one() -> None:
 
     assert "claim app-storage exists with ReadWriteOnce" in found
     assert refusals(FakeCluster(own=OURS, held={"app-storage": claim("ReadWriteMany")}), **shared) == []
-
-
-def test_limits_of_several_edges_are_warned_about() -> None:
-    def warned(replicas: int) -> list[str]:
-        found = settings(on_cluster(replicas={"edge": replicas})).kubernetes
-        assert isinstance(found, Kubernetes)
-        return cluster.warnings(found)
-
-    assert warned(1) == [cluster.EXPERIMENTAL]
-    assert "up to 3 times" in warned(3)[1]
 
 
 def kubeconfig(tmp_path: Path) -> Path:

@@ -9,8 +9,12 @@ from typing import Any
 import pulumi
 import pytest
 
+from infra.catalogue import ports
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.service import HealthCheck, Keep, Limits, Mount, Tier
+from infra.catalogue.services import SERVICES
+from infra.edge.paths import DRAIN_MARK
+from infra.edge.ring import replica_names
 from infra.platforms.kubernetes import autoscaling, gate, pods, policies, routes, storage, workloads
 from infra.platforms.kubernetes.names import dns_label, network_label
 from infra.platforms.kubernetes.pods import Live, Parts, PlacedFile
@@ -231,6 +235,7 @@ def every_manifest() -> Iterator[dict[str, Any]]:
                 workloads.edge_service("unit", spec, cluster),
                 workloads.disruption_budget("unit", spec, 3),
                 policies.published("unit", spec),
+                *workloads.replica_services("unit", spec, 3),
             ),
         )
         for one in volumes.values():
@@ -239,7 +244,7 @@ def every_manifest() -> Iterator[dict[str, Any]]:
     ingress = Ingress(class_name="nginx", annotations={"a": "b"}, tls_secret="c")  # the name of a Secret
     yield from routes.routes("unit", Routes(hosts=("dify.example.com",), ingress=ingress), 80)
     yield policies.namespace("dify-unit", "unit")
-    yield from policies.policies("unit", networks(settings(on_cluster()), RELEASE))
+    yield from policies.policies("unit", networks(settings(on_cluster()), RELEASE), ring=True)
 
 
 def plain(value: Any) -> Any:
@@ -302,6 +307,29 @@ def test_a_rolling_update_takes_no_pod_away_before_another_one_is_ready() -> Non
     assert pod_spec["terminationGracePeriodSeconds"] == 20 + 5
     (spread,) = pod_spec["topologySpreadConstraints"]
     assert spread["matchLabelKeys"] == ["pod-template-hash"]
+
+
+def test_several_pods_of_nginx_have_names_by_which_they_reach_each_other() -> None:
+    found = plain(workloads.workload("unit", a_spec("nginx"), parts(), replicas=3))
+    services = workloads.replica_services("unit", a_spec("nginx"), 3)
+
+    assert (found["kind"], found["spec"]["replicas"]) == ("StatefulSet", 3)
+    assert found["spec"]["podManagementPolicy"] == "Parallel"
+    assert found["spec"]["updateStrategy"] == {"type": "RollingUpdate"}
+    pod_spec = found["spec"]["template"]["spec"]
+    assert pod_spec["containers"][0]["lifecycle"] == {
+        "preStop": {"exec": {"command": ["sh", "-c", f"touch {DRAIN_MARK}; sleep 5"]}}
+    }
+    (spread,) = pod_spec["topologySpreadConstraints"]
+    assert spread["matchLabelKeys"] == ["controller-revision-hash"]
+    assert [one["metadata"]["name"] for one in services] == list(replica_names(3))
+    for one in services:
+        assert one["spec"]["selector"]["statefulset.kubernetes.io/pod-name"] == one["metadata"]["name"]
+        assert [port["port"] for port in one["spec"]["ports"]] == [ports.EDGE_RING]
+    assert workloads.replica_services("unit", a_spec("nginx"), 1) == []
+    assert workloads.replica_services("unit", a_spec("api"), 3) == []
+    alone = workloads.workload("unit", a_spec("nginx"), parts(), replicas=1)
+    assert alone["kind"] == "Deployment"
 
 
 @pytest.mark.parametrize("name", ["plugin-daemon", "worker-beat"])
@@ -415,7 +443,17 @@ def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     return bool(selector.get("matchLabels", {}).items() <= labels.items())
 
 
-def may_connect(found: list[dict[str, Any]], client: dict[str, str], server: dict[str, str]) -> bool:
+def opens(rule: dict[str, Any], port: int) -> bool:
+    """Tell whether a rule is of a TCP port."""
+    return "ports" not in rule or any(
+        one["protocol"] == "TCP" and one["port"] <= port <= one.get("endPort", one["port"])
+        for one in rule["ports"]
+    )
+
+
+def may_connect(
+    found: list[dict[str, Any]], client: dict[str, str], server: dict[str, str], port: int = 5001
+) -> bool:
     """Evaluate the policies as Kubernetes does: allowed when an egress and an ingress rule both allow it."""
     ways = {}
     for way, peer, own, other in (("egress", "to", client, server), ("ingress", "from", server, client)):
@@ -425,6 +463,7 @@ def may_connect(found: list[dict[str, Any]], client: dict[str, str], server: dic
         ways[way] = not restricted or any(
             "namespaceSelector" not in one and "podSelector" in one and matches(one["podSelector"], other)
             for rule in rules
+            if opens(rule, port)
             for one in rule.get(peer, ())
         )
     return all(ways.values())
@@ -437,10 +476,11 @@ def outside(found: list[dict[str, Any]], labels: dict[str, str]) -> bool:
     )
 
 
-def test_pods_reach_exactly_those_that_share_a_network_with_them() -> None:
+@pytest.mark.parametrize("ring", [False, True])
+def test_pods_reach_exactly_those_that_share_a_network_with_them(ring: bool) -> None:
     stack = settings(on_cluster())
     graph = networks(stack, RELEASE)
-    found = policies.policies("unit", graph)
+    found = policies.policies("unit", graph, ring=ring)
     services = [one for tier in Tier for one in specs(tier, stack, RELEASE)]
     claimed = {
         mount.volume: Volume(name=mount.volume, claimed=True) for one in services for mount in one.mounts
@@ -456,6 +496,14 @@ def test_pods_reach_exactly_those_that_share_a_network_with_them() -> None:
             )
         open_networks = [network for network in client.networks if not graph[network]]
         assert outside(found, labels[client.name]) is bool(open_networks), client.name
+        # What replicas of the edge tell each other is trusted.
+        if ring:
+            reached = may_connect(found, labels[client.name], labels["nginx"], ports.EDGE_RING)
+            assert reached is (client.name == "nginx"), client.name
+    others = {SERVICES[one.name].port for one in services} | {
+        port for more in workloads.MORE_PORTS.values() for port in more
+    }
+    assert ports.EDGE_RING not in others
 
 
 def test_the_default_is_that_nothing_is_reached() -> None:

@@ -177,6 +177,29 @@ def test_without_a_route_there_is_none() -> None:
     assert not kinds & {"Ingress", "HTTPRoute"}
 
 
+def test_several_pods_of_nginx_count_as_one() -> None:
+    recorder = program(replicas={"edge": 3})
+    edge = recorder.of(STATEFUL_SET)["nginx"]["spec"]
+    (container,) = edge["template"]["spec"]["containers"]
+    services = {one["metadata"]["name"] for one in recorder.of(SERVICE).values()}
+    (ring,) = (
+        text
+        for text in recorder.of(SECRET)["nginx-configuration"]["stringData"].values()
+        if "upstream ring {" in text
+    )
+
+    assert edge["replicas"] == 3
+    assert "nginx" not in recorder.of(DEPLOYMENT)
+    assert {"nginx", "nginx-0", "nginx-1", "nginx-2"} <= services
+    assert "policy-edge-ring" in recorder.of(POLICY)
+    assert "for name in nginx-0 nginx-1 nginx-2;" in container["args"][0]
+    for name in ("nginx-0", "nginx-1", "nginx-2"):
+        assert f"server {name}:8083 max_fails=0;" in ring
+    alone = program()
+    assert "policy-edge-ring" not in alone.of(POLICY)
+    assert "nginx-0" not in str(alone.of(SECRET)["nginx-configuration"])
+
+
 def test_services_are_reached_by_the_names_in_dify_s_environment() -> None:
     recorder = program()
     names = {one["metadata"]["name"] for one in recorder.of(SERVICE).values()}

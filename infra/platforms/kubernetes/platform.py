@@ -7,6 +7,7 @@ import pulumi
 
 from infra.catalogue import services as catalogue
 from infra.catalogue.service import Keep
+from infra.catalogue.services import NGINX
 from infra.edge.context import ServiceNames
 from infra.engine.cluster import Workload
 from infra.platforms.kubernetes import PROVIDER_VERSION, policies, routes, storage, workloads
@@ -98,7 +99,7 @@ class KubernetesPlatform(Platform):
         made = [self._create("service-account", account)]
         made += [
             self._create(f"policy-{one['metadata']['name']}", one)
-            for one in policies.policies(self._stack, networks)
+            for one in policies.policies(self._stack, networks, ring=self._cluster.replicas.get(NGINX, 1) > 1)
         ]
         self._before += made
 
@@ -163,6 +164,7 @@ class KubernetesPlatform(Platform):
             workloads.service(self._stack, spec),
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, most),
+            *workloads.replica_services(self._stack, spec, most),
             autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled else None,
         ):
             if beside:
@@ -175,7 +177,7 @@ class KubernetesPlatform(Platform):
             kubeconfig=str(self._cluster.kubeconfig),
             context=self._cluster.context,
             namespace=self._cluster.namespace,
-            kind=str(workloads.kind_of(spec)),
+            kind=str(workloads.kind_of(spec, replicas=most)),
             name=dns_label(spec.name),
         )
         ready = WorkloadReady(

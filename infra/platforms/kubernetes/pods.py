@@ -9,6 +9,7 @@ import pulumi
 from infra.catalogue import services as catalogue
 from infra.catalogue.container_paths import REDIS_UID
 from infra.catalogue.service import HealthCheck, Limits
+from infra.edge.paths import DRAIN_MARK
 from infra.platforms.kubernetes.gate import GUARDED, gate
 from infra.platforms.kubernetes.names import (
     JOB_LABEL,
@@ -32,6 +33,8 @@ POSTGRES_GROUP, DIFY_GROUP = 999, 1001
 GROUPS: Mapping[str, int] = {"postgres": POSTGRES_GROUP, "pgvector": POSTGRES_GROUP, "redis": REDIS_UID}
 # A container that is about to stop still gets requests until every node has learnt that its address is gone.
 PRE_STOP_SECONDS = 5
+# Those that keep connections open end them meanwhile: nginx answers each request with `Connection: close`.
+PRE_STOP: Mapping[str, str] = {"nginx": f"touch {DRAIN_MARK}; sleep {PRE_STOP_SECONDS}"}
 # While a service starts, its health command runs as often; afterwards seldom, as each run costs 15 to 60 ms of CPU.
 STARTUP_PERIOD, READINESS_PERIOD = 2, 10
 # kubelet restarts a container that has not started by then. `Ready` reports the reason long before.
@@ -120,7 +123,7 @@ def pod_template(
             **({"shareProcessNamespace": True} if spec.init else {}),
             **({"dnsConfig": _dns(spec.dns_options)} if spec.dns_options else {}),
             **({"imagePullSecrets": [{"name": parts.pull_secret}]} if parts.pull_secret else {}),
-            **_placement(spec, parts.volumes, replicas=replicas),
+            **_placement(spec, parts.volumes, replicas=replicas, stateful=stateful),
             **({"restartPolicy": "Never"} if spec.job else {}),
             **({"initContainers": before} if (before := _before(spec, parts)) else {}),
             "containers": [_container(spec, parts, pre_stop=pre_stop)],
@@ -131,7 +134,8 @@ def pod_template(
 
 def pre_stop_seconds(spec: ServiceSpec, *, stateful: bool) -> int:
     """Return how long a container serves on after its end was requested: only one that others connect to waits."""
-    return PRE_STOP_SECONDS if catalogue.SERVICES[spec.name].port and not (stateful or spec.job) else 0
+    keeps_data = stateful and spec.name != catalogue.NGINX
+    return PRE_STOP_SECONDS if catalogue.SERVICES[spec.name].port and not (keeps_data or spec.job) else 0
 
 
 def pod_group(spec: ServiceSpec) -> int:
@@ -157,9 +161,14 @@ def _container(spec: ServiceSpec, parts: Parts, *, pre_stop: int) -> dict[str, A
         "securityContext": security(spec),
         "resources": resources(spec.limits),
         **(_probes(spec) if spec.health else {}),
-        **({"lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}}} if pre_stop else {}),
+        **({"lifecycle": {"preStop": _pre_stop(spec, pre_stop)}} if pre_stop else {}),
         "volumeMounts": _mounts(spec, parts),
     }
+
+
+def _pre_stop(spec: ServiceSpec, seconds: int) -> dict[str, Any]:
+    script = PRE_STOP.get(spec.name)
+    return {"exec": {"command": ["sh", "-c", script]}} if script else {"sleep": {"seconds": seconds}}
 
 
 def _literal(text: str) -> str:
@@ -300,7 +309,9 @@ def _dns(options: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _placement(spec: ServiceSpec, volumes: Mapping[str, Volume], *, replicas: int) -> dict[str, Any]:
+def _placement(
+    spec: ServiceSpec, volumes: Mapping[str, Volume], *, replicas: int, stateful: bool
+) -> dict[str, Any]:
     """Return where the pods of a service may run."""
     found: dict[str, Any] = {}
     # A volume that one node alone can mount brings all pods that share it to that node.
@@ -323,7 +334,7 @@ def _placement(spec: ServiceSpec, volumes: Mapping[str, Volume], *, replicas: in
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": {"matchLabels": dict(selector(spec.name))},
                 # Without it pods of the revision before count, and both new ones may end up on one node.
-                "matchLabelKeys": ["pod-template-hash"],
+                "matchLabelKeys": ["controller-revision-hash" if stateful else "pod-template-hash"],
             }
         ]
     if not (spec.job or exclusive(spec, volumes) or terms):

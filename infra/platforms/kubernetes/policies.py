@@ -1,8 +1,10 @@
 """The networks of a stack as NetworkPolicies: default deny, then exactly the graph of `infra.catalogue.networks`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infra.catalogue import ports
+from infra.catalogue.services import NGINX
 from infra.platforms.kubernetes.names import MEMBER, STACK_LABEL, dns_label, network_label, selector
 from infra.services.spec import ServiceSpec
 
@@ -15,6 +17,12 @@ DNS: Mapping[str, Any] = {
     ],
     "ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")],
 }
+# Every port but that by which replicas of the edge count as one.
+ALL_BUT_RING: Sequence[Mapping[str, Any]] = (
+    {"port": 1, "endPort": ports.EDGE_RING - 1, "protocol": "TCP"},
+    {"port": ports.EDGE_RING + 1, "endPort": 65535, "protocol": "TCP"},
+    {"port": 1, "endPort": 65535, "protocol": "UDP"},
+)
 # Addresses that no service needs outside of the cluster: the metadata service of clouds gives out credentials.
 LINK_LOCAL = {"0.0.0.0/0": ["169.254.0.0/16"], "::/0": ["fe80::/10", "fd00:ec2::/32"]}
 
@@ -35,12 +43,17 @@ def namespace(name: str, stack: str) -> dict[str, Any]:
     }
 
 
-def policies(stack: str, networks: Mapping[str, bool]) -> list[dict[str, Any]]:
-    """Return the policies of a stack's networks; the value says whether one is internal, without a way out."""
+def policies(stack: str, networks: Mapping[str, bool], *, ring: bool = False) -> list[dict[str, Any]]:
+    """Return the policies of a stack's networks; the value says whether one is internal, without a way out.
+
+    `ring`: several pods of nginx count as one, by a port that trusts what it receives about a client. It is open to
+    pods of nginx alone, and no network of the stack opens it.
+    """
     return [
         _policy(stack, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
-        *(_members(stack, network) for network in networks),
+        *(_members(stack, network, ring=ring) for network in networks),
         *(_outside(stack, network) for network, internal in networks.items() if not internal),
+        *([_ring(stack)] if ring else []),
     ]
 
 
@@ -72,12 +85,25 @@ def _in(network: str) -> dict[str, Any]:
     return {"matchLabels": {network_label(network): MEMBER}}
 
 
-def _members(stack: str, network: str) -> dict[str, Any]:
+def _ring(stack: str) -> dict[str, Any]:
+    """Return the policy by which pods of nginx reach each other's counts."""
+    edge = {"matchLabels": dict(selector(NGINX))}
+    peers = [{"podSelector": edge}]
+    numbers = [{"port": ports.EDGE_RING, "protocol": "TCP"}]
+    body = {
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": peers, "ports": numbers}],
+        "egress": [{"to": peers, "ports": numbers}],
+    }
+    return _policy(stack, "edge-ring", edge, body)
+
+
+def _members(stack: str, network: str, *, ring: bool) -> dict[str, Any]:
     """Return the policy by which the pods of a network reach each other, and the cluster's DNS."""
     peers = [{"podSelector": _in(network)}]
     body = {
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": peers}],
+        "ingress": [{"from": peers, **({"ports": list(ALL_BUT_RING)} if ring else {})}],
         "egress": [{"to": peers}, DNS],
     }
     return _policy(stack, f"network-{dns_label(network)}", _in(network), body)

@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.catalogue import ports
 from infra.catalogue import services as catalogue
+from infra.edge.ring import replica_names
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label, selector
 from infra.platforms.kubernetes.pods import Parts, pod_template
 from infra.platforms.kubernetes.storage import UNWAITED, exclusive
@@ -24,6 +25,8 @@ MORE_PORTS: Mapping[str, Sequence[int]] = {
 # Pulumi waits until the object exists, and no longer: `WorkloadReady` waits for its pods. Unlike with skipAwait it
 # still waits for the end of a deletion, so that the next object of the name does not meet the one before.
 EXISTS = {"pulumi.com/waitFor": "jsonpath={.metadata.uid}"}
+# A StatefulSet labels its pods with their names.
+POD_NAME = "statefulset.kubernetes.io/pod-name"
 # The Service by which clients outside of the cluster reach nginx.
 EDGE = "edge"
 
@@ -36,10 +39,16 @@ class Kind(StrEnum):
     JOB = "Job"
 
 
-def kind_of(spec: ServiceSpec) -> Kind:
-    """Return what runs a service: data stores are StatefulSets, so that never two pods write to one volume."""
+def kind_of(spec: ServiceSpec, *, replicas: int = 1) -> Kind:
+    """Return what runs a service.
+
+    Data stores are StatefulSets, so that never two pods write to one volume. So are several pods of nginx, which find
+    each other by name: each owns the counts of some credentials (`infra.edge.ring`).
+    """
     if spec.job:
         return Kind.JOB
+    if spec.name == catalogue.NGINX and replicas > 1:
+        return Kind.STATEFUL_SET
     return Kind.STATEFUL_SET if catalogue.SERVICES[spec.name].holds_data else Kind.DEPLOYMENT
 
 
@@ -50,10 +59,12 @@ def workload(
 
     `replicas` is how many pods there may be. With `autoscaled` the object does not say how many there are.
     """
-    kind = kind_of(spec)
+    kind = kind_of(spec, replicas=replicas)
     template = pod_template(stack, spec, parts, replicas=replicas, stateful=kind is Kind.STATEFUL_SET)
     if kind is Kind.JOB:
         return _object("batch/v1", kind, stack, spec, {"backoffLimit": 0, "template": template})
+    if spec.name == catalogue.NGINX and replicas > 1:
+        return _object("apps/v1", kind, stack, spec, _replicas(spec, template, replicas))
     shared = {"selector": {"matchLabels": dict(selector(spec.name))}, "template": template}
     if kind is Kind.STATEFUL_SET:
         body = {"serviceName": dns_label(spec.name), "replicas": 1, **shared}
@@ -68,6 +79,19 @@ def workload(
     number = {} if autoscaled else {"replicas": replicas}
     body = {**number, "revisionHistoryLimit": 2, "strategy": strategy, **shared}
     return _object("apps/v1", kind, stack, spec, body)
+
+
+def _replicas(spec: ServiceSpec, template: dict[str, Any], replicas: int) -> dict[str, Any]:
+    """Return the set of several pods of nginx. An update replaces one after the other, once the one before is ready."""
+    return {
+        "serviceName": dns_label(spec.name),
+        "replicas": replicas,
+        # At their start none waits for another one.
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "RollingUpdate"},
+        "selector": {"matchLabels": dict(selector(spec.name))},
+        "template": template,
+    }
 
 
 def _object(version: str, kind: Kind, stack: str, spec: ServiceSpec, body: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +116,29 @@ def service(stack: str, spec: ServiceSpec) -> dict[str, Any] | None:
     return _service(
         stack, dns_label(spec.name), spec, {"type": "ClusterIP", "ports": [_port(one) for one in found]}
     )
+
+
+def replica_services(stack: str, spec: ServiceSpec, replicas: int) -> list[dict[str, Any]]:
+    """Return the Services by which several pods of nginx reach each other, one for each pod, with its name.
+
+    Their addresses stay while pods come and go, and refuse connections while theirs is not ready. nginx reads the names
+    once, at its start. In the pod itself its name is its own address.
+    """
+    if kind_of(spec, replicas=replicas) is not Kind.STATEFUL_SET or spec.name != catalogue.NGINX:
+        return []
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "labels": {STACK_LABEL: stack}, "annotations": dict(UNWAITED)},
+            "spec": {
+                "type": "ClusterIP",
+                "selector": {**selector(spec.name), POD_NAME: name},
+                "ports": [_port(ports.EDGE_RING)],
+            },
+        }
+        for name in replica_names(replicas)
+    ]
 
 
 def edge_service(stack: str, spec: ServiceSpec, settings: Kubernetes) -> dict[str, Any] | None:

@@ -171,13 +171,13 @@ class OAuthEdge:
         self.gateway.remove()
 
 
-def start(directory: Callable[[], Path]) -> OAuthEdge:
+def start(directory: Callable[[], Path], edge_class: type[Edge] = Edge) -> OAuthEdge:
     """Start an edge with OAuth."""
     gateway = Running()
     try:
         gateway.wait(gateway.switch(configuration()))
         plain = {**PLAIN, "rateLimits": {"v1": UNLIMITED}}
-        edge = Edge(directory(), plain, oauth=settings_of_oauth(), gate=settings_of_gate())
+        edge = edge_class(directory(), plain, oauth=settings_of_oauth(), gate=settings_of_gate())
     except BaseException:
         gateway.remove()
         raise
