@@ -9,6 +9,7 @@ import pulumi
 from infra.catalogue import services as catalogue
 from infra.catalogue.container_paths import REDIS_UID
 from infra.catalogue.service import HealthCheck, Limits
+from infra.edge.paths import DRAIN_MARK
 from infra.platforms.kubernetes.gate import GUARDED, gate
 from infra.platforms.kubernetes.names import (
     JOB_LABEL,
@@ -32,6 +33,8 @@ POSTGRES_GROUP, DIFY_GROUP = 999, 1001
 GROUPS: Mapping[str, int] = {"postgres": POSTGRES_GROUP, "pgvector": POSTGRES_GROUP, "redis": REDIS_UID}
 # A container that is about to stop still gets requests until every node has learnt that its address is gone.
 PRE_STOP_SECONDS = 5
+# Those that keep connections open end them meanwhile: nginx answers each request with `Connection: close`.
+PRE_STOP: Mapping[str, str] = {"nginx": f"touch {DRAIN_MARK}; sleep {PRE_STOP_SECONDS}"}
 # While a service starts, its health command runs as often; afterwards seldom, as each run costs 15 to 60 ms of CPU.
 STARTUP_PERIOD, READINESS_PERIOD = 2, 10
 # kubelet restarts a container that has not started by then. `Ready` reports the reason long before.
@@ -157,9 +160,14 @@ def _container(spec: ServiceSpec, parts: Parts, *, pre_stop: int) -> dict[str, A
         "securityContext": security(spec),
         "resources": resources(spec.limits),
         **(_probes(spec) if spec.health else {}),
-        **({"lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}}} if pre_stop else {}),
+        **({"lifecycle": {"preStop": _pre_stop(spec, pre_stop)}} if pre_stop else {}),
         "volumeMounts": _mounts(spec, parts),
     }
+
+
+def _pre_stop(spec: ServiceSpec, seconds: int) -> dict[str, Any]:
+    script = PRE_STOP.get(spec.name)
+    return {"exec": {"command": ["sh", "-c", script]}} if script else {"sleep": {"seconds": seconds}}
 
 
 def _literal(text: str) -> str:
