@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -95,7 +96,7 @@ def _spread(stack: ClusterStack, cluster: Cluster) -> None:
             _wait_ready(stack)
             cluster.kubectl("uncordon", node)
         wait_until(
-            lambda service=service: len(set(_nodes_of(stack, service).values())) == 2,
+            partial(_on_both_nodes, stack, service),
             seconds=READY_SECONDS,
             what=f"{service} runs on both nodes",
         )
@@ -183,6 +184,10 @@ def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
     tell(f"afterwards: {after.summary}")
     assert after.requests
     assert len(after.failed) <= len(after.requests) * 0.001, after.summary
+
+
+def _on_both_nodes(stack: ClusterStack, service: str) -> bool:
+    return len(set(_nodes_of(stack, service).values())) == 2
 
 
 def _is_ready(cluster: Cluster, node: str) -> bool:
