@@ -7,7 +7,6 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from infra.catalogue.service import Service
@@ -16,12 +15,6 @@ from infra.platforms.kubernetes.names import NETWORK_LABEL, SERVICE_LABEL
 from smoke_tests.engine import Container, Publication
 
 Plain = Mapping[str, Any]
-PATHS = {
-    "pods": "/api/v1/namespaces/{}/pods",
-    "services": "/api/v1/namespaces/{}/services",
-    "secrets": "/api/v1/namespaces/{}/secrets",
-    "policies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
-}
 # The type of a Service that nothing outside of the cluster reaches.
 INSIDE = "ClusterIP"
 HOST_NAMESPACES = {"hostNetwork": "Network", "hostPID": "Pid", "hostIPC": "Ipc"}
@@ -214,24 +207,28 @@ def _bytes(container: Plain) -> int:
 
 def read(at: Workload) -> Namespace:
     """Return the objects of a workload's namespace. Raises AssertionError when the cluster does not answer."""
-    from kubernetes import config  # noqa: PLC0415  # its import takes a second
+    from kubernetes import client as api  # noqa: PLC0415  # its import takes a second
+    from kubernetes import config  # noqa: PLC0415
     from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
-    found: dict[str, list[Plain]] = {}
     try:
-        client = config.new_client_from_config(config_file=str(Path(at.kubeconfig)), context=at.context)
-        for kind, path in PATHS.items():
-            answer = client.call_api(
-                path.format(at.namespace),
-                "GET",
-                header_params={"Accept": "application/json"},
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=TIMEOUT_SECONDS,
-            )
-            found[kind] = list(json.loads(answer.data).get("items") or [])
+        client = config.new_client_from_config(config_file=at.kubeconfig, context=at.context)
+        core = api.CoreV1Api(client)
+        lists = {
+            "pods": core.list_namespaced_pod,
+            "services": core.list_namespaced_service,
+            "secrets": core.list_namespaced_secret,
+            "policies": api.NetworkingV1Api(client).list_namespaced_network_policy,
+        }
+        # As the API answers: the client's models reject what another version of it adds.
+        found = {
+            kind: json.loads(
+                listed(at.namespace, _preload_content=False, _request_timeout=TIMEOUT_SECONDS).data
+            ).get("items")
+            or []
+            for kind, listed in lists.items()
+        }
     except ApiException as problem:
         raise AssertionError(
             f"namespace {at.namespace} cannot be read: {problem.status} {problem.reason}; the user of context "

@@ -112,7 +112,7 @@ def tell(request: pytest.FixtureRequest) -> Tell:
 @pytest.mark.parametrize(
     "change",
     [
-        ("api", "extraEnv.api.KIT_TEST_REVISION", "2"),
+        ("api", "extraEnv.api.LOG_LEVEL", "WARNING"),
         ("gateway", f"oauth.tenants.{TENANT}.requests", "150"),
         ("nginx", "cors.v1[1]", "https://under-load.example.com"),
     ],
