@@ -21,9 +21,8 @@ from smoke_tests.client import Client, Patience, VisitError
 from smoke_tests.closed import console_closed
 from smoke_tests.cors import cases
 from smoke_tests.declarations import add_options
-from smoke_tests.engine import Engine
 from smoke_tests.exports import TargetError
-from smoke_tests.inside import Inside, inside_or_reason
+from smoke_tests.inside import Inside, Pods, inside_or_reason
 from smoke_tests.knowledge import Knowledge, tidied
 from smoke_tests.masking import Redactor
 from smoke_tests.nodes import Nodes
@@ -36,13 +35,14 @@ from smoke_tests.resolve import resolving
 from smoke_tests.results import by_reason, group_of
 from smoke_tests.room import patience_for
 from smoke_tests.run import RUN, Run
-from smoke_tests.selection import engine_or_reason, left_out, part_of, place
+from smoke_tests.selection import left_out, part_of, place
 from smoke_tests.target import OUTSIDERS, SANDBOXES, Deployment, Target, find_target
 from smoke_tests.untested import leave_out
 
 MARKERS = (
     "needs_stack: inspects the stack's services or exports, so it cannot run with --url",
     "needs_engine: inspects containers of a Docker engine, so the stack must be on one",
+    "needs_cluster: inspects pods, Services and policies, so the stack must be on a cluster",
     "needs_shell: runs commands in services by testinfra, which needs kubectl for a stack on a cluster",
     "needs_edge: tests what the kit's edge adds, so that edge must be in front of Dify",
     "needs_policy: tests which origins may call, so they must be given or exported",
@@ -223,23 +223,20 @@ def _describe(request: pytest.FixtureRequest, record_testsuite_property: Any) ->
 
 
 @pytest.fixture(scope="session")
-def engine(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Engine]:
-    """Yield the Docker engine that the stack runs on, for tests marked needs_engine."""
-    engine = engine_or_reason(deployment.stack)
-    if isinstance(engine, str):
-        _give_up(request, engine)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture(scope="session")
 def inside(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Inside]:
     """Yield the services of the stack from inside, on a Docker engine or on a cluster."""
-    inside = inside_or_reason(deployment.stack, deployment.containers)
+    inside = inside_or_reason(deployment.stack, {**deployment.containers, **deployment.jobs})
     if isinstance(inside, str):
         _give_up(request, inside)
     yield inside
     inside.close()
+
+
+@pytest.fixture(scope="session")
+def pods(inside: Inside) -> Pods:
+    """Return the services of a stack on a cluster, for tests marked needs_cluster."""
+    assert isinstance(inside, Pods)
+    return inside
 
 
 @pytest.fixture(scope="session")

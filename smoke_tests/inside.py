@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ from infra.engine.cluster import SCHEME, Cluster, ClusterError, Workload
 from infra.engine.runtime import WorkloadError, runtime
 from smoke_tests.engine import SETTLE_SECONDS, Container, Engine, settled
 from smoke_tests.exports import TargetError
+from smoke_tests.namespace import Namespace, read
 
 KUBECTL = "kubectl"
 LOG_LINES = 5
@@ -28,6 +30,12 @@ class Inside(Protocol):
     def run(self, name: str, command: list[str]) -> tuple[int, str]:
         """Run a command that ends by itself; return its exit code and output. Raises AssertionError."""
 
+    def of_stack(self) -> list[Container]:
+        """Return a container for each service that has the stack's label, exported or not. Raises AssertionError."""
+
+    def internal(self, network: str) -> bool:
+        """Return whether a network is internal, without a route out. Raises AssertionError."""
+
     def close(self) -> None:
         """Close connections."""
 
@@ -35,8 +43,14 @@ class Inside(Protocol):
 class Pods(Inside):
     """The services of a stack on a cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, references: Mapping[str, str]) -> None:
+        self._references = references
         self._settle_until = time.monotonic() + SETTLE_SECONDS
+
+    @cached_property
+    def namespace(self) -> Namespace:
+        """The objects of the stack's namespace, as they were at the first use. Raises AssertionError."""
+        return read(Workload.parse(next(iter(self._references.values()))))
 
     def settled(self, name: str) -> Container:
         """See Inside."""
@@ -51,6 +65,14 @@ class Pods(Inside):
             raise AssertionError(f"{command[0]} cannot run in {name}: {problem}") from None
         return ran.code, ran.output
 
+    def of_stack(self) -> list[Container]:
+        """See Inside."""
+        return self.namespace.containers(self._references)
+
+    def internal(self, network: str) -> bool:
+        """See Inside: a policy is the way out."""
+        return not self.namespace.way_out(network)
+
     def close(self) -> None:
         """See Inside: each request has a connection of its own."""
 
@@ -63,7 +85,7 @@ def on_cluster(reference: str) -> bool:
 def inside_or_reason(stack: str, references: Mapping[str, str]) -> Inside | str:
     """Return the services of a stack from inside, or why they cannot be inspected."""
     if any(map(on_cluster, references.values())):
-        return Pods()
+        return Pods(references)
     try:
         return Engine(stack)
     except TargetError as problem:

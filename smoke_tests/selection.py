@@ -43,6 +43,7 @@ def left_out(run: Run, item: pytest.Item) -> str:
     reasons = {
         "needs_stack": "" if run.target.deployment else NO_STACK,
         "needs_engine": _no_engine(run.target),
+        "needs_cluster": _no_cluster(run.target),
         "needs_shell": no_shell(run.target.deployment.containers) if run.target.deployment else NO_STACK,
         "needs_edge": ""
         if run.target.kit_edge
@@ -104,6 +105,12 @@ def _no_engine(target: Target) -> str:
     return (
         "they inspect containers of a Docker engine, and the stack is on a cluster (dify:platform kubernetes)"
     )
+
+
+def _no_cluster(target: Target) -> str:
+    if target.deployment is None:
+        return NO_STACK
+    return "they inspect pods, and the stack is on a Docker engine" if target.deployment.on_engine else ""
 
 
 def _no_failures(target: Target) -> str:

@@ -7,12 +7,16 @@ import pytest
 
 from infra.catalogue.published_defaults import PUBLISHED_DEFAULTS
 from infra.catalogue.selection import data_ports
-from infra.catalogue.services import GATEWAY_REDIS
-from smoke_tests.engine import Container, Engine
+from infra.catalogue.services import GATEWAY_REDIS, SERVICES
+from infra.platforms.kubernetes.names import dns_label
+from infra.platforms.kubernetes.workloads import EDGE
+from smoke_tests.engine import Container
+from smoke_tests.inside import Inside, Pods
 from smoke_tests.masking import SHORTEST, Redactor
+from smoke_tests.namespace import excess
 from smoke_tests.target import OUTSIDERS, Deployment
 
-pytestmark = pytest.mark.needs_engine
+pytestmark = pytest.mark.needs_stack
 
 DATA_PORTS = data_ports()
 # How often what must answer is probed again.
@@ -58,9 +62,9 @@ SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "KEY")
 
 
 @pytest.fixture(scope="module")
-def containers(engine: Engine, redact: Redactor) -> dict[str, Container]:
+def containers(inside: Inside, redact: Redactor) -> dict[str, Container]:
     """Every container with the stack's label, by service; their secrets are masked from here on."""
-    found = {container.service: container for container in engine.of_stack()}
+    found = {container.service: container for container in inside.of_stack()}
     for container in found.values():
         redact.learn(_secrets(container))
     return found
@@ -84,10 +88,13 @@ def test_only_exported_containers_belong_to_the_stack(
 
 def test_only_the_edge_publishes_ports(containers: dict[str, Container], deployment: Deployment) -> None:
     published = {service: one.published for service, one in containers.items() if one.published}
+    # On a cluster an Ingress or a proxy may send to the edge's Service.
+    hidden = set() if deployment.on_engine else {deployment.edge}
 
-    assert published.keys() == {deployment.edge}, published
+    assert published.keys() | hidden == {deployment.edge}, published
 
 
+@pytest.mark.needs_engine
 def test_the_edge_listens_on_its_address_and_port_only(
     containers: dict[str, Container], deployment: Deployment
 ) -> None:
@@ -120,9 +127,45 @@ def test_every_container_has_a_memory_limit(containers: dict[str, Container]) ->
     assert not [service for service, one in containers.items() if one.memory_limit <= 0]
 
 
+@pytest.mark.needs_engine
 def test_every_container_has_a_limit_of_processes(containers: dict[str, Container]) -> None:
     assert containers
     assert not [service for service, one in containers.items() if one.pids_limit <= 0]
+
+
+@pytest.mark.needs_cluster
+def test_only_the_service_of_the_edge_is_reachable_from_outside_of_the_cluster(pods: Pods) -> None:
+    reachable = pods.namespace.reachable()
+
+    assert reachable.keys() <= {EDGE}, reachable
+
+
+@pytest.mark.needs_cluster
+def test_no_pod_has_a_token_of_the_cluster(pods: Pods) -> None:
+    rights = pods.namespace.rights()
+
+    assert rights
+    assert not [one.name for one in rights if one.token]
+
+
+@pytest.mark.needs_cluster
+def test_no_pod_mounts_a_directory_of_its_node(containers: dict[str, Container]) -> None:
+    assert containers
+    assert not {service: one.mounts for service, one in containers.items() if one.mounts}
+
+
+@pytest.mark.needs_cluster
+def test_pods_have_the_rights_of_their_service_and_no_others(pods: Pods) -> None:
+    found = pods.namespace.rights()
+    services = {dns_label(name): service for name, service in SERVICES.items()}
+
+    assert services.keys() & {one.service for one in found}
+    assert not [why for one in found if one.service in services for why in excess(one, services[one.service])]
+
+
+@pytest.mark.needs_cluster
+def test_what_no_policy_allows_is_denied(pods: Pods) -> None:
+    assert pods.namespace.denies_by_default(), "no NetworkPolicy selects every pod and allows nothing"
 
 
 @pytest.fixture(scope="module")
@@ -145,78 +188,78 @@ def _addresses(containers: dict[str, Container], networks: set[str]) -> set[str]
     }
 
 
-def test_the_api_reaches_the_data_tier(engine: Engine, containers: dict[str, Container]) -> None:
+def test_the_api_reaches_the_data_tier(inside: Inside, containers: dict[str, Container]) -> None:
     # Otherwise the probe of the next test would find every port closed.
     data = {name: one for name, one in containers.items() if name != GATEWAY_REDIS}
     reachable = _addresses(data, set(containers["api"].networks))
 
     assert len(reachable) >= 4, f"database and Redis by name and address expected, found {reachable}"
-    assert _open_ports(engine, containers["api"].name, sorted(reachable), reachable) == reachable
+    assert _open_ports(inside, containers["api"].name, sorted(reachable), reachable) == reachable
 
 
 @pytest.mark.needs_gateway
 def test_the_gateway_reaches_only_its_own_redis(
-    engine: Engine, containers: dict[str, Container], data_addresses: set[str], gateway: str
+    inside: Inside, containers: dict[str, Container], data_addresses: set[str], gateway: str
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
 
-    assert _open_ports(engine, containers[gateway].name, sorted(data_addresses), own) == own
+    assert _open_ports(inside, containers[gateway].name, sorted(data_addresses), own) == own
 
 
 @pytest.mark.needs_gateway
 @pytest.mark.parametrize("other", ["api", "plugin-daemon"])
 def test_only_the_gateway_reaches_its_redis(
-    engine: Engine, containers: dict[str, Container], other: str, gateway: str
+    inside: Inside, containers: dict[str, Container], other: str, gateway: str
 ) -> None:
     own = _addresses({GATEWAY_REDIS: containers[GATEWAY_REDIS]}, set(containers[GATEWAY_REDIS].networks))
     control = f"redis {DATA_PORTS['redis']}"
 
     assert gateway in containers
-    assert _open_ports(engine, containers[other].name, sorted({control, *own}), {control}) == {control}
+    assert _open_ports(inside, containers[other].name, sorted({control, *own}), {control}) == {control}
 
 
 def test_the_data_tier_is_out_of_reach(
-    engine: Engine, containers: dict[str, Container], data_addresses: set[str], outsider: str
+    inside: Inside, containers: dict[str, Container], data_addresses: set[str], outsider: str
 ) -> None:
     control = "{} {}".format(*OUTSIDERS[outsider])
 
-    opened = _open_ports(engine, containers[outsider].name, sorted({control, *data_addresses}), {control})
+    opened = _open_ports(inside, containers[outsider].name, sorted({control, *data_addresses}), {control})
 
     assert control in opened, f"the probe in {outsider} does not reach {control}, which it must"
     assert opened == {control}
 
 
-def _open_ports(engine: Engine, name: str, targets: list[str], must: Collection[str] = ()) -> set[str]:
+def _open_ports(inside: Inside, name: str, targets: list[str], must: Collection[str] = ()) -> set[str]:
     """Return which of `host port` answer a probe from inside a container, made with bash or python3.
 
     On a busy machine a probe may take longer than its two seconds: those that `must` answer get more.
     """
-    found = _probed(engine, name, targets)
+    found = _probed(inside, name, targets)
     for _ in range(TRIES):
         if not (silent := sorted(set(must) - found)):
             break
-        found |= _probed(engine, name, silent)
+        found |= _probed(inside, name, silent)
     return found
 
 
-def _probed(engine: Engine, name: str, targets: list[str]) -> set[str]:
+def _probed(inside: Inside, name: str, targets: list[str]) -> set[str]:
     tools = {
         "bash": ["bash", "-c", BASH_PROBE, "probe"],
         "python3": ["python3", "-c", PYTHON_PROBE],
     }
     for tool, command in tools.items():
-        found, _ = engine.run(name, ["sh", "-c", f"command -v {tool} && command -v timeout"])
+        found, _ = inside.run(name, ["sh", "-c", f"command -v {tool} && command -v timeout"])
         if found == 0:
-            code, output = engine.run(name, [*command, *targets])
+            code, output = inside.run(name, [*command, *targets])
             assert code == 0, output
             return {line.removeprefix("open ") for line in output.splitlines() if line.startswith("open ")}
     raise AssertionError(f"{name} has neither bash nor python3 to probe with")
 
 
 def test_code_leaves_the_sandbox_through_its_proxy_only(
-    engine: Engine, containers: dict[str, Container], sandbox: str
+    inside: Inside, containers: dict[str, Container], sandbox: str
 ) -> None:
-    with_a_way_out = [name for name in containers[sandbox].networks if not engine.internal(name)]
+    with_a_way_out = [name for name in containers[sandbox].networks if not inside.internal(name)]
 
     assert containers[sandbox].networks
     assert not with_a_way_out

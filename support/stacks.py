@@ -158,9 +158,11 @@ class Stack:
         steps = json.loads(done.stdout).get("steps", [])
         return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps if step["op"] not in UNCHANGED}
 
-    def smoke(self, *options: str) -> Done:
-        """Run the smoke tests against this stack."""
-        return self._run([str(PYTEST), "smoke_tests", "--stack", self.name, *options], timeout=300)
+    def smoke(self, *options: str, **variables: str) -> Done:
+        """Run the smoke tests against this stack; `variables` are added to the environment."""
+        return self._run(
+            [str(PYTEST), "smoke_tests", "--stack", self.name, *options], timeout=300, **variables
+        )
 
     def container(self, service: str) -> Any:  # docker's models are not typed
         """Return the running container of a service."""

@@ -281,6 +281,11 @@ class Cluster:
                 return ""
         return bytes(answer.data).decode(errors="replace").rstrip()
 
+    def create_pod(self, namespace: str, pod: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a pod and return it as the cluster has it."""
+        with self.asking("creating a pod"):
+            return self._json(self.core.create_namespaced_pod, namespace, pod)
+
     def delete_pod(self, namespace: str, name: str) -> None:
         """Delete a pod; what runs it makes another one."""
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415

@@ -30,6 +30,7 @@ MANAGED: Sequence[tuple[str, str]] = (
 # And what it does besides: (verb, group, resource).
 MORE: Sequence[tuple[str, str, str]] = (
     ("list", "", "pods"),
+    ("create", "", "pods"),
     ("delete", "", "pods"),
     ("get", "", "pods/log"),
     ("create", "", "pods/exec"),

@@ -7,12 +7,14 @@ with the reason and the last log lines.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pulumi
 from pulumi import dynamic
 
 from infra.engine.cluster import ClusterError
+from infra.resources import image_trial
+from infra.resources.workload_probe import ClusterProbe, Probe
 from infra.resources.workload_state import (
     NO_POD,
     NO_START,
@@ -35,7 +37,6 @@ UNSCHEDULED_SECONDS = 30.0
 SCALING_SECONDS = 600.0
 # Pulling an image does not count as starting; Dify's largest is 2 GB.
 PULL_SECONDS = 1800.0
-JOB_GONE_SECONDS = 60.0
 SILENCE_SECONDS = 60.0
 # Clocks of this machine and of the cluster differ.
 CLOCK_SECONDS = 15.0
@@ -43,31 +44,6 @@ CLOCK_SECONDS = 15.0
 
 class NotReadyError(Exception):
     """The service cannot become ready. The message ends with its last log lines."""
-
-
-class Probe(Protocol):
-    """One workload as the cluster shows it."""
-
-    def workload(self) -> Plain | None:
-        """Return the Deployment, StatefulSet or Job; None when it is gone."""
-
-    def pods(self, workload: Plain) -> list[Plain]:
-        """Return the pods of the workload's present template."""
-
-    def stuck(self, workload: Plain) -> list[str]:
-        """Return the names of the pods of an earlier template that cannot start and keep the new one from starting."""
-
-    def events(self) -> list[Plain]:
-        """Return the Events of the namespace."""
-
-    def logs(self, pod: str, container: str) -> str:
-        """Return the last log lines of a container, of its last run where it runs no more."""
-
-    def delete(self, pod: str) -> None:
-        """Delete a pod."""
-
-    def run_again(self, workload: Plain) -> None:
-        """Run a Job again."""
 
 
 class Wait:
@@ -92,6 +68,12 @@ class Wait:
 
     def run(self) -> None:
         """Return when the service is ready. Raises NotReadyError, and ClusterError of a cluster that stays silent."""
+        try:
+            self._wait()
+        finally:
+            self._probe.end_trials()
+
+    def _wait(self) -> None:
         while True:
             try:
                 if self._over():
@@ -126,6 +108,8 @@ class Wait:
         for name in self._probe.stuck(workload):
             self._say(f"{self._name}: deleting pod {name}, which cannot start and has an earlier template")
             self._probe.delete(name)
+        if (old := self._probe.outdated(workload)) and not self._replaced(workload, old):
+            return
         pods = self._probe.pods(workload)
         if preparing_now := any(preparing(pod) for pod in pods):
             self._seen = "its pod waits for its image or its volumes"
@@ -139,6 +123,30 @@ class Wait:
         if time.monotonic() - self._reported > REPORT_EVERY_SECONDS:
             self._reported = time.monotonic()
             self._say(f"{self._name}: not ready after {waited:.0f} s; {self._seen}")
+
+    def _replaced(self, workload: Plain, old: Plain) -> bool:
+        """Delete the pod of an earlier template once its node has the image of the next one; tell whether it did.
+
+        Raises NotReadyError when that cannot be pulled: the pod stays.
+        """
+        name, trial = str(old["metadata"]["name"]), self._probe.trial(workload, old)
+        if trial is None or image_trial.pulled(trial):
+            self._doubted = None
+            self._say(f"{self._name}: replacing pod {name}")
+            self._probe.delete(name)
+            return True
+        self._seen = f"pod {name} stays until its node has the next image"
+        self._pulled += POLL_SECONDS
+        why = image_trial.problem(trial)
+        if not why:
+            self._doubted = None
+            if self._pulled >= PULL_SECONDS:
+                raise NotReadyError(f"{self._name}: its image was not pulled within {PULL_SECONDS:.0f} s")
+        elif self._doubted is None:
+            self._doubted = time.monotonic()
+        elif time.monotonic() - self._doubted >= DOUBT_SECONDS:
+            raise NotReadyError(f"{self._name}: {why}; pod {name} keeps running as before")
+        return False
 
     def _check_pods(self, pods: Sequence[Plain]) -> None:
         """Raise when a pod cannot start."""
@@ -210,83 +218,6 @@ class Wait:
     def _error(self, reason: str, pod: str, container: str) -> NotReadyError:
         lines = self._probe.logs(pod, container) or "(the container logged nothing)"
         return NotReadyError(f"{self._name}: {reason}; last log lines of {pod}, {container}:\n{lines}")
-
-
-class ClusterProbe:
-    """A workload of a cluster."""
-
-    def __init__(self, workload: str) -> None:
-        from infra.engine.cluster import Workload  # noqa: PLC0415  # kept out of the pickled provider
-
-        self._at = Workload.parse(workload)
-        self._cluster = self._at.cluster()
-
-    def workload(self) -> Plain | None:
-        """See Probe."""
-        found = self._cluster.workload(self._at.kind, self._at.namespace, self._at.name)
-        # The API leaves the kind out of what it reads by name.
-        return None if found is None else {**found, "kind": self._at.kind}
-
-    def pods(self, workload: Plain) -> list[Plain]:
-        """See Probe."""
-        key, value = self._present(workload)
-        return [pod for pod in self._all(workload) if pod["metadata"]["labels"].get(key) == value]
-
-    def stuck(self, workload: Plain) -> list[str]:
-        """See Probe. Only a StatefulSet waits for such a pod."""
-        if self._at.kind != "StatefulSet":
-            return []
-        key, value = self._present(workload)
-        return [
-            str(pod["metadata"]["name"])
-            for pod in self._all(workload)
-            if value
-            and pod["metadata"]["labels"].get(key) != value
-            and not pod["metadata"].get("deletionTimestamp")
-            and (trouble(pod) or unscheduled(pod))
-        ]
-
-    def events(self) -> list[Plain]:
-        """See Probe."""
-        return list(self._cluster.events(self._at.namespace))
-
-    def logs(self, pod: str, container: str) -> str:
-        """See Probe."""
-        found = self._cluster.logs(self._at.namespace, pod, container, previous=True)
-        return found or self._cluster.logs(self._at.namespace, pod, container)
-
-    def delete(self, pod: str) -> None:
-        """See Probe."""
-        self._cluster.delete_pod(self._at.namespace, pod)
-
-    def run_again(self, workload: Plain) -> None:
-        """See Probe."""
-        self._cluster.run_job_again(self._at.namespace, workload, JOB_GONE_SECONDS)
-
-    def _all(self, workload: Plain) -> list[dict[str, Any]]:
-        labels = workload["spec"]["template"]["metadata"]["labels"]
-        selector = ",".join(
-            f"{key}={value}" for key, value in sorted(labels.items()) if key == "dify-kit.service"
-        )
-        return self._cluster.pods(self._at.namespace, selector)
-
-    def _present(self, workload: Plain) -> tuple[str, str]:
-        """Return the label by which the pods of the present template are known, and its value; empty for none yet."""
-        if self._at.kind == "Job":
-            return "batch.kubernetes.io/controller-uid", str(workload["metadata"]["uid"])
-        if self._at.kind == "StatefulSet":
-            return "controller-revision-hash", str((workload.get("status") or {}).get("updateRevision") or "")
-        revision = "deployment.kubernetes.io/revision"
-        wanted = (workload["metadata"].get("annotations") or {}).get(revision)
-        sets = self._cluster.replica_sets(self._at.namespace, f"dify-kit.service={self._at.name}")
-        hashes = [
-            one["metadata"]["labels"].get("pod-template-hash", "")
-            for one in sets
-            if (one["metadata"].get("annotations") or {}).get(revision) == wanted
-        ]
-        observed = int((workload.get("status") or {}).get("observedGeneration", 0))
-        current = observed >= int(workload["metadata"]["generation"])
-        return "pod-template-hash", hashes[0] if hashes and wanted and current else ""
 
 
 class WorkloadReadyProvider(dynamic.ResourceProvider):

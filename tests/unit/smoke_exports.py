@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.unit.test_smoke_target import EXPORTS, GATED
+from tests.unit.test_smoke_target import EXPORTS, GATED, ON_CLUSTER
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,4 +28,5 @@ def pytest_cmdline_main() -> None:
     }
     exports = EXPORTS | {"containers": containers, "tls": tls, "llm": llm} | oauth | canary
     exports |= {"oidcGate": gate if os.environ.get(GATED) else None}
+    exports |= {"platform": "kubernetes"} if os.environ.get(ON_CLUSTER) else {}
     pytest.MonkeyPatch().setattr("smoke_tests.target.read_exports", lambda _stack: exports)

@@ -332,6 +332,22 @@ def test_several_pods_of_nginx_have_names_by_which_they_reach_each_other() -> No
     assert alone["kind"] == "Deployment"
 
 
+def test_nginx_asks_its_clients_to_close_their_connections_before_it_stops() -> None:
+    found = container(a_spec("nginx", image="nginx"))
+
+    assert found["lifecycle"] == {
+        "preStop": {"exec": {"command": ["sh", "-c", "touch /run/edge/drain; sleep 5"]}}
+    }
+
+
+def test_the_pod_of_a_data_store_is_replaced_by_readiness_alone() -> None:
+    for one in every_spec():
+        volumes = {mount.volume: Volume(name=mount.volume, claimed=True) for mount in one.mounts}
+        found = workloads.workload("unit", one, parts(volumes=volumes))
+        on_delete = found["spec"].get("updateStrategy") == {"type": "OnDelete"}
+        assert on_delete == (found["kind"] == "StatefulSet"), one.name
+
+
 @pytest.mark.parametrize("name", ["plugin-daemon", "worker-beat"])
 def test_two_processes_never_share_what_is_for_one(name: str) -> None:
     mounts = (Mount(volume="plugin_storage", path="/app/storage"),) if name == "plugin-daemon" else ()

@@ -48,7 +48,7 @@ def test_a_job_has_exited(
 ) -> None:
     use(monkeypatch, {"spec": {}, "status": status})
 
-    found = Pods().settled(job())
+    found = Pods({}).settled(job())
 
     assert (found.status, found.exit_code) == expected
 
@@ -56,7 +56,7 @@ def test_a_job_has_exited(
 def test_a_workload_is_healthy_when_all_of_its_pods_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, {"spec": {"replicas": 2}, "status": {"readyReplicas": 2}})
 
-    assert (Pods().settled(str(AT)).status, Pods().settled(str(AT)).health) == ("running", "healthy")
+    assert (Pods({}).settled(str(AT)).status, Pods({}).settled(str(AT)).health) == ("running", "healthy")
 
 
 @pytest.mark.parametrize("status", [{}, {"readyReplicas": 1}])
@@ -66,7 +66,7 @@ def test_a_workload_that_does_not_get_ready_is_shown_with_its_last_log_lines(
     use(monkeypatch, {"spec": {"replicas": 2}, "status": status})
     monkeypatch.setattr("smoke_tests.inside.SETTLE_SECONDS", 0.0)
 
-    found = Pods().settled(str(AT))
+    found = Pods({}).settled(str(AT))
 
     assert found.health == "starting"
     assert "last words of api" in found.account
@@ -76,13 +76,13 @@ def test_a_workload_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     use(monkeypatch, None)
 
     with pytest.raises(AssertionError, match="Deployment api does not exist in namespace dify-a"):
-        Pods().settled(str(AT))
+        Pods({}).settled(str(AT))
 
 
 def test_commands_run_in_a_ready_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, {})
 
-    assert Pods().run(str(AT), ["true"]) == (0, "said")
+    assert Pods({}).run(str(AT), ["true"]) == (0, "said")
 
 
 def test_testinfra_gets_the_pod_with_all_that_kubectl_needs(monkeypatch: pytest.MonkeyPatch) -> None:

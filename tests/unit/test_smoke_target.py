@@ -31,7 +31,7 @@ from tests.unit.smoke_upstream import ALLOWED, KEY, Handler, serving
 
 SMOKE = CHECKOUT / "smoke_tests"
 # The variable of tests/unit/smoke_exports.py that puts the console behind a gate.
-GATED = "SMOKE_EXPORTS_GATED"
+GATED, ON_CLUSTER = "SMOKE_EXPORTS_GATED", "SMOKE_EXPORTS_ON_CLUSTER"
 
 
 def group_exports(release: str) -> dict[str, Any]:
@@ -290,8 +290,8 @@ def test_every_test_function_is_collected(tmp_path: Path) -> None:
     browser = tmp_path / "chromium"
     browser.write_text("#!/bin/sh\necho Chromium 999.0", encoding="utf-8")
     browser.chmod(0o755)
-    # Behind a gate the console is tested in another way.
-    every = [collect(browser, {}), collect(browser, {GATED: "1"})]
+    # Behind a gate the console is tested in another way, and on a cluster what containers may do.
+    every = [collect(browser, {}), collect(browser, {GATED: "1"}), collect(browser, {ON_CLUSTER: "1"})]
     collected = {
         (file, name)
         for done in every
@@ -460,11 +460,18 @@ def test_on_a_cluster_what_inspects_containers_of_an_engine_is_left_out() -> Non
     assert found.asks_canary
     assert "on a cluster" in left_out(run, FakeItem("test_only_the_edge", "needs_engine"))  # type: ignore[arg-type]
     assert not left_out(run, FakeItem("test_the_job_succeeded", "needs_stack"))  # type: ignore[arg-type]
+    assert not left_out(run, FakeItem("test_no_pod_has_a_token", "needs_cluster"))  # type: ignore[arg-type]
+
+
+def test_on_an_engine_what_inspects_pods_is_left_out() -> None:
+    run = Run(options=chosen(), redact=Redactor(), target=from_exports(EXPORTS, chosen()))
+
+    assert "on a Docker engine" in left_out(run, FakeItem("test_no_pod_has_a_token", "needs_cluster"))  # type: ignore[arg-type]
 
 
 def test_a_bare_address_has_neither_services_nor_an_engine() -> None:
     found = from_exports(EXPORTS, chosen())
     run = Run(options=chosen(), redact=Redactor(), target=replace(found, deployment=None))
 
-    for marker in ("needs_stack", "needs_engine", "needs_shell"):
+    for marker in ("needs_stack", "needs_engine", "needs_cluster", "needs_shell"):
         assert "--url does not give" in left_out(run, FakeItem("test_it", marker))  # type: ignore[arg-type]

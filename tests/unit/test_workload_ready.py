@@ -8,7 +8,7 @@ import pytest
 
 from infra.engine.cluster import ClusterError, Workload
 from infra.engine.job_again import again
-from infra.resources import workload_ready
+from infra.resources import image_trial, workload_ready
 from infra.resources.workload_ready import NotReadyError, Wait
 from infra.resources.workload_state import ready
 
@@ -110,10 +110,14 @@ class FakeProbe:
         pods: Sequence[Plain] = (),
         events: Sequence[Plain] = (),
         stuck: Sequence[str] = (),
+        outdated: Plain | None = None,
+        trials: Sequence[Plain | None] = (None,),
     ) -> None:
         self._workloads = list(workloads)
         self._pods, self._events = list(pods), list(events)
         self._stuck = list(stuck)
+        self._outdated, self._trials = outdated, list(trials)
+        self.trials_ended = 0
         self.deleted: list[str] = []
         self.reruns = 0
 
@@ -127,6 +131,18 @@ class FakeProbe:
     def stuck(self, workload: Plain) -> list[str]:
         del workload
         return [one for one in self._stuck if one not in self.deleted]
+
+    def outdated(self, workload: Plain) -> Plain | None:
+        del workload
+        gone = self._outdated is None or self._outdated["metadata"]["name"] in self.deleted
+        return None if gone else self._outdated
+
+    def trial(self, workload: Plain, pod: Plain) -> Plain | None:
+        del workload, pod
+        return self._trials.pop(0) if len(self._trials) > 1 else self._trials[0]
+
+    def end_trials(self) -> None:
+        self.trials_ended += 1
 
     def events(self) -> list[Plain]:
         return self._events
@@ -314,6 +330,88 @@ def test_a_stuck_pod_of_an_earlier_template_is_deleted_once(clock: Clock) -> Non
     assert wait(probe) == ""
     assert probe.deleted == ["redis-0"]
     assert clock.passed < 5
+
+
+def test_a_data_store_is_replaced_once_its_node_has_the_image(clock: Clock) -> None:
+    trials = [pod(waiting="ContainerCreating")] * 300 + [pod()]
+    probe = FakeProbe(*[WAITING] * 305, READY, pods=[pod()], outdated=pod(), trials=trials)
+
+    assert wait(probe, timeout=60) == ""
+    assert probe.deleted == ["api-1"]
+    assert probe.trials_ended == 1
+    assert clock.passed >= 300
+
+
+def test_a_data_store_with_the_same_image_is_replaced_immediately(clock: Clock) -> None:
+    probe = FakeProbe(WAITING, WAITING, READY, pods=[pod()], outdated=pod())
+
+    assert wait(probe) == ""
+    assert probe.deleted == ["api-1"]
+    assert clock.passed < 5
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_a_data_store_stays_where_its_next_image_cannot_be_pulled(clock: Clock, reason: str) -> None:
+    probe = FakeProbe(WAITING, pods=[pod()], outdated=pod(), trials=[pod(waiting=reason, message="no x:1")])
+
+    assert wait(probe) == f"api: {reason}: no x:1; pod api-1 keeps running as before"
+    assert probe.deleted == []
+    assert probe.trials_ended == 1
+    assert clock.passed <= 10
+
+
+def test_a_pull_that_never_ends_is_named(clock: Clock) -> None:
+    probe = FakeProbe(WAITING, pods=[pod()], outdated=pod(), trials=[pod(waiting="ContainerCreating")])
+
+    assert "not pulled within 1800 s" in wait(probe)
+    assert probe.deleted == []
+    assert clock.passed < 2000
+
+
+STATEFUL = {
+    "metadata": {"name": "redis", "uid": "u", "labels": {"dify-kit.stack": "a"}},
+    "spec": {
+        "template": {
+            "spec": {
+                "serviceAccountName": "dify",
+                "securityContext": {"fsGroup": 999},
+                "imagePullSecrets": [{"name": "login"}],
+                "containers": [{"name": "redis", "image": "r/redis:2", "securityContext": {"a": 1}}],
+            }
+        }
+    },
+}
+
+
+def test_a_trial_has_the_image_the_node_and_the_login_of_the_next_pod_and_ends() -> None:
+    running = {"spec": {"nodeName": "node2", "containers": [{"image": "r/redis:1"}]}}
+
+    assert image_trial.needed(STATEFUL, running)
+    assert not image_trial.needed(STATEFUL, {"spec": {"containers": [{"image": "r/redis:2"}]}})
+    trial = image_trial.manifest(STATEFUL, running, "redis-5d")
+    spec = trial["spec"]
+    assert (spec["nodeName"], spec["imagePullSecrets"]) == ("node2", [{"name": "login"}])
+    assert [one["image"] for one in spec["containers"]] == ["r/redis:2"]
+    assert spec["restartPolicy"] == "Never"
+    assert spec["automountServiceAccountToken"] is False
+    # No Service and no policy of the stack selects it, and it goes with the workload.
+    assert trial["metadata"]["labels"] == {"dify-kit.trial": "redis-5d", "dify-kit.stack": "a"}
+    assert trial["metadata"]["ownerReferences"][0]["uid"] == "u"
+
+
+@pytest.mark.parametrize(
+    ("trial", "there"),
+    [
+        (pod(), True),
+        # The image has no such program: it was pulled all the same.
+        (pod(waiting="CreateContainerError"), True),
+        (pod(waiting="ContainerCreating"), False),
+        (pod(waiting="ImagePullBackOff"), False),
+        ({"status": {}}, False),
+    ],
+)
+def test_an_image_is_there_when_its_container_was_made(trial: Plain, there: bool) -> None:
+    assert image_trial.pulled(trial) is there
 
 
 def test_a_job_is_made_again_as_it_was() -> None:

@@ -67,7 +67,9 @@ def workload(
         return _object("apps/v1", kind, stack, spec, _replicas(spec, template, replicas))
     shared = {"selector": {"matchLabels": dict(selector(spec.name))}, "template": template}
     if kind is Kind.STATEFUL_SET:
-        body = {"serviceName": dns_label(spec.name), "replicas": 1, **shared}
+        # `infra.resources.workload_ready` deletes the pod, once the image of the next one is on its node.
+        update = {"updateStrategy": {"type": "OnDelete"}}
+        body = {"serviceName": dns_label(spec.name), "replicas": 1, **update, **shared}
         return _object("apps/v1", kind, stack, spec, body)
     one_at_a_time = spec.name in SINGLE or exclusive(spec, parts.volumes)
     strategy: dict[str, Any] = (

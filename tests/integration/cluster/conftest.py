@@ -1,4 +1,4 @@
-"""The cluster that these tests share, and namespaces of their own in it."""
+"""The cluster and the stack that these tests share, and namespaces of their own in it."""
 
 import os
 import secrets
@@ -9,6 +9,11 @@ import pytest
 from support.stacks import RUN
 from tests.cluster import lifecycle
 from tests.cluster.lifecycle import Cluster
+from tests.integration.cluster.provider import Provider
+from tests.integration.cluster.stacks import ClusterStack, load_images
+
+# The name of a cluster that `make cluster` started: these tests use it, and leave it.
+VARIABLE = "DIFY_KIT_TEST_CLUSTER"
 
 # The name of a cluster that `make cluster` started: these tests use it, and leave it.
 VARIABLE = "DIFY_KIT_TEST_CLUSTER"
@@ -36,3 +41,20 @@ def namespace(cluster: Cluster) -> Iterator[str]:
         yield name
     finally:
         cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def stack(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    """A stack with OAuth, the LLM proxy and TLS, deployed in a namespace of its own."""
+    load_images(cluster)
+    provider = Provider(cluster=cluster, ca_file=tmp_path_factory.mktemp("provider") / "ca.pem")
+    stack = ClusterStack(home=tmp_path_factory.mktemp("home"), cluster=cluster, provider=provider)
+    try:
+        provider.start()
+        stack.prepare()
+        stack.first = stack.up()
+        yield stack
+    finally:
+        cluster.kubectl("delete", "namespace", stack.namespace, "--ignore-not-found", "--wait=false")
+        provider.remove()
+        stack.remove()
