@@ -164,7 +164,15 @@ class KubernetesPlatform(Platform):
             *workloads.replica_services(self._stack, spec, replicas),
         ):
             if beside:
-                self._create(str(beside["metadata"]["name"]), beside, parent=made)
+                self._create(
+                    str(beside["metadata"]["name"]),
+                    beside,
+                    parent=made,
+                    # Its name in the state has the kind of its parent. As another resource it would be deleted.
+                    aliases=[pulumi.Alias(parent=made.urn.apply(of_other_kind))]
+                    if spec.name == NGINX
+                    else [],
+                )
         reference = Workload(
             kubeconfig=str(self._cluster.kubeconfig),
             context=self._cluster.context,
@@ -246,6 +254,15 @@ class KubernetesPlatform(Platform):
 
     def _options(self, **options: Any) -> pulumi.ResourceOptions:  # noqa: ANN401
         return pulumi.ResourceOptions(provider=self._provider, **options)
+
+
+def of_other_kind(urn: str) -> str:
+    """Return the URN that nginx's workload has with another number of pods: it is a Deployment, or a StatefulSet."""
+    kinds = (workloads.Kind.DEPLOYMENT, workloads.Kind.STATEFUL_SET)
+    before, _, name = urn.rpartition("::")
+    own = next(kind for kind in kinds if before.endswith(f":{kind}"))
+    (other,) = (kind for kind in kinds if kind is not own)
+    return f"{before.removesuffix(own)}{other}::{name}"
 
 
 def _placed(files: Mapping[str, str], private: Mapping[str, str]) -> list[tuple[str, str, int]]:
