@@ -67,9 +67,9 @@ done
 """
 
 
-def run_script(replicas: Sequence[str]) -> str:
-    """Return what starts nginx as one of several replicas, by their host names."""
-    return _NAMES.format(names=" ".join(replicas), seconds=NAMES_SECONDS) + _RUN
+def run_script(replicas: Sequence[str], *, seconds: int = NAMES_SECONDS) -> str:
+    """Return what starts nginx as one of several replicas, by their host names; `seconds` is how long it waits."""
+    return _NAMES.format(names=" ".join(replicas), seconds=seconds) + _RUN
 
 
 def nginx(settings: Settings, _release: Release) -> Details:
