@@ -52,18 +52,24 @@ exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 """
 # nginx reads the names of the other replicas once, at its start. Each has a Service of its own with a fixed address,
 # which may be new to the cluster's DNS. The pod does not get ready while one is missing.
+NAMES_SECONDS = 60
 _NAMES = """
+deadline=$(($(date +%s) + {seconds}))
 for name in {names}; do
   until getent hosts "$name" > /dev/null; do
+    if [ "$(date +%s)" -ge "$deadline" ]; then
+      echo "the name $name of a replica is unknown to the DNS server after {seconds} s" >&2
+      exit 1
+    fi
     sleep 0.2
   done
 done
 """
 
 
-def run_script(replicas: Sequence[str]) -> str:
-    """Return what starts nginx as one of several replicas, by their host names."""
-    return _NAMES.format(names=" ".join(replicas)) + _RUN
+def run_script(replicas: Sequence[str], *, seconds: int = NAMES_SECONDS) -> str:
+    """Return what starts nginx as one of several replicas, by their host names; `seconds` is how long it waits."""
+    return _NAMES.format(names=" ".join(replicas), seconds=seconds) + _RUN
 
 
 def nginx(settings: Settings, _release: Release) -> Details:

@@ -9,6 +9,7 @@ from infra.catalogue.service import Keep, Tier
 from infra.catalogue.services import SERVICES
 from infra.edge.paths import EDGE_DIRECTORY
 from infra.engine.cluster import Workload
+from infra.platforms.kubernetes.platform import of_other_kind
 from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
 from tests.unit.test_program_oauth import OAUTH
 from tests.unit.test_settings_kubernetes import on_cluster
@@ -253,3 +254,10 @@ def test_squid_completes_the_short_names_of_services() -> None:
 
     assert "dns_defnames on" in lines
     assert "dns_defnames on" not in on_docker
+
+
+def test_the_services_of_nginx_keep_their_names_in_the_state_with_another_number_of_pods() -> None:
+    start = "urn:pulumi:s::dify::dify-kit:tiers:Edge$kubernetes:apps/v1:"
+
+    assert of_other_kind(f"{start}Deployment::nginx") == f"{start}StatefulSet::nginx"
+    assert of_other_kind(f"{start}StatefulSet::nginx") == f"{start}Deployment::nginx"

@@ -1,6 +1,8 @@
 """Several replicas of the edge, rendered: each limit has one owner, and one replica is as it always was."""
 
+import os
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from infra.edge.limits import ADDRESS_KEY, ConnectionZone, RateZone
 from infra.edge.paths import EDGE_DIRECTORY
 from infra.edge.render import edge_files
 from infra.edge.ring import TEMPLATES, EdgeRing, replica_names
+from infra.services.edge import run_script
 from support.configuration import settings
 from tests.integration.edge.oauth import settings_of_gate
 from tests.unit.test_render import blocks, doubled_headers, parsed, written
@@ -116,3 +119,35 @@ def test_a_slow_service_moves_no_key(tmp_path: Path) -> None:
                 wait = int(values["proxy_next_upstream_timeout"].removesuffix("ms"))
                 assert wait < 1000 * int(values.get("proxy_read_timeout", "3600s").removesuffix("s")), block
     assert found > 20
+
+
+def started(tmp_path: Path, resolved: str, seconds: int) -> "subprocess.CompletedProcess[str]":
+    """Run what starts nginx, with a DNS server that has the names in `resolved`."""
+    programs = {
+        "getent": f'case " {resolved} " in *" $2 "*) exit 0 ;; esac; exit 2',
+        "nginx": "echo nginx runs",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    return subprocess.run(
+        ["sh", "-c", run_script(replica_names(3), seconds=seconds)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        timeout=60,
+    )
+
+
+def test_nginx_starts_once_the_names_of_all_replicas_are_known(tmp_path: Path) -> None:
+    done = started(tmp_path, "nginx-0 nginx-1 nginx-2", 30)
+
+    assert (done.returncode, done.stdout) == (0, "nginx runs\n")
+
+
+def test_a_name_that_stays_unknown_ends_the_container_with_the_name(tmp_path: Path) -> None:
+    done = started(tmp_path, "nginx-0 nginx-2", 1)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the name nginx-1 of a replica is unknown to the DNS server after 1 s" in done.stderr

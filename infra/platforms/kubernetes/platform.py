@@ -168,7 +168,15 @@ class KubernetesPlatform(Platform):
             autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled else None,
         ):
             if beside:
-                self._create(str(beside["metadata"]["name"]), beside, parent=made)
+                self._create(
+                    str(beside["metadata"]["name"]),
+                    beside,
+                    parent=made,
+                    # Its name in the state has the kind of its parent. As another resource it would be deleted.
+                    aliases=[pulumi.Alias(parent=made.urn.apply(of_other_kind))]
+                    if spec.name == NGINX
+                    else [],
+                )
         for route in (
             routes.routes(self._stack, self._cluster.routes, _plain_port(spec)) if spec.ports else ()
         ):
@@ -260,6 +268,15 @@ class KubernetesPlatform(Platform):
 def _plain_port(spec: ServiceSpec) -> int:
     """Return the port of Service `edge` without TLS: the first that the edge listens on."""
     return min(spec.ports, key=lambda port: port.internal).external
+
+
+def of_other_kind(urn: str) -> str:
+    """Return the URN that nginx's workload has with another number of pods: it is a Deployment, or a StatefulSet."""
+    kinds = (workloads.Kind.DEPLOYMENT, workloads.Kind.STATEFUL_SET)
+    before, _, name = urn.rpartition("::")
+    own = next(kind for kind in kinds if before.endswith(f":{kind}"))
+    (other,) = (kind for kind in kinds if kind is not own)
+    return f"{before.removesuffix(own)}{other}::{name}"
 
 
 def _placed(files: Mapping[str, str], private: Mapping[str, str]) -> list[tuple[str, str, int]]:

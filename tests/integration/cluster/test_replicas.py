@@ -168,6 +168,12 @@ def test_a_configuration_that_nginx_rejects_leaves_the_other_pods_alone(
     assert len(set(revisions(cluster, stack).values())) == 1
 
 
+def services(cluster: Cluster, stack: Stack) -> dict[str, str]:
+    """Return the uid of each Service by its name."""
+    found = cluster.get("services", "--namespace", namespace(stack))["items"]
+    return {one["metadata"]["name"]: one["metadata"]["uid"] for one in found}
+
+
 def test_a_lost_pod_comes_back_and_costs_no_request(cluster: Cluster, stack: Stack) -> None:
     with load(stack.url) as found:
         cluster.kubectl("delete", "pod", replica_names(COUNT)[1], "--namespace", namespace(stack))
@@ -180,4 +186,16 @@ def test_a_lost_pod_comes_back_and_costs_no_request(cluster: Cluster, stack: Sta
 
     assert status.get("readyReplicas") == COUNT, status
     assert set(found) == {"200"}, found
+    assert statuses(stack, 20) == [401] * 5 + [429] * 15
+
+
+def test_one_pod_takes_the_place_of_three_and_the_services_stay(cluster: Cluster, stack: Stack) -> None:
+    before = services(cluster, stack)
+    stack.set_config("kubernetes.replicas.edge", "1")
+    stack.up()
+
+    assert services(cluster, stack) == {
+        name: uid for name, uid in before.items() if name not in replica_names(COUNT)
+    }
+    assert cluster.get("deployment", "nginx", "--namespace", namespace(stack))["status"]["readyReplicas"] == 1
     assert statuses(stack, 20) == [401] * 5 + [429] * 15
