@@ -31,6 +31,13 @@ class Written:
             )
         return cls(release=lines["version"], weaviate=lines.get("weaviate", ""))
 
+    def like(self, other: "Written | None") -> bool:
+        """Tell whether both say the same. A marker without Weaviate's version gets that of before by the next job."""
+        return other is not None and (self.release, self.weaviate or FIRST_WEAVIATE) == (
+            other.release,
+            other.weaviate or FIRST_WEAVIATE,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Move:

@@ -50,7 +50,7 @@ def way(upgrade: Upgrade, found: Journal) -> Way:
     if not unfinished.archive_of(files):
         if not found.moved():
             return Way(restoring=False, deploy=False)
-        if data.written(files.stack) == found.written:
+        if found.written.like(data.written(files.stack)):
             return Way(restoring=False)
     if not found.archive:
         raise KitError(

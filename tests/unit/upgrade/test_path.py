@@ -193,6 +193,16 @@ def test_a_marker_says_what_wrote_the_data() -> None:
     assert Written.read("release=1\nversion=1.12.1\n").weaviate == ""
 
 
+def test_a_version_that_was_not_written_down_is_the_first() -> None:
+    unrecorded = Written(release="1.14.2")
+
+    assert unrecorded.like(Written(release="1.14.2", weaviate=FIRST_WEAVIATE))
+    assert unrecorded.like(unrecorded)
+    assert not unrecorded.like(Written(release="1.14.2", weaviate="1.28.16"))
+    assert not unrecorded.like(Written(release="1.17.0"))
+    assert not unrecorded.like(None)
+
+
 @pytest.mark.parametrize("text", ["", "release=1014002\n", "version=\n"])
 def test_a_marker_without_a_release_is_an_error(text: str) -> None:
     with pytest.raises(KitError, match="does not say which Dify wrote the data"):
