@@ -12,6 +12,7 @@ from dify_kit.engine.cli import Pulumi, pulumi_environment
 from dify_kit.errors import KitError, UsageError
 from dify_kit.stack import forget as belongings
 from dify_kit.stack import volumes
+from dify_kit.stack.cluster_objects import engine_of
 from dify_kit.stack.protection import refuse_data_loss
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import StackFiles
@@ -42,7 +43,7 @@ def forget(
         )
     with locked(stack) as files:
         refuse_data_loss(files, "nothing of it is removed")
-        pulumi, engine = _pulumi(files), DockerEngine()
+        pulumi, engine = _pulumi(files), engine_of(files, DockerEngine)
         belongings.refuse_running(pulumi, engine)
         found = belongings.find(pulumi, engine)
         if delete_data:

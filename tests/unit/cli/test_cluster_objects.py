@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from dify_kit.__main__ import app
 from dify_kit.checks import guards, published
 from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
@@ -60,6 +62,23 @@ def test_volumes_are_claims(machine: Machine, found: FakeCluster) -> None:
     assert set(found.held) == {"postgres"}
     assert objects.containers("dev") == []
     assert not objects.local()
+
+
+def test_forget_deletes_claims_and_needs_no_engine(
+    machine: Machine, found: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_engine() -> None:
+        raise AssertionError("no Docker engine is needed")
+
+    monkeypatch.setattr("dify_kit.commands.forget.DockerEngine", no_engine)
+    on_cluster(machine)
+
+    done = CliRunner().invoke(app, ["forget", "dev", "--delete-data", "--yes", "dev"])
+
+    assert done.exit_code == 0, done.output
+    assert "volume with its data: dify-dev-app_storage" in done.output
+    assert found.held == {}
+    assert not machine.files().configured()
 
 
 def test_a_stack_on_docker_has_none(machine: Machine) -> None:
