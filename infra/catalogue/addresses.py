@@ -11,6 +11,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPV4, IPV6 = 4, 6
 # The DNS server of Docker, at the same address in every container.
 DOCKER_RESOLVER = "127.0.0.11"
+# What a cluster appends to the names of Services, unless it was set up with another domain.
+CLUSTER_DOMAIN = "cluster.local"
+# The Service of its DNS, for what cannot have the address: nginx resolves it as it starts.
+CLUSTER_RESOLVER = f"kube-dns.kube-system.svc.{CLUSTER_DOMAIN}"
 BITS = {IPV4: 32, IPV6: 128}
 
 # What the way out refuses. ::ffff:0:0/96 is not among them: Squid keeps every IPv4 address in that form,

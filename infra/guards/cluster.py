@@ -8,7 +8,7 @@ import pulumi
 from infra.catalogue.releases import Release
 from infra.engine.cluster import ClusterError
 from infra.engine.cluster_view import ClusterView
-from infra.guards import advisories, cluster_claims, cluster_room, cluster_routes, images
+from infra.guards import advisories, cluster_claims, cluster_data, cluster_room, cluster_routes, images
 from infra.guards.cluster_facts import CLASSES, METRICS, Plain, View, is_default, items
 from infra.guards.findings import Refusal
 from infra.platforms.kubernetes.names import STACK_LABEL
@@ -53,7 +53,10 @@ def check(settings: Settings, release: Release, chosen: Kubernetes) -> str:
     try:
         cluster = ClusterView.of(chosen.kubeconfig, chosen.context)
         found = refusals(settings, release, chosen, cluster)
-        more = cluster_room.warnings(settings, chosen, cluster)
+        more = [
+            *cluster_room.warnings(settings, chosen, cluster),
+            *(cluster_data.warnings(settings, chosen, cluster) if not found else ()),
+        ]
         dns = cluster.dns_address()
     except ClusterError as problem:
         raise pulumi.RunError(f"{problem}; {problem.fix}") from None
@@ -79,6 +82,7 @@ def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: Vie
         *cluster_room.of_port(chosen, view, exists=exists),
         *_metrics(chosen, view),
         *cluster_routes.refusals(chosen, view, exists=exists),
+        *cluster_data.refusals(settings, chosen, view),
     ]
     if chosen.image_pull_secret:
         found += _pull_secret(settings, chosen, view, exists=exists)

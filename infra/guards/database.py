@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra import hints
 from infra.guards import volumes
-from infra.guards.findings import Refusal, View
+from infra.guards.findings import DataView, Refusal
 from infra.guards.servers import TIMEOUT_SECONDS, address_of, first_line, roots_file, tls_refusal, unreachable
 from infra.settings.external_data import DATABASE_PASSWORD, Database
 from infra.settings.stack import Settings
@@ -34,7 +34,7 @@ from pg_database where datname = current_database()
 """
 
 
-def refusals(settings: Settings, view: View) -> list[Refusal]:
+def refusals(settings: Settings, view: DataView) -> list[Refusal]:
     """Return why Dify cannot use the database of `dify:database`; nothing without one.
 
     An engine elsewhere may reach a server that this machine does not: then nothing is connected to.
@@ -53,13 +53,19 @@ def refusals(settings: Settings, view: View) -> list[Refusal]:
     return list(dict.fromkeys(one for one in found if one is not None))
 
 
-def _data_left_behind(settings: Settings, server: Database, view: View) -> Refusal | None:
+def _data_left_behind(settings: Settings, server: Database, view: DataView) -> Refusal | None:
     """Refuse a new database for a stack that has data in its own, unless the setting says that this is meant."""
     volume = f"dify-{settings.stack}-postgres"
     if server.own_data_moved or volume not in view.volume_labels(volumes.names(settings.stack)):
         return None
     inside = "PGPASSWORD=$(cat /run/secrets/postgres_password) pg_dump -h 127.0.0.1 -U postgres --no-owner"
-    dump = f"docker exec dify-{settings.stack}-db-postgres sh -c '{inside}"
+    cluster = settings.kubernetes
+    run = (
+        f"kubectl --context {cluster.context} --namespace {cluster.namespace} exec statefulset/db-postgres -- sh -c"
+        if cluster
+        else f"docker exec dify-{settings.stack}-db-postgres sh -c"
+    )
+    dump = f"{run} '{inside}"
     target = f"psql --host {server.host} --port {server.port} --username {server.user}"
     return Refusal(
         problem=f"dify:database.host: {server.host}: the stack has a database of its own, in volume {volume}, and Dify "

@@ -41,6 +41,16 @@ class Refusal:
         return f"{self.problem}{between}{self.fix}" + (f": `{command}`" if command else "")
 
 
+class DataView(Protocol):
+    """Where a stack's data is, as far as the guards of external servers look at it."""
+
+    def local(self) -> bool:
+        """Whether this machine is expected to reach what the stack reaches."""
+
+    def volume_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Return the labels of those of the volumes that exist, by names as on an engine."""
+
+
 class View(Protocol):
     """The engine, as far as the guards look at it. Nothing here changes anything."""
 

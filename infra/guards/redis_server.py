@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from infra import hints
-from infra.guards.findings import Refusal, View
+from infra.guards.findings import DataView, Refusal
 from infra.guards.servers import TIMEOUT_SECONDS, address_of, first_line, roots_file, tls_refusal, unreachable
 from infra.settings.external_data import REDIS_PASSWORD, Redis
 from infra.settings.stack import Settings
@@ -24,7 +24,7 @@ LEAST_REDIS = 6
 _KEY_SECONDS = 10
 
 
-def refusals(settings: Settings, view: View) -> list[Refusal]:
+def refusals(settings: Settings, view: DataView) -> list[Refusal]:
     """Return why Dify cannot use the Redis of `dify:redis`; nothing without one, or with an engine elsewhere."""
     server = settings.redis
     if server is None or not server.known_password.text or not view.local():

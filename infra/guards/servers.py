@@ -13,6 +13,7 @@ from infra.settings.roots import public_roots
 
 # A server on a busy machine takes seconds to accept a connection.
 TIMEOUT_SECONDS = 15
+UNREACHABLE = "is unreachable from this machine"
 
 
 def address_of(server: Server) -> str:
@@ -47,7 +48,7 @@ def tls_refusal(setting: str, server: Server, said: str) -> Refusal:
 def unreachable(setting: str, server: Server, said: str) -> Refusal:
     """Return the refusal of a server that does not answer. `said` are the words of the library."""
     return Refusal(
-        problem=f"dify:{setting}.host: {server.host}: port {server.port} is unreachable from this machine: {said}",
+        problem=f"dify:{setting}.host: {server.host}: port {server.port} {UNREACHABLE}: {said}",
         fix=f"correct dify:{setting}.host and dify:{setting}.port, or open the way to the server",
     )
 

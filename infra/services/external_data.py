@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from infra.catalogue import data_services, networks, ports, services
-from infra.catalogue.addresses import DOCKER_RESOLVER
+from infra.catalogue.addresses import CLUSTER_DOMAIN, CLUSTER_RESOLVER, DOCKER_RESOLVER
 from infra.catalogue.container_paths import DATABASE_CA_FILE, REDIS_CA_FILE, STREAM_PROXY_CONFIG
 from infra.catalogue.releases import Release
 from infra.jinja import render
@@ -43,13 +43,18 @@ class StreamProxyContext:
 def stream_proxy_files(service: str, settings: Settings) -> dict[str, str]:
     """Render the configuration of a stream proxy: path in the container -> text. Raises RenderError."""
     servers = {ports.POSTGRES: settings.database, ports.REDIS: settings.redis}
-    egress = service == data_services.DATA_EGRESS
+    egress, cluster = service == data_services.DATA_EGRESS, settings.kubernetes
+    # nginx reads no search domains.
+    suffix = f".{cluster.namespace}.svc.{CLUSTER_DOMAIN}" if cluster else ""
     context = StreamProxyContext(
+        resolver=CLUSTER_RESOLVER if cluster else DOCKER_RESOLVER,
         passes=tuple(
-            Pass(port=port, address=server.address if egress else f"{data_services.DATA_EGRESS}:{port}")
+            Pass(
+                port=port, address=server.address if egress else f"{data_services.DATA_EGRESS}{suffix}:{port}"
+            )
             for port, server in servers.items()
             if server is not None
-        )
+        ),
     )
     return {STREAM_PROXY_CONFIG: render(TEMPLATE, {"proxy": context}, settings.templates_dir)}
 

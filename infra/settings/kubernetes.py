@@ -250,14 +250,6 @@ class KubernetesReader:
                 f"not supported on dify:platform {KUBERNETES} yet",
                 "use files with a certificate of your own, or off behind a proxy that does TLS",
             )
-        for part in ("database", "redis"):
-            if host := self._top.part(part).text("host"):
-                problems.add(
-                    f"{part}.host",
-                    host,
-                    f"not supported on dify:platform {KUBERNETES} yet",
-                    "remove it: the stack runs a service of its own",
-                )
         limited = [service for service, one in self._around.resources.items() if one.pids]
         for service in limited:
             problems.add(

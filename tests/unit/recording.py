@@ -21,6 +21,9 @@ CONTAINER = "docker:index/container:Container"
 NETWORK = "docker:index/network:Network"
 VOLUME = "docker:index/volume:Volume"
 IMAGE = "docker:index/remoteImage:RemoteImage"
+CLUSTER_SERVICE = "kubernetes:core/v1:Service"
+# That of every Service.
+CLUSTER_ADDRESS = "10.96.0.7"
 DYNAMIC = "pulumi-python:dynamic:Resource"
 
 
@@ -80,6 +83,8 @@ class Recorder(mocks.Mocks):
         outputs = dict(args.inputs)
         if args.typ == IMAGE:
             outputs["imageId"] = f"sha256:{args.name}"
+        if args.typ == CLUSTER_SERVICE:
+            outputs["spec"] = {**outputs["spec"], "clusterIP": CLUSTER_ADDRESS}
         if "app_name" in outputs:
             outputs |= {"app_id": f"id-of-{outputs['app_name']}", "mode": "advanced-chat"}
         # What the provider makes is null among the inputs, and nulls are not sent.

@@ -17,7 +17,7 @@ from infra.edge.paths import DRAIN_MARK
 from infra.edge.ring import replica_names
 from infra.platforms.kubernetes import autoscaling, gate, pods, policies, routes, storage, workloads
 from infra.platforms.kubernetes.names import dns_label, network_label
-from infra.platforms.kubernetes.pods import Live, Parts, PlacedFile
+from infra.platforms.kubernetes.pods import HostAlias, Live, Parts, PlacedFile
 from infra.platforms.kubernetes.storage import Volume
 from infra.services.spec import File, Port, ServiceSpec
 from infra.services.specs import networks, specs
@@ -222,7 +222,11 @@ def every_manifest() -> Iterator[dict[str, Any]]:
             for index, mount in enumerate(spec.mounts)
         }
         chosen = parts(
-            volumes=volumes, environment="e", files="f" if spec.files else None, pull_secret="login"
+            volumes=volumes,
+            environment="e",
+            files="f" if spec.files else None,
+            pull_secret="login",
+            aliases=[HostAlias(address="10.96.0.7", names=("db.example.com",))],
         )
         yield workloads.workload("unit", spec, chosen, replicas=3)
         if spec.mounts and not spec.job:

@@ -53,8 +53,6 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     (on_cluster(registry="dify"), "kubernetes.registry", "a dot or a port"),
     (on_cluster(registry="https://r.example"), "kubernetes.registry", "registry prefix"),
     (on_cluster({"resources": {"api": {"pids": 99}}}), "resources.api.pids", "podPidsLimit"),
-    (on_cluster({"database": {"host": "db.example.com"}}), "database.host", "not supported on dify:platform"),
-    (on_cluster({"redis": {"host": "redis.example.com"}}), "redis.host", "not supported on dify:platform"),
     (
         on_cluster(
             {

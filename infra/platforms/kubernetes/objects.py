@@ -10,9 +10,10 @@ _CORE = "core/v1"
 
 
 class KubernetesObject(pulumi.CustomResource):
-    """One object, from its manifest. Outputs: those of the Kubernetes API, of which `metadata` is declared."""
+    """One object, from its manifest. Outputs: those of the API, of which `metadata` and `spec` are declared."""
 
     metadata: pulumi.Output[Mapping[str, Any]]
+    spec: pulumi.Output[Mapping[str, Any]]
 
     def __init__(self, name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         version = str(manifest["apiVersion"])

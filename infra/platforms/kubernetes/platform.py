@@ -6,6 +6,7 @@ from typing import Any
 import pulumi
 
 from infra.catalogue import services as catalogue
+from infra.catalogue.addresses import CLUSTER_DOMAIN
 from infra.catalogue.service import Keep
 from infra.catalogue.services import NGINX
 from infra.edge.context import ServiceNames
@@ -15,7 +16,7 @@ from infra.platforms.kubernetes.autoscaling import autoscaler
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
 from infra.platforms.kubernetes.objects import KubernetesObject, secret
-from infra.platforms.kubernetes.pods import SERVICE_ACCOUNT, Live, Parts, PlacedFile, file_key
+from infra.platforms.kubernetes.pods import SERVICE_ACCOUNT, HostAlias, Live, Parts, PlacedFile, file_key
 from infra.platforms.kubernetes.storage import Volume
 from infra.platforms.kubernetes.workloads import EDGE
 from infra.platforms.platform import Configure, Platform, Running, VolumePolicy
@@ -24,9 +25,6 @@ from infra.resources.revision_container import PRIVATE_MODE, PUBLIC_MODE
 from infra.resources.workload_ready import WorkloadReady
 from infra.services.spec import ServiceSpec
 from infra.settings.kubernetes import Kubernetes
-
-# What a cluster appends to the names of Services, unless it was set up with another domain.
-CLUSTER_DOMAIN = "cluster.local"
 
 
 class KubernetesPlatform(Platform):
@@ -56,6 +54,8 @@ class KubernetesPlatform(Platform):
         )
         self._networks: list[str] = []
         self._volumes: dict[str, Volume] = {}
+        # The other names of services, by network, and the addresses of their Services.
+        self._aliases: dict[str, list[HostAlias]] = {}
         # What has to exist before a pod does.
         self._before: list[pulumi.Resource] = []
 
@@ -160,8 +160,9 @@ class KubernetesPlatform(Platform):
             replace_on_changes=["spec"] if spec.job else None,
             delete_before_replace=spec.job,
         )
+        if inside := workloads.service(self._stack, spec):
+            self._alias(spec, self._create(str(inside["metadata"]["name"]), inside, parent=made))
         for beside in (
-            workloads.service(self._stack, spec),
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, most),
             *workloads.replica_services(self._stack, spec, most),
@@ -201,6 +202,12 @@ class KubernetesPlatform(Platform):
         name = pulumi.Output.from_input(str(reference))
         return Running(spec=spec, workload=name, name=name, ready=ready)
 
+    def _alias(self, spec: ServiceSpec, service: KubernetesObject) -> None:
+        """Remember the other names of a service: its Service answers to one name, and pods started later to all."""
+        address = service.spec.apply(lambda found: str(found.get("clusterIP") or ""))
+        for network, names in spec.aliases.items():
+            self._aliases.setdefault(network, []).append(HostAlias(address=address, names=tuple(names)))
+
     def _parts(self, spec: ServiceSpec, live: Starting | None, parent: pulumi.Resource) -> Parts:
         environment = self._secret(f"{spec.name}-environment", dict(spec.environment), parent)
         contents = {file_key(index): file.content for index, file in enumerate(spec.files)}
@@ -211,6 +218,7 @@ class KubernetesPlatform(Platform):
             files=self._secret(f"{spec.name}-files", contents, parent),
             live=self._live(spec, live, parent) if live else None,
             pull_secret=self._cluster.image_pull_secret,
+            aliases=[one for network in spec.networks for one in self._aliases.get(network, ())],
         )
 
     def _secret(

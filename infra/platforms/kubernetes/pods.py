@@ -70,6 +70,14 @@ class Live:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostAlias:
+    """Names that a pod resolves to an address by itself."""
+
+    address: pulumi.Input[str]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """What a pod refers to by name: its image, and the Secrets of its environment and its files (None: there is none).
 
@@ -82,6 +90,7 @@ class Parts:
     files: pulumi.Input[str] | None = None
     live: Live | None = None
     pull_secret: str = ""
+    aliases: Sequence[HostAlias] = ()
 
 
 def file_key(index: int) -> str:
@@ -122,6 +131,7 @@ def pod_template(
             "terminationGracePeriodSeconds": spec.stop_grace + pre_stop,
             **({"shareProcessNamespace": True} if spec.init else {}),
             **({"dnsConfig": _dns(spec.dns_options)} if spec.dns_options else {}),
+            **({"hostAliases": [_alias(one) for one in parts.aliases]} if parts.aliases else {}),
             **({"imagePullSecrets": [{"name": parts.pull_secret}]} if parts.pull_secret else {}),
             **_placement(spec, parts.volumes, replicas=replicas, stateful=stateful),
             **({"restartPolicy": "Never"} if spec.job else {}),
@@ -300,6 +310,10 @@ def _before(spec: ServiceSpec, parts: Parts) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _alias(one: HostAlias) -> dict[str, Any]:
+    return {"ip": one.address, "hostnames": list(one.names)}
 
 
 def _dns(options: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ MORE_PORTS: Mapping[str, Sequence[int]] = {
     "gateway": (ports.GATEWAY_INTERNAL,),
     "weaviate": (ports.WEAVIATE_GRPC,),
     "plugin-daemon": (ports.PLUGIN_DAEMON_DEBUG,),
+    # A port that no setting uses has no listener.
+    "data-proxy": (ports.POSTGRES, ports.REDIS),
+    "data-egress": (ports.POSTGRES, ports.REDIS),
 }
 # Pulumi waits until the object exists, and no longer: `WorkloadReady` waits for its pods. Unlike with skipAwait it
 # still waits for the end of a deletion, so that the next object of the name does not meet the one before.
@@ -112,9 +115,9 @@ def _object(version: str, kind: Kind, stack: str, spec: ServiceSpec, body: dict[
 def service(stack: str, spec: ServiceSpec) -> dict[str, Any] | None:
     """Return the Service by which others of the stack reach a service; None for one that answers no others."""
     main = catalogue.SERVICES[spec.name].port
-    if main is None:
+    found = dict.fromkeys((*([main] if main else ()), *MORE_PORTS.get(spec.name, ())))
+    if not found:
         return None
-    found = dict.fromkeys((main, *MORE_PORTS.get(spec.name, ())))
     return _service(
         stack, dns_label(spec.name), spec, {"type": "ClusterIP", "ports": [_port(one) for one in found]}
     )
