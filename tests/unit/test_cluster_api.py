@@ -127,9 +127,9 @@ def test_a_command_that_hangs_is_left_when_its_time_is_up(api: Cluster) -> None:
 
 
 @pytest.fixture
-def view(api: Cluster, tmp_path: Path) -> ClusterView:
-    del api
-    return ClusterView.of(tmp_path / "config", "one")
+def view(tmp_path: Path) -> Iterator[ClusterView]:
+    with served(tmp_path) as kubeconfig:
+        yield ClusterView.of(kubeconfig, CONTEXT)
 
 
 def test_any_document_is_read_as_it_is(view: ClusterView) -> None:

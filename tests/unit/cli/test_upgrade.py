@@ -300,7 +300,7 @@ def test_a_stack_on_kubernetes_is_refused(world: World, monkeypatch: pytest.Monk
 
     said = refused(world, "1.17.1")
 
-    assert "`upgrade` is not supported on dify:platform kubernetes yet" in said
+    assert "`upgrade` is not supported on dify:platform kubernetes" in said
 
 
 def test_no_room_for_the_archive_is_refused(world: World) -> None:
