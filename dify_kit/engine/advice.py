@@ -25,6 +25,14 @@ _EXPLANATIONS: tuple[tuple[str, Callable[[str], str]], ...] = (
         lambda _: f"start the Docker engine (`{hints.kit('setup')}`), or check DOCKER_HOST",
     ),
     (
+        # Of Kubernetes; the engine's words follow.
+        "provided port is already allocated",
+        lambda stack: (
+            "another Service of the cluster has this node port: "
+            f"`{hints.assign('kubernetes.nodePort', '0', stack=stack)}` lets the cluster choose one, or name a free one"
+        ),
+    ),
+    (
         "port is already allocated",
         lambda stack: (
             "stop what listens there, or choose another port: " + hints.assign("httpPort", stack=stack)

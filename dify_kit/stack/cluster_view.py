@@ -18,6 +18,8 @@ from infra.settings.kubernetes import Kubernetes
 Plain = Mapping[str, Any]
 # Events of this type say that something went wrong; those of type Normal, that a pod starts.
 WARNING = "Warning"
+# Every service that starts has some of these.
+_STARTING = "Startup probe failed"
 # Why the maker of pods cannot make one.
 _NO_POD = "FailedCreate"
 JOB = "Job"
@@ -131,7 +133,7 @@ def notices_of(events: Iterable[Plain], pods: Iterable[Plain], workloads: Iterab
     }
     found = []
     for event in events:
-        if event.get("type") != WARNING:
+        if event.get("type") != WARNING or str(event.get("message") or "").startswith(_STARTING):
             continue
         about = event["involvedObject"]
         name = str(about.get("name") or "")

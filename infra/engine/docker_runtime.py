@@ -252,6 +252,9 @@ def _fed(stream: Any, content: Iterable[bytes], seconds: float) -> bytes:  # noq
             for _, block in docker_socket.frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
                 said.extend(block)
                 del said[:-_MOST_OUTPUT]
+        # The engine takes no content for a command that has ended, and does not say so: this wakes the sender.
+        with suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()

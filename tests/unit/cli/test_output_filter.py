@@ -193,6 +193,8 @@ def test_known_failures_are_explained_for_the_stack() -> None:
 
     assert "httpPort" in hint
     assert "--stack staging" in hint
+    taken = "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"
+    assert "set kubernetes.nodePort 0 --stack staging" in explain(taken, "staging")
     assert explain("something new", "dev") == ""
 
 

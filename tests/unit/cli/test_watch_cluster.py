@@ -247,6 +247,8 @@ def test_warnings_of_the_cluster_are_lines_among_the_others(stack: Machine) -> N
         "events",
         event("api-2", "Unhealthy", "Readiness probe failed:\n 502", 5, count=3),
         event("api-2", "Pulled", "Image is there", 6, type="Normal"),
+        # As each pod has while it starts.
+        event("api-2", "Unhealthy", "Startup probe failed: curl: (7)", 7),
         event("web-77", "BackOff", "of another service", 5),
         # Of a pod that is gone.
         event("api-0", "Evicted", "The node was low on memory", 28),
