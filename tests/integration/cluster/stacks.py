@@ -109,7 +109,7 @@ class ClusterStack(Stack):
 
     def kubectl(self, *words: str, seconds: float = 60) -> str:
         """Run `kubectl` in the stack's namespace and return its output."""
-        return self.cluster.kubectl(*words, "--namespace", self.namespace, seconds=seconds)
+        return self.cluster.kubectl("--namespace", self.namespace, *words, seconds=seconds)
 
     def pods(self) -> dict[str, str]:
         """Return pod -> uid of the pods that run."""

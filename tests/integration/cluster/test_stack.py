@@ -104,9 +104,8 @@ def test_a_pod_of_a_sandbox_reaches_its_own_networks_alone(cluster: Cluster, sta
     nodes = [node.address for node in cluster.plan.nodes]
     targets |= {f"kubelet of {one}": f"{one}:10250" for one in nodes}
     targets |= {"kubernetes": "10.96.0.1:443", "metadata": "169.254.169.254:80"}
-    assert {"db-postgres:5432", "redis:6379", "pgvector:5432", "plugin-daemon:5002", "gateway:8080"} <= set(
-        targets
-    )
+    stores = {"db-postgres:5432", "redis:6379", "pgvector:5432", "gateway-redis:6379"}
+    assert stores | {"plugin-daemon:5002", "api:5001"} <= set(targets)
     script = (
         "import json,socket,sys\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
