@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dify_kit.backup.stores import ROOT, VolumeError, Volumes
-from dify_kit.backup.trees import BrokenTreeError, Census, count
+from dify_kit.backup.stores import ROOT, VolumeError, Volumes, counted
+from dify_kit.backup.trees import BrokenTreeError, Census
 from dify_kit.talk import say
 from infra.catalogue.service import Keep
 from infra.engine.cluster import Cluster, ClusterError
@@ -123,29 +123,24 @@ class ClaimVolumes(Volumes):
             if stream.code not in {0, CHANGED}:
                 raise VolumeError(f"tar ended with code {stream.code}: {stream.errors.strip()[-300:]}")
 
-    def fill(self, volume: str, labels: Mapping[str, str], content: Iterator[bytes], size: int) -> None:
+    def fill(self, volume: str, labels: Mapping[str, str], content: Iterator[bytes], size: int) -> Census:
         """See Volumes. Makes the namespace, and its policy that closes pods, where they are not there yet."""
-        command = ("sh", "-c", _UNPACK, "sh", str(size))
         with _told():
             self._prepare()
             self._claim(volume, labels)
-            with (
-                self._pod(volume, read_only=False) as pod,
-                running(self.cluster, self.chosen.namespace, pod, CONTAINER, command, stdin=True) as stream,
-            ):
-                stream.send(content, SILENCE_SECONDS)
-                for _ in stream.output(SILENCE_SECONDS):
-                    pass
-            if stream.code:
-                raise VolumeError(f"tar ended with code {stream.code}: {stream.errors.strip()[-300:]}")
+            with self._pod(volume, read_only=False) as pod:
+                self._unpack(pod, content, size)
+                # A pod takes seconds to start: the same one reads what it has written.
+                return counted(self._packed(pod))
 
-    def census(self, volume: str) -> Census:
-        """See Volumes."""
-        with self.reading(volume) as blocks:
-            try:
-                return count(blocks, root=ROOT)
-            except BrokenTreeError as problem:
-                raise VolumeError(str(problem)) from None
+    def _unpack(self, pod: str, content: Iterator[bytes], size: int) -> None:
+        command = ("sh", "-c", _UNPACK, "sh", str(size))
+        with running(self.cluster, self.chosen.namespace, pod, CONTAINER, command, stdin=True) as stream:
+            stream.send(content, SILENCE_SECONDS)
+            for _ in stream.output(SILENCE_SECONDS):
+                pass
+        if stream.code:
+            raise VolumeError(f"tar ended with code {stream.code}: {stream.errors.strip()[-300:]}")
 
     def _prepare(self) -> None:
         """Make what has to be there before the first pod. The next `up` takes both over, as it does claims."""

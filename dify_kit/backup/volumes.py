@@ -14,8 +14,8 @@ from typing import Any
 import docker
 import requests
 
-from dify_kit.backup.stores import ROOT, VolumeError, Volumes
-from dify_kit.backup.trees import BrokenTreeError, Census, count
+from dify_kit.backup.stores import ROOT, VolumeError, Volumes, counted
+from dify_kit.backup.trees import Census
 from dify_kit.errors import KitError
 from infra import engine
 from infra.guards.volumes import STACK_LABEL
@@ -82,21 +82,15 @@ class EngineVolumes(Volumes):
             blocks, _ = self._api.get_archive(holder, f"{ABOVE}/{ROOT}")
             yield _read(blocks)
 
-    def fill(self, volume: str, labels: Mapping[str, str], content: Iterator[bytes], size: int) -> None:
+    def fill(self, volume: str, labels: Mapping[str, str], content: Iterator[bytes], size: int) -> Census:
         """See Volumes."""
         del size  # the engine finds the end by itself
         with _told():
             self._api.create_volume(volume, labels=dict(labels))
             with _holder(self._api, volume, self._stack, read_only=False) as holder:
                 self._api.put_archive(holder, ABOVE, content)
-
-    def census(self, volume: str) -> Census:
-        """See Volumes."""
         with self.reading(volume) as blocks:
-            try:
-                return count(blocks, root=ROOT)
-            except BrokenTreeError as problem:
-                raise VolumeError(str(problem)) from None
+            return counted(blocks)
 
 
 @contextlib.contextmanager

@@ -288,6 +288,7 @@ def test_a_claim_that_is_there_is_not_filled(store: ClaimVolumes, nodes: Nodes) 
 
     with pytest.raises(VolumeError, match="claim app-storage exists already"):
         fill(store, tree({}))
+    # The one that filled and counted it.
     assert len([one for one in nodes.made if one["kind"] == "Pod"]) == 1
 
 
