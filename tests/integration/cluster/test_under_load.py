@@ -40,7 +40,6 @@ def credentials(spread: ClusterStack) -> list[str]:
         "grant_type": "client_credentials",
         "client_id": canary["clientId"],
         "client_secret": canary["clientSecret"],
-        "scope": "conversations",
     }
     with httpx.Client(verify=spread.trust, timeout=20) as client:
         answers = [client.post(f"{spread.url}/oauth/token", data=asked) for _ in range(TOKENS)]
