@@ -1,6 +1,7 @@
 """A stack with two pods of what answers, under a steady load: new pods, a drained node, a node that is killed."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -40,13 +41,12 @@ def credentials(spread: ClusterStack) -> list[str]:
         "grant_type": "client_credentials",
         "client_id": canary["clientId"],
         "client_secret": canary["clientSecret"],
-        "scope": "conversations",
     }
     with httpx.Client(verify=spread.trust, timeout=20) as client:
         answers = [client.post(f"{spread.url}/oauth/token", data=asked) for _ in range(TOKENS)]
     assert {one.status_code for one in answers} == {200}, answers[0].text
-    tokens = [str(one.json()["access_token"]) for one in answers]
-    return [one for token in tokens for one in (token, spread.app_key())]
+    key = spread.app_key()
+    return [one for answer in answers for one in (str(answer.json()["access_token"]), key)]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def settled(spread: ClusterStack, cluster: Cluster) -> Iterator[None]:
         if pod["metadata"]["labels"]["dify-kit.service"] not in SCALED
     ]
     if single:
-        spread.kubectl("delete", "pod", *single, seconds=MOVE_SECONDS)
+        spread.kubectl("delete", "pod", "--grace-period=10", *single, seconds=MOVE_SECONDS)
     _wait_ready(spread)
     cluster.kubectl("uncordon", "node2")
     _spread(spread, cluster)
@@ -78,28 +78,34 @@ def _nodes_of(stack: ClusterStack, service: str) -> dict[str, str]:
 
 
 def _wait_ready(stack: ClusterStack) -> None:
+    """Wait until every workload has all of its pods ready."""
+
     def ready() -> bool:
-        found = [*stack.get("deployments")["items"], *stack.get("statefulsets")["items"]]
-        return all(one["status"].get("readyReplicas", 0) >= one["spec"]["replicas"] for one in found)
+        owners = [*stack.get("deployments")["items"], *stack.get("statefulsets")["items"]]
+        found = Counter(
+            one["metadata"]["labels"]["dify-kit.service"] for one in ready_pods(stack.get("pods"))
+        )
+        return all(found[one["metadata"]["name"]] >= one["spec"]["replicas"] for one in owners)
 
     wait_until(ready, seconds=READY_SECONDS, what="every pod of the stack is ready")
 
 
 def _spread(stack: ClusterStack, cluster: Cluster) -> None:
-    """Move one pod of each service whose pods share a node."""
-    for service in SCALED:
-        nodes = _nodes_of(stack, service)
-        if len(nodes) == 2 and len(set(nodes.values())) == 1:
-            (node,) = set(nodes.values())
+    """Move one pod of each service whose pods share a node to the other node."""
+    for node in ("node1", "node2"):
+        moved = [
+            next(iter(pods))
+            for service in SCALED
+            if set((pods := _nodes_of(stack, service)).values()) == {node}
+        ]
+        if moved:
             _cordon(cluster, node)
-            stack.kubectl("delete", "pod", next(iter(nodes)), seconds=MOVE_SECONDS)
+            stack.kubectl("delete", "pod", *moved, seconds=MOVE_SECONDS)
             _wait_ready(stack)
             cluster.kubectl("uncordon", node)
-        wait_until(
-            partial(_on_both_nodes, stack, service),
-            seconds=READY_SECONDS,
-            what=f"{service} runs on both nodes",
-        )
+    for service in SCALED:
+        both = partial(_on_both_nodes, stack, service)
+        wait_until(both, seconds=READY_SECONDS, what=f"{service} runs on both nodes")
 
 
 @pytest.fixture
