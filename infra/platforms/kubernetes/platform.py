@@ -144,15 +144,20 @@ class KubernetesPlatform(Platform):
         replicas = self._cluster.replicas.get(spec.name, 1)
         parts = self._parts(spec, live, parent)
         policy = policies.published(self._stack, spec)
-        opened = (
+        first = (
             [self._create(f"policy-{policy['metadata']['name']}", policy, parent=parent)] if policy else []
         )
+        # Before the pods, which resolve the names at their start.
+        first += [
+            self._create(str(one["metadata"]["name"]), one, parent=parent)
+            for one in workloads.replica_services(self._stack, spec, replicas)
+        ]
         manifest = workloads.workload(self._stack, spec, parts, replicas=replicas)
         made = self._create(
             spec.name,
             manifest,
             parent=parent,
-            depends_on=[*self._before, *after, *opened],
+            depends_on=[*self._before, *after, *first],
             # A Job cannot be changed.
             replace_on_changes=["spec"] if spec.job else None,
             delete_before_replace=spec.job,
@@ -161,7 +166,6 @@ class KubernetesPlatform(Platform):
             workloads.service(self._stack, spec),
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, replicas),
-            *workloads.replica_services(self._stack, spec, replicas),
         ):
             if beside:
                 self._create(
