@@ -147,41 +147,40 @@ class KubernetesPlatform(Platform):
         most = scaled.most if scaled else self._cluster.replicas.get(spec.name, 1)
         parts = self._parts(spec, live, parent)
         policy = policies.published(self._stack, spec)
-        opened = (
+        first = (
             [self._create(f"policy-{policy['metadata']['name']}", policy, parent=parent)] if policy else []
         )
+        # Before the pods, which resolve the names at their start.
+        first += [
+            self._create(str(one["metadata"]["name"]), one, parent=parent)
+            for one in workloads.replica_services(self._stack, spec, most)
+        ]
         manifest = workloads.workload(self._stack, spec, parts, replicas=most, autoscaled=scaled is not None)
         made = self._create(
             spec.name,
             manifest,
             parent=parent,
-            depends_on=[*self._before, *after, *opened],
+            depends_on=[*self._before, *after, *first],
             # A Job cannot be changed.
             replace_on_changes=["spec"] if spec.job else None,
             delete_before_replace=spec.job,
         )
+        # The name of what is beside nginx has in the state the kind of its parent. As another resource it would be deleted.
+        aliases = [pulumi.Alias(parent=made.urn.apply(of_other_kind))] if spec.name == NGINX else []
         if inside := workloads.service(self._stack, spec):
-            self._alias(spec, self._create(str(inside["metadata"]["name"]), inside, parent=made))
+            name = str(inside["metadata"]["name"])
+            self._alias(spec, self._create(name, inside, parent=made, aliases=aliases))
         for beside in (
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, most),
-            *workloads.replica_services(self._stack, spec, most),
             autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled else None,
         ):
             if beside:
-                self._create(
-                    str(beside["metadata"]["name"]),
-                    beside,
-                    parent=made,
-                    # Its name in the state has the kind of its parent. As another resource it would be deleted.
-                    aliases=[pulumi.Alias(parent=made.urn.apply(of_other_kind))]
-                    if spec.name == NGINX
-                    else [],
-                )
+                self._create(str(beside["metadata"]["name"]), beside, parent=made, aliases=aliases)
         for route in (
             routes.routes(self._stack, self._cluster.routes, _plain_port(spec)) if spec.ports else ()
         ):
-            self._create(EDGE, route, parent=made)
+            self._create(EDGE, route, parent=made, aliases=aliases)
         reference = Workload(
             kubeconfig=str(self._cluster.kubeconfig),
             context=self._cluster.context,
@@ -199,8 +198,8 @@ class KubernetesPlatform(Platform):
             autoscaled=scaled is not None,
             opts=pulumi.ResourceOptions(parent=made),
         )
-        name = pulumi.Output.from_input(str(reference))
-        return Running(spec=spec, workload=name, name=name, ready=ready)
+        place = pulumi.Output.from_input(str(reference))
+        return Running(spec=spec, workload=place, name=place, ready=ready)
 
     def _alias(self, spec: ServiceSpec, service: KubernetesObject) -> None:
         """Remember the other names of a service: its Service answers to one name, and pods started later to all."""
