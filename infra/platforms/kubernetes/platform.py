@@ -165,7 +165,7 @@ class KubernetesPlatform(Platform):
             replace_on_changes=["spec"] if spec.job else None,
             delete_before_replace=spec.job,
         )
-        # The name of what is beside nginx has in the state the kind of its parent. As another resource it would be deleted.
+        # In the state, the name of what is beside nginx has its kind. As another resource it would be deleted.
         aliases = [pulumi.Alias(parent=made.urn.apply(of_other_kind))] if spec.name == NGINX else []
         if inside := workloads.service(self._stack, spec):
             name = str(inside["metadata"]["name"])
