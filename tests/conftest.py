@@ -40,6 +40,7 @@ LAST = "tests/contract/"
 # What takes minutes, the longest first.
 LONGEST = (
     "tests/integration/test_stack.py",
+    "tests/integration/test_upgrade.py",
     SHARED,
     "tests/integration/test_stack_tls.py",
     "tests/integration/test_models.py",
