@@ -57,10 +57,10 @@ _NAMES = """
 deadline=$(($(date +%s) + {seconds}))
 for name in {names}; do
   until getent hosts "$name" > /dev/null; do
-    [ "$told" = "$name" ] || echo "waiting for the name $name in DNS" >&2
-    told=$name
+    [ "$reported" = "$name" ] || echo "waiting for the name $name in DNS" >&2
+    reported=$name
     if [ "$(date +%s)" -ge "$deadline" ]; then
-      echo "the name $name of a replica is unknown to the DNS server after {seconds} s" >&2
+      echo "no address for the name $name of a replica in DNS after {seconds} s" >&2
       exit 1
     fi
     sleep 0.2
