@@ -15,9 +15,6 @@ from tests.integration.cluster.stacks import ClusterStack, load_images
 # The name of a cluster that `make cluster` started: these tests use it, and leave it.
 VARIABLE = "DIFY_KIT_TEST_CLUSTER"
 
-# The name of a cluster that `make cluster` started: these tests use it, and leave it.
-VARIABLE = "DIFY_KIT_TEST_CLUSTER"
-
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
