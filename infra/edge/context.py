@@ -71,10 +71,16 @@ EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-Af
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceNames:
-    """How nginx resolves the names of services: the address of a DNS server, and what that needs after each name."""
+    """How nginx resolves the names of services: the address of a DNS server, and what that needs after each name.
+
+    `fresh_seconds` is how long an address is used before its name is resolved again, `wait_seconds` how long a connection
+    waits for that.
+    """
 
     resolver: str = DOCKER_RESOLVER
     suffix: str = ""
+    fresh_seconds: int = 2
+    wait_seconds: int = 2
 
 
 DOCKER_NAMES = ServiceNames()
@@ -141,6 +147,8 @@ class EdgeContext:
     default_error_shape: str = edge_errors.DEFAULT_SHAPE
     challenges: Mapping[ErrorShape, str] = field(default_factory=lambda: edge_errors.CHALLENGES)
     resolver: str = DOCKER_RESOLVER
+    resolver_fresh_seconds: int = DOCKER_NAMES.fresh_seconds
+    resolver_wait_seconds: int = DOCKER_NAMES.wait_seconds
     run_dir: str = RUN_DIRECTORY
     drain_mark: str = DRAIN_MARK
     http_port: int = ports.EDGE_HTTP
@@ -303,6 +311,8 @@ def edge_context(
         tls=edge_tls(settings),
         llm=edge_llm(settings.llm, suffix=service_names.suffix),
         resolver=service_names.resolver,
+        resolver_fresh_seconds=service_names.fresh_seconds,
+        resolver_wait_seconds=service_names.wait_seconds,
         js_module="" if settings.images == "local" else OFFICIAL_JS_MODULE,
         oauth=edge_oauth(settings.oauth),
         gate=edge_gate(settings.oidc_gate),

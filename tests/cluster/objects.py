@@ -14,7 +14,9 @@ STORAGE_CLASS = "local-path"
 STORAGE_ACCOUNT = "local-path-provisioner-service-account"
 COREFILE = f""".:53 {{
     errors
-    health
+    health {{
+        lameduck 5s
+    }}
     ready
     kubernetes {DNS_DOMAIN} in-addr.arpa ip6.arpa {{
         pods insecure

@@ -93,7 +93,7 @@ def test_nginx_starts_with_the_configuration_of_the_stack() -> None:
 
     assert mount["mountPath"] == f"{EDGE_DIRECTORY}/releases/{revision}"
     assert revision in files["live/revision.conf"]
-    assert "resolver 10.96.0.10 " in files["stream/upstreams.conf"]
+    assert "resolver 10.96.0.10 valid=30s ipv6=off;\nresolver_timeout 12s;" in files["stream/upstreams.conf"]
     assert "api.dify-unit.svc.cluster.local:5001;" in files["stream/upstreams.conf"]
     assert "127.0.0.11" not in "".join(files.values())
     # What a Secret can hold.

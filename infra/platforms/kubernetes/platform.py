@@ -26,6 +26,11 @@ from infra.resources.workload_ready import WorkloadReady
 from infra.services.spec import ServiceSpec
 from infra.settings.kubernetes import Kubernetes
 
+# A Service keeps its address. One that was deleted by hand has another one after the next `up`.
+SERVICE_FRESH_SECONDS = 30
+# nginx sends a query again after 5 s: one that went to a pod of CoreDNS that ends, as on a drained node, has no answer.
+DNS_WAIT_SECONDS = 12
+
 
 class KubernetesPlatform(Platform):
     """Names and creates everything of one stack in one namespace."""
@@ -62,7 +67,12 @@ class KubernetesPlatform(Platform):
     @property
     def service_names(self) -> ServiceNames:
         """Whole names of Services: nginx reads no search domains."""
-        return ServiceNames(resolver=self._dns, suffix=f".{self._cluster.namespace}.svc.{CLUSTER_DOMAIN}")
+        return ServiceNames(
+            resolver=self._dns,
+            suffix=f".{self._cluster.namespace}.svc.{CLUSTER_DOMAIN}",
+            fresh_seconds=SERVICE_FRESH_SECONDS,
+            wait_seconds=DNS_WAIT_SECONDS,
+        )
 
     @property
     def starts_together(self) -> int:
