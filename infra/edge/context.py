@@ -73,8 +73,8 @@ EXPOSED_HEADERS = ("X-Version", "X-Env", "X-Trace-Id", "X-Request-Id", "Retry-Af
 class ServiceNames:
     """How nginx resolves the names of services: the address of a DNS server, and what that needs after each name.
 
-    `fresh_seconds` is how long an address is used before its name is resolved again, `wait_seconds` how long a connection
-    waits for that.
+    `fresh_seconds` is how long an address is used before its name is resolved again, `wait_seconds` how long a
+    connection waits for that.
     """
 
     resolver: str = DOCKER_RESOLVER
