@@ -489,6 +489,18 @@ def may_connect(
     return all(ways.values())
 
 
+def opened_by_both(found: list[dict[str, Any]], port: int) -> set[str]:
+    """Return the policies with both directions that open a port in one of them: kube-router lets it in by either."""
+    return {
+        one["metadata"]["name"]
+        for one in found
+        if len(one["spec"]["policyTypes"]) > 1
+        for way, peer in (("egress", "to"), ("ingress", "from"))
+        for rule in one["spec"].get(way, ())
+        if opens(rule, port) and any("namespaceSelector" not in other for other in rule.get(peer, ()))
+    }
+
+
 def outside(found: list[dict[str, Any]], labels: dict[str, str]) -> bool:
     chosen = [one["spec"] for one in found if matches(one["spec"]["podSelector"], labels)]
     return any(
@@ -524,6 +536,8 @@ def test_pods_reach_exactly_those_that_share_a_network_with_them(ring: bool) -> 
         port for more in workloads.MORE_PORTS.values() for port in more
     }
     assert ports.EDGE_RING not in others
+    if ring:
+        assert opened_by_both(found, ports.EDGE_RING) == {"edge-ring"}
 
 
 def test_the_default_is_that_nothing_is_reached() -> None:

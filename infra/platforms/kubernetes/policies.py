@@ -101,10 +101,12 @@ def _ring(stack: str) -> dict[str, Any]:
 def _members(stack: str, network: str, *, ring: bool) -> dict[str, Any]:
     """Return the policy by which the pods of a network reach each other, and the cluster's DNS."""
     peers = [{"podSelector": _in(network)}]
+    numbers = {"ports": list(ALL_BUT_RING)} if ring else {}
     body = {
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": peers, **({"ports": list(ALL_BUT_RING)} if ring else {})}],
-        "egress": [{"to": peers}, DNS],
+        "ingress": [{"from": peers, **numbers}],
+        # Where a policy has both directions, kube-router lets in what either of them allows.
+        "egress": [{"to": peers, **numbers}, DNS],
     }
     return _policy(stack, f"network-{dns_label(network)}", _in(network), body)
 
