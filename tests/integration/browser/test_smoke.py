@@ -9,8 +9,8 @@ from support.stacks import Done, Stack, free_port, settings_changed
 pytestmark = pytest.mark.browser
 
 
-# What the main stack does not have: tests of their own deploy it.
-OFF = ("dify:oauth", "dify:llm.enabled", "dify:oidcGate.enabled")
+# What the main stack does not have: tests of their own deploy it, and a cluster.
+OFF = ("dify:oauth", "dify:llm.enabled", "dify:oidcGate.enabled", "they inspect pods")
 
 
 def assert_whole(done: Done, *, without: str = OFF[0]) -> None:
