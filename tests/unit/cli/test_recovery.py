@@ -255,13 +255,13 @@ def test_state_of_a_stack_is_read_without_pulumi(machine: Machine) -> None:
     assert machine.calls() == []
 
 
-def test_unreadable_state_names_the_backups(machine: Machine) -> None:
+def test_unreadable_state_names_the_command_that_rebuilds_it(machine: Machine) -> None:
     machine.state().write_text("{")
 
     with pytest.raises(KitError) as caught:
         machine.pulumi().state()
 
-    assert "backups/dify/dev" in caught.value.hint
+    assert "state rebuild --stack dev" in caught.value.hint
 
 
 LOCKED = (
