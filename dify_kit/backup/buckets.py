@@ -167,10 +167,15 @@ def names(place: Place) -> list[str]:
     return [str(one.object_name).removeprefix(place.key) for one in listed if not one.is_dir]
 
 
-def size(place: Place) -> int:
-    """Return the bytes of an object. Raises KitError."""
+def size(place: Place) -> int | None:
+    """Return the bytes of an object; None for credentials that may write alone. Raises KitError."""
     with _explained(place, "cannot be looked up"):
-        return int(_client(place).stat_object(place.bucket, place.key).size or 0)
+        try:
+            return int(_client(place).stat_object(place.bucket, place.key).size or 0)
+        except S3Error as problem:
+            if problem.code in _UNKNOWN:
+                return None
+            raise
 
 
 def delete(place: Place) -> None:

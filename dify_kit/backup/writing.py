@@ -104,8 +104,8 @@ def _name(draft: Path, target: Path) -> None:
         draft.rename(target)
 
 
-def size_of(target: Path | Place) -> int:
-    """Return the bytes of an archive. Raises KitError."""
+def size_of(target: Path | Place) -> int | None:
+    """Return the bytes of an archive; None where its bucket does not say. Raises KitError."""
     return buckets.size(target) if isinstance(target, Place) else target.stat().st_size
 
 

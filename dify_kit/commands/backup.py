@@ -93,8 +93,10 @@ def backup(  # noqa: PLR0917  # Typer calls it by name
         making.write(found, target, passphrase, vectors=vectors)
         if target is None:
             return
+        size = writing.size_of(target)
+        shown = "" if size is None else f" ({size / MEBIBYTE:.1f} MiB)"
         private = ", readable by you alone" if isinstance(target, Path) else ""
-        say(f"wrote {target} ({writing.size_of(target) / MEBIBYTE:.1f} MiB){private}")
+        say(f"wrote {target}{shown}{private}")
         say(f"it holds every secret of the stack. Prove it: {hints.kit('backup', 'verify', str(target))}")
         typer.echo(target)
         writing.delete_expired(target, stack, wanted)

@@ -317,6 +317,33 @@ class Cluster:
         with self.asking(f"running job {name} again"):
             self._json(self._batch.create_namespaced_job, namespace, again(job))
 
+    @contextmanager
+    def channel(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], *, stdin: bool
+    ) -> Iterator[Any]:
+        """Yield the client's WebSocket (`WSClient`) to a command that runs in a container."""
+        from kubernetes import stream  # noqa: PLC0415
+
+        with self.asking(f"running {command[0]} in {pod}"):
+            opened = stream.stream(
+                self.core.connect_get_namespaced_pod_exec,
+                pod,
+                namespace,
+                container=container,
+                command=list(command),
+                stdin=stdin,
+                stdout=True,
+                stderr=True,
+                tty=False,
+                binary=True,
+                _preload_content=False,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+            try:
+                yield opened
+            finally:
+                opened.close()
+
     def execute(
         self,
         namespace: str,
@@ -331,37 +358,18 @@ class Cluster:
 
         With a line, the answer is a line too, and over when that has come.
         """
-        from kubernetes import stream  # noqa: PLC0415
-
         deadline = time.monotonic() + seconds
         output = {1: b"", 2: b""}
-        with self.asking(f"running a command in {pod}"):
-            channel = stream.stream(
-                self.core.connect_get_namespaced_pod_exec,
-                pod,
-                namespace,
-                container=container,
-                command=list(command),
-                stdin=bool(line),
-                stdout=True,
-                stderr=True,
-                tty=False,
-                binary=True,
-                _preload_content=False,
-                _request_timeout=TIMEOUT_SECONDS,
-            )
-            try:
-                if line:
-                    channel.write_stdin(line)
-                while channel.is_open() and (left := deadline - time.monotonic()) > 0:
-                    channel.update(timeout=left)
-                    for number in output:
-                        output[number] += channel.read_channel(number)
-                    if line and output[1].endswith(b"\n"):
-                        return Executed(code=None, stdout=output[1], stderr=output[2])
-                code = None if channel.is_open() else _code(channel)
-            finally:
-                channel.close()
+        with self.channel(namespace, pod, container, command, stdin=bool(line)) as channel:
+            if line:
+                channel.write_stdin(line)
+            while channel.is_open() and (left := deadline - time.monotonic()) > 0:
+                channel.update(timeout=left)
+                for number in output:
+                    output[number] += channel.read_channel(number)
+                if line and output[1].endswith(b"\n"):
+                    return Executed(code=None, stdout=output[1], stderr=output[2])
+            code = None if channel.is_open() else _code(channel)
         return Executed(code=code, stdout=output[1], stderr=output[2])
 
 

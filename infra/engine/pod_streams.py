@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from infra.engine.cluster import TIMEOUT_SECONDS, Cluster
+from infra.engine.cluster import Cluster
 
 STDOUT, STDERR, STATUS = 1, 2, 3
 PING_SECONDS = 20.0
@@ -114,24 +114,5 @@ def running(
     cluster: Cluster, namespace: str, pod: str, container: str, command: Sequence[str], *, stdin: bool = False
 ) -> Iterator[Stream]:
     """Run a command in a container. Raises ClusterError where it cannot run, or the connection breaks."""
-    from kubernetes import stream  # noqa: PLC0415
-
-    with cluster.asking(f"running {command[0]} in {pod}"):
-        channel = stream.stream(
-            cluster.core.connect_get_namespaced_pod_exec,
-            pod,
-            namespace,
-            container=container,
-            command=list(command),
-            stdin=stdin,
-            stdout=True,
-            stderr=True,
-            tty=False,
-            binary=True,
-            _preload_content=False,
-            _request_timeout=TIMEOUT_SECONDS,
-        )
-        try:
-            yield Stream(channel.sock)
-        finally:
-            channel.close()
+    with cluster.channel(namespace, pod, container, command, stdin=stdin) as channel:
+        yield Stream(channel.sock)

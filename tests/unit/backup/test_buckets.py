@@ -9,7 +9,9 @@ from typing import Any
 
 import boto3
 import pytest
+from minio.error import S3Error
 from moto.server import ThreadedMotoServer
+from urllib3 import HTTPResponse
 
 from dify_kit.backup import buckets, reading, writing
 from dify_kit.backup.retention import Retention, expired, name_of, time_of
@@ -142,6 +144,27 @@ def test_without_credentials_it_is_said(server: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(KitError) as told:
         writing.target_of(url(server, ""), "dev", NOW)
     assert "credentials" in told.value.hint
+
+
+class WritesAlone:
+    """A client with credentials that may write and nothing else."""
+
+    @staticmethod
+    def refuse(*_arguments: str) -> None:
+        answer = HTTPResponse(status=403)
+        raise S3Error(answer, "AccessDenied", "Access Denied", "/archives", "1", "1")
+
+    bucket_exists = stat_object = refuse
+
+
+def test_credentials_that_may_write_alone_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "_client", lambda _place: WritesAlone())
+
+    target = writing.target_of("s3://archives/nightly/", "dev", NOW)
+
+    assert isinstance(target, buckets.Place)
+    assert target.key == f"nightly/{NAME}"
+    assert writing.size_of(target) is None
 
 
 @pytest.mark.parametrize(

@@ -504,5 +504,6 @@ def test_a_bundle_of_a_cluster_that_does_not_answer_says_so(stack: Machine, tmp_
     done = run("support-bundle", "--to", str(tmp_path / "report.tar.gz"))
 
     assert done.exit_code == 0, done.output
-    assert "the cluster of context 'one' refuses listing pods: 500" in done.stdout
+    refused = "dify:kubernetes.context: the cluster of context 'one' refuses listing pods: 500"
+    assert f"logs and containers: {refused}" in done.stdout
     assert "settings.json" in done.stdout
