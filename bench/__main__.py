@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from bench import compare, edge, faults, llm, oauth, report, streams, up
+from bench.capacity import bench as capacity
 from dify_kit.errors import KitError
 from dify_kit.talk import fail, say, step
 
@@ -28,6 +29,7 @@ class Bench(StrEnum):
     LLM = "llm"
     SSE = "sse"
     SOAK = "soak"
+    CAPACITY = "capacity"
     FAULTS = "faults"
     COMPARE = "compare"
 
@@ -58,6 +60,7 @@ def main(
         Bench.LLM: lambda: llm.run(command, rounds=rounds, seconds=seconds),
         Bench.SSE: lambda: streams.lag(command, rounds=rounds),
         Bench.SOAK: lambda: streams.soak(command),
+        Bench.CAPACITY: lambda: capacity.run(command, rounds=rounds, seconds=seconds),
         Bench.FAULTS: lambda: faults.run(command),
         Bench.COMPARE: lambda: compare.run(command, base=base, rounds=rounds, seconds=seconds),
     }

@@ -12,6 +12,7 @@ from bench.proxies import Proxy
 from bench.report import Report, Table
 from bench.rig import Measured, Rig, rig
 from bench.rounds import Turn, interleaved, median
+from dify_gateway.state import sealed
 from dify_kit.errors import KitError
 from dify_kit.talk import say
 from infra.catalogue import ports
@@ -19,7 +20,7 @@ from infra.catalogue.releases import RELEASES
 from infra.edge.context import EdgeContext, edge_context
 from infra.settings.oauth import OAuth, Tenant
 from infra.settings.rate_limits import Bucket, GroupLimits
-from support.gateway import AUDIENCE, ISSUER, KID, SIGNING_KEY, documents
+from support.gateway import AUDIENCE, ISSUER, KID, SEAL_KEY, SIGNING_KEY, documents
 from support.tokens import Forge
 
 TOKENS = 1000
@@ -31,6 +32,7 @@ PACED_SCRIPTS = {"": PACED_SCRIPT, SCRIPT: PACED_TOKENS_SCRIPT}
 TOKEN_SECONDS = 4 * 3600
 GATEWAY_USER, REDIS_USER = "1002", "999"
 START_SECONDS = 20
+MEMORY_SINCE = "dify-gateway:memory-since"
 UNREACHED = GroupLimits(rate=Bucket(requests=1_000_000, seconds=1, burst=1_000_000), concurrent=10_000)
 FEATURES = {
     "bare": "nginx that only passes on; its call has an API key",
@@ -52,11 +54,9 @@ class Taken:
     gateway: float
 
 
-def contexts() -> tuple[EdgeContext, EdgeContext]:
-    """Return what the edge is rendered from, with OAuth and without it; neither logs, as bare nginx does not."""
-    found = replace(proxies.edge_settings(), access_log="off")
-    release = RELEASES[found.release]
-    on = OAuth(
+def measured_oauth() -> OAuth:
+    """Return the OAuth settings of the measured edge: two tenants, whose limits are never reached."""
+    return OAuth(
         issuer=ISSUER,
         audience=AUDIENCE,
         token_seconds=3600,
@@ -64,9 +64,15 @@ def contexts() -> tuple[EdgeContext, EdgeContext]:
         clients={},
         issuers=(),
     )
+
+
+def contexts() -> tuple[EdgeContext, EdgeContext]:
+    """Return what the edge is rendered from, with OAuth and without it; neither logs, as bare nginx does not."""
+    found = replace(proxies.edge_settings(), access_log="off")
+    release = RELEASES[found.release]
     off = edge_context(replace(found, oauth=None), release)
     return (
-        edge_context(replace(found, oauth=on), release),
+        edge_context(replace(found, oauth=measured_oauth()), release),
         replace(off, http_port=proxies.QUIET_PORT, status_port=proxies.QUIET_STATUS_PORT),
     )
 
@@ -79,26 +85,35 @@ def tokens(count: int) -> list[str]:
     return [forge.with_claims(exp=forge.now + TOKEN_SECONDS) for _ in range(count)]
 
 
-def start_gateway(running: Rig) -> None:
-    """Start Redis and the gateway. Raises KitError."""
-    redis = ["--save", "", "--bind", "127.0.0.1"]
+def start_redis(running: Rig, bind: str = "127.0.0.1") -> None:
+    """Start the gateway's Redis beside the upstream. Raises KitError."""
+    redis = ["--save", "", "--bind", bind, "--protected-mode", "no"]
     running.serve("redis", images.of("redis"), redis, {}, user=REDIS_USER, entrypoint=["redis-server"])
-    files = documents()
-    files["config.json"]["redis"]["url"] = f"redis://127.0.0.1:{ports.REDIS}/0"
     # As if it had been running: tokens that are older than Redis's memory are refused.
-    remembered = ["redis-cli", "set", "dify-gateway:memory-since", str(int(time.time()) - 3600)]
+    remembered = [
+        "redis-cli",
+        "set",
+        MEMORY_SINCE,
+        sealed(SEAL_KEY, MEMORY_SINCE, str(int(time.time()) - TOKEN_SECONDS)),
+    ]
     deadline = time.monotonic() + START_SECONDS
     while (done := running.run("redis", remembered)).stdout.strip() != "OK":
         if time.monotonic() > deadline:
             raise KitError(f"Redis does not answer: {done.stderr.strip()}")
         time.sleep(0.2)
-    running.serve(
-        "gateway",
-        images.of("gateway"),
-        [],
-        {f"/etc/dify-gateway/{name}": json.dumps(content) for name, content in files.items()},
-        user=GATEWAY_USER,
-    )
+
+
+def gateway_files(redis: str = "127.0.0.1") -> dict[str, str]:
+    """Return the files of a gateway, by their paths in its container."""
+    files = documents()
+    files["config.json"]["redis"]["url"] = f"redis://{redis}:{ports.REDIS}/0"
+    return {f"/etc/dify-gateway/{name}": json.dumps(content) for name, content in files.items()}
+
+
+def start_gateway(running: Rig) -> None:
+    """Start Redis and the gateway. Raises KitError."""
+    start_redis(running)
+    running.serve("gateway", images.of("gateway"), [], gateway_files(), user=GATEWAY_USER)
 
 
 def turns(on: EdgeContext, off: EdgeContext, token: str) -> dict[str, Proxy]:

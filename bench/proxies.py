@@ -170,11 +170,11 @@ def edge_quiet(context: EdgeContext) -> Proxy:
     return replace(edge(quiet), name="edge-quiet")
 
 
-def live_files(context: EdgeContext) -> dict[str, str]:
+def live_files(context: EdgeContext, address: str = "127.0.0.1") -> dict[str, str]:
     """Return the files that `up` would put into the container, with the address of the upstream."""
     rendered = edge_configuration(context)
     _, files = completed(
-        rendered.revision, rendered.files, service=DIRECT, address="127.0.0.1", port=port_of(DIRECT)
+        rendered.revision, rendered.files, service=DIRECT, address=address, port=port_of(DIRECT)
     )
     return {f"{EDGE_DIRECTORY}/{path}": text for path, text in files.items()}
 

@@ -90,7 +90,7 @@ class Rig:
             **self._inside(),
         )
         container.start()
-        self._wait(proxy)
+        self.wait(proxy)
 
     def serve(
         self,
@@ -141,7 +141,8 @@ class Rig:
         self.containers[name] = container
         return container
 
-    def _wait(self, proxy: Proxy) -> None:
+    def wait(self, proxy: Proxy) -> None:
+        """Wait until a proxy passes a request on. Raises KitError with its last words."""
         last = ""
         deadline = time.monotonic() + proxy.start_seconds
         while time.monotonic() < deadline:

@@ -8,6 +8,7 @@ import docker
 import pytest
 
 from bench import edge, proxies
+from bench.capacity import measuring
 from bench.image.sse_client import Wanted
 from bench.rig import LABEL, Rig, rig
 from dify_kit.errors import KitError
@@ -96,3 +97,21 @@ def test_streams_pass_the_edge_one_by_one() -> None:
     assert [one["problem"] for one in found] == [""] * 6
     # An edge that gathered events would pass the first one on with the last, 400 ms later.
     assert sorted(one["lags"][0] for one in found)[3] < 200_000
+
+
+def test_replicas_serve_together_and_are_measured_by_their_own_time() -> None:
+    turns = measuring.measure(rounds=1, seconds=1, most_edges=2, most_gateways=1)
+
+    found = {turn.name: taken for turn, _, taken in turns}
+
+    assert list(found) == [
+        f"{measuring.EDGE_KEY} x 1",
+        f"{measuring.EDGE_TOKEN} x 1",
+        f"{measuring.EDGE_KEY} x 2",
+        f"{measuring.EDGE_TOKEN} x 2",
+        f"{measuring.INTROSPECTION} x 1",
+        f"{measuring.ISSUE} x 1",
+    ]
+    # Both replicas count each request: what it takes of one alone and of two cannot be the same.
+    assert found[f"{measuring.EDGE_KEY} x 2"].cpu > 1.3 * found[f"{measuring.EDGE_KEY} x 1"].cpu
+    assert all(taken.rate > 0 for taken in found.values())

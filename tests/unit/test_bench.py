@@ -38,6 +38,12 @@ Transfer/sec:      5.91MB
 """
 
 
+@pytest.fixture(autouse=True)
+def no_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Build no peer: Caddy and Traefik take minutes of compilation where the cache has none."""
+    monkeypatch.setattr("bench.peers.program", lambda _: tmp_path / "program")
+
+
 def test_wrk_report_is_read_in_milliseconds() -> None:
     assert load.parse(WRK) == load.Load(requests=53766, seconds=2.0, rate=26845.99, p50=0.494, p99=5.44)
 

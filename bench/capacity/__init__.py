@@ -1,0 +1,1 @@
+"""How capacity grows with the number of replicas: measured, fitted, predicted, and planned from."""
