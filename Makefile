@@ -22,7 +22,7 @@ KIT = .venv/bin/dify-kit
 PYTEST = .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: pictures help packages setup browser test-tools integration-tools doctor up preview down smoke render test lint types unit newest integration browsing deploying cluster cluster-down test-cluster docs bench lock
+.PHONY: pictures help packages setup browser test-tools integration-tools doctor up preview down smoke render test lint types unit newest integration browsing deploying drills cluster cluster-down cluster-tools cluster-core test-cluster docs bench lock
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,10 +63,11 @@ integration-tools: packages
 
 # Tests with a browser run without others that deploy: Chromium gives up requests while Docker's networks change.
 # They leave half the machine idle, so unit tests run beside them, and yield where both want it.
-test: setup browser test-tools integration-tools lint types ## everything the project promises, on the real engine
-	@echo "→ unit tests, and beside them those that look through a browser; then those that deploy ..."
+test: setup browser test-tools integration-tools lint types ## what CI runs: lint, types, unit tests, a real engine, a cluster
+	@echo "→ unit tests, and beside them those that look through a browser; then those that deploy; then a cluster ..."
 	@$(MAKE) --no-print-directory --jobs 2 NICE="nice -n 15" unit browsing
 	@$(MAKE) --no-print-directory deploying
+	@$(MAKE) --no-print-directory cluster-core
 
 lint: packages ## ruff: rules and format; oxlint: rules for JavaScript; vale: plain English (docs/contributing/STYLE.md)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -90,7 +91,11 @@ browsing: setup browser integration-tools
 	@$(PYTEST) tests/integration -m browser
 
 deploying: setup integration-tools
-	@$(PYTEST) tests/contract tests/integration -m "not browser and not cluster" -n $(WORKERS)
+	@$(PYTEST) tests/contract tests/integration -m "not browser and not cluster and not drill" -n $(WORKERS)
+
+# They take minutes each, and CI has a bounded time: it runs them each week.
+drills: setup integration-tools ## rehearsals that take minutes: backup and restore, upgrade, rotation under load, a team
+	@$(PYTEST) tests/integration -m drill -n $(WORKERS)
 
 cluster: setup ## start a Kubernetes cluster of two containers, or complete it: CLUSTER=name; it prints its kubeconfig
 	@.venv/bin/python -m tests.cluster up $(CLUSTER)
@@ -99,9 +104,15 @@ cluster-down: packages ## remove that cluster and everything of it: CLUSTER=name
 	@.venv/bin/python -m tests.cluster down $(CLUSTER)
 
 # Its programs take minutes to build, once: not within the tests, which have deadlines.
-test-cluster: packages ## tests on a cluster of their own
+cluster-tools: packages
 	@$(KIT) setup --kubernetes
 	@.venv/bin/python -m tests.cluster programs
+
+# The part of them that proves the most in a few minutes.
+cluster-core: setup cluster-tools
+	@$(PYTEST) tests/integration/cluster -m cluster_core
+
+test-cluster: setup cluster-tools ## all tests on a cluster of their own
 	@$(PYTEST) tests/integration/cluster -m cluster
 
 docs: packages ## build the documentation site into site/, strictly

@@ -33,6 +33,13 @@ SHARING = (
     "tests/integration/test_live_changes.py",
     "tests/integration/test_two_stacks.py",
 )
+# Rehearsals of several minutes each: `make drills`. Shorter tests cover each of their steps.
+DRILLS = (
+    "tests/integration/test_backup.py",
+    "tests/integration/test_rotation.py",
+    "tests/integration/test_team.py",
+    "tests/integration/test_upgrade.py",
+)
 GATEWAY = "the edge with a gateway"
 # Files whose tests share that.
 SHARING_GATEWAY = ("tests/integration/edge/test_oauth.py", "tests/integration/edge/test_gate.py")
@@ -93,6 +100,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("integration")
         if item.nodeid.startswith(ON_CLUSTER):
             item.add_marker("cluster")
+        if item.nodeid.startswith(DRILLS):
+            item.add_marker("drill")
     rank = {group: place for place, group in enumerate(LONGEST)}
     # Contract tests stop services of the main stack, and the next `up` would mend that in the middle of another test.
     items.sort(
