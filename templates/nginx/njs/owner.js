@@ -1,0 +1,37 @@
+// A request of the LLM proxy that could not be sent to the owner of its counts, because one takes the place of another: it
+// waits until an owner answers, and is sent then. What was sent is never sent again.
+
+// In milliseconds. Longer pauses later: each look takes some memory of the request.
+const FIRST_PAUSE = 100;
+const LONGEST_PAUSE = 1000;
+// An owner that was there, and then was not: nginx ends a request that goes to and fro too often.
+const MOST_TRIES = 4;
+
+function pause(milliseconds) {
+    return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+async function wait(r) {
+    const vars = r.variables;
+    if (!vars.owner_unsent) {
+        r.return(Number(vars.owner_failure));
+        return;
+    }
+    const since = Number(vars.owner_waits_since) || Date.now(), tries = Number(vars.owner_tries) + 1;
+    vars.owner_waits_since = String(since);
+    vars.owner_tries = String(tries);
+    const until = since + 1000 * Number(vars.owner_hold);
+    let next = FIRST_PAUSE;
+    while (tries <= MOST_TRIES && Date.now() < until) {
+        await pause(next);
+        next = Math.min(2 * next, LONGEST_PAUSE);
+        const found = await r.subrequest('/_llm_owner');
+        if (found.status === 204) {
+            r.internalRedirect('@llm_owner');
+            return;
+        }
+    }
+    r.return(503);
+}
+
+export default {wait};
