@@ -1,6 +1,6 @@
 """The owner of the LLM proxy's counts, where nginx has several pods or is replaced pod by pod.
 
-`templates/nginx/http/owner.conf.j2` says how the pods of nginx and the owner work together. Both have the same image and
+`templates/nginx/http/owner.conf.j2` says how nginx and the owner work together. Both have the same image and
 the same templates: `passing` and `owning` in `infra.edge.roles` are what each of them reads.
 """
 

@@ -52,6 +52,8 @@ def owning(edge: EdgeContext) -> EdgeContext:
         max_body_megabytes=edge.llm.max_body_megabytes,
         # All of it is the matter of nginx in front of it.
         server_names=(),
+        public_scheme="http",
+        public_port=owner.port,
         routes=(),
         cors={},
         passed_headers=(),

@@ -17,8 +17,8 @@ DNS: Mapping[str, Any] = {
     ],
     "ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")],
 }
-# Ports by which pods of nginx trust what another one says about a client: those of the replicas that count as one, and of
-# the owner of the LLM proxy's counts. They follow each other.
+# Ports by which pods of nginx trust what another one says about a client: those of the replicas that count as one, and
+# of the owner of the LLM proxy's counts. They follow each other.
 TRUSTING = (ports.EDGE_RING, ports.EDGE_OWNER, ports.EDGE_OWNER_INSIDE)
 ALL_BUT_TRUSTING: Sequence[Mapping[str, Any]] = (
     {"port": 1, "endPort": min(TRUSTING) - 1, "protocol": "TCP"},
@@ -51,7 +51,7 @@ def policies(
     """Return the policies of a stack's networks; the value says whether one is internal, without a way out.
 
     `ring`: several pods of nginx count as one, by a port that trusts what it receives about a client. It is open to
-    pods of nginx alone, and no network of the stack opens it. `owner`: the same for the owner of the LLM proxy's counts.
+    pods of nginx alone, and no network of the stack opens it. `owner`: so has the owner of the LLM proxy's counts.
     """
     return [
         _policy(stack, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
