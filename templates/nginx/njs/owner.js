@@ -17,7 +17,7 @@ async function wait(r) {
         r.return(Number(vars.owner_failure));
         return;
     }
-    const since = Number(vars.owner_waits_since) || Date.now(), tries = Number(vars.owner_tries) + 1;
+    const since = Number(vars.owner_waits_since) || Date.now(), tries = (Number(vars.owner_tries) || 0) + 1;
     vars.owner_waits_since = String(since);
     vars.owner_tries = String(tries);
     const until = since + 1000 * Number(vars.owner_hold);

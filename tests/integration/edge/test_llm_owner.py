@@ -27,7 +27,7 @@ HELLO: dict[str, Any] = {
 }
 # An answer costs 2.5 cents, and judy may spend a dollar.
 PAID = 40
-# What differs from one request to the next. Some errors of one replica come before a body is read, and end the connection.
+# What differs from one request to the next. One replica returns some errors before it has read a body, and closes then.
 VOLATILE = frozenset({"date", "x-request-id", "connection"})
 GONE_SECONDS = 6
 # Between two requests of a load.
