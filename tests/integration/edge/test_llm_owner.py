@@ -17,7 +17,8 @@ import pytest
 from infra.catalogue import ports
 from tests.integration.edge.container import ALLOWED
 from tests.integration.edge.llm import LlmEdge
-from tests.integration.edge.owner import COUNT, OwnedEdge
+from tests.integration.edge.owner import OwnedEdge
+from tests.integration.edge.replicas import COUNT
 
 CHAT = "/llm/v1/chat/completions"
 HELLO: dict[str, Any] = {
