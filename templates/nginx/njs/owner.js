@@ -11,6 +11,16 @@ function pause(milliseconds) {
     return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
+// Tell whether an owner answers before `until`.
+async function found(r, next, until) {
+    if (Date.now() >= until) {
+        return false;
+    }
+    await pause(next);
+    const reply = await r.subrequest('/_llm_owner');
+    return reply.status === 204 || found(r, Math.min(2 * next, LONGEST_PAUSE), until);
+}
+
 async function wait(r) {
     const vars = r.variables;
     if (!vars.owner_unsent) {
@@ -20,18 +30,12 @@ async function wait(r) {
     const since = Number(vars.owner_waits_since) || Date.now(), tries = (Number(vars.owner_tries) || 0) + 1;
     vars.owner_waits_since = String(since);
     vars.owner_tries = String(tries);
-    const until = since + 1000 * Number(vars.owner_hold);
-    let next = FIRST_PAUSE;
-    while (tries <= MOST_TRIES && Date.now() < until) {
-        await pause(next);
-        next = Math.min(2 * next, LONGEST_PAUSE);
-        const found = await r.subrequest('/_llm_owner');
-        if (found.status === 204) {
-            r.internalRedirect('@llm_owner');
-            return;
-        }
+    const until = tries > MOST_TRIES ? since : since + 1000 * Number(vars.owner_hold);
+    if (await found(r, FIRST_PAUSE, until)) {
+        r.internalRedirect('@llm_owner');
+    } else {
+        r.return(503);
     }
-    r.return(503);
 }
 
 export default {wait};

@@ -82,6 +82,12 @@ def _nodes_of(stack: ClusterStack, service: str) -> dict[str, str]:
     return {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in ready_pods(found)}
 
 
+def _uids_of(stack: ClusterStack, service: str) -> set[str]:
+    """Return what tells the ready pods of a service from others, which may have the same names."""
+    found = stack.get("pods", f"--selector=dify-kit.service={service}")
+    return {str(pod["metadata"]["uid"]) for pod in ready_pods(found)}
+
+
 def _wait_ready(stack: ClusterStack) -> None:
     """Wait until every workload has all of its pods ready."""
 
@@ -141,14 +147,14 @@ def test_new_pods_lose_no_request(
     spread: ClusterStack, credentials: list[str], tell: Tell, change: tuple[str, str, str]
 ) -> None:
     service, path, value = change
-    before = set(_nodes_of(spread, service))
+    before = _uids_of(spread, service)
     with steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted:
         time.sleep(3)
         spread.set_config(path, value)
         done = spread.up()
         time.sleep(QUIET_SECONDS / 2)
 
-    after = set(_nodes_of(spread, service))
+    after = _uids_of(spread, service)
     tell(f"new pods of {service}: up {done.seconds:.0f} s; {counted.summary}")
     assert before
     assert not before & after, "the pods are the same"
@@ -204,7 +210,7 @@ def caller(spread: ClusterStack) -> str:
 def test_a_new_owner_of_the_counts_delays_calls_and_fails_none(
     spread: ClusterStack, credentials: list[str], caller: str, tell: Tell
 ) -> None:
-    owner, edges = set(_nodes_of(spread, LLM_EDGE)), set(_nodes_of(spread, "nginx"))
+    owner, edges = _uids_of(spread, LLM_EDGE), _uids_of(spread, "nginx")
     with (
         steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted,
         calls_of_the_proxy(spread, caller) as calls,
@@ -217,8 +223,8 @@ def test_a_new_owner_of_the_counts_delays_calls_and_fails_none(
     longest = max(seconds for _, seconds in calls)
     tell(f"new owner: up {done.seconds:.0f} s; {counted.summary}")
     tell(f"{len(calls)} calls of the LLM proxy, the longest took {longest:.1f} s")
-    assert not owner & set(_nodes_of(spread, LLM_EDGE)), "the pod is the same"
-    assert edges == set(_nodes_of(spread, "nginx")), "other pods were replaced"
+    assert not owner & _uids_of(spread, LLM_EDGE), "the pod is the same"
+    assert edges == _uids_of(spread, "nginx"), "other pods were replaced"
     assert not counted.failed, counted.summary
     assert {outcome for outcome, _ in calls} == {"200"}, calls
     assert longest < HOLD_SECONDS
