@@ -42,6 +42,7 @@ def publish(settings: Settings, release: Release, tiers: Shown, *, networks: lis
     for name, value in facts(settings, release, tiers.edge.running, networks).items():
         pulumi.export(name, value)
     pulumi.export("edgeRevision", tiers.edge.revision)
+    pulumi.export("llmEdgeRevision", tiers.edge.owner_revision)
     pulumi.export("gatewayRevision", tiers.oauth.revision)
     pulumi.export("apps", tiers.apps.facts)
     pulumi.export("modelProviders", tiers.models.facts)

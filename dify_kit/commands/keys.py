@@ -15,7 +15,7 @@ from dify_kit.commands import up
 from dify_kit.commands.selected import require_configured
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError, UsageError
-from dify_kit.stack import callers, dify_key, rotation, signing_keys, upstreams
+from dify_kit.stack import callers, dify_key, llm_usage, rotation, signing_keys, upstreams
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import PROJECT, StackFiles, write_private
 from infra import engine, hints
@@ -242,7 +242,7 @@ def _rotate_upstream(upstream: str, stack: str, *, from_stdin: bool, minutes: fl
     with files.lock():
         upstreams.store(pulumi, upstream, key)
     up.up(stack=stack, verbose=False, timeout=90, skip_setup=True)
-    container = str((pulumi.state().outputs.get("containers") or {}).get("nginx") or "")
+    container = llm_usage.counter(pulumi.state().outputs.get("containers") or {})
     left = _wait_for_old_workers(lambda: _old_workers(container), minutes * 60)
     if left:
         say(

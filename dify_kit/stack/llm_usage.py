@@ -1,6 +1,7 @@
 """What the running nginx counted of the LLM proxy: use by caller and model, and failures of upstreams."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from dify_kit.containers.docker_host import BROKEN
@@ -9,7 +10,7 @@ from dify_kit.errors import KitError
 from dify_kit.workspace.files import StackFiles
 from infra import hints
 from infra.catalogue import ports
-from infra.catalogue.services import NGINX
+from infra.catalogue.services import LLM_EDGE, NGINX
 from infra.engine import runtime
 from infra.engine.runtime import Ran, Runtime
 
@@ -27,14 +28,19 @@ def document(files: StackFiles) -> dict[str, Any]:
     return _read(asked(files, URL))
 
 
+def counter(containers: Mapping[str, Any]) -> str:
+    """Return what counts the LLM proxy of a stack, of its containers by service; empty where nothing is deployed."""
+    return str(containers.get(LLM_EDGE) or containers.get(NGINX) or "")
+
+
 def of_container(container: str, stack: str) -> dict[str, Any]:
-    """Return `document` of the container of nginx. Raises KitError."""
+    """Return `document` of the container that counts. Raises KitError."""
     return _read(_asked(container, stack, URL))
 
 
 def asked(files: StackFiles, *arguments: str) -> str:
     """Return what nginx answers to curl in its container. Raises KitError."""
-    container = (Pulumi(files=files).state().outputs.get("containers") or {}).get(NGINX)
+    container = counter(Pulumi(files=files).state().outputs.get("containers") or {})
     if not container:
         raise KitError(
             f"stack {files.stack} is not deployed", f"`{hints.kit('up', stack=files.stack)}` deploys it"

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from dify_kit.errors import KitError
 from dify_kit.talk import say
 from infra import hints
 from infra.catalogue.data_services import DATA_EGRESS, DATA_PROXY
-from infra.catalogue.services import LITELLM, SERVICES
+from infra.catalogue.services import LITELLM, LLM_EDGE, NGINX, SERVICES
 from infra.edge import check as nginx_check
 from infra.edge import llm as edge_llm
-from infra.edge.context import edge_context
 from infra.edge.paths import CERTIFICATE_FILE, EDGE_DIRECTORY
 from infra.edge.render import edge_files
+from infra.edge.roles import edge_contexts
 from infra.edge.tls import public_files
 from infra.guards import images as image_guard
 from infra.jinja import RenderError, render
@@ -55,18 +56,21 @@ def rendered_files(settings: Settings) -> list[Rendered]:
             if settings.external_services
         ]
         redis = render("data/redis.conf.j2", {"redis": RedisContext(password=HIDDEN_PASSWORD)}, overrides)
-        edge = edge_files(edge_context(settings, release), overrides=overrides)
+        edges = {
+            service: edge_files(context, overrides=overrides)
+            for service, context in edge_contexts(settings, release).items()
+        }
         llm = {**edge_llm.public_files(settings.llm), **edge_llm.hidden_files(settings.llm)}
-        edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in llm.items()}
+        edges[LLM_EDGE if LLM_EDGE in edges else NGINX] |= _placed(llm)
         engine = {}
         if settings.llm and settings.llm.litellm:
             engine = litellm_config.hidden_files(settings.llm, overrides)
         # The certificate without its key, which stays secret.
-        edge |= {f"{EDGE_DIRECTORY}/{path}": text for path, text in public_files(settings).items()}
+        edges[NGINX] |= _placed(public_files(settings))
     except RenderError as problem:
         raise KitError(f"rendering failed: {problem}", "fix the template; nothing was deployed") from None
     return [
-        Rendered(service="nginx", files=edge),
+        *(Rendered(service=service, files=files) for service, files in edges.items()),
         *proxies,
         *([] if settings.redis else [Rendered(service="redis", files={"/etc/redis/redis.conf": redis})]),
         *(
@@ -80,6 +84,11 @@ def rendered_files(settings: Settings) -> list[Rendered]:
             else []
         ),
     ]
+
+
+def _placed(files: Mapping[str, str]) -> dict[str, str]:
+    """Return files of nginx by their path in its container."""
+    return {f"{EDGE_DIRECTORY}/{path}": text for path, text in files.items()}
 
 
 def write(settings: Settings, out: Path) -> list[Path]:
@@ -107,7 +116,13 @@ def write(settings: Settings, out: Path) -> list[Path]:
 
 def check(settings: Settings, out: Path) -> None:
     """Check what `write` wrote: crossplane, gixy, and `nginx -t` in the image that will run it."""
-    directory = (out / "nginx" / EDGE_DIRECTORY.lstrip("/")).resolve()
+    for service in (LLM_EDGE, NGINX):
+        directory = (out / service / EDGE_DIRECTORY.lstrip("/")).resolve()
+        if directory.exists():
+            _check(settings, directory, tls=settings.tls.on and service == NGINX)
+
+
+def _check(settings: Settings, directory: Path, *, tls: bool) -> None:
     try:
         parsed = nginx_check.parse(directory)
         say(f"✓ crossplane parses {len(parsed)} nginx files")
@@ -119,10 +134,10 @@ def check(settings: Settings, out: Path) -> None:
             )
         say("✓ gixy finds nothing")
         image = _image(settings)
-        if settings.tls.on:
+        if tls:
             # Docker needs a place to mount on.
             (directory / CERTIFICATE_FILE).parent.mkdir(exist_ok=True)
-        nginx_check.accept(directory, image, EDGE_DIRECTORY, tls=settings.tls.on)
+        nginx_check.accept(directory, image, EDGE_DIRECTORY, tls=tls)
         say(f"✓ nginx -t accepts it in {image.split('@')[0]}")
     except nginx_check.NginxError as problem:
         raise KitError(f"nginx would not start: {problem}", "the file has the path of its template") from None

@@ -14,7 +14,7 @@ import typer
 
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError, UsageError
-from dify_kit.stack import settings
+from dify_kit.stack import llm_usage, settings
 from dify_kit.workspace.files import PROJECT, StackFiles
 from infra import engine, hints
 from infra.catalogue.llm_presets import key_problem
@@ -116,8 +116,8 @@ def masked(key: str) -> str:
 
 
 def edge_container(pulumi: Pulumi) -> str:
-    """Return the running edge, from which upstreams are called; empty where the stack is not deployed."""
-    name = str((pulumi.state().outputs.get("containers") or {}).get("nginx") or "")
+    """Return the running nginx from which upstreams are called; empty where the stack is not deployed."""
+    name = llm_usage.counter(pulumi.state().outputs.get("containers") or {})
     if not name:
         return ""
     try:

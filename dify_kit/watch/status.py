@@ -25,7 +25,7 @@ from dify_kit.watch.report import Address, LastUpdate, Revision, Status
 from dify_kit.watch.services import Seen, describe
 from dify_kit.workspace.files import StackFiles
 from infra import hints
-from infra.catalogue.services import CERTBOT, GATEWAY, NGINX
+from infra.catalogue.services import CERTBOT, GATEWAY, LLM_EDGE, NGINX
 from infra.settings.stack import Reading
 
 # A certificate that renews itself has been renewed by then.
@@ -193,8 +193,9 @@ def _renewal(source: str, stack: str) -> str:
 
 def _revisions(status: Status, outputs: Mapping[str, Any], running: Mapping[str, list[Container]]) -> None:
     """Compare the live configurations with those that were deployed last."""
-    readers = {NGINX: _of_edge, GATEWAY: _of_gateway}
-    for service, key in ((NGINX, "edgeRevision"), (GATEWAY, "gatewayRevision")):
+    readers = {NGINX: _of_edge, LLM_EDGE: _of_edge, GATEWAY: _of_gateway}
+    keys = {NGINX: "edgeRevision", LLM_EDGE: "llmEdgeRevision", GATEWAY: "gatewayRevision"}
+    for service, key in keys.items():
         deployed = str(outputs.get(key) or "")
         if not deployed or service not in running:
             continue
@@ -229,10 +230,11 @@ def _of_gateway(container: str) -> str:
 
 def _upstreams(status: Status, outputs: Mapping[str, Any], running: Mapping[str, list[Container]]) -> None:
     """Note the failures of the LLM proxy's upstreams in this month. They are no problem: another upstream may serve."""
-    if not outputs.get("llm") or NGINX not in running:
+    counting = running.get(LLM_EDGE) or running.get(NGINX)
+    if not outputs.get("llm") or not counting:
         return
     try:
-        found = llm_usage.of_container(running[NGINX][0].id, status.stack)
+        found = llm_usage.of_container(counting[0].id, status.stack)
     except (KitError, ValueError, KeyError):
         # A revision that does not answer is reported already.
         return

@@ -2,7 +2,8 @@
 
 They isolate as those of Dify's own compose file do, and more: the data tier has a network that the edge and the web
 frontend are not on. certbot reaches the internet and no other network. nginx reaches the OAuth gateway, and the gateway
-a Redis of its own. LiteLLM reaches its upstreams; of the stack's services, only nginx reaches LiteLLM. External data
+a Redis of its own. LiteLLM reaches its upstreams; of the stack's services, only nginx reaches LiteLLM. On a cluster
+the owner of the LLM proxy's counts is in nginx's place for both. External data
 services are reached through two stream proxies: the network of the first one stays internal.
 """
 
@@ -22,6 +23,7 @@ ACME = "acme"
 OAUTH = "oauth"
 OAUTH_DATA = "oauth_data"
 ISSUERS = "issuers"
+LLM_EDGE = "llm_edge"
 LITELLM = "litellm"
 LITELLM_UPSTREAMS = "litellm_upstreams"
 
@@ -40,6 +42,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         OAUTH: Network(internal=True, service="gateway"),
         OAUTH_DATA: Network(internal=True, service="gateway-redis"),
         ISSUERS: Network(internal=False, service="gateway", part=Part.ISSUERS),
+        LLM_EDGE: Network(internal=False, service="llm-edge"),
         LITELLM: Network(internal=True, service="litellm"),
         LITELLM_UPSTREAMS: Network(internal=False, service="litellm"),
     }

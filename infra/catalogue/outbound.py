@@ -38,6 +38,7 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         # It concatenates its roots at its start, with those of its upstreams.
         services.LITELLM: Way.VARIABLES | Way.CONFIGURATION,
         services.NGINX: Way.CONFIGURATION,
+        services.LLM_EDGE: Way.CONFIGURATION,
         "ssrf-proxy": Way.CONFIGURATION,
         "agent-ssrf-proxy": Way.CONFIGURATION,
         # It passes connections to the servers of dify:database and dify:redis, whose protocols no HTTP proxy takes.

@@ -34,4 +34,8 @@ EDGE_LLM = 8082
 EDGE_STATUS = 8081
 # Where several replicas of the edge count as one. Replicas alone connect to it.
 EDGE_RING = 8083
+# The owner of the LLM proxy's counts, for requests of clients and for those from inside the stack. Pods of nginx alone
+# connect to it.
+EDGE_OWNER = 8084
+EDGE_OWNER_INSIDE = 8085
 EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS)

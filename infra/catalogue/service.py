@@ -32,8 +32,10 @@ class Part(StrEnum):
     GATEWAY = "gateway"
     # External issuers of tokens, or the gate's provider.
     ISSUERS = "issuers"
-    # `dify:llm.enabled`.
+    # `dify:llm.enabled` on one engine: nginx counts itself.
     LLM = "llm"
+    # `dify:llm.enabled` on a cluster: pods of nginx come and go, and one workload counts for them.
+    LLM_OWNER = "llmOwner"
     # `dify:llm.engine: litellm`.
     LITELLM = "litellm"
     # `dify:database.host` or `dify:redis.host`.

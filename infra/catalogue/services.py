@@ -8,6 +8,7 @@ and variables that the settings accept, the volumes that `down` removes, the por
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TypedDict
 
 from infra.catalogue import container_paths as paths
 from infra.catalogue import health, networks, ports
@@ -19,11 +20,28 @@ from infra.catalogue.data_services import (
     REDIS_CAPABILITIES,
     VECTOR_STORES,
 )
-from infra.catalogue.service import Limits, Mount, Part, Service, Tier
+from infra.catalogue.service import HealthCheck, Limits, Mount, Part, Service, Tier
 
 # Names that other modules need. `GATEWAY` is the OAuth gateway, `GATEWAY_REDIS` its own Redis.
 API, NGINX, CERTBOT, PLUGIN_DAEMON = "api", "nginx", "certbot", "plugin-daemon"
+# The owner of the LLM proxy's counts.
+LLM_EDGE = "llm-edge"
 GATEWAY, GATEWAY_REDIS, LITELLM = "gateway", "gateway-redis", "litellm"
+
+
+class _NginxRuns(TypedDict):
+    """What the two services of nginx have in common."""
+
+    health: HealthCheck
+    templates: tuple[str, ...]
+    user: str
+    entrypoint: tuple[str, ...]
+    tmpfs: Mapping[str, str]
+    read_only: bool
+    stop_signal: str
+    stop_grace: int
+    ready_timeout: int
+
 
 _APP_STORAGE = Mount(volume="app_storage", path="/app/api/storage")
 _CERTIFICATE_MOUNTS = (
@@ -31,6 +49,22 @@ _CERTIFICATE_MOUNTS = (
     Mount(volume="certificates", path=paths.PUBLISHED),
     Mount(volume="challenges", path=paths.CHALLENGES),
 )
+_NGINX_RUNS: _NginxRuns = {
+    "health": health.answers_http(ports.EDGE_STATUS, "/healthz"),
+    "templates": ("nginx/nginx.conf.j2",),
+    "user": str(paths.EDGE_UID),
+    "entrypoint": ("sh", "-c"),
+    "tmpfs": {
+        paths.EDGE_RUN_DIRECTORY: (
+            f"size={paths.EDGE_RUN_MEGABYTES}m,mode=0700,uid={paths.EDGE_UID},gid={paths.EDGE_UID}"
+        )
+    },
+    "read_only": True,
+    # nginx finishes the requests in flight.
+    "stop_signal": "SIGQUIT",
+    "stop_grace": 30,
+    "ready_timeout": 60,
+}
 _SQUID = ("squid", "-NYC", "-f", paths.SQUID_CONFIG)
 
 # In the order in which they start. Memory is about four times what a real Dify was seen to need at rest (api 350 to
@@ -272,6 +306,21 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             capabilities=("CHOWN", "DAC_OVERRIDE", "FOWNER"),
             ready_timeout=60,
         ),
+        LLM_EDGE: Service(
+            image="nginx",
+            tier=Tier.EDGE,
+            part=Part.LLM_OWNER,
+            limits=Limits(memory=512),
+            networks=(networks.LLM_EDGE, networks.OAUTH, networks.LITELLM),
+            after=(GATEWAY, LITELLM),
+            mounts=(
+                Mount(volume="edge", path=paths.EDGE_DIRECTORY),
+                Mount(volume="edge_temp", path="/tmp"),  # noqa: S108  # the container's own
+                Mount(volume="llm_usage", path=paths.USAGE_DIRECTORY),
+            ),
+            port=ports.EDGE_OWNER,
+            **_NGINX_RUNS,
+        ),
         NGINX: Service(
             image="nginx",
             tier=Tier.EDGE,
@@ -279,7 +328,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
             required=True,
             limits=Limits(memory=512),
             networks=(networks.APP, networks.OAUTH, networks.LITELLM),
-            after=("web", GATEWAY, LITELLM, "certificates"),
+            after=("web", GATEWAY, LITELLM, "certificates", LLM_EDGE),
             mounts=(
                 Mount(volume="edge", path=paths.EDGE_DIRECTORY),
                 Mount(volume="edge_temp", path="/tmp"),  # noqa: S108  # the container's own
@@ -288,20 +337,7 @@ SERVICES: Mapping[str, Service] = MappingProxyType(
                 Mount(volume="challenges", path=paths.CHALLENGES, read_only=True, part=Part.CERTBOT),
             ),
             port=ports.EDGE_HTTP,
-            health=health.answers_http(ports.EDGE_STATUS, "/healthz"),
-            templates=("nginx/nginx.conf.j2",),
-            user=str(paths.EDGE_UID),
-            entrypoint=("sh", "-c"),
-            tmpfs={
-                paths.EDGE_RUN_DIRECTORY: (
-                    f"size={paths.EDGE_RUN_MEGABYTES}m,mode=0700,uid={paths.EDGE_UID},gid={paths.EDGE_UID}"
-                )
-            },
-            read_only=True,
-            # nginx finishes the requests in flight.
-            stop_signal="SIGQUIT",
-            stop_grace=30,
-            ready_timeout=60,
+            **_NGINX_RUNS,
         ),
         CERTBOT: Service(
             image="certbot",

@@ -49,7 +49,7 @@ GIXY_DIRECTIVES: Mapping[str, frozenset[str]] = MappingProxyType(
         # That api is starting is public, also to clients that may not reach the console.
         "return_bypasses_allow_deny": frozenset({"return 503;"}),
         # The name of an upstream, whose servers stay where they are.
-        "missing_resolver": frozenset({"proxy_pass http://$ring_to;"}),
+        "missing_resolver": frozenset({"proxy_pass http://$ring_to;", "proxy_pass http://$llm_owner;"}),
     }
 )
 

@@ -17,6 +17,7 @@ from infra.edge.gate import EdgeGate, edge_gate, gate_limits
 from infra.edge.limits import ConnectionZone, EdgeLimits, RateZone, edge_limits
 from infra.edge.llm import EdgeLlm, edge_llm
 from infra.edge.oauth import EdgeOAuth, edge_oauth, oauth_limits, oauth_services
+from infra.edge.owner import Owner
 from infra.edge.paths import DRAIN_MARK, RUN_DIRECTORY
 from infra.edge.ring import EdgeRing, Step, elsewhere, replica_names, steps
 from infra.edge.routes import EdgeLocation, EdgeRoute, locations, own_routes
@@ -133,6 +134,7 @@ class EdgeContext:
     oauth: EdgeOAuth | None = None
     gate: EdgeGate | None = None
     ring: EdgeRing | None = None
+    owner: Owner | None = None
     revision: str = ""
     workers: str = "2"
     groups: Mapping[str, RouteGroup] = field(default_factory=route_groups.groups)
@@ -198,6 +200,28 @@ class EdgeContext:
     def here(self) -> EdgeLimits:
         """The limits that the replica counts which a client is connected to: none where owners count."""
         return elsewhere(self.limits) if self.ring else self.limits
+
+    @property
+    def llm_here(self) -> EdgeLlm | None:
+        """The LLM proxy, where these files are those that count and call upstreams."""
+        return None if self.owner and not self.owner.here else self.llm
+
+    @property
+    def no_llm_here(self) -> str:
+        """Why it is not, for a comment."""
+        return (
+            "The owner of its counts has it (http/owner.conf)." if self.llm else "dify:llm.enabled is false."
+        )
+
+    @property
+    def request_id(self) -> str:
+        """The variable with the id of a request: an owner has that of nginx in front of it."""
+        return "$owner_request_id" if self.owner and self.owner.here else "$request_id"
+
+    @property
+    def peer(self) -> str:
+        """The variable with the address that is connected to nginx in front of an owner."""
+        return "$owner_peer" if self.owner and self.owner.here else "$realip_remote_addr"
 
     @property
     def rate_status(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.edge.context import EdgeContext
+from infra.edge.owner import belongs
 from infra.edge.paths import EDGE_DIRECTORY
 from infra.edge.ring import TEMPLATES as RING_TEMPLATES
 from infra.jinja import SCRIPT_SUFFIX, SUFFIX, RenderError, jinja_environment, render, source
@@ -73,4 +74,5 @@ def _edge_files(context: EdgeContext, overrides: Path | None) -> dict[str, str]:
         # Without a tunnel nothing imports it.
         if name != TUNNEL_SCRIPT or (context.llm and context.llm.tunnel)
         if name not in RING_TEMPLATES or context.ring
+        if belongs(name, context.owner)
     }

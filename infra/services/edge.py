@@ -1,10 +1,10 @@
-"""The edge: nginx, the only service that publishes a port."""
+"""The edge: nginx, the only service that publishes a port, and the owner of the LLM proxy's counts."""
 
 from collections.abc import Mapping, Sequence
 
 from infra.catalogue import ports
 from infra.catalogue.releases import Release
-from infra.catalogue.services import NGINX
+from infra.catalogue.services import LLM_EDGE, NGINX
 from infra.edge.paths import (
     AFTER_RELOAD_SECONDS,
     BODIES_DIRECTORY,
@@ -50,8 +50,9 @@ done &
 _RUN = f"""
 exec nginx -e stderr -c {NGINX_CONFIG} -g 'daemon off;'
 """
-# nginx reads the names of the other replicas once, at its start. Each has a Service of its own with a fixed address,
-# which may be new to the cluster's DNS. The pod does not get ready while one is missing.
+# nginx reads the names of the other replicas, and that of the owner of the LLM proxy's counts, once, at its start. Each
+# has a Service of its own with a fixed address, which may be new to the cluster's DNS. The pod does not get ready while
+# one is missing.
 NAMES_SECONDS = 60
 _NAMES = """
 deadline=$(($(date +%s) + {seconds}))
@@ -60,7 +61,7 @@ for name in {names}; do
     [ "$reported" = "$name" ] || echo "waiting for the name $name in DNS" >&2
     reported=$name
     if [ "$(date +%s)" -ge "$deadline" ]; then
-      echo "no address for the name $name of a replica in DNS after {seconds} s" >&2
+      echo "no address for the name $name in DNS after {seconds} s" >&2
       exit 1
     fi
     sleep 0.2
@@ -69,17 +70,23 @@ done
 """
 
 
-def run_script(replicas: Sequence[str], *, seconds: int = NAMES_SECONDS) -> str:
-    """Return what starts nginx as one of several replicas, by their host names; `seconds` is how long it waits."""
-    return _NAMES.format(names=" ".join(replicas), seconds=seconds) + _RUN
+def run_script(names: Sequence[str], *, seconds: int = NAMES_SECONDS) -> str:
+    """Return what starts nginx once the host names that it connects to are known; `seconds` is how long it waits."""
+    return (_NAMES.format(names=" ".join(names), seconds=seconds) if names else "") + _RUN
 
 
 def nginx(settings: Settings, _release: Release) -> Details:
     """Return nginx, without its configuration."""
     before = "" if settings.kubernetes else _WAIT + (_WATCH if settings.tls.acme else "")
     replicas = settings.kubernetes.replicas[NGINX] if settings.kubernetes else 1
-    run = _RUN if replicas == 1 else run_script(replica_names(replicas))
-    return Details(command=(before + run,), ports=_ports(settings))
+    others = replica_names(replicas) if replicas > 1 else ()
+    owner = (LLM_EDGE,) if settings.kubernetes and settings.llm else ()
+    return Details(command=(before + run_script((*others, *owner)),), ports=_ports(settings))
+
+
+def llm_edge(_settings: Settings, _release: Release) -> Details:
+    """Return the owner of the LLM proxy's counts, without its configuration."""
+    return Details(command=(run_script(()),))
 
 
 def _ports(settings: Settings) -> tuple[Port, ...]:
@@ -93,4 +100,4 @@ def _ports(settings: Settings) -> tuple[Port, ...]:
     )
 
 
-DETAILS: Mapping[str, Detail] = {"nginx": nginx}
+DETAILS: Mapping[str, Detail] = {NGINX: nginx, LLM_EDGE: llm_edge}

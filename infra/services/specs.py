@@ -33,7 +33,8 @@ def parts_of(settings: Settings) -> frozenset[Part]:
     found = {
         Part.GATEWAY: settings.gateway,
         Part.ISSUERS: settings.oidc_gate is not None or external,
-        Part.LLM: settings.llm is not None,
+        Part.LLM: settings.llm is not None and settings.kubernetes is None,
+        Part.LLM_OWNER: settings.llm is not None and settings.kubernetes is not None,
         Part.LITELLM: settings.llm is not None and settings.llm.litellm is not None,
         Part.CERTBOT: settings.tls.acme is not None,
         Part.EXTERNAL_DATA: bool(settings.external_services),

@@ -75,7 +75,6 @@ class Around:
     images: str
     gateway: bool
     console_allow_from: tuple[str, ...]
-    llm: bool
     resources: Mapping[str, ServiceLimits]
     routes: Surroundings
 
@@ -204,13 +203,6 @@ class KubernetesReader:
                     "Dify's file storage is on a claim that one node alone can mount (ReadWriteOnce)",
                     "name a class with ReadWriteMany in dify:kubernetes.sharedStorageClass, or use 1",
                 )
-        if found["edge"] > 1 and self._around.llm:
-            self._top.problems.add(
-                section.key("edge"),
-                found["edge"],
-                "the LLM proxy counts tokens and requests in one nginx",
-                "use 1, or set dify:llm.enabled to false",
-            )
         return (
             {
                 service: autoscale[part].least if part in autoscale else found[part]

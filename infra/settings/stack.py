@@ -16,6 +16,7 @@ from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.selection import known
+from infra.catalogue.services import LLM_EDGE, NGINX
 from infra.settings import origins, proxy_keys
 from infra.settings.admin import read_admin_email, read_admin_name
 from infra.settings.chosen_release import (
@@ -285,7 +286,6 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         images=images,
         gateway=oauth is not None or gate is not None,
         console_allow_from=networks,
-        llm=llm is not None,
         resources=resources,
         routes=AroundRoutes.of(public_url, urls, trusted, tls_mode),
     )
@@ -375,7 +375,7 @@ def _llm(
 ) -> Llm | None:
     reader = LlmReader(top.part("llm"), secrets=secrets, issued=issued, outbound=outbound)
     llm = reader.read()
-    own_hosts = {f"dify-{stack}-nginx", "nginx"}
+    own_hosts = {f"dify-{stack}-nginx", NGINX, LLM_EDGE}
     own = {(name, port) for name in names for port in own_ports}
     # 127.0.0.1 is nginx's own container to it, where the proxy listens too.
     own |= {(name, port) for name in LOOPBACK_NAMES for port in (*own_ports, *ports.EDGE)}

@@ -540,6 +540,60 @@ def test_pods_reach_exactly_those_that_share_a_network_with_them(ring: bool) -> 
         assert opened_by_both(found, ports.EDGE_RING) == {"edge-ring"}
 
 
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_pods_of_nginx_alone_reach_the_owner_of_the_counts(replicas: int) -> None:
+    stack = settings(
+        on_cluster({"llm": {"enabled": True}}, replicas={"edge": replicas}),
+        {"llmKeys": '{"holysheep": "hs-0123456789-0123456789-wxyz"}'},
+    )
+    graph = networks(stack, RELEASE)
+    found = policies.policies("unit", graph, ring=replicas > 1, owner=True)
+    services = [one for tier in Tier for one in specs(tier, stack, RELEASE)]
+    claimed = {
+        mount.volume: Volume(name=mount.volume, claimed=True) for one in services for mount in one.mounts
+    }
+    labels = {one.name: pods.pod_labels("unit", one, claimed) for one in services}
+    assert "llm-edge" in labels
+
+    for client in services:
+        for port in (ports.EDGE_OWNER, ports.EDGE_OWNER_INSIDE):
+            reached = may_connect(found, labels[client.name], labels["llm-edge"], port)
+            assert reached is (client.name == "nginx"), client.name
+        # It has what it needs of the stack, and no way to anything else of it.
+        if client.name not in {"gateway", "litellm", "llm-edge"}:
+            assert not may_connect(found, labels["llm-edge"], labels[client.name]), client.name
+        assert may_connect(found, labels[client.name], labels["nginx"], ports.EDGE_LLM) is (
+            "app" in client.networks
+        ), client.name
+    assert outside(found, labels["llm-edge"])
+    assert opened_by_both(found, ports.EDGE_OWNER) == set()
+
+
+def test_one_pod_at_a_time_owns_the_counts() -> None:
+    stack = settings(
+        on_cluster({"llm": {"enabled": True}}, replicas={"edge": 3}),
+        {"llmKeys": '{"holysheep": "hs-0123456789-0123456789-wxyz"}'},
+    )
+    found = {one.name: one for one in specs(Tier.EDGE, stack, RELEASE)}
+    volumes = {
+        mount.volume: Volume(name=mount.volume, claimed=mount.volume == "llm_usage")
+        for one in found.values()
+        for mount in one.mounts
+    }
+    owner = workloads.workload("unit", found["llm-edge"], parts(volumes=volumes))
+    alone = workloads.workload("unit", found["nginx"], parts(volumes=volumes))
+
+    assert list(found) == ["llm-edge", "nginx"]
+    assert (owner["kind"], owner["spec"]["replicas"]) == ("Deployment", 1)
+    assert owner["spec"]["strategy"] == {"type": "Recreate"}
+    # nginx has no claim any more, so an update takes no pod of it away.
+    assert alone["spec"]["strategy"]["type"] == "RollingUpdate"
+    assert "llm_usage" not in [mount.volume for mount in found["nginx"].mounts]
+    assert found["nginx"].after[-1] == "llm-edge"
+    (serves,) = [one for one in [workloads.service("unit", found["llm-edge"])] if one]
+    assert [one["port"] for one in serves["spec"]["ports"]] == [ports.EDGE_OWNER, ports.EDGE_OWNER_INSIDE]
+
+
 def test_the_default_is_that_nothing_is_reached() -> None:
     found = policies.policies("unit", {"app": False})
     denied = found[0]["spec"]

@@ -43,7 +43,7 @@ def test_services_of_the_compose_folder_are_found_by_its_own_names() -> None:
     renamed = {name: service_name(name) for name in facts["services"] if service_name(name) != name}
 
     assert renamed["db_postgres"] == "db-postgres"
-    assert set(renamed.values()) == set(RENAMED) - {"gateway-redis", "data-proxy", "data-egress"}
+    assert set(renamed.values()) == set(RENAMED) - {"gateway-redis", "data-proxy", "data-egress", "llm-edge"}
     assert {compose_name(ours): ours for ours in renamed.values()} == renamed
     assert service_name("db_mysql") == "db_mysql", "no service of the kit"
 

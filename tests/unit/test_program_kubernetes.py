@@ -1,7 +1,10 @@
 """The whole program with `dify:platform kubernetes`, against a recorder: what it declares in the namespace."""
 
+import json
 import re
 from typing import Any
+
+import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.selection import Selection
@@ -199,6 +202,43 @@ def test_several_pods_of_nginx_count_as_one() -> None:
     alone = program()
     assert "policy-edge-ring" not in alone.of(POLICY)
     assert "nginx-0" not in str(alone.of(SECRET)["nginx-configuration"])
+
+
+KEY = "hs-0123456789-0123456789-wxyz"
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_the_llm_proxy_has_one_owner_of_its_counts(replicas: int) -> None:
+    recorder = run_program(
+        on_cluster({"llm": {"enabled": True}}, replicas={"edge": replicas}),
+        secrets={"llmKeys": json.dumps({"holysheep": KEY})},
+    )
+    owner = recorder.of(DEPLOYMENT)["llm-edge"]["spec"]["template"]["spec"]
+    edge = recorder.of(STATEFUL_SET if replicas > 1 else DEPLOYMENT)["nginx"]["spec"]
+    (container,) = edge["template"]["spec"]["containers"]
+    texts = {
+        name: recorder.of(SECRET)[f"{name}-configuration"]["stringData"].values()
+        for name in ("llm-edge", "nginx")
+    }
+
+    assert [
+        one["persistentVolumeClaim"]["claimName"]
+        for one in owner["volumes"]
+        if "persistentVolumeClaim" in one
+    ]
+    assert not [one for one in edge["template"]["spec"]["volumes"] if "persistentVolumeClaim" in one]
+    assert [text for text in texts["llm-edge"] if KEY in text]
+    assert not [text for text in texts["nginx"] if KEY in text]
+    assert [text for text in texts["nginx"] if "server llm-edge:8084 max_fails=0;" in text]
+    assert re.search(r"for name in (nginx-\d )*llm-edge;", container["args"][0])
+    assert {"policy-llm-edge", "policy-to-llm-edge"} <= set(recorder.of(POLICY))
+    assert "llm-edge" in {one["metadata"]["name"] for one in recorder.of(SERVICE).values()}
+    order = [one.name for one in recorder.resources]
+    assert order.index("llm-edge-ready") < order.index("nginx")
+
+
+def test_without_the_llm_proxy_there_is_no_owner() -> None:
+    assert not [one.name for one in program().resources if "llm-edge" in one.name or "llm_usage" in one.name]
 
 
 def test_services_are_reached_by_the_names_in_dify_s_environment() -> None:

@@ -151,4 +151,4 @@ def test_a_name_that_stays_unknown_ends_the_container_with_the_name(tmp_path: Pa
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("waiting for the name nginx-1 in DNS") == 1
-    assert "no address for the name nginx-1 of a replica in DNS after 1 s" in done.stderr
+    assert "no address for the name nginx-1 in DNS after 1 s" in done.stderr

@@ -7,6 +7,7 @@ import pulumi
 
 from infra.catalogue import services as catalogue
 from infra.catalogue.addresses import CLUSTER_DOMAIN
+from infra.catalogue.networks import LLM_EDGE
 from infra.catalogue.service import Keep
 from infra.catalogue.services import NGINX
 from infra.edge.context import ServiceNames
@@ -109,7 +110,13 @@ class KubernetesPlatform(Platform):
         made = [self._create("service-account", account)]
         made += [
             self._create(f"policy-{one['metadata']['name']}", one)
-            for one in policies.policies(self._stack, networks, ring=self._cluster.replicas.get(NGINX, 1) > 1)
+            for one in policies.policies(
+                self._stack,
+                networks,
+                ring=self._cluster.replicas.get(NGINX, 1) > 1,
+                # The network exists with the service.
+                owner=LLM_EDGE in networks,
+            )
         ]
         self._before += made
 

@@ -34,7 +34,8 @@ GROUPS: Mapping[str, int] = {"postgres": POSTGRES_GROUP, "pgvector": POSTGRES_GR
 # A container that is about to stop still gets requests until every node has learnt that its address is gone.
 PRE_STOP_SECONDS = 5
 # Those that keep connections open end them meanwhile: nginx answers each request with `Connection: close`.
-PRE_STOP: Mapping[str, str] = {"nginx": f"touch {DRAIN_MARK}; sleep {PRE_STOP_SECONDS}"}
+_DRAINED = f"touch {DRAIN_MARK}; sleep {PRE_STOP_SECONDS}"
+PRE_STOP: Mapping[str, str] = {catalogue.NGINX: _DRAINED, catalogue.LLM_EDGE: _DRAINED}
 # While a service starts, its health command runs as often; afterwards seldom, as each run costs 15 to 60 ms of CPU.
 STARTUP_PERIOD, READINESS_PERIOD = 2, 10
 # kubelet restarts a container that has not started by then. `Ready` reports the reason long before.

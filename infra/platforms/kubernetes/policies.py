@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.catalogue import ports
-from infra.catalogue.services import NGINX
+from infra.catalogue.services import LLM_EDGE, NGINX
 from infra.platforms.kubernetes.names import MEMBER, STACK_LABEL, dns_label, network_label, selector
 from infra.services.spec import ServiceSpec
 
@@ -17,10 +17,12 @@ DNS: Mapping[str, Any] = {
     ],
     "ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")],
 }
-# Every port but that by which replicas of the edge count as one.
-ALL_BUT_RING: Sequence[Mapping[str, Any]] = (
-    {"port": 1, "endPort": ports.EDGE_RING - 1, "protocol": "TCP"},
-    {"port": ports.EDGE_RING + 1, "endPort": 65535, "protocol": "TCP"},
+# Ports by which pods of nginx trust what another one says about a client: those of the replicas that count as one, and
+# of the owner of the LLM proxy's counts. They follow each other.
+TRUSTING = (ports.EDGE_RING, ports.EDGE_OWNER, ports.EDGE_OWNER_INSIDE)
+ALL_BUT_TRUSTING: Sequence[Mapping[str, Any]] = (
+    {"port": 1, "endPort": min(TRUSTING) - 1, "protocol": "TCP"},
+    {"port": max(TRUSTING) + 1, "endPort": 65535, "protocol": "TCP"},
     {"port": 1, "endPort": 65535, "protocol": "UDP"},
 )
 # Addresses that no service needs outside of the cluster: the metadata service of clouds gives out credentials.
@@ -43,17 +45,20 @@ def namespace(name: str, stack: str) -> dict[str, Any]:
     }
 
 
-def policies(stack: str, networks: Mapping[str, bool], *, ring: bool = False) -> list[dict[str, Any]]:
+def policies(
+    stack: str, networks: Mapping[str, bool], *, ring: bool = False, owner: bool = False
+) -> list[dict[str, Any]]:
     """Return the policies of a stack's networks; the value says whether one is internal, without a way out.
 
     `ring`: several pods of nginx count as one, by a port that trusts what it receives about a client. It is open to
-    pods of nginx alone, and no network of the stack opens it.
+    pods of nginx alone, and no network of the stack opens it. `owner`: so has the owner of the LLM proxy's counts.
     """
     return [
         _policy(stack, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
-        *(_members(stack, network, ring=ring) for network in networks),
+        *(_members(stack, network, trusting=ring or owner) for network in networks),
         *(_outside(stack, network) for network, internal in networks.items() if not internal),
         *([_ring(stack)] if ring else []),
+        *(_owner(stack) if owner else []),
     ]
 
 
@@ -98,10 +103,20 @@ def _ring(stack: str) -> dict[str, Any]:
     return _policy(stack, "edge-ring", edge, body)
 
 
-def _members(stack: str, network: str, *, ring: bool) -> dict[str, Any]:
+def _owner(stack: str) -> list[dict[str, Any]]:
+    """Return the policies by which pods of nginx reach the owner of the LLM proxy's counts."""
+    edge, owner = ({"matchLabels": dict(selector(name))} for name in (NGINX, LLM_EDGE))
+    numbers = [{"port": port, "protocol": "TCP"} for port in (ports.EDGE_OWNER, ports.EDGE_OWNER_INSIDE)]
+    # Where a policy has both directions, kube-router lets in what either of them allows: one for each.
+    into = {"policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": edge}], "ports": numbers}]}
+    out = {"policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": owner}], "ports": numbers}]}
+    return [_policy(stack, LLM_EDGE, owner, into), _policy(stack, f"to-{LLM_EDGE}", edge, out)]
+
+
+def _members(stack: str, network: str, *, trusting: bool) -> dict[str, Any]:
     """Return the policy by which the pods of a network reach each other, and the cluster's DNS."""
     peers = [{"podSelector": _in(network)}]
-    numbers = {"ports": list(ALL_BUT_RING)} if ring else {}
+    numbers = {"ports": list(ALL_BUT_TRUSTING)} if trusting else {}
     body = {
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": peers, **numbers}],

@@ -18,6 +18,7 @@ SINGLE = frozenset({"worker-beat"})
 # Where a service answers the stack besides its main port.
 MORE_PORTS: Mapping[str, Sequence[int]] = {
     "nginx": (ports.EDGE_LLM,),
+    "llm-edge": (ports.EDGE_OWNER_INSIDE,),
     "gateway": (ports.GATEWAY_INTERNAL,),
     "weaviate": (ports.WEAVIATE_GRPC,),
     "plugin-daemon": (ports.PLUGIN_DAEMON_DEBUG,),

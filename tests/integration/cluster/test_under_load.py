@@ -1,18 +1,23 @@
 """A stack with two pods of what answers, under a steady load: new pods, and a node that is killed."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
+from infra.catalogue.services import LLM_EDGE
+from infra.edge.owner import HOLD_SECONDS
 from support.stacks import wait_until
 from tests.cluster.docker import docker
 from tests.cluster.lifecycle import Cluster
 from tests.integration.cluster.load import steady_load
+from tests.integration.cluster.provider import MODEL
 from tests.integration.cluster.stacks import TENANT, ClusterStack, ready_pods
 
 Tell = Callable[[str], None]
@@ -26,8 +31,7 @@ QUIET_SECONDS = 20
 
 @pytest.fixture(scope="module")
 def spread(stack: ClusterStack) -> ClusterStack:
-    """The stack with two pods of api, gateway, nginx and web; budgets of the LLM proxy need one nginx."""
-    stack.set_config("llm.enabled", "false")
+    """The stack with two pods of api, gateway, nginx and web; one pod counts for the LLM proxy."""
     for part in ("api", "gateway", "edge", "web"):
         stack.set_config(f"kubernetes.replicas.{part}", "2")
     stack.up()
@@ -76,6 +80,12 @@ def _nodes_of(stack: ClusterStack, service: str) -> dict[str, str]:
     """Return pod -> node of the ready pods of a service."""
     found = stack.get("pods", f"--selector=dify-kit.service={service}")
     return {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in ready_pods(found)}
+
+
+def _uids_of(stack: ClusterStack, service: str) -> set[str]:
+    """Return what tells the ready pods of a service from others, which may have the same names."""
+    found = stack.get("pods", f"--selector=dify-kit.service={service}")
+    return {str(pod["metadata"]["uid"]) for pod in ready_pods(found)}
 
 
 def _wait_ready(stack: ClusterStack) -> None:
@@ -128,6 +138,7 @@ def tell(request: pytest.FixtureRequest) -> Tell:
     [
         ("api", "extraEnv.api.LOG_LEVEL", "WARNING"),
         ("gateway", f"oauth.tenants.{TENANT}.requests", "150"),
+        # The LLM proxy is on.
         ("nginx", "cors.v1[1]", "https://under-load.example.com"),
     ],
     ids=lambda change: change[0],
@@ -136,18 +147,87 @@ def test_new_pods_lose_no_request(
     spread: ClusterStack, credentials: list[str], tell: Tell, change: tuple[str, str, str]
 ) -> None:
     service, path, value = change
-    before = set(_nodes_of(spread, service))
+    before = _uids_of(spread, service)
     with steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted:
         time.sleep(3)
         spread.set_config(path, value)
         done = spread.up()
         time.sleep(QUIET_SECONDS / 2)
 
-    after = set(_nodes_of(spread, service))
+    after = _uids_of(spread, service)
     tell(f"new pods of {service}: up {done.seconds:.0f} s; {counted.summary}")
     assert before
     assert not before & after, "the pods are the same"
     assert not counted.failed, counted.summary
+
+
+@contextmanager
+def calls_of_the_proxy(stack: ClusterStack, key: str) -> Iterator[list[tuple[str, float]]]:
+    """Call the LLM proxy a few times a second while the block runs, each time on a connection of its own.
+
+    Yields the status or error of each call and how long it took, in seconds; complete after the block.
+    """
+    found: list[tuple[str, float]] = []
+    ended = threading.Event()
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
+
+    def work() -> None:
+        while not ended.wait(0.2):
+            began = time.monotonic()
+            try:
+                answer = httpx.post(
+                    f"{stack.url}/llm/v1/chat/completions",
+                    headers={"Authorization": f"Bearer {key}"},
+                    json=body,
+                    timeout=120,
+                    verify=stack.trust,
+                )
+                outcome = str(answer.status_code)
+            except httpx.HTTPError as problem:
+                outcome = repr(problem)
+            found.append((outcome, time.monotonic() - began))
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        for worker in workers:
+            worker.join(timeout=150)
+
+
+@pytest.fixture(scope="module")
+def caller(spread: ClusterStack) -> str:
+    """Return the key of a caller of the LLM proxy without limits."""
+    issued = spread.kit("keys", "issue", "load", "--requests-per-minute", "0", "--concurrent", "0")
+    assert issued.code == 0, issued.output
+    spread.up()
+    return issued.stdout.strip()
+
+
+def test_a_new_owner_of_the_counts_delays_calls_and_fails_none(
+    spread: ClusterStack, credentials: list[str], caller: str, tell: Tell
+) -> None:
+    owner, edges = _uids_of(spread, LLM_EDGE), _uids_of(spread, "nginx")
+    with (
+        steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted,
+        calls_of_the_proxy(spread, caller) as calls,
+    ):
+        time.sleep(3)
+        spread.set_config("llm.limits.requests", "77")
+        done = spread.up()
+        time.sleep(QUIET_SECONDS / 2)
+
+    longest = max(seconds for _, seconds in calls)
+    tell(f"new owner: up {done.seconds:.0f} s; {counted.summary}")
+    tell(f"{len(calls)} calls of the LLM proxy, the longest took {longest:.1f} s")
+    assert not owner & _uids_of(spread, LLM_EDGE), "the pod is the same"
+    assert edges == _uids_of(spread, "nginx"), "other pods were replaced"
+    assert not counted.failed, counted.summary
+    assert {outcome for outcome, _ in calls} == {"200"}, calls
+    assert longest < HOLD_SECONDS
 
 
 def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
