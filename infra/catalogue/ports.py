@@ -32,6 +32,8 @@ EDGE_HTTPS = 8443
 EDGE_LLM = 8082
 # For health checks from inside its own container.
 EDGE_STATUS = 8081
+# Where a solver of cert-manager answers the HTTP challenges of a CA.
+ACME_SOLVER = 8089
 # Where several replicas of the edge count as one. Replicas alone connect to it.
 EDGE_RING = 8083
 EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS)

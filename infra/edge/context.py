@@ -308,7 +308,7 @@ def edge_context(
         passed_headers=tuple(dict.fromkeys((*PASSED, *settings.request_headers))),
         access_log=settings.access_log,
         address_connections=settings.address_connections,
-        tls=edge_tls(settings),
+        tls=edge_tls(settings, suffix=service_names.suffix),
         llm=edge_llm(settings.llm, suffix=service_names.suffix),
         resolver=service_names.resolver,
         resolver_fresh_seconds=service_names.fresh_seconds,

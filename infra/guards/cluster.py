@@ -8,7 +8,15 @@ import pulumi
 from infra.catalogue.releases import Release
 from infra.engine.cluster import ClusterError
 from infra.engine.cluster_view import ClusterView
-from infra.guards import advisories, cluster_claims, cluster_data, cluster_room, cluster_routes, images
+from infra.guards import (
+    advisories,
+    cluster_certificates,
+    cluster_claims,
+    cluster_data,
+    cluster_room,
+    cluster_routes,
+    images,
+)
 from infra.guards.cluster_facts import CLASSES, METRICS, Plain, View, is_default, items
 from infra.guards.findings import Refusal
 from infra.platforms.kubernetes.names import STACK_LABEL
@@ -74,7 +82,7 @@ def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: Vie
         return [stranger]
     exists = namespace is not None
     # Without rights nothing else can be read.
-    if missing := _rights(chosen, view, exists=exists):
+    if missing := _rights(settings, chosen, view, exists=exists):
         return missing
     found = [
         *cluster_room.of_cluster(settings, chosen, view),
@@ -82,6 +90,7 @@ def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: Vie
         *cluster_room.of_port(chosen, view, exists=exists),
         *_metrics(chosen, view),
         *cluster_routes.refusals(chosen, view, exists=exists),
+        *cluster_certificates.refusals(chosen, settings.tls, view, exists=exists),
         *cluster_data.refusals(settings, chosen, view),
     ]
     if chosen.image_pull_secret:
@@ -112,10 +121,10 @@ def _stranger(settings: Settings, chosen: Kubernetes, namespace: Plain) -> Refus
     )
 
 
-def managed(chosen: Kubernetes) -> list[tuple[str, str]]:
+def managed(settings: Settings, chosen: Kubernetes) -> list[tuple[str, str]]:
     """Return the kinds of objects that a stack has in its namespace: (group, resource)."""
     scaled = [("autoscaling", "horizontalpodautoscalers")] if chosen.autoscale else []
-    return [*MANAGED, *scaled, *cluster_routes.managed(chosen)]
+    return [*MANAGED, *scaled, *cluster_routes.managed(chosen), *cluster_certificates.managed(settings.tls)]
 
 
 def _metrics(chosen: Kubernetes, view: View) -> Iterator[Refusal]:
@@ -132,8 +141,8 @@ def _metrics(chosen: Kubernetes, view: View) -> Iterator[Refusal]:
     )
 
 
-def _rights(chosen: Kubernetes, view: View, *, exists: bool) -> list[Refusal]:
-    wanted = [(verb, group, resource) for group, resource in managed(chosen) for verb in VERBS]
+def _rights(settings: Settings, chosen: Kubernetes, view: View, *, exists: bool) -> list[Refusal]:
+    wanted = [(verb, group, resource) for group, resource in managed(settings, chosen) for verb in VERBS]
     asked = [(*one, chosen.namespace) for one in (*wanted, *MORE)]
     # Its labels are the stack's.
     asked.append(

@@ -11,9 +11,9 @@ from infra.edge.paths import (
     DRAIN,
     DRAIN_MARK,
     NGINX_CONFIG,
-    PUBLISHED,
 )
 from infra.edge.ring import replica_names
+from infra.edge.tls import link_of
 from infra.services.spec import Detail, Details, Port
 from infra.settings.network import addresses_of
 from infra.settings.stack import Settings
@@ -31,10 +31,11 @@ until [ -f {NGINX_CONFIG} ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; do
   sleep 0.2
 done
 """
-# certbot publishes certificates by a link (infra.container_scripts.certificates): another target is another
-# certificate. It goes live as a configuration does: checked, idle connections drained, reloaded.
+# certbot publishes certificates by a link (infra.container_scripts.certificates), and so does the kubelet the Secret of
+# cert-manager: another target is another certificate. It goes live as a configuration does: checked, idle connections
+# drained, reloaded.
 _WATCH = f"""
-certificate() {{ readlink {PUBLISHED}/current; }}
+certificate() {{{{ readlink {{link}}; }}}}
 known=$(certificate)
 while sleep {WATCH_SECONDS}; do
   now=$(certificate)
@@ -69,16 +70,25 @@ done
 """
 
 
-def run_script(replicas: Sequence[str], *, seconds: int = NAMES_SECONDS) -> str:
-    """Return what starts nginx as one of several replicas, by their host names; `seconds` is how long it waits."""
-    return _NAMES.format(names=" ".join(replicas), seconds=seconds) + _RUN
+def watch_script(link: str) -> str:
+    """Return what reloads nginx when the target of a link to its certificate changes."""
+    return _WATCH.format(link=link)
+
+
+def run_script(replicas: Sequence[str], *, link: str = "", seconds: int = NAMES_SECONDS) -> str:
+    """Return what starts nginx as one of several replicas, by their host names; `seconds` is how long it waits.
+
+    `link` is that of a certificate that changes while nginx runs; empty for none.
+    """
+    names = _NAMES.format(names=" ".join(replicas), seconds=seconds) if len(replicas) > 1 else ""
+    return names + (watch_script(link) if link else "") + _RUN
 
 
 def nginx(settings: Settings, _release: Release) -> Details:
     """Return nginx, without its configuration."""
-    before = "" if settings.kubernetes else _WAIT + (_WATCH if settings.tls.acme else "")
+    before = "" if settings.kubernetes else _WAIT
     replicas = settings.kubernetes.replicas[NGINX] if settings.kubernetes else 1
-    run = _RUN if replicas == 1 else run_script(replica_names(replicas))
+    run = run_script(replica_names(replicas), link=link_of(settings.tls))
     return Details(command=(before + run,), ports=_ports(settings))
 
 

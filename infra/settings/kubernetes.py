@@ -248,7 +248,7 @@ class KubernetesReader:
                 "tls.mode",
                 self._around.tls_mode,
                 f"not supported on dify:platform {KUBERNETES} yet",
-                "use files with a certificate of your own, or off behind a proxy that does TLS",
+                "use cert-manager with an issuer of the cluster, or files with a certificate of your own",
             )
         limited = [service for service, one in self._around.resources.items() if one.pids]
         for service in limited:

@@ -217,7 +217,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     images = read_images(top, stack)
     port = top.integer("httpPort", 1, origins.MAX_PORT)
     tls = top.part("tls")
-    tls_mode = mode_of(tls)
+    tls_mode, platform = mode_of(tls), read_platform(top)
     https_port = top.integer("httpsPort", 1, origins.MAX_PORT)
     public_url = (
         read_public_url(top, "http", port) if tls_mode == "off" else read_public_url(top, "https", https_port)
@@ -244,6 +244,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
             public_url=public_url,
             hosts=hosts,
             names=server_names,
+            cluster=platform == KUBERNETES,
         ),
     ).read(tls_mode)
     oauth = OAuthReader(
@@ -278,7 +279,6 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
     trusted = read_networks(top, "trustedProxies")
-    platform = read_platform(top)
     surroundings = AroundKubernetes(
         stack=stack,
         tls_mode=tls_mode,

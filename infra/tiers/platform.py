@@ -21,6 +21,6 @@ def platform_of(settings: Settings, release: Release, *, docker_host: str) -> Pl
     if chosen := settings.kubernetes:
         dns = cluster.check(settings, release, chosen)
         images = NodeImages(settings, release, chosen)
-        return KubernetesPlatform(settings.stack, chosen, images, policy, dns=dns)
+        return KubernetesPlatform(settings.stack, chosen, images, policy, dns=dns, tls=settings.tls)
     found = checks.check(settings, release, docker_host)
     return DockerPlatform(settings.stack, Images(settings, release, found), policy)

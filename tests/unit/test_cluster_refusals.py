@@ -121,6 +121,23 @@ def controllers(answers: Answers) -> None:
     answers.objects[f"{api}/namespaces/infra/gateways/public"] = {"spec": {"listeners": [{"name": "https"}]}}
 
 
+def issuers(answers: Answers) -> None:
+    """Give the cluster the ClusterIssuers `internal`, `acme`, and `new`, which is not ready."""
+    api = "/apis/cert-manager.io/v1"
+    why = {"type": "Ready", "status": "False", "message": "the account was not registered"}
+    answers.objects[api] = {"kind": "APIResourceList"}
+    answers.objects[f"{api}/clusterissuers/internal"] = {"spec": {"ca": {"secretName": "root"}}}
+    answers.objects[f"{api}/clusterissuers/acme"] = {"spec": {"acme": {}}}
+    answers.objects[f"{api}/clusterissuers/new"] = {"spec": {}, "status": {"conditions": [why]}}
+
+
+def issued_by(name: str, kind: str = "ClusterIssuer") -> dict[str, Any]:
+    return {
+        "publicUrl": "https://dify.example.com",
+        "tls": {"mode": "cert-manager", "issuer": {"name": name, "kind": kind}},
+    }
+
+
 ROUTED = {"publicUrl": "https://dify.example.com", "trustedProxies": ["10.244.0.0/16"]}
 IN_RANGE = "provided port is not in the valid range. The range of valid ports is 30000-32767"
 ACME = {
@@ -552,7 +569,54 @@ TABLE: dict[str, Malformed] = {
         plain=ROUTED,
         cluster=controllers,
     ),
-    "certificates by ACME": Malformed(key="tls.mode", value="'acme'", fix="use files", plain=ACME),
+    "certificates by ACME": Malformed(key="tls.mode", value="'acme'", fix="use cert-manager", plain=ACME),
+    "no cert-manager": Malformed(
+        key="tls.mode",
+        value="'cert-manager': the cluster has no cert-manager",
+        fix="install it",
+        plain=issued_by("letsencrypt"),
+    ),
+    "no such ClusterIssuer": Malformed(
+        key="tls.issuer.name",
+        value="'letsencrypt' is no ClusterIssuer of the cluster",
+        fix="kubectl get clusterissuers",
+        plain=issued_by("letsencrypt"),
+        cluster=issuers,
+    ),
+    "an Issuer of another namespace": Malformed(
+        key="tls.issuer.name",
+        value="'internal' is no Issuer of namespace dify-unit",
+        fix="dify:tls.issuer.kind",
+        plain=issued_by("internal", "Issuer"),
+        cluster=issuers,
+    ),
+    "an issuer that is not ready": Malformed(
+        key="tls.issuer.name",
+        value="'new' is not ready: the account was not registered",
+        fix="mend it",
+        plain=issued_by("new"),
+        cluster=issuers,
+    ),
+    "a name that no public CA knows": Malformed(
+        key="publicUrl",
+        value="192.0.2.1: ClusterIssuer 'acme' is of ACME",
+        fix="host names that resolve to the edge",
+        plain={**issued_by("acme"), "publicUrl": "https://192.0.2.1"},
+        cluster=issuers,
+    ),
+    "an issuer of no name": Malformed(
+        key="tls.issuer.name", value="is empty", fix="kubectl get clusterissuers", plain=issued_by("")
+    ),
+    "an issuer of no kind": Malformed(
+        key="tls.issuer.kind", value="'Vault'", fix="ClusterIssuer", plain=issued_by("a", "Vault")
+    ),
+    "no right to make certificates": Malformed(
+        key="kubernetes.context",
+        value="create certificates.cert-manager.io",
+        fix="ClusterRole `admin`",
+        plain=issued_by("internal"),
+        cluster=denied("create certificates"),
+    ),
     **{
         f"no right to {right}": Malformed(
             key="kubernetes.context", value="'test'", fix="ClusterRole `admin`", cluster=denied(right)
@@ -661,6 +725,24 @@ def test_a_route_through_a_controller_that_is_there(tmp_path: Path, parts: dict[
 
     with serving(answers, tmp_path) as kubeconfig:
         assert deploy(kubeconfig, ROUTED, parts)
+
+
+def test_an_issuer_that_is_there(tmp_path: Path) -> None:
+    answers = Answers()
+    issuers(answers)
+    # A CA of one's own issues certificates for addresses too.
+    plain = {**issued_by("internal"), "publicUrl": "https://192.0.2.1"}
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, plain, {})
+
+
+def test_an_issuer_that_the_user_may_not_read_is_not_checked(tmp_path: Path) -> None:
+    answers = Answers(denied=["get clusterissuers"])
+    issuers(answers)
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, issued_by("other"), {})
 
 
 def test_the_stack_s_own_port_is_free(tmp_path: Path) -> None:

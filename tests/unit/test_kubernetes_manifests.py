@@ -15,7 +15,16 @@ from infra.catalogue.service import HealthCheck, Keep, Limits, Mount, Tier
 from infra.catalogue.services import SERVICES
 from infra.edge.paths import DRAIN_MARK
 from infra.edge.ring import replica_names
-from infra.platforms.kubernetes import autoscaling, gate, pods, policies, routes, storage, workloads
+from infra.platforms.kubernetes import (
+    autoscaling,
+    certificate,
+    gate,
+    pods,
+    policies,
+    routes,
+    storage,
+    workloads,
+)
 from infra.platforms.kubernetes.names import dns_label, network_label
 from infra.platforms.kubernetes.pods import HostAlias, Live, Parts, PlacedFile
 from infra.platforms.kubernetes.storage import Volume
@@ -24,7 +33,9 @@ from infra.services.specs import networks, specs
 from infra.settings.autoscale import Autoscale
 from infra.settings.kubernetes import Kubernetes
 from infra.settings.routes import Ingress, Routes
+from infra.settings.tls import Issuer
 from support.configuration import settings
+from tests.custom_resources import problems
 from tests.unit.test_settings_kubernetes import on_cluster
 
 RELEASE = RELEASES["1.17.1"]
@@ -249,6 +260,8 @@ def every_manifest() -> Iterator[dict[str, Any]]:
     yield from routes.routes("unit", Routes(hosts=("dify.example.com",), ingress=ingress), 80)
     yield policies.namespace("dify-unit", "unit")
     yield from policies.policies("unit", networks(settings(on_cluster()), RELEASE), ring=True)
+    yield from certificate.solver_policies("unit", edge=True)
+    yield certificate.solver_service("unit")
 
 
 def plain(value: Any) -> Any:
@@ -456,6 +469,49 @@ def test_a_live_configuration_is_laid_out_as_on_docker() -> None:
     assert link["securityContext"]["runAsUser"] == 101
 
 
+def test_a_certificate_that_changes_is_mounted_as_a_whole() -> None:
+    found = pod(a_spec("nginx", user="101"), certificate="edge-certificate")
+
+    # nginx's group reads the key, and nobody else.
+    assert found["securityContext"]["fsGroup"] == 101
+    assert found["volumes"] == [
+        {"name": "certificate", "secret": {"secretName": "edge-certificate", "defaultMode": 0o440}}
+    ]
+    # The kubelet leaves a file of its own (`subPath`) as it was.
+    assert found["containers"][0]["volumeMounts"] == [
+        {"name": "certificate", "mountPath": "/etc/dify-kit/certificates", "readOnly": True}
+    ]
+
+
+def test_a_certificate_is_requested_for_every_host() -> None:
+    hosts = ("dify.example.com", "apps.example.com", "192.0.2.1")
+    found = certificate.certificate("unit", hosts, Issuer(name="letsencrypt", kind="ClusterIssuer"))
+
+    assert problems(found) == []
+    assert found["spec"]["dnsNames"] == ["dify.example.com", "apps.example.com"]
+    assert found["spec"]["ipAddresses"] == ["192.0.2.1"]
+    assert found["spec"]["issuerRef"] == {
+        "group": "cert-manager.io",
+        "kind": "ClusterIssuer",
+        "name": "letsencrypt",
+    }
+    # nginx starts before a CA that checks names by HTTP has issued one.
+    assert found["metadata"]["annotations"]["cert-manager.io/issue-temporary-certificate"] == "true"
+
+
+def test_the_schemas_refuse_what_is_no_field() -> None:
+    found = certificate.certificate("unit", ("a.example.com",), Issuer(name="a", kind="Issuer"))
+    found["spec"] |= {"secret": "a", "dnsNames": "a.example.com", "privateKey": {"rotationPolicy": "Daily"}}
+    del found["spec"]["secretName"]
+
+    assert problems(found) == [
+        ".spec.secretName is missing",
+        ".spec.dnsNames: 'a.example.com' is no array",
+        ".spec.privateKey.rotationPolicy: 'Daily' is none of ['Never', 'Always']",
+        ".spec.secret is not a field",
+    ]
+
+
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -481,10 +537,14 @@ def may_connect(
         restricted = any(way.capitalize() in spec["policyTypes"] for spec in chosen)
         rules = [rule for spec in chosen for rule in spec.get(way, ())]
         ways[way] = not restricted or any(
-            "namespaceSelector" not in one and "podSelector" in one and matches(one["podSelector"], other)
+            # A rule without peers is of all of them.
+            peer not in rule
+            or any(
+                "namespaceSelector" not in one and "podSelector" in one and matches(one["podSelector"], other)
+                for one in rule[peer]
+            )
             for rule in rules
             if opens(rule, port)
-            for one in rule.get(peer, ())
         )
     return all(ways.values())
 
@@ -564,6 +624,29 @@ def test_published_ports_are_open_to_every_address() -> None:
     assert found is not None
     assert found["spec"]["ingress"] == [{"ports": [{"port": 8080, "protocol": "TCP"}]}]
     assert policies.published("unit", a_spec()) is None
+
+
+def test_challenges_reach_the_pods_that_answer_them_and_nothing_else_does() -> None:
+    stack = settings(on_cluster())
+    found = [
+        *policies.policies("unit", networks(stack, RELEASE)),
+        *certificate.solver_policies("unit", edge=True),
+    ]
+    solver = {"acme.cert-manager.io/http01-solver": "true"}
+    services = [one for tier in Tier for one in specs(tier, stack, RELEASE)]
+    claimed = {
+        mount.volume: Volume(name=mount.volume, claimed=True) for one in services for mount in one.mounts
+    }
+
+    for one in services:
+        labels = pods.pod_labels("unit", one, claimed)
+        assert may_connect(found, labels, solver, ports.ACME_SOLVER) is (one.name == "nginx"), one.name
+        assert not may_connect(found, labels, solver, 80), one.name
+        assert not may_connect(found, solver, labels), one.name
+    assert not outside(found, solver)
+    # An Ingress of cert-manager needs no way from nginx.
+    names = [one["metadata"]["name"] for one in certificate.solver_policies("unit", edge=False)]
+    assert names == ["certificate-challenges"]
 
 
 def test_pod_security_of_the_namespace() -> None:

@@ -261,3 +261,63 @@ def test_the_services_of_nginx_keep_their_names_in_the_state_with_another_number
 
     assert of_other_kind(f"{start}Deployment::nginx") == f"{start}StatefulSet::nginx"
     assert of_other_kind(f"{start}StatefulSet::nginx") == f"{start}Deployment::nginx"
+
+
+CERTIFICATE = "kubernetes:cert-manager.io/v1:Certificate"
+
+
+def issued(**parts: Any) -> Recorder:
+    addresses = {
+        "publicUrl": "https://dify.example.com",
+        "urls": {"app": "https://apps.example.com"},
+        "tls": {"mode": "cert-manager", "issuer": {"name": "letsencrypt"}},
+    }
+    return program(addresses, **parts)
+
+
+def test_a_certificate_of_cert_manager_reaches_nginx() -> None:
+    recorder = issued()
+    (found,) = recorder.of(CERTIFICATE).values()
+    pod = recorder.of(DEPLOYMENT)["nginx"]["spec"]["template"]["spec"]
+    (script,) = pod["containers"][0]["args"]
+    waits = {name: one["whole"] for name, one in recorder.of(DYNAMIC).items() if "whole" in one}
+
+    assert found["spec"]["dnsNames"] == ["dify.example.com", "apps.example.com"]
+    assert {"name": "certificate", "secret": {"secretName": "edge-certificate", "defaultMode": 0o440}} in pod[
+        "volumes"
+    ]
+    # nginx reloads when the kubelet has changed the files.
+    assert "readlink /etc/dify-kit/certificates/..data;" in script
+    # Its pods start with what there is, and `up` waits for the issuer's.
+    assert waits == {"certificate-secret": False, "certificate-ready": True}
+    assert {"policy-certificate-challenges", "policy-certificate-challenges-edge"} <= set(recorder.of(POLICY))
+    assert recorder.of(SERVICE)["certificate-challenges"]["spec"]["clusterIP"] == "None"
+    # Only nginx has the key.
+    others = [one for name, one in recorder.of(DEPLOYMENT).items() if name != "nginx"]
+    assert "edge-certificate" not in repr(others)
+
+
+def test_several_pods_of_nginx_watch_the_certificate() -> None:
+    edge = issued(replicas={"edge": 3}).of(STATEFUL_SET)["nginx"]["spec"]["template"]["spec"]
+    (script,) = edge["containers"][0]["args"]
+
+    assert script.index("for name in nginx-0") < script.index("readlink") < script.index("exec nginx")
+
+
+def test_without_an_issuer_there_is_no_certificate_to_wait_for() -> None:
+    recorder = program()
+
+    assert not recorder.of(CERTIFICATE)
+    assert not [name for name in recorder.of(POLICY) if "challenges" in name]
+    assert (
+        "readlink"
+        not in recorder.of(DEPLOYMENT)["nginx"]["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    )
+
+
+def test_challenges_for_an_ingress_reach_the_pods_that_answer_them() -> None:
+    annotations = {"cert-manager.io/cluster-issuer": "letsencrypt"}
+    recorder = routed(ingress={"className": "nginx", "tlsSecret": "dify-tls", "annotations": annotations})
+
+    assert "policy-certificate-challenges" in recorder.of(POLICY)
+    assert "policy-certificate-challenges-edge" not in recorder.of(POLICY)

@@ -53,6 +53,17 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     (on_cluster(registry="dify"), "kubernetes.registry", "a dot or a port"),
     (on_cluster(registry="https://r.example"), "kubernetes.registry", "registry prefix"),
     (on_cluster({"resources": {"api": {"pids": 99}}}), "resources.api.pids", "podPidsLimit"),
+    (on_cluster({"tls": {"mode": "cert-manager"}}), "tls.issuer.name", "is empty"),
+    (
+        on_cluster({"tls": {"mode": "cert-manager", "issuer": {"name": "Let's Encrypt"}}}),
+        "tls.issuer.name",
+        "kubectl get clusterissuers",
+    ),
+    (
+        on_cluster({"tls": {"mode": "cert-manager", "issuer": {"name": "a", "kind": "Ca"}}}),
+        "tls.issuer.kind",
+        "use one of Issuer, ClusterIssuer",
+    ),
     (
         on_cluster(
             {
