@@ -171,7 +171,7 @@ def _address(
     source = str(tls.get("mode") or "")
     port = before.port if before else int(tls["httpsPort"])
     try:
-        shown = certificate.presented(asked.address, port, asked.host, source)
+        shown = certificate.presented(asked.address, port, asked.host, source, asked.preface)
     except (OSError, ValueError) as problem:
         status.add(f"port {port} presents no certificate: {problem}", _renewal(source, files.stack))
         return

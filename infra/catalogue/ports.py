@@ -28,6 +28,9 @@ LITELLM = 4000
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443
+# In the place of these two, where a load balancer sends the PROXY protocol. Others of the stack use the plain ones.
+EDGE_PROXIED_HTTP = 8084
+EDGE_PROXIED_HTTPS = 8085
 # The LLM proxy for the stack's own services; never published.
 EDGE_LLM = 8082
 # For health checks from inside its own container.
@@ -36,4 +39,4 @@ EDGE_STATUS = 8081
 ACME_SOLVER = 8089
 # Where several replicas of the edge count as one. Replicas alone connect to it.
 EDGE_RING = 8083
-EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS)
+EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS, EDGE_PROXIED_HTTP, EDGE_PROXIED_HTTPS)

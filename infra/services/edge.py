@@ -93,9 +93,14 @@ def nginx(settings: Settings, _release: Release) -> Details:
 
 
 def _ports(settings: Settings) -> tuple[Port, ...]:
-    wanted = [(ports.EDGE_HTTP, settings.http_port)]
+    plain, secured = (
+        (ports.EDGE_PROXIED_HTTP, ports.EDGE_PROXIED_HTTPS)
+        if settings.proxy_protocol
+        else (ports.EDGE_HTTP, ports.EDGE_HTTPS)
+    )
+    wanted = [(plain, settings.http_port)]
     if settings.tls.on:
-        wanted.append((ports.EDGE_HTTPS, settings.https_port))
+        wanted.append((secured, settings.https_port))
     return tuple(
         Port(internal=internal, external=external, address=address)
         for internal, external in wanted

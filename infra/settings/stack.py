@@ -55,6 +55,7 @@ from infra.settings.network import (
     read_address_connections,
     read_bind_address,
     read_networks,
+    read_proxy_protocol,
     read_request_headers,
     read_ssrf_allow_private,
     read_ssrf_deny,
@@ -106,6 +107,7 @@ class Settings:
     oauth: OAuth | None
     oidc_gate: Gate | None
     trusted_proxies: tuple[str, ...]
+    proxy_protocol: bool
     console_allow_from: tuple[str, ...]
     access_log: str
     api_schema: bool
@@ -279,6 +281,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
     trusted = read_networks(top, "trustedProxies")
+    proxied = read_proxy_protocol(top, trusted)
     surroundings = AroundKubernetes(
         stack=stack,
         tls_mode=tls_mode,
@@ -287,7 +290,8 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         console_allow_from=networks,
         llm=llm is not None,
         resources=resources,
-        routes=AroundRoutes.of(public_url, urls, trusted, tls_mode),
+        proxy_protocol=proxied,
+        routes=AroundRoutes.of(public_url, urls, trusted, tls_mode, proxied=proxied),
     )
     kubernetes = KubernetesReader(top, surroundings).read() if platform == KUBERNETES else None
     models = ModelProvidersReader(top, secrets=secrets, llm=llm, plugins=plugins, dify_key=dify_key).read()
@@ -319,6 +323,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         oauth=oauth,
         oidc_gate=gate,
         trusted_proxies=trusted,
+        proxy_protocol=proxied,
         console_allow_from=networks,
         access_log=top.choice("accessLog", ACCESS_LOGS),
         api_schema=top.boolean("apiSchema"),
