@@ -480,6 +480,26 @@ TABLE: dict[str, Malformed] = {
         parts={"ingress": {"className": "nginx"}},
         plain={"publicUrl": "https://dify.example.com"},
     ),
+    "PROXY protocol without trusted proxies": Malformed(
+        key="trustedProxies",
+        value="[]",
+        fix="from which the load balancer connects",
+        plain={"proxyProtocol": True},
+    ),
+    "PROXY protocol of an ingress": Malformed(
+        key="proxyProtocol",
+        value="true",
+        fix="set it to false",
+        parts={"ingress": {"className": "nginx"}},
+        plain={**ROUTED, "proxyProtocol": True},
+        cluster=controllers,
+    ),
+    "annotation of the Service of no name": Malformed(
+        key="kubernetes.serviceAnnotations.a b",
+        value="'1'",
+        fix="prefix/name",
+        parts={"serviceAnnotations": {"a b": "1"}},
+    ),
     "ingress with TLS at the edge": Malformed(
         key="kubernetes.ingress.className",
         value="'nginx'",

@@ -321,3 +321,27 @@ def test_challenges_for_an_ingress_reach_the_pods_that_answer_them() -> None:
 
     assert "policy-certificate-challenges" in recorder.of(POLICY)
     assert "policy-certificate-challenges-edge" not in recorder.of(POLICY)
+
+
+def test_a_load_balancer_with_the_proxy_protocol_has_ports_of_its_own() -> None:
+    annotation = {"service.beta.kubernetes.io/aws-load-balancer-proxy-protocol": "*"}
+    recorder = program(
+        {
+            "proxyProtocol": True,
+            "trustedProxies": ["10.0.0.0/16"],
+            "consoleAllowFrom": ["203.0.113.0/24"],
+            "tls": {"mode": "selfsigned"},
+        },
+        serviceType="LoadBalancer",
+        # The load balancer tells the addresses of clients.
+        externalTrafficPolicy="Cluster",
+        serviceAnnotations=annotation,
+    )
+    edge, inside = recorder.of(SERVICE)["edge"], recorder.of(SERVICE)["nginx"]
+    (rule,) = recorder.of(POLICY)["policy-published-nginx"]["spec"]["ingress"]
+
+    assert annotation.items() <= edge["metadata"]["annotations"].items()
+    assert [port["targetPort"] for port in edge["spec"]["ports"]] == [8084, 8085]
+    # From outside of the stack there is no way around the protocol.
+    assert [one["port"] for one in rule["ports"]] == [8084, 8085]
+    assert 8080 in [port["port"] for port in inside["spec"]["ports"]]

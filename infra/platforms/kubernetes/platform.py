@@ -12,7 +12,15 @@ from infra.catalogue.services import NGINX
 from infra.edge.context import ServiceNames
 from infra.edge.tls import SOLVERS
 from infra.engine.cluster import Workload
-from infra.platforms.kubernetes import PROVIDER_VERSION, certificate, policies, routes, storage, workloads
+from infra.platforms.kubernetes import (
+    PROVIDER_VERSION,
+    certificate,
+    policies,
+    queue_scaling,
+    routes,
+    storage,
+    workloads,
+)
 from infra.platforms.kubernetes.autoscaling import autoscaler
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
@@ -25,7 +33,9 @@ from infra.platforms.platform import Live as Starting
 from infra.resources.certificate_ready import CertificateReady
 from infra.resources.revision_container import PRIVATE_MODE, PUBLIC_MODE
 from infra.resources.workload_ready import WorkloadReady
+from infra.services.queues import Broker
 from infra.services.spec import ServiceSpec
+from infra.settings.autoscale import Autoscale
 from infra.settings.kubernetes import Kubernetes
 from infra.settings.tls import Tls
 
@@ -47,6 +57,7 @@ class KubernetesPlatform(Platform):
         *,
         dns: str,
         tls: Tls,
+        broker: Broker,
     ) -> None:
         self._stack = stack
         self._cluster = cluster
@@ -55,6 +66,7 @@ class KubernetesPlatform(Platform):
         self._labels = dict(policy.labels)
         self._dns = dns
         self._tls = tls
+        self._broker = broker
         # The path, not what is in it: the state has no credentials of the cluster.
         self._provider = pulumi.ProviderResource(
             "kubernetes",
@@ -196,10 +208,12 @@ class KubernetesPlatform(Platform):
         for beside in (
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, most),
-            autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled else None,
+            autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled and not scaled.jobs else None,
         ):
             if beside:
                 self._create(str(beside["metadata"]["name"]), beside, parent=made, aliases=aliases)
+        if scaled and scaled.jobs:
+            self._scale_by_queue(spec.name, scaled, made)
         for route in (
             routes.routes(self._stack, self._cluster.routes, _plain_port(spec)) if spec.ports else ()
         ):
@@ -220,6 +234,20 @@ class KubernetesPlatform(Platform):
             self._certified("certificate-ready", issued, whole=True, after=[ready])
         place = pulumi.Output.from_input(str(reference))
         return Running(spec=spec, workload=place, name=place, ready=ready)
+
+    def _scale_by_queue(self, service: str, chosen: Autoscale, parent: pulumi.Resource) -> None:
+        """Create what KEDA needs to choose the number of a service's pods."""
+        broker, stack = self._broker, self._stack
+        secret = self._keep(f"{service}-queue", queue_scaling.credentials(broker), parent)
+        way_in = queue_scaling.access(stack, broker, chosen.keda_namespace)
+        signed_in = queue_scaling.authentication(stack, service, broker, secret)
+        first = [
+            self._create(f"{service}-{name}", one, parent=parent)
+            for name, one in (("queue-access", way_in), ("queue-authentication", signed_in))
+            if one
+        ]
+        scaled = queue_scaling.scaled_object(stack, service, self._cluster.namespace, broker, chosen)
+        self._create(f"{service}-queue-scaling", scaled, parent=parent, depends_on=first)
 
     def _certificate(self, parent: pulumi.Resource) -> KubernetesObject | None:
         """Create the Certificate of the edge, and the name that challenges are passed to; None without an issuer."""
