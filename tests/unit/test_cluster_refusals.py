@@ -12,7 +12,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra.guards import cluster, cluster_room, volumes
+from infra.engine.cluster_view import ClusterView
+from infra.guards import cluster, cluster_room, cluster_scaling, volumes
 from infra.settings.kubernetes import PRELOADED
 from support.configuration import settings
 from tests.unit.cluster_server import (
@@ -119,6 +120,16 @@ def controllers(answers: Answers) -> None:
     answers.objects["/apis/networking.k8s.io/v1/ingressclasses"] = a_list({"metadata": {"name": "nginx"}})
     answers.objects[api] = {"kind": "APIResourceList"}
     answers.objects[f"{api}/namespaces/infra/gateways/public"] = {"spec": {"listeners": [{"name": "https"}]}}
+
+
+QUEUED: dict[str, Any] = {
+    "sharedStorageClass": "nfs",
+    "autoscale": {"worker": {"max": 4, "jobsPerPod": 10}},
+}
+
+
+def keda(answers: Answers) -> None:
+    answers.objects["/apis/keda.sh/v1alpha1"] = {"kind": "APIResourceList"}
 
 
 def issuers(answers: Answers) -> None:
@@ -430,6 +441,57 @@ TABLE: dict[str, Malformed] = {
         fix="metrics-server",
         parts={"autoscale": {"web": {"max": 3}}},
     ),
+    "autoscaling by queues without KEDA": Malformed(
+        key="kubernetes.autoscale.worker.jobsPerPod",
+        value="10: the cluster has no KEDA",
+        fix="install KEDA",
+        parts=QUEUED,
+    ),
+    "queues of other names": Malformed(
+        key="extraEnv.worker.REDIS_KEY_PREFIX",
+        value="'team'",
+        fix="set jobsPerPod to 0",
+        parts=QUEUED,
+        plain={"extraEnv": {"worker": {"REDIS_KEY_PREFIX": "team"}}},
+        cluster=keda,
+    ),
+    "queues without a most": Malformed(
+        key="kubernetes.autoscale.worker.jobsPerPod",
+        value="10",
+        fix="set kubernetes.autoscale.worker.max",
+        parts={"autoscale": {"worker": {"jobsPerPod": 10}}},
+    ),
+    "queues and CPU": Malformed(
+        key="kubernetes.autoscale.worker.cpuPercent",
+        value="50",
+        fix="remove it",
+        parts={**QUEUED, "autoscale": {"worker": {"max": 4, "jobsPerPod": 10, "cpuPercent": 50}}},
+    ),
+    "queues of no number": Malformed(
+        key="kubernetes.autoscale.worker.jobsPerPod",
+        value="-1",
+        fix="0 to 100000",
+        parts={**QUEUED, "autoscale": {"worker": {"max": 4, "jobsPerPod": -1}}},
+    ),
+    "queues of web": Malformed(
+        key="kubernetes.autoscale.web.jobsPerPod",
+        value="10",
+        fix="did you mean",
+        parts={"autoscale": {"web": {"max": 4, "jobsPerPod": 10}}},
+    ),
+    "KEDA in no namespace": Malformed(
+        key="kubernetes.autoscale.worker.kedaNamespace",
+        value="'Keda'",
+        fix="pods of KEDA's operator",
+        parts={**QUEUED, "autoscale": {"worker": {"max": 4, "jobsPerPod": 10, "kedaNamespace": "Keda"}}},
+    ),
+    "no right to make objects of KEDA": Malformed(
+        key="kubernetes.context",
+        value="create scaledobjects.keda.sh",
+        fix="ClusterRole `admin`",
+        parts=QUEUED,
+        cluster=denied("create scaledobjects"),
+    ),
     "autoscaling and a fixed number": Malformed(
         key="kubernetes.replicas.web",
         value="2",
@@ -724,6 +786,35 @@ def test_a_cluster_that_measures_cpu_takes_autoscalers(tmp_path: Path) -> None:
         assert deploy(kubeconfig, {}, {"autoscale": {"web": {"max": 3}}})
 
 
+def test_a_cluster_with_keda_takes_autoscalers_by_queues(tmp_path: Path) -> None:
+    # The CPU of pods is not measured, and no other autoscaler is made.
+    answers = Answers(denied=["create horizontalpodautoscalers"])
+    keda(answers)
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, {}, QUEUED)
+
+
+def test_keda_verifies_the_name_of_an_external_redis(tmp_path: Path) -> None:
+    stack = settings(
+        {
+            "platform": "kubernetes",
+            "kubernetes": {**REGISTRY, **QUEUED},
+            "redis": {"host": "10.20.0.9", "serverName": "redis.example.com"},
+        },
+        {"externalRedisPassword": "a-password-of-no-server"},
+    )
+    assert stack.kubernetes is not None
+    answers = Answers()
+    keda(answers)
+
+    with serving(answers, tmp_path) as kubeconfig:
+        view = ClusterView.of(kubeconfig, "test")
+        (found,) = cluster_scaling.refusals(stack, stack.kubernetes, view)
+    assert "KEDA connects to 10.20.0.9" in found.problem
+    assert "set redis.host to the name" in found.fix
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -785,8 +876,6 @@ def test_what_the_user_may_not_read_is_not_checked(tmp_path: Path) -> None:
 
 
 def test_nodes_of_two_architectures_are_warned_about(tmp_path: Path) -> None:
-    from infra.engine.cluster_view import ClusterView  # noqa: PLC0415  # imports the client
-
     answers = Answers()
     answers.objects["/api/v1/nodes"] = a_list(node(), node("graviton", architecture="arm64"))
     stack = settings(

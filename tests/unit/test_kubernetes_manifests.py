@@ -21,6 +21,7 @@ from infra.platforms.kubernetes import (
     gate,
     pods,
     policies,
+    queue_scaling,
     routes,
     storage,
     workloads,
@@ -28,6 +29,7 @@ from infra.platforms.kubernetes import (
 from infra.platforms.kubernetes.names import dns_label, network_label
 from infra.platforms.kubernetes.pods import HostAlias, Live, Parts, PlacedFile
 from infra.platforms.kubernetes.storage import Volume
+from infra.services.queues import QUEUES, Broker, queues
 from infra.services.spec import File, Port, ServiceSpec
 from infra.services.specs import networks, specs
 from infra.settings.autoscale import Autoscale
@@ -262,6 +264,7 @@ def every_manifest() -> Iterator[dict[str, Any]]:
     yield from policies.policies("unit", networks(settings(on_cluster()), RELEASE), ring=True)
     yield from certificate.solver_policies("unit", edge=True)
     yield certificate.solver_service("unit")
+    yield from filter(None, [queue_scaling.access("unit", BROKER, "keda")])
 
 
 def plain(value: Any) -> Any:
@@ -385,6 +388,73 @@ def test_an_autoscaler_keeps_pods_at_a_share_of_their_limit() -> None:
         }
     ]
     assert found["metadata"]["name"] == "worker-beat"
+
+
+BROKER = Broker(
+    host="", port=6379, database=1, queues=("dataset", "my-queue"), password="hidden"
+)  # of no Redis
+QUEUED = Autoscale(least=1, most=8, cpu_percent=70, jobs=10, keda_namespace="keda")
+
+
+def test_workers_are_scaled_by_the_jobs_that_wait_in_all_queues() -> None:
+    found = queue_scaling.scaled_object("unit", "worker", "dify-unit", BROKER, QUEUED)
+    signed_in = queue_scaling.authentication("unit", "worker", BROKER, "worker-queue-1")
+
+    assert problems(found) == []
+    assert problems(signed_in) == []
+    assert found["spec"]["scaleTargetRef"] == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "worker",
+    }
+    assert (found["spec"]["minReplicaCount"], found["spec"]["maxReplicaCount"]) == (1, 8)
+    # Names of triggers are those of variables.
+    assert found["spec"]["advanced"]["scalingModifiers"] == {
+        "formula": "dataset + my_queue",
+        "target": "10",
+        "metricType": "AverageValue",
+    }
+    assert [(one["name"], one["metadata"]["listName"]) for one in found["spec"]["triggers"]] == [
+        ("dataset", "dataset"),
+        ("my_queue", "my-queue"),
+    ]
+    for one in found["spec"]["triggers"]:
+        assert one["authenticationRef"] == {"name": signed_in["metadata"]["name"]}
+        assert one["metadata"]["address"] == "redis.dify-unit.svc.cluster.local:6379"
+        assert (one["metadata"]["databaseIndex"], one["metadata"]["enableTLS"]) == ("1", "false")
+        assert "username" not in one["metadata"]
+    assert signed_in["spec"]["secretTargetRef"] == [
+        {"parameter": "password", "name": "worker-queue-1", "key": "password"}
+    ]
+    assert "hidden" not in repr((found, signed_in))
+
+
+def test_queues_of_an_external_redis_are_read_there() -> None:
+    broker = replace(BROKER, host="redis.example.com", port=6380, database=3, user="dify", tls=True, ca="PEM")
+    found = queue_scaling.scaled_object("unit", "worker", "dify-unit", broker, QUEUED)
+    signed_in = queue_scaling.authentication("unit", "worker", broker, "worker-queue-1")
+    metadata = found["spec"]["triggers"][0]["metadata"]
+
+    assert problems(found) == []
+    assert metadata["address"] == "redis.example.com:6380"
+    assert (metadata["databaseIndex"], metadata["enableTLS"], metadata["username"]) == ("3", "true", "dify")
+    assert [one["parameter"] for one in signed_in["spec"]["secretTargetRef"]] == ["password", "ca"]
+    assert queue_scaling.credentials(broker) == {"password": "hidden", "ca": "PEM"}
+    # It is not behind a policy of this namespace.
+    assert queue_scaling.access("unit", broker, "keda") is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "names"),
+    [
+        ({}, QUEUES),
+        ({"CELERY_QUEUES": "dataset, mail,"}, ("dataset", "mail")),
+        ({"CELERY_QUEUES": "dataset", "CELERY_WORKER_QUEUES": "workflow"}, ("workflow",)),
+        ({"CELERY_QUEUES": ""}, QUEUES),
+    ],
+)
+def test_the_queues_are_those_of_the_worker(variables: dict[str, str], names: tuple[str, ...]) -> None:
+    assert queues(variables) == names
 
 
 def test_a_job_runs_once() -> None:
@@ -647,6 +717,23 @@ def test_challenges_reach_the_pods_that_answer_them_and_nothing_else_does() -> N
     # An Ingress of cert-manager needs no way from nginx.
     names = [one["metadata"]["name"] for one in certificate.solver_policies("unit", edge=False)]
     assert names == ["certificate-challenges"]
+
+
+def test_keda_reaches_redis_and_nothing_else() -> None:
+    way_in = queue_scaling.access("unit", BROKER, "keda")
+    assert way_in is not None
+    ((rule,), chosen) = way_in["spec"]["ingress"], way_in["spec"]["podSelector"]
+
+    assert chosen == {"matchLabels": {"dify-kit.service": "redis"}}
+    assert rule["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}},
+    ]
+    assert rule["ports"] == [{"port": 6379, "protocol": "TCP"}]
+    # The pods of the stack reach each other as before.
+    found = [*policies.policies("unit", {"data": True}), way_in]
+    redis = {"dify-kit.service": "redis", network_label("data"): "true"}
+    assert may_connect(found, {network_label("data"): "true"}, redis, 6379)
+    assert not may_connect(found, {network_label("app"): "true"}, redis, 6379)
 
 
 def test_pod_security_of_the_namespace() -> None:

@@ -134,6 +134,28 @@ def test_the_cluster_chooses_the_number_of_autoscaled_pods() -> None:
     assert {name for name, one in recorder.of(DYNAMIC).items() if one.get("autoscaled")} == {"api-ready"}
 
 
+def test_keda_chooses_the_number_of_workers() -> None:
+    chosen = {"worker": {"min": 2, "max": 6, "jobsPerPod": 10, "kedaNamespace": "autoscaling"}}
+    recorder = program(sharedStorageClass="nfs", autoscale=chosen)
+    (found,) = recorder.of("kubernetes:keda.sh/v1alpha1:ScaledObject").values()
+    (signed_in,) = recorder.of("kubernetes:keda.sh/v1alpha1:TriggerAuthentication").values()
+    environment = recorder.of(SECRET)["worker-environment"]["stringData"]
+    (peer,) = recorder.of(POLICY)["worker-queue-access"]["spec"]["ingress"][0]["from"]
+    trigger = found["spec"]["triggers"][0]["metadata"]
+
+    assert not recorder.of(SCALER)
+    assert "replicas" not in recorder.of(DEPLOYMENT)["worker"]["spec"]
+    assert (found["spec"]["minReplicaCount"], found["spec"]["maxReplicaCount"]) == (2, 6)
+    # The queues are where the worker takes its jobs from, and its password opens them.
+    assert environment["CELERY_BROKER_URL"].endswith(f"@redis:6379/{trigger['databaseIndex']}")
+    content = recorder.of(SECRET)["worker-queue"]["stringData"]
+    assert content == {"password": environment["REDIS_PASSWORD"]}
+    assert [one["key"] for one in signed_in["spec"]["secretTargetRef"]] == ["password"]
+    assert content["password"] not in repr((found, signed_in))
+    assert peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "autoscaling"}}}
+    assert {name for name, one in recorder.of(DYNAMIC).items() if one.get("autoscaled")} == {"worker-ready"}
+
+
 def routed(**parts: Any) -> Recorder:
     addresses = {
         "publicUrl": "https://dify.example.com",
