@@ -28,7 +28,7 @@ LITELLM = 4000
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443
-# In the place of these two, where a load balancer sends the PROXY protocol. Others of the stack use the plain ones.
+# Instead of these two, where a load balancer sends the PROXY protocol. Others of the stack use the plain ones.
 EDGE_PROXIED_HTTP = 8084
 EDGE_PROXIED_HTTPS = 8085
 # The LLM proxy for the stack's own services; never published.

@@ -53,7 +53,7 @@ def _unready(issuer: Issuer, found: Plain) -> Iterator[Refusal]:
             yield Refusal(
                 problem=f"dify:tls.issuer.name: {issuer.kind} {issuer.name!r} is not ready: "
                 f"{one.get('message') or one.get('reason')}",
-                fix="mend it, or name another one",
+                fix="correct what it says, or name another one",
             )
 
 

@@ -675,7 +675,7 @@ TABLE: dict[str, Malformed] = {
     "an issuer that is not ready": Malformed(
         key="tls.issuer.name",
         value="'new' is not ready: the account was not registered",
-        fix="mend it",
+        fix="correct what it says",
         plain=issued_by("new"),
         cluster=issuers,
     ),
