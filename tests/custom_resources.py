@@ -61,3 +61,38 @@ def _of_object(value: Mapping[str, Any], schema: Mapping[str, Any], path: str) -
             yield from _of(one, rest, f"{path}.{name}")
         elif not schema.get("x-kubernetes-preserve-unknown-fields"):
             yield f"{path}.{name} is not a field"
+
+
+def definitions() -> list[dict[str, Any]]:
+    """Return definitions with the same schemas for an API server, and one of a ClusterIssuer that takes any fields."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    found = {name: one["schema"] for name, one in json.loads(FACTS.read_text(encoding="utf-8")).items()}
+    found["cert-manager.io/v1 ClusterIssuer"] = {"type": "object", "properties": {"spec": anything}}
+    made = []
+    for name, schema in found.items():
+        group, _, rest = name.partition("/")
+        version, kind = rest.split()
+        plural = f"{kind.lower()}s"
+        version_of = {
+            "name": version,
+            "served": True,
+            "storage": True,
+            "subresources": {"status": {}},
+            "schema": {
+                "openAPIV3Schema": {**schema, "properties": {**schema["properties"], "status": anything}}
+            },
+        }
+        made.append(
+            {
+                "apiVersion": "apiextensions.k8s.io/v1",
+                "kind": "CustomResourceDefinition",
+                "metadata": {"name": f"{plural}.{group}"},
+                "spec": {
+                    "group": group,
+                    "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+                    "scope": "Cluster" if kind == "ClusterIssuer" else "Namespaced",
+                    "versions": [version_of],
+                },
+            }
+        )
+    return made

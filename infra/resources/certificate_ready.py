@@ -15,6 +15,9 @@ REPORT_EVERY_SECONDS = 10.0
 SECRET_SECONDS = 60
 # A CA that checks names by HTTP takes seconds, one that checks DNS as long as its records need.
 ISSUED_SECONDS = 300
+# A busy API server misses a request now and then.
+SILENCE_SECONDS = 60.0
+GONE_SECONDS = 10.0
 
 
 class CertificateError(Exception):
@@ -73,11 +76,14 @@ class Wait:
         self._whole = whole
         self._timeout = timeout
         self._say = say
+        # Since when the cluster does not answer, and shows no Certificate.
+        self._silent: float | None = None
+        self._gone: float | None = None
 
     def run(self) -> None:
-        """Return when the certificate is there. Raises CertificateError."""
+        """Return when the certificate is there. Raises CertificateError, and ClusterError of a silent cluster."""
         began = reported = time.monotonic()
-        while not self.over():
+        while not self._answered():
             waited = time.monotonic() - began
             if waited >= self._timeout:
                 what = "certificate of the issuer" if self._whole else "Secret of cert-manager"
@@ -87,11 +93,30 @@ class Wait:
                 self._say(f"certificate: not there after {waited:.0f} s; {self._why().splitlines()[-1]}")
             time.sleep(POLL_SECONDS)
 
-    def over(self) -> bool:
+    def _answered(self) -> bool:
+        from infra.engine.cluster import ClusterError  # noqa: PLC0415  # kept out of the pickled provider
+
+        try:
+            over = self._over()
+        except ClusterError:
+            if self._silent is None:
+                self._silent = time.monotonic()
+            if time.monotonic() - self._silent >= SILENCE_SECONDS:
+                raise
+            return False
+        self._silent = None
+        return over
+
+    def _over(self) -> bool:
         """Tell whether the certificate is there. Raises CertificateError when cert-manager does not go on."""
         certificate = self._look.certificate()
         if certificate is None:
-            raise CertificateError("certificate: Certificate edge is gone from the cluster")
+            if self._gone is None:
+                self._gone = time.monotonic()
+            if time.monotonic() - self._gone >= GONE_SECONDS:
+                raise CertificateError("certificate: Certificate edge is gone from the cluster")
+            return False
+        self._gone = None
         if issued(certificate) if self._whole else self._look.has_secret():
             return True
         if self._whole and failed(certificate, self._requests(certificate)):
@@ -111,6 +136,14 @@ class Wait:
         ]
 
     def _why(self) -> str:
+        from infra.engine.cluster import ClusterError  # noqa: PLC0415
+
+        try:
+            return self._told()
+        except ClusterError as problem:
+            return str(problem)
+
+    def _told(self) -> str:
         certificate = self._look.certificate()
         if certificate is None:
             return "Certificate edge is gone from the cluster"

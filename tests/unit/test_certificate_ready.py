@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra.engine.cluster import ClusterError
 from infra.resources import certificate_ready
 from infra.resources.certificate_ready import CertificateError, CertificateReadyProvider, Wait
 from infra.resources.certificate_state import OF_CERTIFICATE, issued
@@ -185,6 +186,30 @@ def test_silence_of_cert_manager_is_told(clock: Clock) -> None:
 def test_a_certificate_that_is_gone_ends_the_wait(clock: Clock) -> None:
     with pytest.raises(CertificateError, match="gone from the cluster"):
         wait(Seen(clock, lambda _: None))
+
+    assert clock.passed == pytest.approx(certificate_ready.GONE_SECONDS, abs=1)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_cluster_that_answers_again_is_asked_again(clock: Clock, silent: bool) -> None:
+    def found(passed: float) -> dict[str, Any] | None:
+        if passed < 5 and silent:
+            raise ClusterError("no answer", "wait")
+        return None if passed < 5 else a_certificate(ready("True"), revision=1)
+
+    wait(Seen(clock, found))
+
+    assert clock.passed == 5
+
+
+def test_a_cluster_that_stays_silent_ends_the_wait(clock: Clock) -> None:
+    def found(_: float) -> dict[str, Any]:
+        raise ClusterError("no answer", "wait")
+
+    with pytest.raises(ClusterError):
+        wait(Seen(clock, found), timeout=1000)
+
+    assert clock.passed == pytest.approx(certificate_ready.SILENCE_SECONDS, abs=1)
 
 
 PROPS = {
