@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from infra.guards.cluster_facts import METRICS, View
 from infra.guards.findings import Refusal
-from infra.services import queues
 from infra.settings.autoscale import Autoscale
 from infra.settings.kubernetes import SCALED, Kubernetes
 from infra.settings.stack import Settings
@@ -51,13 +50,6 @@ def _by_queue(settings: Settings, part: str, one: Autoscale, view: View) -> Iter
             fix="install KEDA 2.12 or newer, or set it to 0: the CPU decides then",
         )
         return
-    prefix = settings.extra_env.get(queues.WORKER, {}).get(queues.PREFIX)
-    if prefix:
-        yield Refusal(
-            problem=f"dify:extraEnv.{queues.WORKER}.{queues.PREFIX}: {prefix!r}: the lists of the queues have other "
-            f"names then, and {where}.jobsPerPod reads them by those of the queues",
-            fix="remove it, or set jobsPerPod to 0",
-        )
     server = settings.redis
     if server and server.tls and server.server_name != server.host:
         yield Refusal(

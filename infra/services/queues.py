@@ -32,7 +32,7 @@ QUEUES = (
 )
 # The variables that name others; the first one counts.
 VARIABLES = ("CELERY_WORKER_QUEUES", "CELERY_QUEUES")
-# With it the lists in Redis have other names than the queues.
+# Dify puts it, and a colon, before the names of the lists in Redis.
 PREFIX = "REDIS_KEY_PREFIX"
 
 
@@ -40,7 +40,8 @@ PREFIX = "REDIS_KEY_PREFIX"
 class Broker:
     """The Redis with Celery's queues, as something outside of the stack reaches it.
 
-    ``host`` is empty for the Redis of the stack. ``user`` and ``ca`` (PEM) may be empty.
+    ``host`` is empty for the Redis of the stack. ``user`` and ``ca`` (PEM) may be empty. The list of a queue has its
+    name, after ``prefix``.
     """
 
     host: str
@@ -51,6 +52,7 @@ class Broker:
     user: str = ""
     tls: bool = False
     ca: str = ""
+    prefix: str = ""
 
 
 def queues(variables: Mapping[str, str]) -> tuple[str, ...]:
@@ -60,9 +62,15 @@ def queues(variables: Mapping[str, str]) -> tuple[str, ...]:
     return named or QUEUES
 
 
+def list_prefix(variables: Mapping[str, str]) -> str:
+    """Return what is before the names of a worker's lists in Redis."""
+    return f"{variables[PREFIX]}:" if variables.get(PREFIX) else ""
+
+
 def broker(settings: Settings) -> Broker:
     """Return the Redis of a stack's queues."""
-    names = queues(settings.extra_env.get(WORKER, {}))
+    variables = settings.extra_env.get(WORKER, {})
+    names, prefix = queues(variables), list_prefix(variables)
     server = settings.redis
     if server is None:
         return Broker(
@@ -70,6 +78,7 @@ def broker(settings: Settings) -> Broker:
             port=ports.REDIS,
             database=CELERY_REDIS_DB,
             queues=names,
+            prefix=prefix,
             password=settings.secrets.redis_password,
         )
     return Broker(
@@ -77,6 +86,7 @@ def broker(settings: Settings) -> Broker:
         port=server.port,
         database=server.celery_database,
         queues=names,
+        prefix=prefix,
         password=server.password,
         user=server.user,
         tls=server.tls,

@@ -447,14 +447,6 @@ TABLE: dict[str, Malformed] = {
         fix="install KEDA",
         parts=QUEUED,
     ),
-    "queues of other names": Malformed(
-        key="extraEnv.worker.REDIS_KEY_PREFIX",
-        value="'team'",
-        fix="set jobsPerPod to 0",
-        parts=QUEUED,
-        plain={"extraEnv": {"worker": {"REDIS_KEY_PREFIX": "team"}}},
-        cluster=keda,
-    ),
     "queues without a most": Malformed(
         key="kubernetes.autoscale.worker.jobsPerPod",
         value="10",

@@ -29,7 +29,7 @@ from infra.platforms.kubernetes import (
 from infra.platforms.kubernetes.names import dns_label, network_label
 from infra.platforms.kubernetes.pods import HostAlias, Live, Parts, PlacedFile
 from infra.platforms.kubernetes.storage import Volume
-from infra.services.queues import QUEUES, Broker, queues
+from infra.services.queues import QUEUES, Broker, list_prefix, queues
 from infra.services.spec import File, Port, ServiceSpec
 from infra.services.specs import networks, specs
 from infra.settings.autoscale import Autoscale
@@ -455,6 +455,18 @@ def test_queues_of_an_external_redis_are_read_there() -> None:
 )
 def test_the_queues_are_those_of_the_worker(variables: dict[str, str], names: tuple[str, ...]) -> None:
     assert queues(variables) == names
+
+
+def test_lists_of_a_stack_with_a_prefix_have_it_before_their_names() -> None:
+    broker = replace(BROKER, prefix=list_prefix({"REDIS_KEY_PREFIX": "team"}))
+    found = queue_scaling.scaled_object("unit", "worker", "dify-unit", broker, QUEUED)
+
+    assert [one["metadata"]["listName"] for one in found["spec"]["triggers"]] == [
+        "team:dataset",
+        "team:my-queue",
+    ]
+    assert found["spec"]["advanced"]["scalingModifiers"]["formula"] == "dataset + my_queue"
+    assert list_prefix({}) == ""
 
 
 def test_a_job_runs_once() -> None:

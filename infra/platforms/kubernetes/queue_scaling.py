@@ -77,7 +77,7 @@ def scaled_object(
                     "metadata": {
                         "address": _address(broker, namespace),
                         "databaseIndex": str(broker.database),
-                        "listName": queue,
+                        "listName": f"{broker.prefix}{queue}",
                         "listLength": str(chosen.jobs),
                         "enableTLS": str(broker.tls).lower(),
                         **({"username": broker.user} if broker.user else {}),
