@@ -23,7 +23,7 @@ UP_SECONDS, DOWN_SECONDS, SMOKE_SECONDS = 5400.0, 1800.0, 1800.0
 _FIRST_PORT = 18080
 # What belongs to the address that users know. The stack listens on this machine alone, without a certificate.
 _ADDRESS = ("publicUrl", "urls", "serverNames", "tls", "tlsCertificate", "tlsKey", "bindAddress", "httpsPort")
-_ACCESS = ("trustedProxies", "consoleAllowFrom")
+_ACCESS = ("trustedProxies", "proxyProtocol", "consoleAllowFrom")
 _PROTECTION = ("protect",)
 # A stack of a cluster is proven on this machine's engine.
 _PLACE = ("platform", "kubernetes")

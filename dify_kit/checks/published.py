@@ -47,12 +47,21 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Where clients of this machine find the edge, and a host name that it serves; ``tls`` where HTTP is refused."""
+    """Where clients of this machine find the edge, and a host name that it serves; ``tls`` where HTTP is refused.
+
+    ``proxied``: the port expects the PROXY protocol.
+    """
 
     address: str
     port: int
     host: str
     tls: bool = False
+    proxied: bool = False
+
+    @property
+    def preface(self) -> bytes:
+        """What a connection begins with: of the PROXY protocol, that it is for no other client."""
+        return b"PROXY UNKNOWN\r\n" if self.proxied else b""
 
     def __str__(self) -> str:
         """Return address and port as they are written."""
@@ -71,7 +80,12 @@ def find(files: StackFiles, engine: Engine) -> Published | None:
         return None
     if address.is_unspecified:
         address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")  # noqa: PLR2004  # IPv6
-    return Published(address=str(address), port=found.http_port, host=host_of(found.public_url))
+    return Published(
+        address=str(address),
+        port=found.http_port,
+        host=host_of(found.public_url),
+        proxied=found.proxy_protocol,
+    )
 
 
 def public(files: StackFiles) -> Published | None:
@@ -92,6 +106,9 @@ def problem(published: Published, seconds: float = ANSWER_SECONDS) -> str:
     """Request the edge's health through the published port; return what is wrong with the response, or nothing."""
     connection = _connection(published, seconds)
     try:
+        connection.connect()
+        if published.preface:
+            connection.sock.sendall(published.preface)
         # With TLS too, the edge serves this path by plain HTTP, for load balancers.
         connection.request(
             "GET", PATH, headers={"Host": f"{published.host}:{published.port}", "Connection": "close"}

@@ -77,10 +77,13 @@ def _answers(edge: published.Published, port: int, *, encrypted: bool) -> bool:
         # Only the status of the answer is read, and the key is none: the certificate may be anyone's.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = _Tls(edge.address, port, edge.host, context)
+        connection = _Tls(edge.address, port, edge.host, context, edge.preface)
     else:
         connection = http.client.HTTPConnection(edge.address, port, timeout=ANSWER_SECONDS)
     try:
+        connection.connect()
+        if not encrypted:
+            connection.sock.sendall(edge.preface)
         host = f"{edge.host}:{port}"
         connection.request("GET", _PATH, headers={"Host": host, "Authorization": f"Bearer {_KEY}"})
         return connection.getresponse().status < http.client.INTERNAL_SERVER_ERROR
@@ -91,13 +94,14 @@ def _answers(edge: published.Published, port: int, *, encrypted: bool) -> bool:
 
 
 class _Tls(http.client.HTTPSConnection):
-    """Connects to an address, and names another host to the server."""
+    """Connects to an address, sends what is before TLS, and names another host to the server."""
 
-    def __init__(self, address: str, port: int, name: str, context: ssl.SSLContext) -> None:
+    def __init__(self, address: str, port: int, name: str, context: ssl.SSLContext, preface: bytes) -> None:
         super().__init__(address, port, timeout=ANSWER_SECONDS, context=context)
-        self._name, self._ssl = name, context
+        self._name, self._ssl, self._preface = name, context, preface
 
     def connect(self) -> None:
         """Connect."""
         http.client.HTTPConnection.connect(self)
+        self.sock.sendall(self._preface)
         self.sock = self._ssl.wrap_socket(self.sock, server_hostname=self._name)

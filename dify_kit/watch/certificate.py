@@ -12,17 +12,16 @@ from dify_kit.watch.report import Certificate
 SECONDS = 5.0
 
 
-def presented(address: str, port: int, host: str, source: str) -> Certificate:
-    """Return the certificate for a host name. Raises OSError when TLS does not answer."""
+def presented(address: str, port: int, host: str, source: str, preface: bytes = b"") -> Certificate:
+    """Return the certificate for a host name; `preface` is sent before TLS. Raises OSError when TLS does not answer."""
     # It is looked at, and not relied on: the certificate of a self-signed stack, or one that has ended, is shown too.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with (
-        socket.create_connection((address, port), timeout=SECONDS) as plain,
-        context.wrap_socket(plain, server_hostname=host) as secured,
-    ):
-        presented_one = secured.getpeercert(binary_form=True)
+    with socket.create_connection((address, port), timeout=SECONDS) as plain:
+        plain.sendall(preface)
+        with context.wrap_socket(plain, server_hostname=host) as secured:
+            presented_one = secured.getpeercert(binary_form=True)
     if not presented_one:
         raise OSError("it presents no certificate")
     return read(presented_one, source, datetime.now(tz=UTC))

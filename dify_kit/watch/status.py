@@ -27,6 +27,7 @@ from dify_kit.workspace.files import StackFiles
 from infra import hints
 from infra.catalogue.services import CERTBOT, GATEWAY, LLM_EDGE, NGINX
 from infra.settings.stack import Reading
+from infra.settings.tls import CERT_MANAGER
 
 # A certificate that renews itself has been renewed by then.
 DAYS_LEFT = 14
@@ -170,7 +171,7 @@ def _address(
     source = str(tls.get("mode") or "")
     port = before.port if before else int(tls["httpsPort"])
     try:
-        shown = certificate.presented(asked.address, port, asked.host, source)
+        shown = certificate.presented(asked.address, port, asked.host, source, asked.preface)
     except (OSError, ValueError) as problem:
         status.add(f"port {port} presents no certificate: {problem}", _renewal(source, files.stack))
         return
@@ -186,6 +187,8 @@ def _renewal(source: str, stack: str) -> str:
         return (
             f"{hints.kit('logs', CERTBOT, '--tail', '50', stack=stack)} shows why certbot does not renew it"
         )
+    if source == CERT_MANAGER:
+        return "`kubectl describe certificate edge` in the stack's namespace shows why cert-manager does not renew it"
     if source == "files":
         return f"{hints.assign('tlsCertificate', stack=stack, stdin='fullchain.pem')} takes another one, tlsKey its key"
     return f"{hints.kit('up', stack=stack)} makes another one"

@@ -28,14 +28,19 @@ LITELLM = 4000
 # Inside the edge container nginx runs without root, so it listens above 1024.
 EDGE_HTTP = 8080
 EDGE_HTTPS = 8443
+# Instead of these two, where a load balancer sends the PROXY protocol. Others of the stack use the plain ones.
+EDGE_PROXIED_HTTP = 8086
+EDGE_PROXIED_HTTPS = 8087
 # The LLM proxy for the stack's own services; never published.
 EDGE_LLM = 8082
 # For health checks from inside its own container.
 EDGE_STATUS = 8081
+# Where a solver of cert-manager answers the HTTP challenges of a CA.
+ACME_SOLVER = 8089
 # Where several replicas of the edge count as one. Replicas alone connect to it.
 EDGE_RING = 8083
 # The owner of the LLM proxy's counts, for requests of clients and for those from inside the stack. Pods of nginx alone
 # connect to it.
 EDGE_OWNER = 8084
 EDGE_OWNER_INSIDE = 8085
-EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS)
+EDGE = (EDGE_HTTP, EDGE_HTTPS, EDGE_LLM, EDGE_STATUS, EDGE_PROXIED_HTTP, EDGE_PROXIED_HTTPS)

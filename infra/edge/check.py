@@ -15,6 +15,7 @@ from types import MappingProxyType
 import crossplane
 
 from infra.edge.paths import KEY_FILE, PUBLISHED, RUN_DIRECTORY
+from infra.edge.tls import SECRET_CERTIFICATE, SECRET_KEY
 from infra.settings import certificates, selfsigned
 
 NGINX_SECONDS = 60
@@ -134,11 +135,17 @@ def accept(directory: Path, image: str, destination: str, *, tls: bool = False) 
 
 def _stand_in_certificates(scratch: Path, destination: str) -> list[str]:
     made = selfsigned.issue(secrets.token_hex(32), "check", ["localhost"], certificates.now_utc())
-    (scratch / "fullchain.pem").write_text(made.certificate.chain, encoding="utf-8")
-    (scratch / "key.pem").write_text(made.key, encoding="utf-8")
+    (scratch / "current").mkdir()
+    for chain, key in (
+        ("fullchain.pem", "key.pem"),
+        ("current/fullchain.pem", "current/key.pem"),
+        (SECRET_CERTIFICATE, SECRET_KEY),
+    ):
+        (scratch / chain).write_text(made.certificate.chain, encoding="utf-8")
+        (scratch / key).write_text(made.key, encoding="utf-8")
     # Readable, because nginx runs as another user. The pair is used for this check alone.
     scratch.chmod(0o755)
-    places = (f"{destination}/{posixpath.dirname(KEY_FILE)}", f"{PUBLISHED}/current")
+    places = (f"{destination}/{posixpath.dirname(KEY_FILE)}", PUBLISHED)
     return [part for place in places for part in ("--volume", f"{scratch}:{place}:ro")]
 
 

@@ -124,6 +124,7 @@ class EdgeContext:
     max_body_megabytes: int
     limits: EdgeLimits
     trusted_proxies: tuple[str, ...] = ()
+    proxy_protocol: bool = False
     console_allow_from: tuple[str, ...] = ()
     schema_patterns: tuple[str, ...] = ()
     access_log: str = "all"
@@ -180,6 +181,14 @@ class EdgeContext:
     def client_sockets(self) -> Mapping[int, str]:
         """The sockets of the http servers by the port that clients connect to."""
         return {self.http_port: self.http_socket, **({self.tls.port: self.https_socket} if self.tls else {})}
+
+    @property
+    def proxied_sockets(self) -> Mapping[int, str]:
+        """The same by the ports that a load balancer with the PROXY protocol connects to; none without it."""
+        if not self.proxy_protocol:
+            return {}
+        secured = {ports.EDGE_PROXIED_HTTPS: self.https_socket} if self.tls else {}
+        return {ports.EDGE_PROXIED_HTTP: self.http_socket, **secured}
 
     @property
     def starting(self) -> tuple[EdgeService, ...]:
@@ -327,12 +336,13 @@ def edge_context(
         ),
         ring=_ring(settings),
         trusted_proxies=settings.trusted_proxies,
+        proxy_protocol=settings.proxy_protocol,
         console_allow_from=settings.console_allow_from,
         schema_patterns=schema_patterns(release.routes, opened=settings.api_schema),
         passed_headers=tuple(dict.fromkeys((*PASSED, *settings.request_headers))),
         access_log=settings.access_log,
         address_connections=settings.address_connections,
-        tls=edge_tls(settings),
+        tls=edge_tls(settings, suffix=service_names.suffix),
         llm=edge_llm(settings.llm, suffix=service_names.suffix),
         resolver=service_names.resolver,
         resolver_fresh_seconds=service_names.fresh_seconds,

@@ -8,11 +8,20 @@ import pulumi
 from infra.catalogue.releases import Release
 from infra.engine.cluster import ClusterError
 from infra.engine.cluster_view import ClusterView
-from infra.guards import advisories, cluster_claims, cluster_data, cluster_room, cluster_routes, images
-from infra.guards.cluster_facts import CLASSES, METRICS, Plain, View, is_default, items
+from infra.guards import (
+    advisories,
+    cluster_certificates,
+    cluster_claims,
+    cluster_data,
+    cluster_room,
+    cluster_routes,
+    cluster_scaling,
+    images,
+)
+from infra.guards.cluster_facts import CLASSES, Plain, View, is_default, items
 from infra.guards.findings import Refusal
 from infra.platforms.kubernetes.names import STACK_LABEL
-from infra.settings.kubernetes import SCALED, Kubernetes
+from infra.settings.kubernetes import Kubernetes
 from infra.settings.stack import Settings
 
 # What the program does with objects of the namespace: (group, resource).
@@ -74,14 +83,15 @@ def refusals(settings: Settings, release: Release, chosen: Kubernetes, view: Vie
         return [stranger]
     exists = namespace is not None
     # Without rights nothing else can be read.
-    if missing := _rights(chosen, view, exists=exists):
+    if missing := _rights(settings, chosen, view, exists=exists):
         return missing
     found = [
         *cluster_room.of_cluster(settings, chosen, view),
         *_classes(chosen, view),
         *cluster_room.of_port(chosen, view, exists=exists),
-        *_metrics(chosen, view),
+        *cluster_scaling.refusals(settings, chosen, view),
         *cluster_routes.refusals(chosen, view, exists=exists),
+        *cluster_certificates.refusals(chosen, settings.tls, view, exists=exists),
         *cluster_data.refusals(settings, chosen, view),
     ]
     if chosen.image_pull_secret:
@@ -112,28 +122,18 @@ def _stranger(settings: Settings, chosen: Kubernetes, namespace: Plain) -> Refus
     )
 
 
-def managed(chosen: Kubernetes) -> list[tuple[str, str]]:
+def managed(settings: Settings, chosen: Kubernetes) -> list[tuple[str, str]]:
     """Return the kinds of objects that a stack has in its namespace: (group, resource)."""
-    scaled = [("autoscaling", "horizontalpodautoscalers")] if chosen.autoscale else []
-    return [*MANAGED, *scaled, *cluster_routes.managed(chosen)]
+    return [
+        *MANAGED,
+        *cluster_scaling.managed(chosen),
+        *cluster_routes.managed(chosen),
+        *cluster_certificates.managed(settings.tls),
+    ]
 
 
-def _metrics(chosen: Kubernetes, view: View) -> Iterator[Refusal]:
-    """Yield the refusal of autoscalers without what measures CPU."""
-    if not chosen.autoscale or view.look(METRICS) is not None:
-        return
-    part, one = next(
-        (part, chosen.autoscale[name]) for part, name in SCALED.items() if name in chosen.autoscale
-    )
-    yield Refusal(
-        problem=f"dify:kubernetes.autoscale.{part}.max: {one.most}: the cluster has no metrics API "
-        "(metrics.k8s.io), by which the CPU of pods is measured",
-        fix="install metrics-server, or set it to 0 and a number in dify:kubernetes.replicas",
-    )
-
-
-def _rights(chosen: Kubernetes, view: View, *, exists: bool) -> list[Refusal]:
-    wanted = [(verb, group, resource) for group, resource in managed(chosen) for verb in VERBS]
+def _rights(settings: Settings, chosen: Kubernetes, view: View, *, exists: bool) -> list[Refusal]:
+    wanted = [(verb, group, resource) for group, resource in managed(settings, chosen) for verb in VERBS]
     asked = [(*one, chosen.namespace) for one in (*wanted, *MORE)]
     # Its labels are the stack's.
     asked.append(

@@ -11,9 +11,9 @@ from infra.edge.paths import (
     DRAIN,
     DRAIN_MARK,
     NGINX_CONFIG,
-    PUBLISHED,
 )
 from infra.edge.ring import replica_names
+from infra.edge.tls import link_of
 from infra.services.spec import Detail, Details, Port
 from infra.settings.network import addresses_of
 from infra.settings.stack import Settings
@@ -31,10 +31,11 @@ until [ -f {NGINX_CONFIG} ] && nginx -e stderr -t -q -c {NGINX_CONFIG}; do
   sleep 0.2
 done
 """
-# certbot publishes certificates by a link (infra.container_scripts.certificates): another target is another
-# certificate. It goes live as a configuration does: checked, idle connections drained, reloaded.
+# certbot publishes certificates by a link (infra.container_scripts.certificates), and so does the kubelet the Secret of
+# cert-manager: another target is another certificate. It goes live as a configuration does: checked, idle connections
+# drained, reloaded.
 _WATCH = f"""
-certificate() {{ readlink {PUBLISHED}/current; }}
+certificate() {{{{ readlink {{link}}; }}}}
 known=$(certificate)
 while sleep {WATCH_SECONDS}; do
   now=$(certificate)
@@ -70,18 +71,28 @@ done
 """
 
 
-def run_script(names: Sequence[str], *, seconds: int = NAMES_SECONDS) -> str:
-    """Return what starts nginx once the host names that it connects to are known; `seconds` is how long it waits."""
-    return (_NAMES.format(names=" ".join(names), seconds=seconds) if names else "") + _RUN
+def watch_script(link: str) -> str:
+    """Return what reloads nginx when the target of a link to its certificate changes."""
+    return _WATCH.format(link=link)
+
+
+def run_script(names: Sequence[str], *, link: str = "", seconds: int = NAMES_SECONDS) -> str:
+    """Return what starts nginx once the host names that it connects to are known; `seconds` is how long it waits.
+
+    `link` is that of a certificate that changes while nginx runs; empty for none.
+    """
+    known = _NAMES.format(names=" ".join(names), seconds=seconds) if names else ""
+    return known + (watch_script(link) if link else "") + _RUN
 
 
 def nginx(settings: Settings, _release: Release) -> Details:
     """Return nginx, without its configuration."""
-    before = "" if settings.kubernetes else _WAIT + (_WATCH if settings.tls.acme else "")
+    before = "" if settings.kubernetes else _WAIT
     replicas = settings.kubernetes.replicas[NGINX] if settings.kubernetes else 1
     others = replica_names(replicas) if replicas > 1 else ()
     owner = (LLM_EDGE,) if settings.kubernetes and settings.llm else ()
-    return Details(command=(before + run_script((*others, *owner)),), ports=_ports(settings))
+    run = run_script((*others, *owner), link=link_of(settings.tls))
+    return Details(command=(before + run,), ports=_ports(settings))
 
 
 def llm_edge(_settings: Settings, _release: Release) -> Details:
@@ -90,9 +101,14 @@ def llm_edge(_settings: Settings, _release: Release) -> Details:
 
 
 def _ports(settings: Settings) -> tuple[Port, ...]:
-    wanted = [(ports.EDGE_HTTP, settings.http_port)]
+    plain, secured = (
+        (ports.EDGE_PROXIED_HTTP, ports.EDGE_PROXIED_HTTPS)
+        if settings.proxy_protocol
+        else (ports.EDGE_HTTP, ports.EDGE_HTTPS)
+    )
+    wanted = [(plain, settings.http_port)]
     if settings.tls.on:
-        wanted.append((ports.EDGE_HTTPS, settings.https_port))
+        wanted.append((secured, settings.https_port))
     return tuple(
         Port(internal=internal, external=external, address=address)
         for internal, external in wanted

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra import hints
@@ -10,7 +10,7 @@ from infra.settings import origins
 from infra.settings.autoscale import Autoscale, read_autoscale
 from infra.settings.image_source import MIRROR, REGISTRY_HOST
 from infra.settings.reader import Section
-from infra.settings.routes import Routes, Surroundings, read_routes
+from infra.settings.routes import Routes, Surroundings, read_annotations, read_routes
 from infra.settings.service_settings import ServiceLimits
 
 DOCKER, KUBERNETES = "docker", "kubernetes"
@@ -35,6 +35,7 @@ _SHARE_STORAGE = ("api", "worker")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _SUBDOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*", re.ASCII)
 _NAME_FIX = "use lower-case letters, digits and '-', as `kubectl get` lists it"
+_ANNOTATION_EXAMPLE = "service.beta.kubernetes.io/aws-load-balancer-proxy-protocol"
 # Namespaces of the cluster itself.
 _TAKEN = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
 
@@ -47,7 +48,7 @@ class Kubernetes:
     claim of one node. ``node_port`` is 0 where the cluster chooses. ``replicas`` maps services of the catalogue to how
     many pods each has; all others have one. ``autoscale`` has those of which the cluster chooses the number, with
     ``replicas`` as the least. ``registry`` has the images that the kit builds: a prefix, or `PRELOADED`.
-    ``volume_gigabytes`` is the size of each claim, in GiB.
+    ``volume_gigabytes`` is the size of each claim, in GiB. ``service_annotations`` are those of the edge's Service.
     """
 
     kubeconfig: Path
@@ -64,6 +65,7 @@ class Kubernetes:
     routes: Routes
     image_pull_secret: str
     registry: str
+    service_annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ class Around:
     images: str
     gateway: bool
     console_allow_from: tuple[str, ...]
+    proxy_protocol: bool
     resources: Mapping[str, ServiceLimits]
     routes: Surroundings
 
@@ -121,6 +124,7 @@ class KubernetesReader:
             routes=read_routes(section, self._around.routes, self._name_in),
             image_pull_secret=self._name("imagePullSecret"),
             registry=self._registry(),
+            service_annotations=read_annotations(section, "serviceAnnotations", _ANNOTATION_EXAMPLE),
         )
 
     def _required(self, name: str, fix: str) -> str:
@@ -179,7 +183,9 @@ class KubernetesReader:
 
     def _traffic_policy(self, service_type: str) -> str:
         policy = self._section.choice("externalTrafficPolicy", (LOCAL, CLUSTER))
-        if policy == CLUSTER and service_type != "ClusterIP" and self._around.console_allow_from:
+        # With the PROXY protocol the load balancer tells the address of the client.
+        hidden = policy == CLUSTER and service_type != "ClusterIP" and not self._around.proxy_protocol
+        if hidden and self._around.console_allow_from:
             self._add(
                 "externalTrafficPolicy",
                 policy,
@@ -240,7 +246,7 @@ class KubernetesReader:
                 "tls.mode",
                 self._around.tls_mode,
                 f"not supported on dify:platform {KUBERNETES} yet",
-                "use files with a certificate of your own, or off behind a proxy that does TLS",
+                "use cert-manager with an issuer of the cluster, or files with a certificate of your own",
             )
         limited = [service for service, one in self._around.resources.items() if one.pids]
         for service in limited:

@@ -105,6 +105,20 @@ def read_ssrf_deny(top: Section) -> tuple[str, ...]:
     return listed
 
 
+def read_proxy_protocol(top: Section, trusted: Collection[str]) -> bool:
+    """Read `dify:proxyProtocol`; `trusted` is `dify:trustedProxies`."""
+    found = top.boolean("proxyProtocol")
+    if found and not trusted:
+        top.problems.add(
+            "trustedProxies",
+            [],
+            "is empty, and with proxyProtocol every client has the address of the load balancer: all would share the "
+            "limits of one address",
+            "name the addresses from which the load balancer connects, or set proxyProtocol to false",
+        )
+    return found
+
+
 def read_address_connections(top: Section) -> int:
     """Read `dify:addressConnections`."""
     most = top.integer("addressConnections", 0, MAX_CONCURRENT)

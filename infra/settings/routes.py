@@ -57,9 +57,12 @@ class Surroundings:
     hosts: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     tls_mode: str
+    proxy_protocol: bool = False
 
     @classmethod
-    def of(cls, public_url: str, urls: Urls, trusted: tuple[str, ...], tls_mode: str) -> "Surroundings":
+    def of(
+        cls, public_url: str, urls: Urls, trusted: tuple[str, ...], tls_mode: str, *, proxied: bool = False
+    ) -> "Surroundings":
         """Return them for the addresses of a stack."""
         hosts = (urlsplit(one).hostname or "" for one in (public_url, *urls.every))
         return cls(
@@ -67,6 +70,7 @@ class Surroundings:
             hosts=tuple(dict.fromkeys(filter(None, hosts))),
             trusted_proxies=trusted,
             tls_mode=tls_mode,
+            proxy_protocol=proxied,
         )
 
 
@@ -81,18 +85,24 @@ def read_routes(section: Section, around: Surroundings, name: Callable[[Section,
     return Routes(hosts=around.hosts, ingress=ingress, gateway=gateway)
 
 
-def _ingress(section: Section, name: Callable[[Section, str], str]) -> Ingress | None:
-    class_name, secret = name(section, "className"), name(section, "tlsSecret")
+def read_annotations(section: Section, name: str, example: str) -> dict[str, str]:
+    """Read annotations of an object; `example` is the name of one."""
     annotations = {}
-    for key, value in section.mapping("annotations").items():
+    for key, value in section.mapping(name).items():
         if not _ANNOTATION.fullmatch(key):
             section.problems.add(
-                f"{section.key('annotations')}.{key}",
+                f"{section.key(name)}.{key}",
                 value,
                 "is not the name of an annotation",
-                "use prefix/name, such as cert-manager.io/cluster-issuer",
+                f"use prefix/name, such as {example}",
             )
         annotations[key] = value if isinstance(value, str) else str(value).lower()
+    return annotations
+
+
+def _ingress(section: Section, name: Callable[[Section, str], str]) -> Ingress | None:
+    class_name, secret = name(section, "className"), name(section, "tlsSecret")
+    annotations = read_annotations(section, "annotations", ISSUERS[0])
     if class_name:
         return Ingress(class_name=class_name, annotations=annotations, tls_secret=secret)
     _unused(section, "className", "annotations", "tlsSecret")
@@ -138,6 +148,13 @@ def _check(section: Section, key: str, value: str, around: Surroundings) -> None
             value,
             f"the controller ends TLS, and dify:tls.mode is {around.tls_mode}",
             "set tls.mode to off, or send clients to Service edge without a route",
+        )
+    if around.proxy_protocol:
+        add(
+            "proxyProtocol",
+            "true",
+            f"the controller of {part} sends HTTP with X-Forwarded-For",
+            "set it to false: trustedProxies names the controller",
         )
     unfit = [one for one in around.hosts if is_loopback(one) or certificates.address_of(one)]
     if unfit or not around.hosts:

@@ -56,6 +56,7 @@ from infra.settings.network import (
     read_address_connections,
     read_bind_address,
     read_networks,
+    read_proxy_protocol,
     read_request_headers,
     read_ssrf_allow_private,
     read_ssrf_deny,
@@ -107,6 +108,7 @@ class Settings:
     oauth: OAuth | None
     oidc_gate: Gate | None
     trusted_proxies: tuple[str, ...]
+    proxy_protocol: bool
     console_allow_from: tuple[str, ...]
     access_log: str
     api_schema: bool
@@ -218,7 +220,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     images = read_images(top, stack)
     port = top.integer("httpPort", 1, origins.MAX_PORT)
     tls = top.part("tls")
-    tls_mode = mode_of(tls)
+    tls_mode, platform = mode_of(tls), read_platform(top)
     https_port = top.integer("httpsPort", 1, origins.MAX_PORT)
     public_url = (
         read_public_url(top, "http", port) if tls_mode == "off" else read_public_url(top, "https", https_port)
@@ -245,6 +247,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
             public_url=public_url,
             hosts=hosts,
             names=server_names,
+            cluster=platform == KUBERNETES,
         ),
     ).read(tls_mode)
     oauth = OAuthReader(
@@ -279,7 +282,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
     trusted = read_networks(top, "trustedProxies")
-    platform = read_platform(top)
+    proxied = read_proxy_protocol(top, trusted)
     surroundings = AroundKubernetes(
         stack=stack,
         tls_mode=tls_mode,
@@ -287,7 +290,8 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         gateway=oauth is not None or gate is not None,
         console_allow_from=networks,
         resources=resources,
-        routes=AroundRoutes.of(public_url, urls, trusted, tls_mode),
+        proxy_protocol=proxied,
+        routes=AroundRoutes.of(public_url, urls, trusted, tls_mode, proxied=proxied),
     )
     kubernetes = KubernetesReader(top, surroundings).read() if platform == KUBERNETES else None
     models = ModelProvidersReader(top, secrets=secrets, llm=llm, plugins=plugins, dify_key=dify_key).read()
@@ -319,6 +323,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         oauth=oauth,
         oidc_gate=gate,
         trusted_proxies=trusted,
+        proxy_protocol=proxied,
         console_allow_from=networks,
         access_log=top.choice("accessLog", ACCESS_LOGS),
         api_schema=top.boolean("apiSchema"),

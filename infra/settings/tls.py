@@ -18,10 +18,14 @@ from infra.settings.stack_secrets import SecretReader
 if TYPE_CHECKING:
     import pulumi
 
-MODES = ("off", "selfsigned", "files", "acme")
+CERT_MANAGER = "cert-manager"
+MODES = ("off", "selfsigned", "files", "acme", CERT_MANAGER)
+# Of cert-manager: an Issuer is in the stack's namespace, a ClusterIssuer in none.
+ISSUER_KINDS = ("Issuer", "ClusterIssuer")
 # Two years, the most that browsers' preload lists require.
 MAX_HSTS = 63072000
 EXPIRY_WARNING_DAYS = 14
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 _DIRECTORY = re.compile(r"https://[^\s\"'\\]+")
 
 
@@ -35,11 +39,19 @@ class Acme:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Issuer:
+    """An issuer of cert-manager; ``kind`` is one of `ISSUER_KINDS`."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tls:
     """How the edge serves TLS. `hosts` are the names that people use, without those of loopback.
 
-    `certificate` and `key` (PEM) are known for selfsigned and files; acme gets its own later. `ca` is the PEM
-    to trust for selfsigned, else empty.
+    `certificate` and `key` (PEM) are known for selfsigned and files, and come later otherwise. `ca` is the
+    PEM to trust for selfsigned, else empty.
     """
 
     mode: str
@@ -50,6 +62,7 @@ class Tls:
     key: "pulumi.Output[str] | None" = None
     ca: str = ""
     acme: Acme | None = None
+    issuer: Issuer | None = None
 
     @property
     def on(self) -> bool:
@@ -59,7 +72,10 @@ class Tls:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Other settings that these depend on: `names` are all that the edge serves, `hosts` those that users enter."""
+    """Other settings that these depend on: `names` are all that the edge serves, `hosts` those that users enter.
+
+    `cluster`: the stack runs on Kubernetes.
+    """
 
     stack: str
     bind_address: str
@@ -68,6 +84,7 @@ class Surroundings:
     public_url: str
     hosts: Sequence[str]
     names: Sequence[str]
+    cluster: bool = False
 
 
 def mode_of(section: Section) -> str:
@@ -95,7 +112,7 @@ class TlsReader:
             "hsts_seconds": section.integer("hstsSeconds", 0, MAX_HSTS),
             "hosts": tuple(self._around.hosts),
         }
-        acme = section.section("acme", section.defaults["acme"])
+        acme, issuer = section.part("acme"), section.part("issuer")
         if mode == "off":
             if common["hsts_seconds"]:
                 self._problems.add(
@@ -110,6 +127,8 @@ class TlsReader:
             return self._selfsigned(common)
         if mode == "files":
             return self._files(common)
+        if mode == CERT_MANAGER:
+            return Tls(**common, issuer=self._issuer(issuer))
         return Tls(**common, acme=self._acme(acme))
 
     def _check_surroundings(self) -> None:
@@ -152,6 +171,24 @@ class TlsReader:
                 "renewed one"
             )
         return Tls(**common, certificate=certificate, key=self._secrets.conceal(key))
+
+    def _issuer(self, section: Section) -> Issuer:
+        if not self._around.cluster:
+            self._problems.add(
+                "tls.mode",
+                CERT_MANAGER,
+                "cert-manager is a part of a Kubernetes cluster, and dify:platform is docker",
+                "use acme, or set platform to kubernetes",
+            )
+        name, kind = section.text("name"), section.choice("kind", ISSUER_KINDS)
+        if not _OBJECT.fullmatch(name):
+            self._problems.add(
+                section.key("name"),
+                name,
+                "is not the name of an issuer" if name else "is empty (dify:tls.mode cert-manager)",
+                "name one that `kubectl get clusterissuers,issuers --all-namespaces` lists",
+            )
+        return Issuer(name=name, kind=kind)
 
     def _acme(self, section: Section) -> Acme:
         email, directory = section.text("email"), section.text("directory")

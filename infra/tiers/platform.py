@@ -7,6 +7,7 @@ from infra.platforms.images import Images
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.platform import KubernetesPlatform
 from infra.platforms.platform import Platform, VolumePolicy
+from infra.services.queues import broker
 from infra.settings.stack import Settings
 
 
@@ -21,6 +22,8 @@ def platform_of(settings: Settings, release: Release, *, docker_host: str) -> Pl
     if chosen := settings.kubernetes:
         dns = cluster.check(settings, release, chosen)
         images = NodeImages(settings, release, chosen)
-        return KubernetesPlatform(settings.stack, chosen, images, policy, dns=dns)
+        return KubernetesPlatform(
+            settings.stack, chosen, images, policy, dns=dns, tls=settings.tls, broker=broker(settings)
+        )
     found = checks.check(settings, release, docker_host)
     return DockerPlatform(settings.stack, Images(settings, release, found), policy)

@@ -9,6 +9,7 @@ import docker
 import pytest
 
 from infra.container_scripts import celery_health
+from infra.services.queues import list_prefix
 from support.stacks import unique, wait_until
 from tests.integration.containers import readable
 from tests.integration.images import image_of
@@ -135,6 +136,16 @@ def test_a_prefix_of_the_keys_is_found(celery: Celery) -> None:
     assert check(worker) == (0, "celery@prefixed answers")
     # Without it, only workers without a prefix are asked.
     assert check(worker, REDIS_KEY_PREFIX="")[0] == 1
+
+
+def test_jobs_that_wait_are_in_the_lists_that_autoscalers_count(celery: Celery) -> None:
+    sender = celery.run("sender", "api", ["sleep", "600"])
+    send = "import apps\nfor n in range(3): apps.{app}.send_task('a', queue='mail', retry=False)"
+
+    for app, variables in (("app", {}), ("prefixed", {"REDIS_KEY_PREFIX": PREFIX})):
+        code, output = sender.exec_run(["python3", "-c", send.format(app=app)])
+        assert code == 0, output.decode()
+        assert celery.redis("llen", f"{list_prefix(variables)}mail") == "3"
 
 
 def test_a_broker_that_refuses_or_is_away_is_told_without_its_password(celery: Celery) -> None:

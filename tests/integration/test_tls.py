@@ -289,7 +289,7 @@ def test_nginx_complains_of_nothing(local: TlsEdge, named: TlsEdge) -> None:
         assert not [line for line in edge.logs.splitlines() if "[warn]" in line or "[emerg]" in line]
 
 
-@pytest.mark.parametrize("mode", ["selfsigned", "files", "acme"])
+@pytest.mark.parametrize("mode", ["selfsigned", "files", "acme", "cert-manager"])
 def test_rendering_is_accepted_by_nginx_and_shows_no_key(mode: str, tmp_path: Path) -> None:
     found = tls_settings(mode)
 

@@ -12,7 +12,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra.guards import cluster, cluster_room, volumes
+from infra.engine.cluster_view import ClusterView
+from infra.guards import cluster, cluster_room, cluster_scaling, volumes
 from infra.settings.kubernetes import PRELOADED
 from support.configuration import settings
 from tests.unit.cluster_server import (
@@ -119,6 +120,33 @@ def controllers(answers: Answers) -> None:
     answers.objects["/apis/networking.k8s.io/v1/ingressclasses"] = a_list({"metadata": {"name": "nginx"}})
     answers.objects[api] = {"kind": "APIResourceList"}
     answers.objects[f"{api}/namespaces/infra/gateways/public"] = {"spec": {"listeners": [{"name": "https"}]}}
+
+
+QUEUED: dict[str, Any] = {
+    "sharedStorageClass": "nfs",
+    "autoscale": {"worker": {"max": 4, "jobsPerPod": 10}},
+}
+
+
+def keda(answers: Answers) -> None:
+    answers.objects["/apis/keda.sh/v1alpha1"] = {"kind": "APIResourceList"}
+
+
+def issuers(answers: Answers) -> None:
+    """Give the cluster the ClusterIssuers `internal`, `acme`, and `new`, which is not ready."""
+    api = "/apis/cert-manager.io/v1"
+    why = {"type": "Ready", "status": "False", "message": "the account was not registered"}
+    answers.objects[api] = {"kind": "APIResourceList"}
+    answers.objects[f"{api}/clusterissuers/internal"] = {"spec": {"ca": {"secretName": "root"}}}
+    answers.objects[f"{api}/clusterissuers/acme"] = {"spec": {"acme": {}}}
+    answers.objects[f"{api}/clusterissuers/new"] = {"spec": {}, "status": {"conditions": [why]}}
+
+
+def issued_by(name: str, kind: str = "ClusterIssuer") -> dict[str, Any]:
+    return {
+        "publicUrl": "https://dify.example.com",
+        "tls": {"mode": "cert-manager", "issuer": {"name": name, "kind": kind}},
+    }
 
 
 ROUTED = {"publicUrl": "https://dify.example.com", "trustedProxies": ["10.244.0.0/16"]}
@@ -413,6 +441,49 @@ TABLE: dict[str, Malformed] = {
         fix="metrics-server",
         parts={"autoscale": {"web": {"max": 3}}},
     ),
+    "autoscaling by queues without KEDA": Malformed(
+        key="kubernetes.autoscale.worker.jobsPerPod",
+        value="10: the cluster has no KEDA",
+        fix="install KEDA",
+        parts=QUEUED,
+    ),
+    "queues without a most": Malformed(
+        key="kubernetes.autoscale.worker.jobsPerPod",
+        value="10",
+        fix="set kubernetes.autoscale.worker.max",
+        parts={"autoscale": {"worker": {"jobsPerPod": 10}}},
+    ),
+    "queues and CPU": Malformed(
+        key="kubernetes.autoscale.worker.cpuPercent",
+        value="50",
+        fix="remove it",
+        parts={**QUEUED, "autoscale": {"worker": {"max": 4, "jobsPerPod": 10, "cpuPercent": 50}}},
+    ),
+    "queues of no number": Malformed(
+        key="kubernetes.autoscale.worker.jobsPerPod",
+        value="-1",
+        fix="0 to 100000",
+        parts={**QUEUED, "autoscale": {"worker": {"max": 4, "jobsPerPod": -1}}},
+    ),
+    "queues of web": Malformed(
+        key="kubernetes.autoscale.web.jobsPerPod",
+        value="10",
+        fix="did you mean",
+        parts={"autoscale": {"web": {"max": 4, "jobsPerPod": 10}}},
+    ),
+    "KEDA in no namespace": Malformed(
+        key="kubernetes.autoscale.worker.kedaNamespace",
+        value="'Keda'",
+        fix="pods of KEDA's operator",
+        parts={**QUEUED, "autoscale": {"worker": {"max": 4, "jobsPerPod": 10, "kedaNamespace": "Keda"}}},
+    ),
+    "no right to make objects of KEDA": Malformed(
+        key="kubernetes.context",
+        value="create scaledobjects.keda.sh",
+        fix="ClusterRole `admin`",
+        parts=QUEUED,
+        cluster=denied("create scaledobjects"),
+    ),
     "autoscaling and a fixed number": Malformed(
         key="kubernetes.replicas.web",
         value="2",
@@ -462,6 +533,26 @@ TABLE: dict[str, Malformed] = {
         fix="addresses of the controller's pods",
         parts={"ingress": {"className": "nginx"}},
         plain={"publicUrl": "https://dify.example.com"},
+    ),
+    "PROXY protocol without trusted proxies": Malformed(
+        key="trustedProxies",
+        value="[]",
+        fix="from which the load balancer connects",
+        plain={"proxyProtocol": True},
+    ),
+    "PROXY protocol of an ingress": Malformed(
+        key="proxyProtocol",
+        value="true",
+        fix="set it to false",
+        parts={"ingress": {"className": "nginx"}},
+        plain={**ROUTED, "proxyProtocol": True},
+        cluster=controllers,
+    ),
+    "annotation of the Service of no name": Malformed(
+        key="kubernetes.serviceAnnotations.a b",
+        value="'1'",
+        fix="prefix/name",
+        parts={"serviceAnnotations": {"a b": "1"}},
     ),
     "ingress with TLS at the edge": Malformed(
         key="kubernetes.ingress.className",
@@ -552,7 +643,54 @@ TABLE: dict[str, Malformed] = {
         plain=ROUTED,
         cluster=controllers,
     ),
-    "certificates by ACME": Malformed(key="tls.mode", value="'acme'", fix="use files", plain=ACME),
+    "certificates by ACME": Malformed(key="tls.mode", value="'acme'", fix="use cert-manager", plain=ACME),
+    "no cert-manager": Malformed(
+        key="tls.mode",
+        value="'cert-manager': the cluster has no cert-manager",
+        fix="install it",
+        plain=issued_by("letsencrypt"),
+    ),
+    "no such ClusterIssuer": Malformed(
+        key="tls.issuer.name",
+        value="'letsencrypt' is no ClusterIssuer of the cluster",
+        fix="kubectl get clusterissuers",
+        plain=issued_by("letsencrypt"),
+        cluster=issuers,
+    ),
+    "an Issuer of another namespace": Malformed(
+        key="tls.issuer.name",
+        value="'internal' is no Issuer of namespace dify-unit",
+        fix="dify:tls.issuer.kind",
+        plain=issued_by("internal", "Issuer"),
+        cluster=issuers,
+    ),
+    "an issuer that is not ready": Malformed(
+        key="tls.issuer.name",
+        value="'new' is not ready: the account was not registered",
+        fix="correct what it says",
+        plain=issued_by("new"),
+        cluster=issuers,
+    ),
+    "a name that no public CA knows": Malformed(
+        key="publicUrl",
+        value="192.0.2.1: ClusterIssuer 'acme' is of ACME",
+        fix="host names that resolve to the edge",
+        plain={**issued_by("acme"), "publicUrl": "https://192.0.2.1"},
+        cluster=issuers,
+    ),
+    "an issuer of no name": Malformed(
+        key="tls.issuer.name", value="is empty", fix="kubectl get clusterissuers", plain=issued_by("")
+    ),
+    "an issuer of no kind": Malformed(
+        key="tls.issuer.kind", value="'Vault'", fix="ClusterIssuer", plain=issued_by("a", "Vault")
+    ),
+    "no right to make certificates": Malformed(
+        key="kubernetes.context",
+        value="create certificates.cert-manager.io",
+        fix="ClusterRole `admin`",
+        plain=issued_by("internal"),
+        cluster=denied("create certificates"),
+    ),
     **{
         f"no right to {right}": Malformed(
             key="kubernetes.context", value="'test'", fix="ClusterRole `admin`", cluster=denied(right)
@@ -640,6 +778,35 @@ def test_a_cluster_that_measures_cpu_takes_autoscalers(tmp_path: Path) -> None:
         assert deploy(kubeconfig, {}, {"autoscale": {"web": {"max": 3}}})
 
 
+def test_a_cluster_with_keda_takes_autoscalers_by_queues(tmp_path: Path) -> None:
+    # The CPU of pods is not measured, and no other autoscaler is made.
+    answers = Answers(denied=["create horizontalpodautoscalers"])
+    keda(answers)
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, {}, QUEUED)
+
+
+def test_keda_verifies_the_name_of_an_external_redis(tmp_path: Path) -> None:
+    stack = settings(
+        {
+            "platform": "kubernetes",
+            "kubernetes": {**REGISTRY, **QUEUED},
+            "redis": {"host": "10.20.0.9", "serverName": "redis.example.com"},
+        },
+        {"externalRedisPassword": "a-password-of-no-server"},
+    )
+    assert stack.kubernetes is not None
+    answers = Answers()
+    keda(answers)
+
+    with serving(answers, tmp_path) as kubeconfig:
+        view = ClusterView.of(kubeconfig, "test")
+        (found,) = cluster_scaling.refusals(stack, stack.kubernetes, view)
+    assert "KEDA connects to 10.20.0.9" in found.problem
+    assert "set redis.host to the name" in found.fix
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -663,6 +830,24 @@ def test_a_route_through_a_controller_that_is_there(tmp_path: Path, parts: dict[
         assert deploy(kubeconfig, ROUTED, parts)
 
 
+def test_an_issuer_that_is_there(tmp_path: Path) -> None:
+    answers = Answers()
+    issuers(answers)
+    # A CA of one's own issues certificates for addresses too.
+    plain = {**issued_by("internal"), "publicUrl": "https://192.0.2.1"}
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, plain, {})
+
+
+def test_an_issuer_that_the_user_may_not_read_is_not_checked(tmp_path: Path) -> None:
+    answers = Answers(denied=["get clusterissuers"])
+    issuers(answers)
+
+    with serving(answers, tmp_path) as kubeconfig:
+        assert deploy(kubeconfig, issued_by("other"), {})
+
+
 def test_the_stack_s_own_port_is_free(tmp_path: Path) -> None:
     answers = Answers()
     ours(**{"services/edge": {"spec": {"type": "NodePort", "ports": [{"nodePort": 30443}]}}})(answers)
@@ -683,8 +868,6 @@ def test_what_the_user_may_not_read_is_not_checked(tmp_path: Path) -> None:
 
 
 def test_nodes_of_two_architectures_are_warned_about(tmp_path: Path) -> None:
-    from infra.engine.cluster_view import ClusterView  # noqa: PLC0415  # imports the client
-
     answers = Answers()
     answers.objects["/api/v1/nodes"] = a_list(node(), node("graviton", architecture="arm64"))
     stack = settings(

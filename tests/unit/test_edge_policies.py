@@ -42,7 +42,11 @@ FEATURES: dict[str, list[dict[str, Any]]] = {
         {"rateLimits": {"dryRun": True, "v1": {"requests": 5, "seconds": 60, "concurrent": 5}}},
         {"rateLimits": {group: {"requests": 0, "concurrent": 0} for group in limited_groups()}},
     ],
-    "proxies": [{}, {"trustedProxies": ["172.16.0.0/12", "2001:db8::7"]}],
+    "proxies": [
+        {},
+        {"trustedProxies": ["172.16.0.0/12", "2001:db8::7"]},
+        {"trustedProxies": ["172.16.0.0/12", "2001:db8::7"], "proxyProtocol": True},
+    ],
     "console": [{}, {"consoleAllowFrom": ALLOWED}],
     "log": [{}, {"accessLog": "errors"}, {"accessLog": "off"}],
     "cors": [{}, {"cors": {"v1": ["*"], "files": ["https://a.example"]}}],
@@ -395,6 +399,25 @@ def test_named_proxies_are_believed(tmp_path: Path) -> None:
     assert captured(ports, "trusted 8443") == "8443"
     assert captured(ports, "untrusted 8443") == "443"
     assert captured(ports, "trusted 8443, 1") == "443"
+
+
+def test_the_proxy_protocol_has_ports_of_its_own_and_believes_named_proxies_alone(tmp_path: Path) -> None:
+    plain = {"trustedProxies": ["172.16.0.0/12"], "tls": {"mode": "selfsigned"}}
+    files = edge_files(context_of({**plain, "proxyProtocol": True}))
+    servers = [
+        {inner["directive"]: inner["args"] for inner in one["block"]}
+        for one in parsed(files, tmp_path)["stream/clients.conf"]
+        if one["directive"] == "server"
+    ]
+    found = {" ".join(one["listen"]): one for one in servers}
+
+    assert set(found) == {"8080", "8443", "8084 proxy_protocol", "8085 proxy_protocol"}
+    for listen, socket in (("8084 proxy_protocol", "http"), ("8085 proxy_protocol", "https")):
+        assert found[listen]["set_real_ip_from"] == ["172.16.0.0/12"]
+        assert found[listen]["limit_conn"] == ["clients", "1000"]
+        assert found[listen]["pass"] == [f"unix:/run/edge/{socket}.sock"]
+    assert "set_real_ip_from" not in found["8080"]
+    assert "proxy_protocol" not in edge_files(context_of(plain))["/etc/dify-kit/nginx/stream/clients.conf"]
 
 
 def test_keys_are_not_logged(tmp_path: Path) -> None:

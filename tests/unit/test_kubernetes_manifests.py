@@ -15,16 +15,29 @@ from infra.catalogue.service import HealthCheck, Keep, Limits, Mount, Tier
 from infra.catalogue.services import SERVICES
 from infra.edge.paths import DRAIN_MARK
 from infra.edge.ring import replica_names
-from infra.platforms.kubernetes import autoscaling, gate, pods, policies, routes, storage, workloads
+from infra.platforms.kubernetes import (
+    autoscaling,
+    certificate,
+    gate,
+    pods,
+    policies,
+    queue_scaling,
+    routes,
+    storage,
+    workloads,
+)
 from infra.platforms.kubernetes.names import dns_label, network_label
 from infra.platforms.kubernetes.pods import HostAlias, Live, Parts, PlacedFile
 from infra.platforms.kubernetes.storage import Volume
+from infra.services.queues import QUEUES, Broker, list_prefix, queues
 from infra.services.spec import File, Port, ServiceSpec
 from infra.services.specs import networks, specs
 from infra.settings.autoscale import Autoscale
 from infra.settings.kubernetes import Kubernetes
 from infra.settings.routes import Ingress, Routes
+from infra.settings.tls import Issuer
 from support.configuration import settings
+from tests.custom_resources import problems
 from tests.unit.test_settings_kubernetes import on_cluster
 
 RELEASE = RELEASES["1.17.1"]
@@ -249,6 +262,9 @@ def every_manifest() -> Iterator[dict[str, Any]]:
     yield from routes.routes("unit", Routes(hosts=("dify.example.com",), ingress=ingress), 80)
     yield policies.namespace("dify-unit", "unit")
     yield from policies.policies("unit", networks(settings(on_cluster()), RELEASE), ring=True)
+    yield from certificate.solver_policies("unit", edge=True)
+    yield certificate.solver_service("unit")
+    yield from filter(None, [queue_scaling.access("unit", BROKER, "keda")])
 
 
 def plain(value: Any) -> Any:
@@ -374,6 +390,85 @@ def test_an_autoscaler_keeps_pods_at_a_share_of_their_limit() -> None:
     assert found["metadata"]["name"] == "worker-beat"
 
 
+BROKER = Broker(
+    host="", port=6379, database=1, queues=("dataset", "my-queue"), password="hidden"
+)  # of no Redis
+QUEUED = Autoscale(least=1, most=8, cpu_percent=70, jobs=10, keda_namespace="keda")
+
+
+def test_workers_are_scaled_by_the_jobs_that_wait_in_all_queues() -> None:
+    found = queue_scaling.scaled_object("unit", "worker", "dify-unit", BROKER, QUEUED)
+    signed_in = queue_scaling.authentication("unit", "worker", BROKER, "worker-queue-1")
+
+    assert problems(found) == []
+    assert problems(signed_in) == []
+    assert found["spec"]["scaleTargetRef"] == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "worker",
+    }
+    assert (found["spec"]["minReplicaCount"], found["spec"]["maxReplicaCount"]) == (1, 8)
+    # Names of triggers are those of variables.
+    assert found["spec"]["advanced"]["scalingModifiers"] == {
+        "formula": "dataset + my_queue",
+        "target": "10",
+        "metricType": "AverageValue",
+    }
+    assert [(one["name"], one["metadata"]["listName"]) for one in found["spec"]["triggers"]] == [
+        ("dataset", "dataset"),
+        ("my_queue", "my-queue"),
+    ]
+    for one in found["spec"]["triggers"]:
+        assert one["authenticationRef"] == {"name": signed_in["metadata"]["name"]}
+        assert one["metadata"]["address"] == "redis.dify-unit.svc.cluster.local:6379"
+        assert (one["metadata"]["databaseIndex"], one["metadata"]["enableTLS"]) == ("1", "false")
+        assert "username" not in one["metadata"]
+    assert signed_in["spec"]["secretTargetRef"] == [
+        {"parameter": "password", "name": "worker-queue-1", "key": "password"}
+    ]
+    assert "hidden" not in repr((found, signed_in))
+
+
+def test_queues_of_an_external_redis_are_read_there() -> None:
+    broker = replace(BROKER, host="redis.example.com", port=6380, database=3, user="dify", tls=True, ca="PEM")
+    found = queue_scaling.scaled_object("unit", "worker", "dify-unit", broker, QUEUED)
+    signed_in = queue_scaling.authentication("unit", "worker", broker, "worker-queue-1")
+    metadata = found["spec"]["triggers"][0]["metadata"]
+
+    assert problems(found) == []
+    assert metadata["address"] == "redis.example.com:6380"
+    assert (metadata["databaseIndex"], metadata["enableTLS"], metadata["username"]) == ("3", "true", "dify")
+    assert [one["parameter"] for one in signed_in["spec"]["secretTargetRef"]] == ["password", "ca"]
+    assert queue_scaling.credentials(broker) == {"password": "hidden", "ca": "PEM"}
+    # It is not behind a policy of this namespace.
+    assert queue_scaling.access("unit", broker, "keda") is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "names"),
+    [
+        ({}, QUEUES),
+        ({"CELERY_QUEUES": "dataset, mail,"}, ("dataset", "mail")),
+        ({"CELERY_QUEUES": "dataset", "CELERY_WORKER_QUEUES": "workflow"}, ("workflow",)),
+        ({"CELERY_QUEUES": ""}, QUEUES),
+    ],
+)
+def test_the_queues_are_those_of_the_worker(variables: dict[str, str], names: tuple[str, ...]) -> None:
+    assert queues(variables) == names
+
+
+def test_lists_of_a_stack_with_a_prefix_have_it_before_their_names() -> None:
+    broker = replace(BROKER, prefix=list_prefix({"REDIS_KEY_PREFIX": "team"}))
+    found = queue_scaling.scaled_object("unit", "worker", "dify-unit", broker, QUEUED)
+
+    assert [one["metadata"]["listName"] for one in found["spec"]["triggers"]] == [
+        "team:dataset",
+        "team:my-queue",
+    ]
+    assert found["spec"]["advanced"]["scalingModifiers"]["formula"] == "dataset + my_queue"
+    assert list_prefix({}) == ""
+
+
 def test_a_job_runs_once() -> None:
     found = workloads.workload("unit", a_spec("migration", job=True), parts())
 
@@ -456,6 +551,49 @@ def test_a_live_configuration_is_laid_out_as_on_docker() -> None:
     assert link["securityContext"]["runAsUser"] == 101
 
 
+def test_a_certificate_that_changes_is_mounted_as_a_whole() -> None:
+    found = pod(a_spec("nginx", user="101"), certificate="edge-certificate")
+
+    # nginx's group reads the key, and nobody else.
+    assert found["securityContext"]["fsGroup"] == 101
+    assert found["volumes"] == [
+        {"name": "certificate", "secret": {"secretName": "edge-certificate", "defaultMode": 0o440}}
+    ]
+    # The kubelet leaves a file of its own (`subPath`) as it was.
+    assert found["containers"][0]["volumeMounts"] == [
+        {"name": "certificate", "mountPath": "/etc/dify-kit/certificates", "readOnly": True}
+    ]
+
+
+def test_a_certificate_is_requested_for_every_host() -> None:
+    hosts = ("dify.example.com", "apps.example.com", "192.0.2.1")
+    found = certificate.certificate("unit", hosts, Issuer(name="letsencrypt", kind="ClusterIssuer"))
+
+    assert problems(found) == []
+    assert found["spec"]["dnsNames"] == ["dify.example.com", "apps.example.com"]
+    assert found["spec"]["ipAddresses"] == ["192.0.2.1"]
+    assert found["spec"]["issuerRef"] == {
+        "group": "cert-manager.io",
+        "kind": "ClusterIssuer",
+        "name": "letsencrypt",
+    }
+    # nginx starts before a CA that checks names by HTTP has issued one.
+    assert found["metadata"]["annotations"]["cert-manager.io/issue-temporary-certificate"] == "true"
+
+
+def test_the_schemas_refuse_what_is_no_field() -> None:
+    found = certificate.certificate("unit", ("a.example.com",), Issuer(name="a", kind="Issuer"))
+    found["spec"] |= {"secret": "a", "dnsNames": "a.example.com", "privateKey": {"rotationPolicy": "Daily"}}
+    del found["spec"]["secretName"]
+
+    assert problems(found) == [
+        ".spec.secretName is missing",
+        ".spec.dnsNames: 'a.example.com' is no array",
+        ".spec.privateKey.rotationPolicy: 'Daily' is none of ['Never', 'Always']",
+        ".spec.secret is not a field",
+    ]
+
+
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -481,10 +619,14 @@ def may_connect(
         restricted = any(way.capitalize() in spec["policyTypes"] for spec in chosen)
         rules = [rule for spec in chosen for rule in spec.get(way, ())]
         ways[way] = not restricted or any(
-            "namespaceSelector" not in one and "podSelector" in one and matches(one["podSelector"], other)
+            # A rule without peers is of all of them.
+            peer not in rule
+            or any(
+                "namespaceSelector" not in one and "podSelector" in one and matches(one["podSelector"], other)
+                for one in rule[peer]
+            )
             for rule in rules
             if opens(rule, port)
-            for one in rule.get(peer, ())
         )
     return all(ways.values())
 
@@ -618,6 +760,46 @@ def test_published_ports_are_open_to_every_address() -> None:
     assert found is not None
     assert found["spec"]["ingress"] == [{"ports": [{"port": 8080, "protocol": "TCP"}]}]
     assert policies.published("unit", a_spec()) is None
+
+
+def test_challenges_reach_the_pods_that_answer_them_and_nothing_else_does() -> None:
+    stack = settings(on_cluster())
+    found = [
+        *policies.policies("unit", networks(stack, RELEASE)),
+        *certificate.solver_policies("unit", edge=True),
+    ]
+    solver = {"acme.cert-manager.io/http01-solver": "true"}
+    services = [one for tier in Tier for one in specs(tier, stack, RELEASE)]
+    claimed = {
+        mount.volume: Volume(name=mount.volume, claimed=True) for one in services for mount in one.mounts
+    }
+
+    for one in services:
+        labels = pods.pod_labels("unit", one, claimed)
+        assert may_connect(found, labels, solver, ports.ACME_SOLVER) is (one.name == "nginx"), one.name
+        assert not may_connect(found, labels, solver, 80), one.name
+        assert not may_connect(found, solver, labels), one.name
+    assert not outside(found, solver)
+    # An Ingress of cert-manager needs no way from nginx.
+    names = [one["metadata"]["name"] for one in certificate.solver_policies("unit", edge=False)]
+    assert names == ["certificate-challenges"]
+
+
+def test_keda_reaches_redis_and_nothing_else() -> None:
+    way_in = queue_scaling.access("unit", BROKER, "keda")
+    assert way_in is not None
+    ((rule,), chosen) = way_in["spec"]["ingress"], way_in["spec"]["podSelector"]
+
+    assert chosen == {"matchLabels": {"dify-kit.service": "redis"}}
+    assert rule["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}},
+    ]
+    assert rule["ports"] == [{"port": 6379, "protocol": "TCP"}]
+    # The pods of the stack reach each other as before.
+    found = [*policies.policies("unit", {"data": True}), way_in]
+    redis = {"dify-kit.service": "redis", network_label("data"): "true"}
+    assert may_connect(found, {network_label("data"): "true"}, redis, 6379)
+    assert not may_connect(found, {network_label("app"): "true"}, redis, 6379)
 
 
 def test_pod_security_of_the_namespace() -> None:

@@ -137,6 +137,28 @@ def test_the_cluster_chooses_the_number_of_autoscaled_pods() -> None:
     assert {name for name, one in recorder.of(DYNAMIC).items() if one.get("autoscaled")} == {"api-ready"}
 
 
+def test_keda_chooses_the_number_of_workers() -> None:
+    chosen = {"worker": {"min": 2, "max": 6, "jobsPerPod": 10, "kedaNamespace": "autoscaling"}}
+    recorder = program(sharedStorageClass="nfs", autoscale=chosen)
+    (found,) = recorder.of("kubernetes:keda.sh/v1alpha1:ScaledObject").values()
+    (signed_in,) = recorder.of("kubernetes:keda.sh/v1alpha1:TriggerAuthentication").values()
+    environment = recorder.of(SECRET)["worker-environment"]["stringData"]
+    (peer,) = recorder.of(POLICY)["worker-queue-access"]["spec"]["ingress"][0]["from"]
+    trigger = found["spec"]["triggers"][0]["metadata"]
+
+    assert not recorder.of(SCALER)
+    assert "replicas" not in recorder.of(DEPLOYMENT)["worker"]["spec"]
+    assert (found["spec"]["minReplicaCount"], found["spec"]["maxReplicaCount"]) == (2, 6)
+    # The queues are where the worker takes its jobs from, and its password opens them.
+    assert environment["CELERY_BROKER_URL"].endswith(f"@redis:6379/{trigger['databaseIndex']}")
+    content = recorder.of(SECRET)["worker-queue"]["stringData"]
+    assert content == {"password": environment["REDIS_PASSWORD"]}
+    assert [one["key"] for one in signed_in["spec"]["secretTargetRef"]] == ["password"]
+    assert content["password"] not in repr((found, signed_in))
+    assert peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "autoscaling"}}}
+    assert {name for name, one in recorder.of(DYNAMIC).items() if one.get("autoscaled")} == {"worker-ready"}
+
+
 def routed(**parts: Any) -> Recorder:
     addresses = {
         "publicUrl": "https://dify.example.com",
@@ -301,3 +323,87 @@ def test_the_services_of_nginx_keep_their_names_in_the_state_with_another_number
 
     assert of_other_kind(f"{start}Deployment::nginx") == f"{start}StatefulSet::nginx"
     assert of_other_kind(f"{start}StatefulSet::nginx") == f"{start}Deployment::nginx"
+
+
+CERTIFICATE = "kubernetes:cert-manager.io/v1:Certificate"
+
+
+def issued(**parts: Any) -> Recorder:
+    addresses = {
+        "publicUrl": "https://dify.example.com",
+        "urls": {"app": "https://apps.example.com"},
+        "tls": {"mode": "cert-manager", "issuer": {"name": "letsencrypt"}},
+    }
+    return program(addresses, **parts)
+
+
+def test_a_certificate_of_cert_manager_reaches_nginx() -> None:
+    recorder = issued()
+    (found,) = recorder.of(CERTIFICATE).values()
+    pod = recorder.of(DEPLOYMENT)["nginx"]["spec"]["template"]["spec"]
+    (script,) = pod["containers"][0]["args"]
+    waits = {name: one["whole"] for name, one in recorder.of(DYNAMIC).items() if "whole" in one}
+
+    assert found["spec"]["dnsNames"] == ["dify.example.com", "apps.example.com"]
+    assert {"name": "certificate", "secret": {"secretName": "edge-certificate", "defaultMode": 0o440}} in pod[
+        "volumes"
+    ]
+    # nginx reloads when the kubelet has changed the files.
+    assert "readlink /etc/dify-kit/certificates/..data;" in script
+    # Its pods start with what there is, and `up` waits for the issuer's.
+    assert waits == {"certificate-secret": False, "certificate-ready": True}
+    assert {"policy-certificate-challenges", "policy-certificate-challenges-edge"} <= set(recorder.of(POLICY))
+    assert recorder.of(SERVICE)["certificate-challenges"]["spec"]["clusterIP"] == "None"
+    # Only nginx has the key.
+    others = [one for name, one in recorder.of(DEPLOYMENT).items() if name != "nginx"]
+    assert "edge-certificate" not in repr(others)
+
+
+def test_several_pods_of_nginx_watch_the_certificate() -> None:
+    edge = issued(replicas={"edge": 3}).of(STATEFUL_SET)["nginx"]["spec"]["template"]["spec"]
+    (script,) = edge["containers"][0]["args"]
+
+    assert script.index("for name in nginx-0") < script.index("readlink") < script.index("exec nginx")
+
+
+def test_without_an_issuer_there_is_no_certificate_to_wait_for() -> None:
+    recorder = program()
+
+    assert not recorder.of(CERTIFICATE)
+    assert not [name for name in recorder.of(POLICY) if "challenges" in name]
+    assert (
+        "readlink"
+        not in recorder.of(DEPLOYMENT)["nginx"]["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    )
+
+
+def test_challenges_for_an_ingress_reach_the_pods_that_answer_them() -> None:
+    annotations = {"cert-manager.io/cluster-issuer": "letsencrypt"}
+    recorder = routed(ingress={"className": "nginx", "tlsSecret": "dify-tls", "annotations": annotations})
+
+    assert "policy-certificate-challenges" in recorder.of(POLICY)
+    assert "policy-certificate-challenges-edge" not in recorder.of(POLICY)
+
+
+def test_a_load_balancer_with_the_proxy_protocol_has_ports_of_its_own() -> None:
+    annotation = {"service.beta.kubernetes.io/aws-load-balancer-proxy-protocol": "*"}
+    recorder = program(
+        {
+            "proxyProtocol": True,
+            "trustedProxies": ["10.0.0.0/16"],
+            "consoleAllowFrom": ["203.0.113.0/24"],
+            "tls": {"mode": "selfsigned"},
+        },
+        serviceType="LoadBalancer",
+        # The load balancer tells the addresses of clients.
+        externalTrafficPolicy="Cluster",
+        serviceAnnotations=annotation,
+    )
+    edge, inside = recorder.of(SERVICE)["edge"], recorder.of(SERVICE)["nginx"]
+    (rule,) = recorder.of(POLICY)["policy-published-nginx"]["spec"]["ingress"]
+
+    assert annotation.items() <= edge["metadata"]["annotations"].items()
+    assert [port["targetPort"] for port in edge["spec"]["ports"]] == [8084, 8085]
+    # From outside of the stack there is no way around the protocol.
+    assert [one["port"] for one in rule["ports"]] == [8084, 8085]
+    assert 8080 in [port["port"] for port in inside["spec"]["ports"]]

@@ -1,5 +1,6 @@
 """The published address is asked from outside, and a dead one is published again."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,6 +95,29 @@ def test_an_edge_that_answers_is_left_alone(tmp_path: Path, served: Served) -> N
 
     assert engine.restarted == []
     assert served.hosts == [f"dify.example.com:{served.port}"]
+
+
+def test_a_port_with_the_proxy_protocol_is_asked_by_it(tmp_path: Path) -> None:
+    more = '  dify:proxyProtocol: "true"\n  dify:trustedProxies: ["10.0.0.0/8"]\n'
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        received: list[bytes] = []
+
+        def serve() -> None:
+            stream, _ = server.accept()
+            with stream:
+                received.append(stream.recv(1000))
+                stream.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}')
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        where = published.find(files_of(tmp_path, server.getsockname()[1], more), Paper())
+        assert where
+        found = published.problem(where)
+        thread.join(10)
+
+    assert found == ""
+    # The connection is for no other client.
+    assert received[0].startswith(b"PROXY UNKNOWN\r\n")
 
 
 def test_a_dead_port_is_published_again(

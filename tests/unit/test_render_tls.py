@@ -8,7 +8,7 @@ import pytest
 
 from infra.catalogue.releases import RELEASES
 from infra.edge import check as nginx_check
-from infra.edge.context import edge_context
+from infra.edge.context import ServiceNames, edge_context
 from infra.edge.paths import CERTIFICATE_FILE, KEY_FILE
 from infra.edge.render import edge_configuration
 from infra.edge.tls import private_files, public_files
@@ -27,6 +27,12 @@ MODES: dict[str, dict[str, Any]] = {
         "tls": {"mode": "acme", "acme": {"email": "ops@example.com", "agreeTerms": True}},
         "publicUrl": f"https://{HOST}",
         "bindAddress": "0.0.0.0",  # noqa: S104  # the CA comes from outside
+    },
+    "cert-manager": {
+        "tls": {"mode": "cert-manager", "issuer": {"name": "letsencrypt"}},
+        "publicUrl": f"https://{HOST}",
+        "platform": "kubernetes",
+        "kubernetes": {"context": "test", "registry": "preloaded"},
     },
 }
 FEATURES: dict[str, dict[str, Any]] = {
@@ -112,7 +118,7 @@ def test_without_tls_nothing_of_it_is_left(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("mode", ["selfsigned", "files", "acme"])
+@pytest.mark.parametrize("mode", ["selfsigned", "files", "acme", "cert-manager"])
 def test_policy_is_the_intermediate_profile(mode: str, tmp_path: Path) -> None:
     http = http_of(files_of(tls_settings(mode)), tmp_path)
 
@@ -149,6 +155,16 @@ def test_certificate_of_acme_lies_on_its_volume(tmp_path: Path) -> None:
     assert not private_files(found)
 
 
+def test_certificate_of_cert_manager_lies_where_its_secret_is_mounted(tmp_path: Path) -> None:
+    found = tls_settings("cert-manager")
+    http = http_of(files_of(found), tmp_path)
+
+    assert values(http, "ssl_certificate") == [["/etc/dify-kit/certificates/tls.crt"]]
+    assert values(http, "ssl_certificate_key") == [["/etc/dify-kit/certificates/tls.key"]]
+    assert not public_files(found)
+    assert not private_files(found)
+
+
 def test_no_rendered_file_holds_a_key() -> None:
     for mode in ("selfsigned", "files"):
         found = tls_settings(mode)
@@ -157,7 +173,7 @@ def test_no_rendered_file_holds_a_key() -> None:
         )
 
 
-@pytest.mark.parametrize("mode", ["selfsigned", "files", "acme"])
+@pytest.mark.parametrize("mode", ["selfsigned", "files", "acme", "cert-manager"])
 def test_plain_port_redirects_and_spares_what_cannot_follow(mode: str, tmp_path: Path) -> None:
     found = servers(files_of(tls_settings(mode)), tmp_path)
     plain, dify = found["servers/redirect.conf"], found["servers/dify.conf"]
@@ -182,7 +198,25 @@ def test_challenges_are_served_for_acme_alone(tmp_path: Path) -> None:
         directory = tmp_path / mode
         found = parsed(files_of(tls_settings(mode)), directory)["acme/challenges.conf"]
         locations = [one["args"] for one in found if one["directive"] == "location"]
-        assert locations == ([["^~", "/.well-known/acme-challenge/"]] if mode == "acme" else [])
+        served = mode in {"acme", "cert-manager"}
+        assert locations == ([["^~", "/.well-known/acme-challenge/"]] if served else [])
+
+
+def test_challenges_are_passed_to_the_pods_of_cert_manager_without_credentials(tmp_path: Path) -> None:
+    names = ServiceNames(resolver="10.96.0.10", suffix=".dify-unit.svc.cluster.local")
+    found = tls_settings("cert-manager")
+    files = edge_files(edge_context(found, RELEASES[found.release], names))
+    (location,) = [one["block"] for one in parsed(files, tmp_path)["acme/challenges.conf"]]
+
+    assert values(location, "proxy_pass") == [["http://$acme_solvers"]]
+    assert values(location, "set") == [
+        ["$acme_solvers", "certificate-challenges.dify-unit.svc.cluster.local:8089"]
+    ]
+    # A location with a header of its own inherits none.
+    assert values(location, "proxy_set_header") == [["Host", "$host"]]
+    # One of several pods knows the name.
+    assert values(location, "proxy_next_upstream") == [["error", "timeout", "http_404"]]
+    assert values(location, "resolver")[0][0] == "10.96.0.10"
 
 
 @pytest.mark.parametrize("mode", ["selfsigned", "files", "acme"])
@@ -202,6 +236,7 @@ def test_without_redirect_both_ports_serve_dify(mode: str, tmp_path: Path) -> No
     [
         ("files", {}, True),
         ("acme", {}, True),
+        ("cert-manager", {}, True),
         ("selfsigned", {"publicUrl": f"https://{HOST}"}, True),
         # Clients send no name with an address.
         ("selfsigned", {}, False),

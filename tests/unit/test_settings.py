@@ -113,6 +113,8 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     ({"vectorStore": "milvus"}, "vectorStore", "pgvector, qdrant, weaviate"),
     ({"vectorStore": "weaviate"}, "vectorStore", "use pgvector"),
     ({"maxUploadMegabytes": 0}, "maxUploadMegabytes", "1 to 10240"),
+    ({"proxyProtocol": True}, "trustedProxies", "the limits of one address"),
+    ({"proxyProtocol": "v2", "trustedProxies": ["10.0.0.0/8"]}, "proxyProtocol", "neither true nor false"),
     ({"addressConnections": 7}, "addressConnections", "use 8 or more, or 0 for any number"),
     ({"maxUploadMegabytes": "15M"}, "maxUploadMegabytes", "1 to 10240"),
     ({"apps": ["no-such-app"]}, "apps", "echo-chat"),

@@ -44,6 +44,21 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
         "kubernetes.externalTrafficPolicy",
         "set it to Local",
     ),
+    (on_cluster({"proxyProtocol": True}), "trustedProxies", "the address of the load balancer"),
+    (
+        on_cluster(
+            {
+                "proxyProtocol": True,
+                "trustedProxies": ["10.244.0.0/16"],
+                "publicUrl": "https://dify.example.com",
+            },
+            gateway={"name": "public"},
+        ),
+        "proxyProtocol",
+        "set it to false",
+    ),
+    (on_cluster(serviceAnnotations={"a b": "1"}), "kubernetes.serviceAnnotations.a b", "prefix/name"),
+    (on_cluster(serviceAnnotations=["a"]), "kubernetes.serviceAnnotations", "not an object"),
     (on_cluster(replicas={"api": 2}), "kubernetes.replicas.api", "sharedStorageClass"),
     (on_cluster(replicas={"worker": 2}), "kubernetes.replicas.worker", "ReadWriteOnce"),
     (on_cluster(replicas={"web": 0}), "kubernetes.replicas.web", "1 to 50"),
@@ -53,6 +68,17 @@ MALFORMED: list[tuple[dict[str, Any], str, str]] = [
     (on_cluster(registry="dify"), "kubernetes.registry", "a dot or a port"),
     (on_cluster(registry="https://r.example"), "kubernetes.registry", "registry prefix"),
     (on_cluster({"resources": {"api": {"pids": 99}}}), "resources.api.pids", "podPidsLimit"),
+    (on_cluster({"tls": {"mode": "cert-manager"}}), "tls.issuer.name", "is empty"),
+    (
+        on_cluster({"tls": {"mode": "cert-manager", "issuer": {"name": "Let's Encrypt"}}}),
+        "tls.issuer.name",
+        "kubectl get clusterissuers",
+    ),
+    (
+        on_cluster({"tls": {"mode": "cert-manager", "issuer": {"name": "a", "kind": "Ca"}}}),
+        "tls.issuer.kind",
+        "use one of Issuer, ClusterIssuer",
+    ),
     (
         on_cluster(
             {

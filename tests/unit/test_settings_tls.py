@@ -42,6 +42,11 @@ def with_files(pair: Pair, *more: Pair, key: str | None = None) -> list[str]:
     ("plain", "key", "reason"),
     [
         ({"tls": {"mode": "on"}}, "tls.mode", "off, selfsigned, files, acme"),
+        (
+            {"tls": {"mode": "cert-manager", "issuer": {"name": "ca"}}},
+            "tls.mode",
+            "set platform to kubernetes",
+        ),
         ({"tls": {"modus": "off"}}, "tls.modus", "did you mean tls.mode"),
         ({"tls": "selfsigned"}, "tls", "not an object"),
         ({"tls": {"hstsSeconds": 300}}, "tls.hstsSeconds", "turn TLS on"),

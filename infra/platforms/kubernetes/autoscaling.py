@@ -6,6 +6,9 @@ from infra.catalogue.service import Limits
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
 from infra.settings.autoscale import Autoscale
 
+# KEDA refuses an object for what another autoscaler scales. `up` makes that one before it deletes this one.
+REPLACEABLE = {"validations.keda.sh/hpa-ownership": "false"}
+
 
 def autoscaler(stack: str, service: str, limits: Limits, chosen: Autoscale) -> dict[str, Any]:
     """Return the object by which the cluster chooses the number of a Deployment's pods.
@@ -18,7 +21,11 @@ def autoscaler(stack: str, service: str, limits: Limits, chosen: Autoscale) -> d
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": dns_label(service), "labels": {STACK_LABEL: stack}},
+        "metadata": {
+            "name": dns_label(service),
+            "labels": {STACK_LABEL: stack},
+            "annotations": dict(REPLACEABLE),
+        },
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": dns_label(service)},
             "minReplicas": chosen.least,

@@ -11,8 +11,17 @@ from infra.catalogue.networks import LLM_EDGE
 from infra.catalogue.service import Keep
 from infra.catalogue.services import NGINX
 from infra.edge.context import ServiceNames
+from infra.edge.tls import SOLVERS
 from infra.engine.cluster import Workload
-from infra.platforms.kubernetes import PROVIDER_VERSION, policies, routes, storage, workloads
+from infra.platforms.kubernetes import (
+    PROVIDER_VERSION,
+    certificate,
+    policies,
+    queue_scaling,
+    routes,
+    storage,
+    workloads,
+)
 from infra.platforms.kubernetes.autoscaling import autoscaler
 from infra.platforms.kubernetes.images import NodeImages
 from infra.platforms.kubernetes.names import STACK_LABEL, dns_label
@@ -22,10 +31,14 @@ from infra.platforms.kubernetes.storage import Volume
 from infra.platforms.kubernetes.workloads import EDGE
 from infra.platforms.platform import Configure, Platform, Running, VolumePolicy
 from infra.platforms.platform import Live as Starting
+from infra.resources.certificate_ready import CertificateReady
 from infra.resources.revision_container import PRIVATE_MODE, PUBLIC_MODE
 from infra.resources.workload_ready import WorkloadReady
+from infra.services.queues import Broker
 from infra.services.spec import ServiceSpec
+from infra.settings.autoscale import Autoscale
 from infra.settings.kubernetes import Kubernetes
+from infra.settings.tls import Tls
 
 # A Service keeps its address. One that was deleted by hand has another one after the next `up`.
 SERVICE_FRESH_SECONDS = 30
@@ -44,6 +57,8 @@ class KubernetesPlatform(Platform):
         policy: VolumePolicy,
         *,
         dns: str,
+        tls: Tls,
+        broker: Broker,
     ) -> None:
         self._stack = stack
         self._cluster = cluster
@@ -51,6 +66,8 @@ class KubernetesPlatform(Platform):
         self._policy = policy
         self._labels = dict(policy.labels)
         self._dns = dns
+        self._tls = tls
+        self._broker = broker
         # The path, not what is in it: the state has no credentials of the cluster.
         self._provider = pulumi.ProviderResource(
             "kubernetes",
@@ -118,6 +135,11 @@ class KubernetesPlatform(Platform):
                 owner=LLM_EDGE in networks,
             )
         ]
+        # cert-manager answers a CA by pods in this namespace, for a Certificate and for an Ingress.
+        ingress = self._cluster.routes.ingress
+        if self._tls.issuer or (ingress and ingress.issued):
+            challenges = certificate.solver_policies(self._stack, edge=self._tls.issuer is not None)
+            made += [self._create(f"policy-{one['metadata']['name']}", one) for one in challenges]
         self._before += made
 
     def add_volumes(self, volumes: Mapping[str, Keep], parent: pulumi.Resource) -> None:
@@ -164,9 +186,12 @@ class KubernetesPlatform(Platform):
         most = scaled.most if scaled else self._cluster.replicas.get(spec.name, 1)
         parts = self._parts(spec, live, parent)
         policy = policies.published(self._stack, spec)
-        first = (
+        first: list[pulumi.Resource] = (
             [self._create(f"policy-{policy['metadata']['name']}", policy, parent=parent)] if policy else []
         )
+        issued = self._certificate(parent) if spec.name == NGINX else None
+        if issued:
+            first.append(self._certified("certificate-secret", issued, whole=False))
         # Before the pods, which resolve the names at their start.
         first += [
             self._create(str(one["metadata"]["name"]), one, parent=parent)
@@ -190,21 +215,17 @@ class KubernetesPlatform(Platform):
         for beside in (
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, most),
-            autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled else None,
+            autoscaler(self._stack, spec.name, spec.limits, scaled) if scaled and not scaled.jobs else None,
         ):
             if beside:
                 self._create(str(beside["metadata"]["name"]), beside, parent=made, aliases=aliases)
+        if scaled and scaled.jobs:
+            self._scale_by_queue(spec.name, scaled, made)
         for route in (
             routes.routes(self._stack, self._cluster.routes, _plain_port(spec)) if spec.ports else ()
         ):
             self._create(EDGE, route, parent=made, aliases=aliases)
-        reference = Workload(
-            kubeconfig=str(self._cluster.kubeconfig),
-            context=self._cluster.context,
-            namespace=self._cluster.namespace,
-            kind=str(workloads.kind_of(spec, replicas=most)),
-            name=dns_label(spec.name),
-        )
+        reference = self._reference(str(workloads.kind_of(spec, replicas=most)), dns_label(spec.name))
         ready = WorkloadReady(
             f"{spec.name}-ready",
             workload=str(reference),
@@ -215,8 +236,55 @@ class KubernetesPlatform(Platform):
             autoscaled=scaled is not None,
             opts=pulumi.ResourceOptions(parent=made),
         )
+        if issued:
+            # A CA that checks the names by HTTP needs nginx.
+            self._certified("certificate-ready", issued, whole=True, after=[ready])
         place = pulumi.Output.from_input(str(reference))
         return Running(spec=spec, workload=place, name=place, ready=ready)
+
+    def _scale_by_queue(self, service: str, chosen: Autoscale, parent: pulumi.Resource) -> None:
+        """Create what KEDA needs to choose the number of a service's pods."""
+        broker, stack = self._broker, self._stack
+        secret = self._keep(f"{service}-queue", queue_scaling.credentials(broker), parent)
+        way_in = queue_scaling.access(stack, broker, chosen.keda_namespace)
+        signed_in = queue_scaling.authentication(stack, service, broker, secret)
+        first = [
+            self._create(f"{service}-{name}", one, parent=parent)
+            for name, one in (("queue-access", way_in), ("queue-authentication", signed_in))
+            if one
+        ]
+        scaled = queue_scaling.scaled_object(stack, service, self._cluster.namespace, broker, chosen)
+        self._create(f"{service}-queue-scaling", scaled, parent=parent, depends_on=first)
+
+    def _certificate(self, parent: pulumi.Resource) -> KubernetesObject | None:
+        """Create the Certificate of the edge, and the name that challenges are passed to; None without an issuer."""
+        if self._tls.issuer is None:
+            return None
+        self._create(SOLVERS, certificate.solver_service(self._stack), parent=parent)
+        wanted = certificate.certificate(self._stack, self._tls.hosts, self._tls.issuer)
+        return self._create("certificate", wanted, parent=parent, depends_on=self._before)
+
+    def _certified(
+        self, name: str, issued: KubernetesObject, *, whole: bool, after: Sequence[pulumi.Resource] = ()
+    ) -> CertificateReady:
+        """Wait for the Secret of a Certificate, or with `whole` for the certificate of its issuer."""
+        return CertificateReady(
+            name,
+            certificate=str(self._reference("Certificate", certificate.NAME)),
+            uid=issued.metadata.apply(lambda metadata: str(metadata.get("uid", ""))),
+            generation=issued.metadata.apply(lambda metadata: float(metadata.get("generation", 0))),
+            whole=whole,
+            opts=pulumi.ResourceOptions(parent=issued, depends_on=list(after)),
+        )
+
+    def _reference(self, kind: str, name: str) -> Workload:
+        return Workload(
+            kubeconfig=str(self._cluster.kubeconfig),
+            context=self._cluster.context,
+            namespace=self._cluster.namespace,
+            kind=kind,
+            name=name,
+        )
 
     def _alias(self, spec: ServiceSpec, service: KubernetesObject) -> None:
         """Remember the other names of a service: its Service answers to one name, and pods started later to all."""
@@ -235,6 +303,7 @@ class KubernetesPlatform(Platform):
             live=self._live(spec, live, parent) if live else None,
             pull_secret=self._cluster.image_pull_secret,
             aliases=[one for network in spec.networks for one in self._aliases.get(network, ())],
+            certificate=certificate.SECRET if spec.name == NGINX and self._tls.issuer else "",
         )
 
     def _secret(

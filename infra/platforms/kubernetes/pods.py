@@ -7,7 +7,7 @@ from typing import Any
 import pulumi
 
 from infra.catalogue import services as catalogue
-from infra.catalogue.container_paths import REDIS_UID
+from infra.catalogue.container_paths import PUBLISHED, REDIS_UID
 from infra.catalogue.service import HealthCheck, Limits
 from infra.edge.paths import DRAIN_MARK
 from infra.platforms.kubernetes.gate import GUARDED, gate
@@ -45,7 +45,9 @@ READINESS_FAILURES = 3
 MEMORY_SHARE, LEAST_MEMORY, CPU_REQUEST = 4, 32, "50m"
 # After a node stops answering, pods without a claim of their own are replaced this soon (Kubernetes: 300).
 GONE_NODE_SECONDS = 5
-FILES_VOLUME, LIVE_VOLUME = "files", "configuration"
+FILES_VOLUME, LIVE_VOLUME, CERTIFICATE_VOLUME = "files", "configuration", "certificate"
+# Of a private key that the pod's group reads.
+KEY_MODE = 0o440
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,8 @@ class HostAlias:
 class Parts:
     """What a pod refers to by name: its image, and the Secrets of its environment and its files (None: there is none).
 
-    ``volumes`` are those of the stack by logical name.
+    ``volumes`` are those of the stack by logical name. ``certificate`` is the Secret of a certificate that changes
+    while the pod runs, empty for none.
     """
 
     image: pulumi.Input[str]
@@ -92,6 +95,7 @@ class Parts:
     live: Live | None = None
     pull_secret: str = ""
     aliases: Sequence[HostAlias] = ()
+    certificate: str = ""
 
 
 def file_key(index: int) -> str:
@@ -246,6 +250,9 @@ def _volumes(spec: ServiceSpec, parts: Parts) -> list[dict[str, Any]]:
         found.append(_secret(FILES_VOLUME, parts.files, items))
     if parts.live:
         found.append(_secret(LIVE_VOLUME, parts.live.secret, _live_items(parts.live)))
+    if parts.certificate:
+        changing = {"secretName": parts.certificate, "defaultMode": KEY_MODE}
+        found.append({"name": CERTIFICATE_VOLUME, "secret": changing})
     return found
 
 
@@ -286,6 +293,9 @@ def _mounts(spec: ServiceSpec, parts: Parts) -> list[dict[str, Any]]:
     if live := parts.live:
         place = pulumi.Output.concat(f"{live.directory}/releases/", live.revision)
         found.append({"name": LIVE_VOLUME, "mountPath": place, "readOnly": True})
+    if parts.certificate:
+        # The whole directory: the kubelet never changes a file that is mounted alone (`subPath`).
+        found.append({"name": CERTIFICATE_VOLUME, "mountPath": PUBLISHED, "readOnly": True})
     return found
 
 

@@ -54,7 +54,7 @@ def policies(
     pods of nginx alone, and no network of the stack opens it. `owner`: so has the owner of the LLM proxy's counts.
     """
     return [
-        _policy(stack, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
+        policy(stack, "default-deny", {}, {"policyTypes": ["Ingress", "Egress"]}),
         *(_members(stack, network, trusting=ring or owner) for network in networks),
         *(_outside(stack, network) for network, internal in networks.items() if not internal),
         *([_ring(stack)] if ring else []),
@@ -68,7 +68,7 @@ def published(stack: str, spec: ServiceSpec) -> dict[str, Any] | None:
     if not numbers:
         return None
     ingress = [{"ports": [{"port": number, "protocol": "TCP"} for number in numbers]}]
-    return _policy(
+    return policy(
         stack,
         f"published-{dns_label(spec.name)}",
         {"matchLabels": dict(selector(spec.name))},
@@ -76,7 +76,8 @@ def published(stack: str, spec: ServiceSpec) -> dict[str, Any] | None:
     )
 
 
-def _policy(stack: str, name: str, pods: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+def policy(stack: str, name: str, pods: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the policy of the pods that a selector finds."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -100,7 +101,7 @@ def _ring(stack: str) -> dict[str, Any]:
         "ingress": [{"from": peers, "ports": numbers}],
         "egress": [{"to": peers, "ports": numbers}],
     }
-    return _policy(stack, "edge-ring", edge, body)
+    return policy(stack, "edge-ring", edge, body)
 
 
 def _owner(stack: str) -> list[dict[str, Any]]:
@@ -110,7 +111,7 @@ def _owner(stack: str) -> list[dict[str, Any]]:
     # Where a policy has both directions, kube-router lets in what either of them allows: one for each.
     into = {"policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": edge}], "ports": numbers}]}
     out = {"policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": owner}], "ports": numbers}]}
-    return [_policy(stack, LLM_EDGE, owner, into), _policy(stack, f"to-{LLM_EDGE}", edge, out)]
+    return [policy(stack, LLM_EDGE, owner, into), policy(stack, f"to-{LLM_EDGE}", edge, out)]
 
 
 def _members(stack: str, network: str, *, trusting: bool) -> dict[str, Any]:
@@ -123,13 +124,13 @@ def _members(stack: str, network: str, *, trusting: bool) -> dict[str, Any]:
         # Where a policy has both directions, kube-router lets in what either of them allows.
         "egress": [{"to": peers, **numbers}, DNS],
     }
-    return _policy(stack, f"network-{dns_label(network)}", _in(network), body)
+    return policy(stack, f"network-{dns_label(network)}", _in(network), body)
 
 
 def _outside(stack: str, network: str) -> dict[str, Any]:
     """Return the policy of a network's way out. Pods of other namespaces are reachable where theirs let it."""
     blocks = [{"ipBlock": {"cidr": cidr, "except": excepted}} for cidr, excepted in LINK_LOCAL.items()]
-    return _policy(
+    return policy(
         stack,
         f"outside-{dns_label(network)}",
         _in(network),

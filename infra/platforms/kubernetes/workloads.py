@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from infra.catalogue import ports
@@ -166,14 +167,25 @@ def edge_service(stack: str, spec: ServiceSpec, settings: Kubernetes) -> dict[st
         ],
         **({"externalTrafficPolicy": settings.external_traffic_policy} if outside else {}),
     }
-    return _service(stack, EDGE, spec, body)
+    return _service(stack, EDGE, spec, body, annotations=settings.service_annotations)
 
 
-def _service(stack: str, name: str, spec: ServiceSpec, body: dict[str, Any]) -> dict[str, Any]:
+def _service(
+    stack: str,
+    name: str,
+    spec: ServiceSpec,
+    body: dict[str, Any],
+    *,
+    annotations: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "labels": {STACK_LABEL: stack}, "annotations": dict(UNWAITED)},
+        "metadata": {
+            "name": name,
+            "labels": {STACK_LABEL: stack},
+            "annotations": {**annotations, **UNWAITED},
+        },
         "spec": {"selector": dict(selector(spec.name)), **body},
     }
 

@@ -416,6 +416,7 @@ def test_a_damaged_state_is_said(stack: Machine) -> None:
         (200, "selfsigned", ("", "")),
         (5, "acme", ("the certificate ends in 4 days", "logs certbot")),
         (-3, "files", ("the certificate ended on", "set tlsCertificate")),
+        (5, "cert-manager", ("the certificate ends in 4 days", "kubectl describe certificate edge")),
         (5, "selfsigned", ("the certificate ends in 4 days", "up --stack dev")),
     ],
 )
