@@ -57,6 +57,12 @@ class Counted:
             f"p99 {times[int(len(times) * 0.99)] * 1000:.0f} ms, longest {times[-1]:.1f} s"
         )
 
+    def failures(self, begin: float) -> str:
+        """Tell of each failed request how many seconds after a moment it was sent, its time and its outcome."""
+        return "; ".join(
+            f"{one.at - begin:+.1f} s: {one.outcome} after {one.seconds:.1f} s" for one in self.failed
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Load:

@@ -1,4 +1,4 @@
-"""A stack with two pods of what answers, under a steady load: new pods, and a node that is killed."""
+"""A stack with two pods of what answers, under a steady load: new pods, a drained node, a node that is killed."""
 
 import time
 from collections import Counter
@@ -18,7 +18,9 @@ from tests.integration.cluster.stacks import TENANT, ClusterStack, ready_pods
 Tell = Callable[[str], None]
 SCALED = ("api", "gateway", "nginx", "web")
 TOKENS = 10
-MOVE_SECONDS, READY_SECONDS = 180, 240
+MOVE_SECONDS, DRAIN_SECONDS, READY_SECONDS = 180, 240, 240
+# What has two pods is never without one for longer, also while a node is lost.
+LONGEST_GAP_SECONDS = 30
 # After a node is not ready, kube-proxy of the others learns that its pods are gone.
 PROPAGATION_SECONDS = 3
 QUIET_SECONDS = 20
@@ -148,6 +150,24 @@ def test_new_pods_lose_no_request(
     assert before
     assert not before & after, "the pods are the same"
     assert not counted.failed, counted.summary
+
+
+def test_a_drained_node_loses_no_request(
+    spread: ClusterStack, credentials: list[str], cluster: Cluster, settled: None, tell: Tell
+) -> None:
+    del settled
+    time.sleep(QUIET_SECONDS)
+    with steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted:
+        time.sleep(3)
+        began = time.monotonic()
+        options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", f"--timeout={DRAIN_SECONDS}s")
+        cluster.kubectl("drain", "node2", *options, seconds=DRAIN_SECONDS + 30)
+        took = time.monotonic() - began
+        time.sleep(QUIET_SECONDS / 2)
+
+    tell(f"drain: {took:.0f} s; {counted.summary}")
+    assert {node for service in SCALED for node in _nodes_of(spread, service).values()} == {"node1"}
+    assert not counted.failed, counted.failures(began)
 
 
 def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
