@@ -5,11 +5,14 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import httpx
+
+from dify_kit.errors import KitError
 
 RATE, WORKERS = 50, 25
 # A bound for what hangs.
@@ -120,3 +123,33 @@ def steady_load(url: str, credentials: Sequence[str], trust: ssl.SSLContext) -> 
             worker.join(timeout=2 * ANSWER_SECONDS)
     assert time.monotonic() - load.began < MOST_SECONDS, f"the block took more than {MOST_SECONDS} s"
     load.counted.requests.sort(key=lambda one: one.at)
+
+
+@contextmanager
+def watched(look: Callable[[], set[str]]) -> Iterator[list[tuple[float, set[str]]]]:
+    """Look once a second while the block runs; yields the moments (s of the monotonic clock) with what was seen.
+
+    A look that the cluster does not answer shows nothing, and is none of a moment.
+    """
+    found: list[tuple[float, set[str]]] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(1):
+            with suppress(KitError):
+                found.append((time.monotonic(), look()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def longest_gap(seen: Sequence[tuple[float, set[str]]], name: str) -> float:
+    """Return the longest time (s) between two moments with a name, or between the ends of the watch and those."""
+    assert seen, "nothing was seen"
+    moments = [seen[0][0], *(at for at, names in seen if name in names), seen[-1][0]]
+    return max(after - before for before, after in pairwise(moments))

@@ -12,7 +12,7 @@ import pytest
 from support.stacks import wait_until
 from tests.cluster.docker import docker
 from tests.cluster.lifecycle import Cluster
-from tests.integration.cluster.load import steady_load
+from tests.integration.cluster.load import longest_gap, steady_load, watched
 from tests.integration.cluster.stacks import TENANT, ClusterStack, ready_pods
 
 Tell = Callable[[str], None]
@@ -177,7 +177,10 @@ def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
     time.sleep(QUIET_SECONDS)
     dead = cluster.plan.container(cluster.plan.nodes[1])
     try:
-        with steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted:
+        with (
+            steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted,
+            watched(lambda: {one for one in SCALED if _on_node1(spread, one)}) as seen,
+        ):
             time.sleep(3)
             killed = time.monotonic()
             docker("kill", dead)
@@ -198,6 +201,9 @@ def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
     tell(f"killed node: noticed after {noticed - killed:.0f} s, replaced after {replaced - killed:.0f} s")
     tell(f"until noticed: {until.summary}")
     tell(f"afterwards: {after.summary}")
+    gaps = {service: longest_gap(seen, service) for service in SCALED}
+    tell(f"longest time without a ready pod on the node that is left: {max(gaps.values()):.0f} s")
+    assert max(gaps.values()) <= LONGEST_GAP_SECONDS, gaps
     assert after.requests
     assert len(after.failed) <= len(after.requests) * 0.001, after.summary
 
