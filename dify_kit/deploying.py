@@ -65,7 +65,7 @@ def take_down(files: StackFiles, engine: Engine, *, deadline: float, verbose: bo
     if state.urns:
         step(f"taking stack {files.stack} down")
         unprotect(pulumi, state, say)
-        stop(engine, engine.containers(files.stack), say)
+        stop(engine, engine.workloads(files.stack), say)
         outcome = pulumi.stream(
             "destroy", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose
         )

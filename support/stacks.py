@@ -79,7 +79,10 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """The environment of every command: a data directory of its own, and no colour."""
         kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PULUMI_", "DIFY_"))
+            name: value
+            for name, value in os.environ.items()
+            # Without bytecode, as build machines often have it, every process compiles all packages anew.
+            if not name.startswith(("PULUMI_", "DIFY_")) and name != "PYTHONDONTWRITEBYTECODE"
         }
         return kept | {"DIFY_KIT_HOME": str(self.home), "DIFY_KIT_STACK": self.name, "NO_COLOR": "1"}
 

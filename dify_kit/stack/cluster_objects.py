@@ -17,7 +17,7 @@ from dify_kit.stack import cluster_view, settings
 from dify_kit.workspace.files import StackFiles
 from infra import hints
 from infra.engine import cluster_changes
-from infra.engine.cluster import Cluster, ClusterError
+from infra.engine.cluster import Cluster, ClusterError, Workload
 from infra.guards.findings import Publisher
 from infra.platforms.kubernetes.names import SERVICE_LABEL, STACK_LABEL, dns_label, selector
 from infra.settings.kubernetes import Kubernetes
@@ -128,7 +128,14 @@ class ClusterObjects(Engine):
         """See Engine."""
 
     def stop_container(self, container_id: str) -> None:
-        """See Engine."""
+        """See Engine: of a pod. What runs it has no pods afterwards; a Job is left to its end."""
+        with explained():
+            pod = self._cluster.pod(self.chosen.namespace, Workload.parse(container_id).name)
+            service = cluster_view.service_of((pod or {"metadata": {}})["metadata"].get("labels") or {})
+            for one in self._workloads(self.stack):
+                labels = one["metadata"].get("labels") or {}
+                if service and one["kind"] != cluster_view.JOB and cluster_view.service_of(labels) == service:
+                    self._end(service, str(one["kind"]))
 
     def remove_network(self, network_id: str) -> None:
         """See Engine."""
@@ -155,15 +162,18 @@ class ClusterObjects(Engine):
 
     def pause(self, container: Container) -> None:
         """See Engine. Stores alone are paused: each is a StatefulSet of one pod."""
-        service, namespace = container.service, self.chosen.namespace
+        with explained():
+            self._end(container.service, "StatefulSet")
+
+    def _end(self, service: str, kind: str) -> None:
+        """Scale what runs a service to none, and wait for the end of its pods. Raises ClusterError."""
 
         def left() -> str:
             there = _of(service, self._pods(self.stack))
             return f"pod {there[0]['metadata']['name']} is still there" if there else ""
 
-        with explained():
-            cluster_changes.scale(self._cluster, namespace, dns_label(service), 0)
-            cluster_changes.wait(f"the end of {service}", PAUSE_SECONDS, left)
+        cluster_changes.scale(self._cluster, self.chosen.namespace, dns_label(service), 0, kind)
+        cluster_changes.wait(f"the end of {service}", PAUSE_SECONDS, left)
 
     def resume(self, container: Container) -> None:
         """See Engine."""

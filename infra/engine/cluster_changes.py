@@ -53,12 +53,17 @@ def delete_pod_now(cluster: Cluster, namespace: str, name: str) -> None:
                 raise
 
 
-def scale(cluster: Cluster, namespace: str, name: str, replicas: int) -> None:
-    """Set the number of pods of a StatefulSet."""
+def scale(cluster: Cluster, namespace: str, name: str, replicas: int, kind: str = "StatefulSet") -> None:
+    """Set the number of pods of a StatefulSet or a Deployment."""
     from kubernetes import client as api  # noqa: PLC0415
 
-    with cluster.asking(f"scaling StatefulSet {name}"):
-        api.AppsV1Api(cluster.core.api_client).patch_namespaced_stateful_set_scale(
+    apps = api.AppsV1Api(cluster.core.api_client)
+    scalers = {
+        "StatefulSet": apps.patch_namespaced_stateful_set_scale,
+        "Deployment": apps.patch_namespaced_deployment_scale,
+    }
+    with cluster.asking(f"scaling {kind} {name}"):
+        scalers[kind](
             name,
             namespace,
             {"spec": {"replicas": replicas}},

@@ -411,8 +411,8 @@ def test_the_proxy_protocol_has_ports_of_its_own_and_believes_named_proxies_alon
     ]
     found = {" ".join(one["listen"]): one for one in servers}
 
-    assert set(found) == {"8080", "8443", "8084 proxy_protocol", "8085 proxy_protocol"}
-    for listen, socket in (("8084 proxy_protocol", "http"), ("8085 proxy_protocol", "https")):
+    assert set(found) == {"8080", "8443", "8086 proxy_protocol", "8087 proxy_protocol"}
+    for listen, socket in (("8086 proxy_protocol", "http"), ("8087 proxy_protocol", "https")):
         assert found[listen]["set_real_ip_from"] == ["172.16.0.0/12"]
         assert found[listen]["limit_conn"] == ["clients", "1000"]
         assert found[listen]["pass"] == [f"unix:/run/edge/{socket}.sock"]

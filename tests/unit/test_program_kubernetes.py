@@ -403,7 +403,7 @@ def test_a_load_balancer_with_the_proxy_protocol_has_ports_of_its_own() -> None:
     (rule,) = recorder.of(POLICY)["policy-published-nginx"]["spec"]["ingress"]
 
     assert annotation.items() <= edge["metadata"]["annotations"].items()
-    assert [port["targetPort"] for port in edge["spec"]["ports"]] == [8084, 8085]
+    assert [port["targetPort"] for port in edge["spec"]["ports"]] == [8086, 8087]
     # From outside of the stack there is no way around the protocol.
-    assert [one["port"] for one in rule["ports"]] == [8084, 8085]
+    assert [one["port"] for one in rule["ports"]] == [8086, 8087]
     assert 8080 in [port["port"] for port in inside["spec"]["ports"]]

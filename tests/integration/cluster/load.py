@@ -5,11 +5,14 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import httpx
+
+from dify_kit.errors import KitError
 
 RATE, WORKERS = 50, 25
 # A bound for what hangs.
@@ -55,6 +58,12 @@ class Counted:
             f"{len(self.failed)} of {len(self.requests)} failed {causes or ''}in {span:.0f} s "
             f"({len(self.requests) / max(span, 1):.0f}/s); p50 {statistics.median(times) * 1000:.0f} ms, "
             f"p99 {times[int(len(times) * 0.99)] * 1000:.0f} ms, longest {times[-1]:.1f} s"
+        )
+
+    def failures(self, begin: float) -> str:
+        """Tell of each failed request how many seconds after a moment it was sent, its time and its outcome."""
+        return "; ".join(
+            f"{one.at - begin:+.1f} s: {one.outcome} after {one.seconds:.1f} s" for one in self.failed
         )
 
 
@@ -114,3 +123,33 @@ def steady_load(url: str, credentials: Sequence[str], trust: ssl.SSLContext) -> 
             worker.join(timeout=2 * ANSWER_SECONDS)
     assert time.monotonic() - load.began < MOST_SECONDS, f"the block took more than {MOST_SECONDS} s"
     load.counted.requests.sort(key=lambda one: one.at)
+
+
+@contextmanager
+def watched(look: Callable[[], set[str]]) -> Iterator[list[tuple[float, set[str]]]]:
+    """Look once a second while the block runs; yields the moments (s of the monotonic clock) with what was seen.
+
+    A look that the cluster does not answer shows nothing, and is none of a moment.
+    """
+    found: list[tuple[float, set[str]]] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(1):
+            with suppress(KitError):
+                found.append((time.monotonic(), look()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def longest_gap(seen: Sequence[tuple[float, set[str]]], name: str) -> float:
+    """Return the longest time (s) between two moments with a name, or between the ends of the watch and those."""
+    assert seen, "nothing was seen"
+    moments = [seen[0][0], *(at for at, names in seen if name in names), seen[-1][0]]
+    return max(after - before for before, after in pairwise(moments))

@@ -56,6 +56,11 @@ class ClusterStack(Stack):
         path.write_text(self.authority.pem, encoding="ascii")
         return path
 
+    @property
+    def caller_key(self) -> Path:
+        """The file with a key for the LLM proxy without limits."""
+        return self.home / "caller.key"
+
     def prepare(self) -> None:
         """Write the settings and secrets of the stack: all that the first `up` needs."""
         kubernetes = {
@@ -97,6 +102,10 @@ class ClusterStack(Stack):
         self.set_secret("tlsCertificate", pair.pem)
         self.set_secret("tlsKey", pair.key_pem)
         self.set_secret(f"llmKeys.{NAME}", self.provider.key)
+        issued = self.kit("keys", "issue", "smoke", "--requests-per-minute", "0", "--concurrent", "0")
+        assert issued.code == 0, issued.output
+        self.caller_key.write_text(issued.stdout.strip(), encoding="ascii")
+        self.caller_key.chmod(0o600)
 
     def set_secret(self, path: str, value: str) -> None:
         """Set a secret; it goes there by standard input."""

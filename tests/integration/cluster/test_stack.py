@@ -3,8 +3,11 @@
 import json
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import httpx
+import pytest
 
 from infra.catalogue.services import SERVICES
 from infra.platforms.kubernetes.workloads import EDGE
@@ -17,6 +20,20 @@ from tests.integration.cluster.stacks import ClusterStack
 SETTLED = ("deployments", "statefulsets", "jobs", "services", "secrets", "networkpolicies")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a stack had: a conversation, and its claims by name with their uid."""
+
+    conversation: str
+    claims: Mapping[str, str]
+
+
+def claims(stack: ClusterStack) -> dict[str, str]:
+    """Return the uid of each claim by its name."""
+    return {one["metadata"]["name"]: one["metadata"]["uid"] for one in stack.get("pvc")["items"]}
+
+
+@pytest.mark.cluster_core
 def test_it_answers_through_a_node(stack: ClusterStack) -> None:
     healthy = httpx.get(f"{stack.url}/healthz", timeout=20, verify=stack.trust)
     answer = stack.chat("is anybody there?")
@@ -26,6 +43,7 @@ def test_it_answers_through_a_node(stack: ClusterStack) -> None:
     assert "is anybody there?" in answer.json()["answer"]
 
 
+@pytest.mark.cluster_core
 def test_plain_http_is_redirected_to_the_address_of_the_stack(cluster: Cluster, stack: ClusterStack) -> None:
     ports = stack.get("service", EDGE)["spec"]["ports"]
     (plain,) = [one["nodePort"] for one in ports if one["port"] == stack.port]
@@ -39,18 +57,13 @@ def test_plain_http_is_redirected_to_the_address_of_the_stack(cluster: Cluster, 
 
 def smoke(stack: ClusterStack) -> Done:
     """Run every smoke test that can run on a cluster."""
-    issued = stack.kit("keys", "issue", "smoke", "--requests-per-minute", "0", "--concurrent", "0")
-    assert issued.code == 0, issued.output
-    stack.up()
-    key = stack.home / "caller.key"
-    key.write_text(issued.stdout.strip(), encoding="ascii")
-    key.chmod(0o600)
     # testinfra runs the cluster's own kubectl.
     path = f"{programs.HYPERKUBE.directory}:{os.environ['PATH']}"
-    options = ("--ca-file", str(stack.ca_file), "--llm-key-file", str(key), "--llm-chat", MODEL)
+    options = ("--ca-file", str(stack.ca_file), "--llm-key-file", str(stack.caller_key), "--llm-chat", MODEL)
     return stack.smoke(*options, "--browser", "none", PATH=path)
 
 
+@pytest.mark.cluster_core
 def test_every_smoke_test_passes(stack: ClusterStack) -> None:
     done = smoke(stack)
 
@@ -61,13 +74,14 @@ def test_every_smoke_test_passes(stack: ClusterStack) -> None:
     assert not [line for line in left_out if re.search("token|proxy|TLS|kubectl", line)], left_out
 
 
+@pytest.mark.cluster_core
 def test_a_second_up_changes_nothing(stack: ClusterStack) -> None:
     before = stack.pods()
 
+    # It looks at every object, as `up` always does.
     assert set(stack.changes(stack.up())) == {"same"}
 
     assert stack.pods() == before
-    assert stack.steps("--refresh") == {}
 
 
 def test_what_was_deleted_by_hand_is_drift_and_only_that_is_repaired(stack: ClusterStack) -> None:
@@ -95,6 +109,7 @@ def test_what_a_person_scaled_does_not_block_the_next_up(stack: ClusterStack) ->
     assert found["status"]["readyReplicas"] == 1
 
 
+@pytest.mark.cluster_core
 def test_a_pod_of_a_sandbox_reaches_its_own_networks_alone(cluster: Cluster, stack: ClusterStack) -> None:
     targets = {
         f"{one['metadata']['name']}:{port['port']}": f"{one['spec']['clusterIP']}:{port['port']}"
@@ -160,16 +175,26 @@ def test_a_configuration_that_nginx_takes_goes_live(stack: ClusterStack) -> None
     stack.up()
 
 
-def test_down_keeps_the_claims_and_up_adopts_them(stack: ClusterStack) -> None:
+@pytest.fixture(scope="module")
+def taken_down(stack: ClusterStack) -> Before:
+    """Take the stack down, and return what it had. The next `up` brings it back."""
     said = stack.chat("remember this").json()
-    claims = {one["metadata"]["name"]: one["metadata"]["uid"] for one in stack.get("pvc")["items"]}
-
+    before = Before(conversation=str(said["conversation_id"]), claims=claims(stack))
     stack.down()
+    return before
+
+
+@pytest.mark.cluster_core
+def test_down_leaves_nothing_but_the_claims(stack: ClusterStack, taken_down: Before) -> None:
     for kind in SETTLED:
         assert stack.get(kind)["items"] == [], kind
+    assert taken_down.claims
+    assert claims(stack) == taken_down.claims
+
+
+def test_up_adopts_the_claims(stack: ClusterStack, taken_down: Before) -> None:
     stack.up()
 
-    after = {one["metadata"]["name"]: one["metadata"]["uid"] for one in stack.get("pvc")["items"]}
-    assert after == claims
-    again = stack.chat("what did I say?", conversation_id=said["conversation_id"])
+    assert claims(stack) == taken_down.claims
+    again = stack.chat("what did I say?", conversation_id=taken_down.conversation)
     assert again.status_code == 200, again.text

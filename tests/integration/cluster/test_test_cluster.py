@@ -82,10 +82,11 @@ def test_pods_find_services_by_name_and_reach_them_from_both_nodes(cluster: Clus
 
 def test_a_node_port_answers_on_this_machine(cluster: Cluster, namespace: str) -> None:
     start(cluster, namespace, web("front", namespace, "node2"), shell("client", namespace, "node1"))
-    cluster.apply(service("front", namespace, type="NodePort", port={"nodePort": 30080}))
+    # Not that of the stack, which may run at the same time.
+    cluster.apply(service("front", namespace, type="NodePort", port={"nodePort": 30443}))
     wait_reached(cluster, namespace, "client", "http://front/", wanted=True)
 
-    url = f"http://127.0.0.1:{cluster.port(30080)}/"
+    url = f"http://127.0.0.1:{cluster.port(30443)}/"
     done = subprocess.run(
         ["curl", "-sS", "--noproxy", "*", "--retry", "10", "--retry-all-errors", "--max-time", "20", url],
         capture_output=True,

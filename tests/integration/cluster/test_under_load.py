@@ -1,4 +1,4 @@
-"""A stack with two pods of what answers, under a steady load: new pods, and a node that is killed."""
+"""A stack with two pods of what answers, under a steady load: new pods, a drained node, a node that is killed."""
 
 import threading
 import time
@@ -16,14 +16,16 @@ from infra.edge.owner import HOLD_SECONDS
 from support.stacks import wait_until
 from tests.cluster.docker import docker
 from tests.cluster.lifecycle import Cluster
-from tests.integration.cluster.load import steady_load
+from tests.integration.cluster.load import longest_gap, steady_load, watched
 from tests.integration.cluster.provider import MODEL
 from tests.integration.cluster.stacks import TENANT, ClusterStack, ready_pods
 
 Tell = Callable[[str], None]
 SCALED = ("api", "gateway", "nginx", "web")
 TOKENS = 10
-MOVE_SECONDS, READY_SECONDS = 180, 240
+MOVE_SECONDS, DRAIN_SECONDS, READY_SECONDS = 180, 240, 240
+# What has two pods is never without one for longer, also while a node is lost.
+LONGEST_GAP_SECONDS = 30
 # After a node is not ready, kube-proxy of the others learns that its pods are gone.
 PROPAGATION_SECONDS = 3
 QUIET_SECONDS = 20
@@ -230,6 +232,24 @@ def test_a_new_owner_of_the_counts_delays_calls_and_fails_none(
     assert longest < HOLD_SECONDS
 
 
+def test_a_drained_node_loses_no_request(
+    spread: ClusterStack, credentials: list[str], cluster: Cluster, settled: None, tell: Tell
+) -> None:
+    del settled
+    time.sleep(QUIET_SECONDS)
+    with steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted:
+        time.sleep(3)
+        began = time.monotonic()
+        options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", f"--timeout={DRAIN_SECONDS}s")
+        cluster.kubectl("drain", "node2", *options, seconds=DRAIN_SECONDS + 30)
+        took = time.monotonic() - began
+        time.sleep(QUIET_SECONDS / 2)
+
+    tell(f"drain: {took:.0f} s; {counted.summary}")
+    assert {node for service in SCALED for node in _nodes_of(spread, service).values()} == {"node1"}
+    assert not counted.failed, counted.failures(began)
+
+
 def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
     spread: ClusterStack, credentials: list[str], cluster: Cluster, settled: None, tell: Tell
 ) -> None:
@@ -237,7 +257,10 @@ def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
     time.sleep(QUIET_SECONDS)
     dead = cluster.plan.container(cluster.plan.nodes[1])
     try:
-        with steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted:
+        with (
+            steady_load(f"{spread.url}/v1/parameters", credentials, spread.trust) as counted,
+            watched(lambda: {one for one in SCALED if _on_node1(spread, one)}) as seen,
+        ):
             time.sleep(3)
             killed = time.monotonic()
             docker("kill", dead)
@@ -258,6 +281,9 @@ def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
     tell(f"killed node: noticed after {noticed - killed:.0f} s, replaced after {replaced - killed:.0f} s")
     tell(f"until noticed: {until.summary}")
     tell(f"afterwards: {after.summary}")
+    gaps = {service: longest_gap(seen, service) for service in SCALED}
+    tell(f"longest time without a ready pod on the node that is left: {max(gaps.values()):.0f} s")
+    assert max(gaps.values()) <= LONGEST_GAP_SECONDS, gaps
     assert after.requests
     assert len(after.failed) <= len(after.requests) * 0.001, after.summary
 

@@ -60,7 +60,7 @@ class Reply:
 def send(
     edge: Edge, header: bytes, path: str, *, port: int = PLAIN, headers: dict[str, str] | None = None
 ) -> Reply:
-    """Send a request on a connection that begins with `header`; port 8085 and 8443 of the edge are of TLS."""
+    """Send a request on a connection that begins with `header`; port 8087 and 8443 of the edge are of TLS."""
     with socket.create_connection(("127.0.0.1", edge.port(port)), timeout=20) as plain:
         plain.sendall(header)
         connection: socket.socket = plain

@@ -143,3 +143,48 @@ def test_a_store_is_stopped_by_its_scale_and_started_again(
     changed = [body for method, _, body in Api.requests if method == "PATCH"]
     assert changed == [{"spec": {"replicas": 0}}, {"spec": {"replicas": 1}}]
     assert left == []
+
+
+def test_a_service_is_stopped_by_the_scale_of_its_deployment_and_a_job_is_left_alone(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_changes, "POLL_SECONDS", 0.05)
+    space = "/apis/apps/v1/namespaces/dify-dev"
+    pods = {
+        name: {
+            "metadata": {"name": name, "labels": {"dify-kit.stack": "dev", "dify-kit.service": service}},
+            "spec": {"containers": [{"name": service}]},
+            "status": {"phase": "Running"},
+        }
+        for name, service in (("web-1", "web"), ("migration-1", "migration"))
+    }
+    scaled: list[object] = []
+
+    def listed(_path: str, _body: object) -> tuple[int, dict[str, Any]]:
+        return 200, {"items": [pods[name] for name in pods if name != "web-1" or not scaled]}
+
+    def scale(_path: str, body: object) -> tuple[int, dict[str, Any]]:
+        scaled.append(body)
+        return 200, {}
+
+    def of(kind: str) -> dict[str, Any]:
+        return {"metadata": {"name": kind, "labels": {"dify-kit.service": kind}}}
+
+    with served(tmp_path) as kubeconfig:
+        kubernetes = {"kubeconfig": str(kubeconfig), "context": CONTEXT, "registry": "preloaded"}
+        machine.configure(platform="kubernetes", kubernetes=kubernetes)
+        objects = cluster_objects(machine.files())
+        assert objects is not None
+        Api.answers["GET", "/api/v1/namespaces/dify-dev/pods"] = listed
+        for name, pod in pods.items():
+            Api.answers["GET", f"/api/v1/namespaces/dify-dev/pods/{name}"] = (200, pod)
+        Api.answers["GET", f"{space}/deployments"] = (200, {"items": [of("web")]})
+        Api.answers["GET", f"{space}/statefulsets"] = (200, {"items": []})
+        Api.answers["GET", "/apis/batch/v1/namespaces/dify-dev/jobs"] = (200, {"items": [of("migration")]})
+        Api.answers["GET", "/api/v1/namespaces/dify-dev/secrets"] = (200, {"items": []})
+        Api.answers["PATCH", f"{space}/deployments/web/scale"] = scale
+
+        for one in objects.workloads("dev"):
+            objects.stop_container(one.id)
+
+    assert scaled == [{"spec": {"replicas": 0}}]
