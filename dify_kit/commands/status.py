@@ -9,6 +9,7 @@ from dify_kit.app import DEFAULT_STACK, Stack, app
 from dify_kit.commands.selected import require_configured
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.stack.cluster_objects import engine_of
+from dify_kit.upgrade import incomplete
 from dify_kit.watch import screen
 from dify_kit.watch import status as watch
 from dify_kit.workspace.files import StackFiles
@@ -26,6 +27,7 @@ def status(
     files = StackFiles.look(stack)
     require_configured(files)
     found = watch.gather(files, connect=lambda: engine_of(files, DockerEngine))
+    incomplete.note(files, found)
     if as_json:
         typer.echo(json.dumps(found.document(), indent=2))
     else:

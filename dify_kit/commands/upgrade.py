@@ -107,7 +107,7 @@ def upgrade(  # noqa: PLR0917  # Typer calls it by name
 
 
 def _require_same(found: Journal, release: str) -> None:
-    on, back = running.on_and_back(found)
+    on, back = found.on_and_back()
     if found.state is State.ROLLING_BACK:
         raise KitError(
             f"the upgrade of stack {found.stack} to Dify {found.target} is being taken back",
@@ -134,7 +134,7 @@ def _end(files: StackFiles, found: Journal, seconds: float) -> None:
     away = f", of which Dify's api did not answer for {found.away:.0f} s" if found.away else ""
     say("")
     step(f"stack {files.stack} runs Dify {found.target} (before: {found.release}): {seconds:.0f} s{away}")
-    _, back = running.on_and_back(found)
+    _, back = found.on_and_back()
     if found.archive:
         say(f"to go back to Dify {found.release}, and to what was there at {found.backed_up}: `{back}`")
     else:

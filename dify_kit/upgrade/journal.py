@@ -12,6 +12,7 @@ from typing import Any
 from dify_kit.errors import KitError
 from dify_kit.upgrade.path import Move, Written
 from dify_kit.workspace.files import StackFiles, write_private
+from infra import hints
 
 FORMAT = 1
 
@@ -99,6 +100,10 @@ class Journal:
     def moved(self) -> bool:
         """Whether a step that changes the stack has begun."""
         return any(one.kind is Kind.MOVE for one in self.steps[: self.at + 1])
+
+    def on_and_back(self) -> tuple[str, str]:
+        """Return the commands that continue the upgrade, and that take it back."""
+        return hints.kit("upgrade", self.target, stack=self.stack), hints.kit("rollback", stack=self.stack)
 
     def save(self, files: StackFiles, **changed: Any) -> "Journal":  # noqa: ANN401  # fields of this class
         """Write the journal with these fields changed, and return it. Other users cannot read it."""

@@ -110,7 +110,7 @@ def carry_out(upgrade: Upgrade, journal: Journal, *, resumed: bool) -> Journal:
 
 def _stopped(journal: Journal, problem: KitError) -> KitError:
     """Return the error of a step, with both ways from there."""
-    on, back = on_and_back(journal)
+    on, back = journal.on_and_back()
     if journal.step.kind is Kind.SMOKE:
         ways = f"`{on}` tests again, and with --without-smoke ends the upgrade here"
     else:
@@ -121,12 +121,6 @@ def _stopped(journal: Journal, problem: KitError) -> KitError:
         f"{problem.message}",
         f"{ways}; `{back}` goes back to Dify {journal.release}{f'. {problem.hint}' if problem.hint else ''}",
     )
-
-
-def on_and_back(journal: Journal) -> tuple[str, str]:
-    """Return the commands that continue an upgrade, and that take it back."""
-    stack = journal.stack
-    return hints.kit("upgrade", journal.target, stack=stack), hints.kit("rollback", stack=stack)
 
 
 def _fetch(upgrade: Upgrade, journal: Journal) -> Journal:

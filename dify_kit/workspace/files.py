@@ -298,6 +298,17 @@ class StackFiles:
         """Whether ``init`` has finished for this stack; Pulumi's salt alone is not enough."""
         return any(key.startswith(f"{PROJECT}:") for key in self.config())
 
+    def locked(self) -> bool:
+        """Whether a dify-kit command is at work on this stack."""
+        try:
+            with (self.data.runs / f"{self.stack}.lock").open(encoding="utf-8") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep every other dify-kit away from this stack. Raises KitError immediately when one runs."""

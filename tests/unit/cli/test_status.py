@@ -17,6 +17,9 @@ from dify_kit.commands import status as command
 from dify_kit.containers.docker_host import Container
 from dify_kit.engine.state import FileBackend, Update
 from dify_kit.errors import KitError
+from dify_kit.stack import unfinished
+from dify_kit.upgrade.journal import Journal, Kind, State, Step
+from dify_kit.upgrade.path import Written
 from dify_kit.watch import certificate, status
 from dify_kit.watch.limits import limits_of
 from dify_kit.watch.report import Certificate
@@ -502,3 +505,58 @@ def test_memory_near_its_limit_is_shown(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_containers_show_no_environment() -> None:
     assert "zebra" not in repr(replace(container("api"), secrets=frozenset({"zebra"})))
+
+
+def upgraded(machine: Machine, state: State, at: int) -> None:
+    """Leave the journal of an upgrade from 1.17.0, at a step."""
+    Journal(
+        stack="dev",
+        began="2026-11-30T02:00:00+00:00",
+        release="1.17.0",
+        weaviate_version="",
+        written=Written(release="1.17.0"),
+        target="1.17.1",
+        steps=(Step(kind=Kind.BACKUP), Step(kind=Kind.MOVE, release="1.17.1"), Step(kind=Kind.SMOKE)),
+    ).save(machine.files(), state=state, at=at)
+
+
+def test_an_upgrade_that_stopped_is_a_problem_with_both_ways(stack: Machine) -> None:
+    upgraded(stack, State.RUNNING, 1)
+
+    done = run("--json")
+
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert done.exit_code == 1
+    assert problem["what"] == (
+        "the upgrade to Dify 1.17.1 is not complete: it stopped in step 2 of 3 (deploy Dify 1.17.1)"
+    )
+    assert hints.kit("upgrade", "1.17.1", stack="dev") in problem["hint"]
+    assert hints.kit("rollback", stack="dev") in problem["hint"]
+
+
+def test_a_rollback_that_stopped_is_a_problem(stack: Machine) -> None:
+    upgraded(stack, State.ROLLING_BACK, 2)
+
+    (problem,) = json.loads(run("--json").stdout)["problems"]
+
+    assert problem["what"] == "the way back from Dify 1.17.1 to 1.17.0 is not complete"
+    assert problem["hint"].startswith(hints.kit("rollback", stack="dev"))
+
+
+def test_a_restore_that_stopped_is_a_problem(stack: Machine) -> None:
+    unfinished.mark(stack.files(), "/srv/backups/dify-dev.dify-backup")
+
+    (problem,) = json.loads(run("--json").stdout)["problems"]
+
+    assert "did not finish" in problem["what"]
+    assert hints.kit("restore", "/srv/backups/dify-dev.dify-backup", stack="dev") in problem["hint"]
+
+
+def test_an_upgrade_that_runs_or_is_complete_is_no_problem(stack: Machine) -> None:
+    upgraded(stack, State.DONE, 3)
+    assert run().exit_code == 0
+
+    upgraded(stack, State.RUNNING, 1)
+    with stack.files().lock():
+        assert run().exit_code == 0
+    assert run().exit_code == 1
