@@ -26,7 +26,6 @@ from dify_kit.upgrade.away import watching
 from dify_kit.upgrade.journal import Journal, Kind, State
 from dify_kit.upgrade.plan import Plan
 from dify_kit.workspace.files import DataDir, StackFiles, write_private
-from infra import hints
 from infra.platforms import image_needs
 
 SMOKE_SECONDS = 1800.0
