@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "keys": "Keys of upstreams, keys issued to callers, and the signing key.",
         "usage": "Tokens and cost of the LLM proxy.",
         "images": "The images of a stack: list, save, load, push, or copy them to a private registry.",
+        "prune": "Remove images, archives and caches that no stack of this machine needs.",
         "render": "Write every rendered file of the stack, and check nginx's.",
         "setup": "Install what is missing: Docker engine, Pulumi engine, base image.",
         "smoke": "Run the smoke tests against a stack or an address, once or at an interval.",

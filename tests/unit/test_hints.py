@@ -26,6 +26,7 @@ VALUE = "value"
 BUILDERS = ("kit", "make", "pulumi", "prepare", "assign")
 # Commands that are about no stack, or take its name as an argument.
 WITHOUT_STACK = {
+    ("prune",),
     ("setup",),
     ("init",),
     ("forget",),

@@ -45,6 +45,7 @@ LAYERS = (
     "dify_kit.deploying",
     "dify_kit.backup",
     "dify_kit.upgrade",
+    "dify_kit.pruning",
     "dify_kit.app",
     "dify_kit.commands",
     "dify_kit.__main__",
