@@ -1,4 +1,4 @@
-"""A stack with two pods of what answers, under a steady load: new pods, and a node that is killed."""
+"""A stack under a steady load: new pods of nginx alone, then of two pods of what answers, and a node that is killed."""
 
 import threading
 import time
@@ -27,6 +27,34 @@ MOVE_SECONDS, READY_SECONDS = 180, 240
 # After a node is not ready, kube-proxy of the others learns that its pods are gone.
 PROPAGATION_SECONDS = 3
 QUIET_SECONDS = 20
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """Lend what writes a line to the terminal: the figures of this page of the guide are taken from there."""
+    plugins = request.config.pluginmanager
+    reporter: Any = plugins.get_plugin("terminalreporter")
+    capture: Any = plugins.get_plugin("capturemanager")
+
+    def line(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(f"  {text}")
+
+    return line
+
+
+def test_a_new_configuration_of_the_only_nginx_loses_no_request(stack: ClusterStack, tell: Tell) -> None:
+    before = _uids_of(stack, "nginx")
+    with steady_load(f"{stack.url}/v1/parameters", [stack.app_key()], stack.trust) as counted:
+        time.sleep(3)
+        stack.set_config("cors.v1[1]", "https://alone.example.com")
+        done = stack.up()
+        time.sleep(QUIET_SECONDS / 2)
+
+    tell(f"a new pod of nginx, which has one: up {done.seconds:.0f} s; {counted.summary}")
+    assert len(before) == 1
+    assert not before & _uids_of(stack, "nginx"), "the pod is the same"
+    assert not counted.failed, counted.summary
 
 
 @pytest.fixture(scope="module")
@@ -119,27 +147,13 @@ def _spread(stack: ClusterStack, cluster: Cluster) -> None:
         wait_until(both, seconds=READY_SECONDS, what=f"{service} runs on both nodes")
 
 
-@pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Tell:
-    """Lend what writes a line to the terminal: the figures of this page of the guide are taken from there."""
-    plugins = request.config.pluginmanager
-    reporter: Any = plugins.get_plugin("terminalreporter")
-    capture: Any = plugins.get_plugin("capturemanager")
-
-    def line(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"  {text}")
-
-    return line
-
-
 @pytest.mark.parametrize(
     "change",
     [
         ("api", "extraEnv.api.LOG_LEVEL", "WARNING"),
         ("gateway", f"oauth.tenants.{TENANT}.requests", "150"),
         # The LLM proxy is on.
-        ("nginx", "cors.v1[1]", "https://under-load.example.com"),
+        ("nginx", "cors.v1[2]", "https://under-load.example.com"),
     ],
     ids=lambda change: change[0],
 )
