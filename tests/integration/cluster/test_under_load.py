@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.catalogue import ports
 from infra.catalogue.services import LLM_EDGE
 from infra.edge.owner import HOLD_SECONDS
 from support.stacks import wait_until
@@ -242,6 +243,29 @@ def test_a_new_owner_of_the_counts_delays_calls_and_fails_none(
     assert not counted.failed, counted.summary
     assert {outcome for outcome, _ in calls} == {"200"}, calls
     assert longest < HOLD_SECONDS
+
+
+def test_nginx_alone_reaches_the_owner_of_the_counts(spread: ClusterStack) -> None:
+    script = (
+        "import socket,sys\n"
+        "for port in sys.argv[2:]:\n"
+        "    try:\n"
+        "        socket.create_connection((sys.argv[1], int(port)), timeout=3).close()\n"
+        "        print(port)\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
+    tried = [
+        str(port) for port in (ports.EDGE_LLM, ports.EDGE_OWNER, ports.EDGE_OWNER_INSIDE, ports.EDGE_STATUS)
+    ]
+
+    def reached(service: str) -> list[str]:
+        (pod, *_) = ready_pods(spread.get("pods", f"--selector=dify-kit.service={service}"))
+        words = ("exec", "deployment/api", "--", "python3", "-c", script, pod["status"]["podIP"], *tried)
+        return spread.kubectl(*words).split()
+
+    assert reached("nginx") == [str(ports.EDGE_LLM)]
+    assert reached(LLM_EDGE) == []
 
 
 def test_a_killed_node_costs_requests_only_until_the_cluster_knows(
