@@ -28,6 +28,9 @@ HOLD_SECONDS = 60
 # An owner that is about to end asks for the end of each connection for 5 s: none is idle for as long.
 IDLE_SECONDS = 3
 
+# By which nginx tells itself that a request may be sent. No client receives it.
+FOUND_STATUS = 418
+
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
@@ -44,6 +47,7 @@ class Owner:
     connect_seconds: int = CONNECT_SECONDS
     hold_seconds: int = HOLD_SECONDS
     idle_seconds: int = IDLE_SECONDS
+    found_status: int = FOUND_STATUS
 
 
 def belongs(template: str, owner: Owner | None) -> bool:

@@ -172,7 +172,7 @@ def test_a_request_that_waits_is_sent_once() -> None:
     part = files[f"{EDGE_DIRECTORY}/parts/owner.conf"]
     upstreams = files[f"{EDGE_DIRECTORY}/http/owner.conf"]
 
-    assert part.count("proxy_next_upstream off;") == 2
+    assert part.count("proxy_next_upstream off;") == 2  # to the owner, and while a request waits
     assert "proxy_request_buffering on;" in part
     # It is there again before the time that a request waits is over; idle connections end before the owner does.
     owner = contexts()[NGINX].owner

@@ -1,11 +1,8 @@
-// A request of the LLM proxy that could not be sent to the owner of its counts, because one takes the place of another: it
-// waits until an owner answers, and is sent then. What was sent is never sent again.
+// Waits until the owner of the LLM proxy's counts answers, because one takes the place of another.
 
 // In milliseconds. Longer pauses later: each look takes some memory of the request.
 const FIRST_PAUSE = 100;
 const LONGEST_PAUSE = 1000;
-// An owner that was there, and then was not: nginx ends a request that goes to and fro too often.
-const MOST_TRIES = 4;
 
 function pause(milliseconds) {
     return new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -17,25 +14,15 @@ async function found(r, next, until) {
         return false;
     }
     await pause(next);
-    const reply = await r.subrequest('/_llm_owner');
+    const reply = await r.subrequest('/ready');
     return reply.status === 204 || found(r, Math.min(2 * next, LONGEST_PAUSE), until);
 }
 
+// For parts/owner.conf, which sends the request again for the first of the two statuses.
 async function wait(r) {
-    const vars = r.variables;
-    if (!vars.owner_unsent) {
-        r.return(Number(vars.owner_failure));
-        return;
-    }
-    const since = Number(vars.owner_waits_since) || Date.now(), tries = (Number(vars.owner_tries) || 0) + 1;
-    vars.owner_waits_since = String(since);
-    vars.owner_tries = String(tries);
-    const until = tries > MOST_TRIES ? since : since + 1000 * Number(vars.owner_hold);
-    if (await found(r, FIRST_PAUSE, until)) {
-        r.internalRedirect('@llm_owner');
-    } else {
-        r.return(503);
-    }
+    const until = Date.now() + 1000 * Number(r.variables.owner_hold);
+    const there = await found(r, FIRST_PAUSE, until);
+    r.return(there ? Number(r.variables.owner_found) : 503);
 }
 
 export default {wait};

@@ -1,4 +1,4 @@
-"""A stack with two pods of what answers, under a steady load: new pods, a drained node, a node that is killed."""
+"""A stack under a steady load: new pods of nginx, then of what has two pods, a drained node, a node that is killed."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.catalogue import ports
 from infra.catalogue.services import LLM_EDGE
 from infra.edge.owner import HOLD_SECONDS
 from support.stacks import wait_until
@@ -29,6 +30,34 @@ LONGEST_GAP_SECONDS = 30
 # After a node is not ready, kube-proxy of the others learns that its pods are gone.
 PROPAGATION_SECONDS = 3
 QUIET_SECONDS = 20
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """Lend what writes a line to the terminal: the figures of this page of the guide are taken from there."""
+    plugins = request.config.pluginmanager
+    reporter: Any = plugins.get_plugin("terminalreporter")
+    capture: Any = plugins.get_plugin("capturemanager")
+
+    def line(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(f"  {text}")
+
+    return line
+
+
+def test_a_new_configuration_of_the_only_nginx_loses_no_request(stack: ClusterStack, tell: Tell) -> None:
+    before = _uids_of(stack, "nginx")
+    with steady_load(f"{stack.url}/v1/parameters", [stack.app_key()], stack.trust) as counted:
+        time.sleep(3)
+        stack.set_config("cors.v1[1]", "https://alone.example.com")
+        done = stack.up()
+        time.sleep(QUIET_SECONDS / 2)
+
+    tell(f"a new pod of nginx, which has one: up {done.seconds:.0f} s; {counted.summary}")
+    assert len(before) == 1
+    assert not before & _uids_of(stack, "nginx"), "the pod is the same"
+    assert not counted.failed, counted.summary
 
 
 @pytest.fixture(scope="module")
@@ -121,27 +150,13 @@ def _spread(stack: ClusterStack, cluster: Cluster) -> None:
         wait_until(both, seconds=READY_SECONDS, what=f"{service} runs on both nodes")
 
 
-@pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Tell:
-    """Lend what writes a line to the terminal: the figures of this page of the guide are taken from there."""
-    plugins = request.config.pluginmanager
-    reporter: Any = plugins.get_plugin("terminalreporter")
-    capture: Any = plugins.get_plugin("capturemanager")
-
-    def line(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"  {text}")
-
-    return line
-
-
 @pytest.mark.parametrize(
     "change",
     [
         ("api", "extraEnv.api.LOG_LEVEL", "WARNING"),
         ("gateway", f"oauth.tenants.{TENANT}.requests", "150"),
         # The LLM proxy is on.
-        ("nginx", "cors.v1[1]", "https://under-load.example.com"),
+        ("nginx", "cors.v1[2]", "https://under-load.example.com"),
     ],
     ids=lambda change: change[0],
 )
@@ -230,6 +245,29 @@ def test_a_new_owner_of_the_counts_delays_calls_and_fails_none(
     assert not counted.failed, counted.summary
     assert {outcome for outcome, _ in calls} == {"200"}, calls
     assert longest < HOLD_SECONDS
+
+
+def test_nginx_alone_reaches_the_owner_of_the_counts(spread: ClusterStack) -> None:
+    script = (
+        "import socket,sys\n"
+        "for port in sys.argv[2:]:\n"
+        "    try:\n"
+        "        socket.create_connection((sys.argv[1], int(port)), timeout=3).close()\n"
+        "        print(port)\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
+    tried = [
+        str(port) for port in (ports.EDGE_LLM, ports.EDGE_OWNER, ports.EDGE_OWNER_INSIDE, ports.EDGE_STATUS)
+    ]
+
+    def reached(service: str) -> list[str]:
+        (pod, *_) = ready_pods(spread.get("pods", f"--selector=dify-kit.service={service}"))
+        words = ("exec", "deployment/api", "--", "python3", "-c", script, pod["status"]["podIP"], *tried)
+        return spread.kubectl(*words).split()
+
+    assert reached("nginx") == [str(ports.EDGE_LLM)]
+    assert reached(LLM_EDGE) == []
 
 
 def test_a_drained_node_loses_no_request(

@@ -295,6 +295,29 @@ def test_another_owner_takes_its_place_without_an_error(owned: OwnedEdge) -> Non
     assert [one.status_code for one in chats(owned, "judy", COUNT)] == [429] * COUNT
 
 
+def test_a_client_that_waits_no_longer_costs_nothing(owned: OwnedEdge) -> None:
+    before = spent(owned, "alice")
+    owned.owner.kill("SIGQUIT")
+    owned.owner.wait(timeout=30)
+
+    def impatient(number: int) -> str:
+        try:
+            url = f"{owned.address(number % COUNT)}{CHAT}"
+            return str(httpx.post(url, json=HELLO, headers=by(owned, "alice"), timeout=1).status_code)
+        except httpx.ReadTimeout:
+            return "gone"
+
+    with ThreadPoolExecutor(COUNT) as pool:
+        assert set(pool.map(impatient, range(COUNT))) == {"gone"}
+    owned.start_owner()
+    after = [one.status_code for one in chats(owned, "alice", COUNT)]
+
+    assert after == [200] * COUNT
+    counted = spent(owned, "alice")
+    assert counted["requests"] == before["requests"] + COUNT
+    assert counted.get("estimated", 0) == before.get("estimated", 0)
+
+
 def test_what_was_sent_to_a_lost_owner_is_not_sent_again(owned: OwnedEdge) -> None:
     before = spent(owned, "alice")["requests"]
     ask = {**HELLO, "user": "first=slow"}
