@@ -28,9 +28,12 @@ _SIGNATURE = "4dabf18193072939515e22adb298388d"
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """A Deployment, a StatefulSet or a Job as it was deployed last: its pods, and the image of its template."""
+    """A Deployment, a StatefulSet or a Job as it was deployed last: its pods, and the image of its template.
 
-    replicas: int
+    ``replicas`` is None where an autoscaler chooses them.
+    """
+
+    replicas: int | None
     image: str
 
 
@@ -82,7 +85,10 @@ def _workload(resource: Mapping[str, Any]) -> Deployed | None:
     try:
         spec = resource["inputs"]["spec"]
         image = spec["template"]["spec"]["containers"][0]["image"]
-        return Deployed(replicas=int(spec.get("replicas", 1)), image=image if isinstance(image, str) else "")
+        number = spec.get("replicas")
+        return Deployed(
+            replicas=None if number is None else int(number), image=image if isinstance(image, str) else ""
+        )
     except (KeyError, IndexError, TypeError, ValueError):
         return None
 

@@ -166,7 +166,7 @@ def _drift(state: StackState, scale: Scale) -> str:
     declared = state.workloads.get(scale.resource)
     if declared is None:
         return "" if scale.resource in state.ids else "is not in the state"
-    if not scale.job and declared.replicas != scale.wanted:
+    if not scale.job and declared.replicas not in {None, scale.wanted}:
         return f"was scaled to {scale.wanted} pods outside of the kit, and {declared.replicas} were deployed"
     if declared.image and declared.image != scale.image:
         return f"has image {scale.image}, and {declared.image} was deployed"

@@ -388,6 +388,8 @@ def test_an_autoscaler_keeps_pods_at_a_share_of_their_limit() -> None:
         }
     ]
     assert found["metadata"]["name"] == "worker-beat"
+    # Otherwise KEDA refuses its object while `up` changes from one to the other.
+    assert found["metadata"]["annotations"] == {"validations.keda.sh/hpa-ownership": "false"}
 
 
 BROKER = Broker(
@@ -566,12 +568,12 @@ def test_a_certificate_that_changes_is_mounted_as_a_whole() -> None:
 
 
 def test_a_certificate_is_requested_for_every_host() -> None:
-    hosts = ("dify.example.com", "apps.example.com", "192.0.2.1")
+    hosts = ("dify.example.com", "apps.example.com", "192.0.2.1", "[2001:db8::1]")
     found = certificate.certificate("unit", hosts, Issuer(name="letsencrypt", kind="ClusterIssuer"))
 
     assert problems(found) == []
     assert found["spec"]["dnsNames"] == ["dify.example.com", "apps.example.com"]
-    assert found["spec"]["ipAddresses"] == ["192.0.2.1"]
+    assert found["spec"]["ipAddresses"] == ["192.0.2.1", "2001:db8::1"]
     assert found["spec"]["issuerRef"] == {
         "group": "cert-manager.io",
         "kind": "ClusterIssuer",

@@ -28,7 +28,7 @@ def certificate(stack: str, hosts: Sequence[str], issuer: Issuer) -> dict[str, A
 
     The Secret outlives it, because a CA limits the number of certificates; the next Certificate takes it over.
     """
-    addresses = [host for host in hosts if address_of(host)]
+    addresses = [str(found) for host in hosts if (found := address_of(host))]
     names = [host for host in hosts if not address_of(host)]
     return {
         "apiVersion": API,

@@ -425,6 +425,15 @@ def test_what_was_changed_outside_of_the_kit_is_drift(stack: Machine) -> None:
     assert "stranger is not in the state" in found
 
 
+def test_the_number_that_an_autoscaler_chose_is_no_drift(stack: Machine) -> None:
+    scaled = deployed("api")
+    del scaled["inputs"]["spec"]["replicas"]
+    stack.state(resources=[scaled, deployed("nginx")])
+    answer("deployments", workload("api", replicas=2), workload("nginx"))
+
+    assert not [problem for problem in problems(stack) if problem.startswith("api")]
+
+
 def test_a_deleted_workload_is_missing(stack: Machine) -> None:
     answer("deployments", workload("api", replicas=2))
     answer("pods", pod("api-1", "api"), pod("api-2", "api"))
