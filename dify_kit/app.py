@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "upgrade": "Bring a stack to a newer Dify: check, back up, deploy, test.",
         "rollback": "Take the last upgrade of a stack back.",
         "status": "Show how a stack is: services, address, certificate, drift, limits, last deployment.",
+        "metrics": "Show how a stack is as metrics of Prometheus, once or at an interval.",
         "logs": "Show the logs of the stack's services, by time; secrets are masked.",
         "support-bundle": "Pack status, settings, logs and configuration into one archive, without secrets.",
         "diff": "Compare two stacks: settings, release, images, secrets by fingerprint, clients by name.",

@@ -7,7 +7,8 @@ import typer
 from dify_kit.app import DEFAULT_STACK, Stack, app
 from dify_kit.errors import CancelledError, KitError, UsageError
 from dify_kit.smoke.run import run
-from dify_kit.smoke.watch import duration, watch
+from dify_kit.smoke.watch import watch
+from dify_kit.watch.serving import duration
 
 PORT = 9469
 DEADLINE = "20m"

@@ -1,31 +1,14 @@
 """Runs the smoke tests at an interval, and serves the results of the last run to Prometheus."""
 
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, start_http_server
-
-from dify_kit.errors import KitError, UsageError
 from dify_kit.smoke.metrics import SmokeMetrics
 from dify_kit.smoke.run import Ended, run
 from dify_kit.smoke.termination import terminable
 from dify_kit.talk import say, warn
-
-ADDRESS = "127.0.0.1"
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_DURATION = re.compile(r"(\d+)([smh]?)")
-
-
-def duration(option: str, text: str) -> float:
-    """Return the seconds of `90`, `90s`, `5m` or `1h`. Raises UsageError that names the option."""
-    found = _DURATION.fullmatch(text.strip())
-    seconds = int(found[1]) * UNITS[found[2]] if found else 0
-    if seconds <= 0:
-        raise UsageError(f"{option} {text!r}: not a duration", "give for example 90s, 5m or 1h")
-    return float(seconds)
+from dify_kit.watch.serving import ADDRESS, serving
 
 
 def watch(  # noqa: PLR0917  # each is one option
@@ -33,7 +16,7 @@ def watch(  # noqa: PLR0917  # each is one option
 ) -> None:
     """Run every `interval` seconds and serve the results on 127.0.0.1, for ever or for a number of `runs`."""
     metrics = SmokeMetrics(target_of(stack, options))
-    with _serving(metrics, port), terminable():
+    with serving(metrics, port), terminable():
         say(f"metrics: http://{ADDRESS}:{port}/metrics, a run every {interval:.0f} s, Ctrl-C ends")
         done = 0
         while True:
@@ -68,22 +51,3 @@ def report(ended: Ended, tell: Callable[[str], None] = say) -> None:
         for one in group["tests"]:
             if one["outcome"] == "failed":
                 tell(f"  {group['name']}: {one['name']}: {one['wrong']}; fix: {one['fix']}")
-
-
-@contextmanager
-def _serving(metrics: SmokeMetrics, port: int) -> Iterator[None]:
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    try:
-        server, thread = start_http_server(port, addr=ADDRESS, registry=registry)
-    except OSError as problem:
-        raise KitError(
-            f"--port {port}: {ADDRESS}:{port} cannot be used: {problem.strerror}",
-            "name a free port with --port",
-        ) from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -23,7 +23,8 @@ from dify_kit.smoke import run as smoke_run
 from dify_kit.smoke.metrics import SmokeMetrics
 from dify_kit.smoke.run import Ended, command_of
 from dify_kit.smoke.termination import terminable
-from dify_kit.smoke.watch import duration, report, target_of
+from dify_kit.smoke.watch import report, target_of
+from dify_kit.watch.serving import duration
 from support.stacks import wait_until
 from tests.unit.smoke_runs import CHECKOUT
 from tests.unit.smoke_upstream import KEY, Handler, serving
