@@ -728,8 +728,13 @@ def test_one_pod_at_a_time_owns_the_counts() -> None:
     alone = workloads.workload("unit", found["nginx"], parts(volumes=volumes))
 
     assert list(found) == ["llm-edge", "nginx"]
-    assert (owner["kind"], owner["spec"]["replicas"]) == ("Deployment", 1)
-    assert owner["spec"]["strategy"] == {"type": "Recreate"}
+    assert (owner["kind"], owner["spec"]["replicas"]) == ("StatefulSet", 1)
+    assert owner["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    (container_of_owner,) = owner["spec"]["template"]["spec"]["containers"]
+    assert container_of_owner["lifecycle"] == {
+        "preStop": {"exec": {"command": ["sh", "-c", f"touch {DRAIN_MARK}; sleep 5"]}}
+    }
+    assert owner["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 35
     # nginx has no claim any more, so an update takes no pod of it away.
     assert alone["spec"]["strategy"]["type"] == "RollingUpdate"
     assert "llm_usage" not in [mount.volume for mount in found["nginx"].mounts]

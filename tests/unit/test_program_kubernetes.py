@@ -235,7 +235,7 @@ def test_the_llm_proxy_has_one_owner_of_its_counts(replicas: int) -> None:
         on_cluster({"llm": {"enabled": True}}, replicas={"edge": replicas}),
         secrets={"llmKeys": json.dumps({"holysheep": KEY})},
     )
-    owner = recorder.of(DEPLOYMENT)["llm-edge"]["spec"]["template"]["spec"]
+    owner = recorder.of(STATEFUL_SET)["llm-edge"]["spec"]["template"]["spec"]
     edge = recorder.of(STATEFUL_SET if replicas > 1 else DEPLOYMENT)["nginx"]["spec"]
     (container,) = edge["template"]["spec"]["containers"]
     texts = {

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from dify_kit.stack import llm_usage
+from dify_kit.stack.rendering import rendered_files
 from infra.catalogue import ports
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.services import LLM_EDGE, NGINX, SERVICES
@@ -181,3 +183,20 @@ def test_a_request_that_waits_is_sent_once() -> None:
     assert owner.hold_seconds >= grace + 15
     assert owner.idle_seconds + 1 < PRE_STOP_SECONDS
     assert upstreams.count(f"keepalive_timeout {owner.idle_seconds}s;") == 2
+
+
+def test_render_shows_the_files_of_both_and_keys_where_they_are() -> None:
+    found = settings(on_cluster({"llm": {"enabled": True}}), KEY)
+    shown = {one.service: one.files for one in rendered_files(found)}
+    keys = f"{EDGE_DIRECTORY}/llm/secrets.json"
+
+    assert "<dify:llmKeys.holysheep>" in shown[LLM_EDGE][keys]
+    assert keys not in shown[NGINX]
+    assert f"{EDGE_DIRECTORY}/servers/owner.conf" in shown[LLM_EDGE]
+    assert f"{EDGE_DIRECTORY}/servers/dify.conf" in shown[NGINX]
+
+
+def test_commands_ask_the_one_that_counts() -> None:
+    assert llm_usage.counter({NGINX: "one", LLM_EDGE: "two"}) == "two"
+    assert llm_usage.counter({NGINX: "one", "api": "three"}) == "one"
+    assert llm_usage.counter({}) == ""

@@ -149,7 +149,7 @@ def pod_template(
 
 def pre_stop_seconds(spec: ServiceSpec, *, stateful: bool) -> int:
     """Return how long a container serves on after its end was requested: only one that others connect to waits."""
-    keeps_data = stateful and spec.name != catalogue.NGINX
+    keeps_data = stateful and spec.name not in PRE_STOP
     return PRE_STOP_SECONDS if catalogue.SERVICES[spec.name].port and not (keeps_data or spec.job) else 0
 
 

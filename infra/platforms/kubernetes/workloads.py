@@ -47,14 +47,16 @@ class Kind(StrEnum):
 def kind_of(spec: ServiceSpec, *, replicas: int = 1) -> Kind:
     """Return what runs a service.
 
-    Data stores are StatefulSets, so that never two pods write to one volume. So are several pods of nginx, which find
-    each other by name: each owns the counts of some credentials (`infra.edge.ring`).
+    Data stores are StatefulSets, so that never two pods write to one volume: a Deployment replaces a pod that a drain
+    or a person deletes before that one has ended. So is the owner of the LLM proxy's counts. So are several pods of
+    nginx, which find each other by name: each owns the counts of some credentials (`infra.edge.ring`).
     """
     if spec.job:
         return Kind.JOB
     if spec.name == catalogue.NGINX and replicas > 1:
         return Kind.STATEFUL_SET
-    return Kind.STATEFUL_SET if catalogue.SERVICES[spec.name].holds_data else Kind.DEPLOYMENT
+    alone = catalogue.SERVICES[spec.name].holds_data or spec.name == catalogue.LLM_EDGE
+    return Kind.STATEFUL_SET if alone else Kind.DEPLOYMENT
 
 
 def workload(
