@@ -26,9 +26,12 @@ from infra.resources.workload_ready import WorkloadReady
 from infra.services.spec import ServiceSpec
 from infra.settings.kubernetes import Kubernetes
 
-# A Service keeps its address. One that was deleted by hand has another one after the next `up`.
-SERVICE_FRESH_SECONDS = 30
-# nginx sends a query again after 5 s: one that went to a pod of CoreDNS that ends, as on a drained node, has no answer.
+# A Service keeps its address, and nginx asks seldom: while a node is drained, a query to a pod of CoreDNS that ends is
+# lost, and nginx sends it again after 5 s. A Service that was deleted by hand has another address after the next `up`,
+# which replaces the pods of nginx by the annotation.
+SERVICE_FRESH_SECONDS = 3600
+ADDRESSES = "dify-kit.addresses"
+# For that second query.
 DNS_WAIT_SECONDS = 12
 
 
@@ -61,6 +64,8 @@ class KubernetesPlatform(Platform):
         self._volumes: dict[str, Volume] = {}
         # The other names of services, by network, and the addresses of their Services.
         self._aliases: dict[str, list[HostAlias]] = {}
+        # The addresses of Services, by the name of the service.
+        self._addresses: dict[str, pulumi.Output[str]] = {}
         # What has to exist before a pod does.
         self._before: list[pulumi.Resource] = []
 
@@ -179,7 +184,7 @@ class KubernetesPlatform(Platform):
         aliases = [pulumi.Alias(parent=made.urn.apply(of_other_kind))] if spec.name == NGINX else []
         if inside := workloads.service(self._stack, spec):
             name = str(inside["metadata"]["name"])
-            self._alias(spec, self._create(name, inside, parent=made, aliases=aliases))
+            self._remember(spec, self._create(name, inside, parent=made, aliases=aliases))
         for beside in (
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, most),
@@ -211,9 +216,10 @@ class KubernetesPlatform(Platform):
         place = pulumi.Output.from_input(str(reference))
         return Running(spec=spec, workload=place, name=place, ready=ready)
 
-    def _alias(self, spec: ServiceSpec, service: KubernetesObject) -> None:
-        """Remember the other names of a service: its Service answers to one name, and pods started later to all."""
+    def _remember(self, spec: ServiceSpec, service: KubernetesObject) -> None:
+        """Remember the address of a service, and its other names: its Service has one, pods started later know all."""
         address = service.spec.apply(lambda found: str(found.get("clusterIP") or ""))
+        self._addresses[spec.name] = address
         for network, names in spec.aliases.items():
             self._aliases.setdefault(network, []).append(HostAlias(address=address, names=tuple(names)))
 
@@ -228,6 +234,7 @@ class KubernetesPlatform(Platform):
             live=self._live(spec, live, parent) if live else None,
             pull_secret=self._cluster.image_pull_secret,
             aliases=[one for network in spec.networks for one in self._aliases.get(network, ())],
+            annotations={ADDRESSES: _listed(self._addresses)} if spec.name == NGINX else {},
         )
 
     def _secret(
@@ -280,6 +287,13 @@ class KubernetesPlatform(Platform):
 
     def _options(self, **options: Any) -> pulumi.ResourceOptions:  # noqa: ANN401
         return pulumi.ResourceOptions(provider=self._provider, **options)
+
+
+def _listed(addresses: Mapping[str, pulumi.Output[str]]) -> pulumi.Output[str]:
+    """Return names and addresses as one text."""
+    return pulumi.Output.all(**addresses).apply(
+        lambda found: " ".join(f"{name}={address}" for name, address in sorted(found.items()))
+    )
 
 
 def _plain_port(spec: ServiceSpec) -> int:
