@@ -9,7 +9,7 @@ from infra.catalogue.service import Keep, Tier
 from infra.catalogue.services import SERVICES
 from infra.edge.paths import EDGE_DIRECTORY
 from infra.engine.cluster import Workload
-from infra.platforms.kubernetes.platform import ADDRESSES, of_other_kind
+from infra.platforms.kubernetes.platform import of_other_kind
 from tests.unit.recording import CLUSTER_ADDRESS, CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
 from tests.unit.test_program_oauth import OAUTH
 from tests.unit.test_settings_kubernetes import on_cluster
@@ -52,14 +52,21 @@ def test_everything_is_in_the_stack_s_namespace() -> None:
 
 
 def test_nginx_gets_new_pods_where_a_service_has_another_address() -> None:
-    made = program().of(DEPLOYMENT)
-    annotations = made["nginx"]["spec"]["template"]["metadata"]["annotations"]
-    listed = dict(one.split("=") for one in annotations[ADDRESSES].split(" "))
+    recorder = program()
+    made = recorder.of(DEPLOYMENT)
+    aliases = made["nginx"]["spec"]["template"]["spec"]["hostAliases"]
+    content = recorder.of(SECRET)["nginx-configuration"]["stringData"]
+    passed = {
+        name
+        for text in content.values()
+        for name in re.findall(r"proxy_pass ([\w.-]+\.svc\.cluster\.local):", text)
+    }
 
-    # Whose names it resolves once in an hour.
-    assert {"api", "web", "plugin-daemon", "gateway"} & set(CHOSEN.services()) <= set(listed)
-    assert set(listed.values()) == {CLUSTER_ADDRESS}
-    assert "annotations" not in made["api"]["spec"]["template"]["metadata"]
+    # It resolves the names once, at its start.
+    assert "api.dify-unit.svc.cluster.local" in passed
+    assert passed <= {name for one in aliases for name in one["hostnames"]}
+    assert {one["ip"] for one in aliases} == {CLUSTER_ADDRESS}
+    assert "hostAliases" not in made["web"]["spec"]["template"]["spec"]
 
 
 def test_claims_are_the_volumes_that_outlive_the_stack() -> None:
@@ -104,9 +111,7 @@ def test_nginx_starts_with_the_configuration_of_the_stack() -> None:
 
     assert mount["mountPath"] == f"{EDGE_DIRECTORY}/releases/{revision}"
     assert revision in files["live/revision.conf"]
-    assert (
-        "resolver 10.96.0.10 valid=3600s ipv6=off;\nresolver_timeout 12s;" in files["stream/upstreams.conf"]
-    )
+    assert "resolver 10.96.0.10 valid=30s ipv6=off;\nresolver_timeout 12s;" in files["stream/upstreams.conf"]
     assert "api.dify-unit.svc.cluster.local:5001;" in files["stream/upstreams.conf"]
     assert "127.0.0.11" not in "".join(files.values())
     # What a Secret can hold.

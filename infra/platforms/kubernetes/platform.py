@@ -1,6 +1,6 @@
 """Run service descriptions in a namespace of a cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -26,12 +26,9 @@ from infra.resources.workload_ready import WorkloadReady
 from infra.services.spec import ServiceSpec
 from infra.settings.kubernetes import Kubernetes
 
-# A Service keeps its address, and nginx asks seldom: while a node is drained, a query to a pod of CoreDNS that ends is
-# lost, and nginx sends it again after 5 s. A Service that was deleted by hand has another address after the next `up`,
-# which replaces the pods of nginx by the annotation.
-SERVICE_FRESH_SECONDS = 3600
-ADDRESSES = "dify-kit.addresses"
-# For that second query.
+# For what nginx asks DNS all the same.
+SERVICE_FRESH_SECONDS = 30
+# nginx sends a query again after 5 s: one that went to a pod of CoreDNS that ends, as on a drained node, has no answer.
 DNS_WAIT_SECONDS = 12
 
 
@@ -64,8 +61,8 @@ class KubernetesPlatform(Platform):
         self._volumes: dict[str, Volume] = {}
         # The other names of services, by network, and the addresses of their Services.
         self._aliases: dict[str, list[HostAlias]] = {}
-        # The addresses of Services, by the name of the service.
-        self._addresses: dict[str, pulumi.Output[str]] = {}
+        # The addresses of Services by their whole names.
+        self._addresses: list[HostAlias] = []
         # What has to exist before a pod does.
         self._before: list[pulumi.Resource] = []
 
@@ -77,6 +74,7 @@ class KubernetesPlatform(Platform):
             suffix=f".{self._cluster.namespace}.svc.{CLUSTER_DOMAIN}",
             fresh_seconds=SERVICE_FRESH_SECONDS,
             wait_seconds=DNS_WAIT_SECONDS,
+            fixed=True,
         )
 
     @property
@@ -219,9 +217,22 @@ class KubernetesPlatform(Platform):
     def _remember(self, spec: ServiceSpec, service: KubernetesObject) -> None:
         """Remember the address of a service, and its other names: its Service has one, pods started later know all."""
         address = service.spec.apply(lambda found: str(found.get("clusterIP") or ""))
-        self._addresses[spec.name] = address
+        whole = f"{dns_label(spec.name)}{self.service_names.suffix}"
+        self._addresses.append(HostAlias(address=address, names=(whole,)))
         for network, names in spec.aliases.items():
             self._aliases.setdefault(network, []).append(HostAlias(address=address, names=tuple(names)))
+
+    def _aliases_for(self, spec: ServiceSpec) -> Iterator[HostAlias]:
+        """Yield the addresses that a pod knows by itself.
+
+        nginx knows those of all Services, and needs no DNS for a request: while a node is drained, a pod of the
+        cluster's DNS ends, too, and a query that is lost takes 5 s. A Service keeps its address; one that was deleted
+        by hand has another one after the next `up`, and nginx new pods for it.
+        """
+        for network in spec.networks:
+            yield from self._aliases.get(network, ())
+        if spec.name == NGINX:
+            yield from self._addresses
 
     def _parts(self, spec: ServiceSpec, live: Starting | None, parent: pulumi.Resource) -> Parts:
         environment = self._secret(f"{spec.name}-environment", dict(spec.environment), parent)
@@ -233,8 +244,7 @@ class KubernetesPlatform(Platform):
             files=self._secret(f"{spec.name}-files", contents, parent),
             live=self._live(spec, live, parent) if live else None,
             pull_secret=self._cluster.image_pull_secret,
-            aliases=[one for network in spec.networks for one in self._aliases.get(network, ())],
-            annotations={ADDRESSES: _listed(self._addresses)} if spec.name == NGINX else {},
+            aliases=[*self._aliases_for(spec)],
         )
 
     def _secret(
@@ -287,13 +297,6 @@ class KubernetesPlatform(Platform):
 
     def _options(self, **options: Any) -> pulumi.ResourceOptions:  # noqa: ANN401
         return pulumi.ResourceOptions(provider=self._provider, **options)
-
-
-def _listed(addresses: Mapping[str, pulumi.Output[str]]) -> pulumi.Output[str]:
-    """Return names and addresses as one text."""
-    return pulumi.Output.all(**addresses).apply(
-        lambda found: " ".join(f"{name}={address}" for name, address in sorted(found.items()))
-    )
 
 
 def _plain_port(spec: ServiceSpec) -> int:

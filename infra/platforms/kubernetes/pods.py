@@ -1,7 +1,7 @@
 """The pod of a service: its container with environment, files, volumes, probes, rights and limits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
@@ -91,7 +91,6 @@ class Parts:
     live: Live | None = None
     pull_secret: str = ""
     aliases: Sequence[HostAlias] = ()
-    annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
 
 def file_key(index: int) -> str:
@@ -118,10 +117,7 @@ def pod_template(
     pre_stop = pre_stop_seconds(spec, stateful=stateful)
     group = pod_group(spec)
     return {
-        "metadata": {
-            "labels": pod_labels(stack, spec, parts.volumes),
-            **({"annotations": dict(parts.annotations)} if parts.annotations else {}),
-        },
+        "metadata": {"labels": pod_labels(stack, spec, parts.volumes)},
         "spec": {
             "serviceAccountName": SERVICE_ACCOUNT,
             "automountServiceAccountToken": False,
