@@ -75,13 +75,14 @@ class ServiceNames:
     """How nginx resolves the names of services: the address of a DNS server, and what that needs after each name.
 
     `fresh_seconds` is how long an address is used before its name is resolved again, `wait_seconds` how long a
-    connection waits for that.
+    connection waits for that. With `fixed` the addresses stay, and the system's own files tell them at nginx's start.
     """
 
     resolver: str = DOCKER_RESOLVER
     suffix: str = ""
     fresh_seconds: int = 2
     wait_seconds: int = 2
+    fixed: bool = False
 
 
 DOCKER_NAMES = ServiceNames()
@@ -152,6 +153,7 @@ class EdgeContext:
     resolver: str = DOCKER_RESOLVER
     resolver_fresh_seconds: int = DOCKER_NAMES.fresh_seconds
     resolver_wait_seconds: int = DOCKER_NAMES.wait_seconds
+    fixed_addresses: bool = DOCKER_NAMES.fixed
     run_dir: str = RUN_DIRECTORY
     drain_mark: str = DRAIN_MARK
     http_port: int = ports.EDGE_HTTP
@@ -347,6 +349,7 @@ def edge_context(
         resolver=service_names.resolver,
         resolver_fresh_seconds=service_names.fresh_seconds,
         resolver_wait_seconds=service_names.wait_seconds,
+        fixed_addresses=service_names.fixed,
         js_module="" if settings.images == "local" else OFFICIAL_JS_MODULE,
         oauth=edge_oauth(settings.oauth),
         gate=edge_gate(settings.oidc_gate),

@@ -62,7 +62,7 @@ def missing() -> list[str]:
 
 
 def ensure_programs() -> None:
-    """Build what is missing; about 13 minutes of CPU when all of it is. Raises KitError."""
+    """Build what is missing; about 10 minutes of CPU when all of it is. Raises KitError."""
     build_all(BUILDS)
     for role in ROLES:
         link = HYPERKUBE.directory / role

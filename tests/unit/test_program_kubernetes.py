@@ -13,7 +13,7 @@ from infra.catalogue.services import SERVICES
 from infra.edge.paths import EDGE_DIRECTORY
 from infra.engine.cluster import Workload
 from infra.platforms.kubernetes.platform import of_other_kind
-from tests.unit.recording import CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
+from tests.unit.recording import CLUSTER_ADDRESS, CONTAINER, DYNAMIC, IMAGE, Recorder, run_program
 from tests.unit.test_program_oauth import OAUTH
 from tests.unit.test_settings_kubernetes import on_cluster
 
@@ -52,6 +52,24 @@ def test_everything_is_in_the_stack_s_namespace() -> None:
     assert {one.inputs["metadata"]["namespace"] for one in objects if one.type != NAMESPACE} == {"team-dify"}
     # Through the stack's own provider, never through the context that happens to be the current one.
     assert all(re.search(r"kubernetes::cluster(::|$)", one.provider) for one in objects), objects[0].provider
+
+
+def test_nginx_gets_new_pods_where_a_service_has_another_address() -> None:
+    recorder = program()
+    made = recorder.of(DEPLOYMENT)
+    aliases = made["nginx"]["spec"]["template"]["spec"]["hostAliases"]
+    content = recorder.of(SECRET)["nginx-configuration"]["stringData"]
+    passed = {
+        name
+        for text in content.values()
+        for name in re.findall(r"proxy_pass ([\w.-]+\.svc\.cluster\.local):", text)
+    }
+
+    # It resolves the names once, at its start.
+    assert "api.dify-unit.svc.cluster.local" in passed
+    assert passed <= {name for one in aliases for name in one["hostnames"]}
+    assert {one["ip"] for one in aliases} == {CLUSTER_ADDRESS}
+    assert "hostAliases" not in made["web"]["spec"]["template"]["spec"]
 
 
 def test_claims_are_the_volumes_that_outlive_the_stack() -> None:

@@ -1,6 +1,6 @@
 """Run service descriptions in a namespace of a cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -40,7 +40,7 @@ from infra.settings.autoscale import Autoscale
 from infra.settings.kubernetes import Kubernetes
 from infra.settings.tls import Tls
 
-# A Service keeps its address. One that was deleted by hand has another one after the next `up`.
+# For what nginx asks DNS all the same.
 SERVICE_FRESH_SECONDS = 30
 # nginx sends a query again after 5 s: one that went to a pod of CoreDNS that ends, as on a drained node, has no answer.
 DNS_WAIT_SECONDS = 12
@@ -79,6 +79,8 @@ class KubernetesPlatform(Platform):
         self._volumes: dict[str, Volume] = {}
         # The other names of services, by network, and the addresses of their Services.
         self._aliases: dict[str, list[HostAlias]] = {}
+        # The addresses of Services by their whole names.
+        self._addresses: list[HostAlias] = []
         # What has to exist before a pod does.
         self._before: list[pulumi.Resource] = []
 
@@ -90,6 +92,7 @@ class KubernetesPlatform(Platform):
             suffix=f".{self._cluster.namespace}.svc.{CLUSTER_DOMAIN}",
             fresh_seconds=SERVICE_FRESH_SECONDS,
             wait_seconds=DNS_WAIT_SECONDS,
+            fixed=True,
         )
 
     @property
@@ -211,7 +214,7 @@ class KubernetesPlatform(Platform):
         aliases = [pulumi.Alias(parent=made.urn.apply(of_other_kind))] if spec.name == NGINX else []
         if inside := workloads.service(self._stack, spec):
             name = str(inside["metadata"]["name"])
-            self._alias(spec, self._create(name, inside, parent=made, aliases=aliases))
+            self._remember(spec, self._create(name, inside, parent=made, aliases=aliases))
         for beside in (
             workloads.edge_service(self._stack, spec, self._cluster),
             workloads.disruption_budget(self._stack, spec, most),
@@ -286,11 +289,25 @@ class KubernetesPlatform(Platform):
             name=name,
         )
 
-    def _alias(self, spec: ServiceSpec, service: KubernetesObject) -> None:
-        """Remember the other names of a service: its Service answers to one name, and pods started later to all."""
+    def _remember(self, spec: ServiceSpec, service: KubernetesObject) -> None:
+        """Remember the address of a service, and its other names: its Service has one, pods started later know all."""
         address = service.spec.apply(lambda found: str(found.get("clusterIP") or ""))
+        whole = f"{dns_label(spec.name)}{self.service_names.suffix}"
+        self._addresses.append(HostAlias(address=address, names=(whole,)))
         for network, names in spec.aliases.items():
             self._aliases.setdefault(network, []).append(HostAlias(address=address, names=tuple(names)))
+
+    def _aliases_for(self, spec: ServiceSpec) -> Iterator[HostAlias]:
+        """Yield the addresses that a pod knows by itself.
+
+        nginx knows those of all Services, and needs no DNS for a request: while a node is drained, a pod of the
+        cluster's DNS ends, too, and a query that is lost takes 5 s. A Service keeps its address; one that was deleted
+        by hand has another one after the next `up`, and nginx new pods for it.
+        """
+        for network in spec.networks:
+            yield from self._aliases.get(network, ())
+        if spec.name == NGINX:
+            yield from self._addresses
 
     def _parts(self, spec: ServiceSpec, live: Starting | None, parent: pulumi.Resource) -> Parts:
         environment = self._secret(f"{spec.name}-environment", dict(spec.environment), parent)
@@ -302,8 +319,8 @@ class KubernetesPlatform(Platform):
             files=self._secret(f"{spec.name}-files", contents, parent),
             live=self._live(spec, live, parent) if live else None,
             pull_secret=self._cluster.image_pull_secret,
-            aliases=[one for network in spec.networks for one in self._aliases.get(network, ())],
             certificate=certificate.SECRET if spec.name == NGINX and self._tls.issuer else "",
+            aliases=[*self._aliases_for(spec)],
         )
 
     def _secret(

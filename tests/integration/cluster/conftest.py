@@ -10,7 +10,7 @@ from support.stacks import RUN
 from tests.cluster import lifecycle
 from tests.cluster.lifecycle import Cluster
 from tests.integration.cluster.provider import Provider
-from tests.integration.cluster.stacks import ClusterStack, load_images
+from tests.integration.cluster.stacks import ClusterStack, load_images, remove_namespace
 
 # The name of a cluster that `make cluster` started: these tests use it, and leave it.
 VARIABLE = "DIFY_KIT_TEST_CLUSTER"
@@ -52,6 +52,6 @@ def stack(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         stack.first = stack.up()
         yield stack
     finally:
-        cluster.kubectl("delete", "namespace", stack.namespace, "--ignore-not-found", "--wait=false")
+        remove_namespace(cluster, stack.namespace)
         provider.remove()
         stack.remove()

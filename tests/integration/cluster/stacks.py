@@ -12,6 +12,7 @@ import httpx
 from infra.catalogue.images import local_builds
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.selection import Selection
+from infra.platforms.kubernetes.workloads import EDGE
 from infra.settings.kubernetes import PRELOADED
 from support.certificates import Pair, issue
 from support.stacks import Done, Stack
@@ -155,6 +156,13 @@ def load_images(cluster: Cluster, *more: str) -> None:
     chosen = Selection(release=RELEASES[RELEASE].services, vector_store="pgvector")
     roles = {one.image for one in chosen.services().values()} | {"gateway", *more}
     cluster.load(*sorted({image_of(role) for role in roles & set(local_builds())}))
+
+
+def remove_namespace(cluster: Cluster, namespace: str) -> None:
+    """Delete the namespace of a stack, and leave what is in it to the cluster."""
+    # The next stack has the same NodePort.
+    cluster.kubectl("delete", "service", EDGE, "--namespace", namespace, "--ignore-not-found")
+    cluster.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
 
 
 def ready_pods(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:

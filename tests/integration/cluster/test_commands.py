@@ -16,6 +16,7 @@ from infra.catalogue.selection import Selection
 from infra.settings.kubernetes import PRELOADED
 from support.stacks import CHECKOUT, SMALLEST, Stack
 from tests.cluster.lifecycle import Cluster
+from tests.integration.cluster.stacks import remove_namespace
 from tests.integration.images import image_of
 
 PASSPHRASE = "a passphrase of the move"
@@ -100,7 +101,7 @@ def moved(
         assert done.code == 0, done.output[-6000:]
         yield one
     finally:
-        cluster.kubectl("delete", "namespace", f"dify-{one.name}", "--ignore-not-found", "--wait=false")
+        remove_namespace(cluster, f"dify-{one.name}")
         one.remove()
 
 

@@ -18,6 +18,7 @@ from infra.edge.ring import replica_names
 from infra.settings.kubernetes import PRELOADED
 from support.stacks import Stack, settings_changed
 from tests.cluster.lifecycle import Cluster
+from tests.integration.cluster.stacks import remove_namespace
 from tests.integration.images import image_of
 
 NODE_PORT = 30080
@@ -60,7 +61,7 @@ def stack(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         stack.up()
         yield stack
     finally:
-        cluster.kubectl("delete", "namespace", namespace(stack), "--ignore-not-found", "--wait=false")
+        remove_namespace(cluster, namespace(stack))
         stack.remove()
 
 

@@ -14,7 +14,7 @@ from tests.cluster.lifecycle import Cluster
 from tests.cluster.plan import POD_RANGE
 from tests.integration.cluster import gateway_api
 from tests.integration.cluster.metrics import Metrics
-from tests.integration.cluster.stacks import RELEASE, load_images, ready_pods
+from tests.integration.cluster.stacks import RELEASE, load_images, ready_pods, remove_namespace
 from tests.integration.containers import readable
 from tests.integration.data_servers import DATABASE_NAME, REDIS_NAME, DataServers
 
@@ -138,7 +138,7 @@ def stack(
         stack.first = stack.up()
         yield stack
     finally:
-        cluster.kubectl("delete", "namespace", f"dify-{stack.name}", "--ignore-not-found", "--wait=false")
+        remove_namespace(cluster, f"dify-{stack.name}")
         stack.remove()
 
 
