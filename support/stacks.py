@@ -81,7 +81,7 @@ class Stack:
         kept = {
             name: value
             for name, value in os.environ.items()
-            # Without bytecode, as build machines often have it, every process compiles all packages anew.
+            # Without bytecode, as build machines often have it, every process compiles all packages again.
             if not name.startswith(("PULUMI_", "DIFY_")) and name != "PYTHONDONTWRITEBYTECODE"
         }
         return kept | {"DIFY_KIT_HOME": str(self.home), "DIFY_KIT_STACK": self.name, "NO_COLOR": "1"}

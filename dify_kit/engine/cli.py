@@ -52,7 +52,7 @@ def pulumi_environment(files: StackFiles, base: Mapping[str, str] | None = None)
     # On a cluster the kit owns the fields that it sets: `kubectl scale`, or a run that was cut off, does not lock them.
     environment.setdefault("PULUMI_K8S_ENABLE_PATCH_FORCE", "true")
     environment[hints.VARIABLE] = hints.program()
-    # Pulumi starts several Python processes, each of which would compile all packages anew: 20 s of an `up`.
+    # Pulumi starts several Python processes, each of which would compile all packages again: 20 s of an `up`.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for option in _FORMS:
         environment.pop(option, None)
