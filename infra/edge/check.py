@@ -2,7 +2,6 @@
 
 import json
 import posixpath
-import re
 import secrets
 import shutil
 import subprocess
@@ -150,12 +149,6 @@ def _stand_in_certificates(scratch: Path, destination: str) -> list[str]:
     return [part for place in places for part in ("--volume", f"{scratch}:{place}:ro")]
 
 
-def _names(directory: Path) -> list[str]:
-    """Return the names of services that nginx resolves at its start, on a cluster."""
-    text = (directory / "stream" / "upstreams.conf").read_text(encoding="utf-8")
-    return sorted(set(re.findall(r"proxy_pass ([\w-]+\.[\w.-]+):\d", text)))
-
-
 def _accept(directory: Path, image: str, destination: str, extra: list[str]) -> None:
     command = [
         "docker",
@@ -170,8 +163,6 @@ def _accept(directory: Path, image: str, destination: str, extra: list[str]) -> 
         "ALL",
     ]
     command += ["--tmpfs", f"{RUN_DIRECTORY}:uid=101,mode=0700", "--tmpfs", "/tmp", "--entrypoint", "nginx"]  # noqa: S108  # the container's own
-    # Names that a pod knows by its hosts file.
-    command += [part for name in _names(directory) for part in ("--add-host", f"{name}:127.0.0.1")]
     command += ["--volume", f"{directory}:{destination}:ro", *extra, image]
     command += ["-e", "stderr", "-t", "-c", f"{destination}/nginx.conf"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=NGINX_SECONDS)
