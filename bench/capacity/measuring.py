@@ -36,7 +36,10 @@ EDGE_KEY, EDGE_TOKEN = "edge, API key", "edge, token"
 INTROSPECTION, ISSUE = "gateway, introspection", "gateway, new token"
 PARTS: Mapping[str, str] = {
     EDGE_KEY: "`/v1/parameters` with 1,000 API keys from 1,000 addresses, limits by both; access log on",
-    EDGE_TOKEN: "the same with 100 OAuth tokens, whose introspection results are cached",
+    EDGE_TOKEN: (
+        "the same with 100 OAuth tokens, whose introspection results are cached. All are of one tenant, whose owner is "
+        "one replica: it is full first, so requests/s stay below the model's, which spreads the work evenly"
+    ),
     INTROSPECTION: "what a replica of the edge asks for a token each 4 s",
     ISSUE: "`POST /oauth/token`: the client's secret is checked, and a token signed (ES256)",
 }
