@@ -40,8 +40,8 @@ MARKS: Mapping[str, str] = {
 UNRELATED: Mapping[str, tuple[str, ...]] = {
     # An explanation, and reasons why a service differs from the one of the compose file.
     "local-sandbox": ("infra/guards/containers.py", "infra/catalogue/differences.yaml"),
-    # The zones of an address's concurrent requests.
-    "addressConnections": ("infra/edge/limits.py",),
+    # The zones of an address's concurrent requests, and an nginx that no client is connected to.
+    "addressConnections": ("infra/edge/limits.py", "infra/edge/roles.py"),
     # The stand-in's own blueprint.
     "triggers": ("standin/",),
     # Advisories of an older release name the release that fixes them.
