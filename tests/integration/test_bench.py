@@ -100,7 +100,7 @@ def test_streams_pass_the_edge_one_by_one() -> None:
 
 
 def test_replicas_serve_together_and_are_measured_by_their_own_time() -> None:
-    turns = measuring.measure(rounds=1, seconds=1, most_edges=2, most_gateways=1)
+    turns = measuring.measure(rounds=1, seconds=2, most_edges=2, most_gateways=1)
 
     found = {turn.name: taken for turn, _, taken in turns}
 

@@ -12,21 +12,11 @@ from infra.guards import database, redis_server
 from support.certificates import issue
 from support.configuration import settings
 from support.stacks import Stack
-from tests.integration.containers import printed, readable
+from tests.integration.containers import printed
 from tests.integration.data_servers import DATABASE_NAME, REDIS_NAME, DataServers
 from tests.unit.cli.conftest import FakeEngine
 
 RESOLVE = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataServers]:
-    found = DataServers(directory=readable(tmp_path_factory.mktemp("given")))
-    try:
-        found.start()
-        yield found
-    finally:
-        found.remove()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from tests.cluster.plan import POD_RANGE
 from tests.integration.cluster import gateway_api
 from tests.integration.cluster.metrics import Metrics
 from tests.integration.cluster.stacks import RELEASE, load_images, ready_pods, remove_namespace
-from tests.integration.containers import readable
 from tests.integration.data_servers import DATABASE_NAME, REDIS_NAME, DataServers
 
 HOST = "dify.example.com"
@@ -23,16 +22,6 @@ CLASS = GATEWAY = "stand-in"
 CPU = 500
 SCALE_SECONDS = 180
 RESOLVE = "import socket, sys; print(*{socket.gethostbyname(one) for one in sys.argv[1:]})"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataServers]:
-    found = DataServers(directory=readable(tmp_path_factory.mktemp("given")))
-    try:
-        found.start()
-        yield found
-    finally:
-        found.remove()
 
 
 @pytest.fixture(scope="module")

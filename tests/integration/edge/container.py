@@ -146,12 +146,16 @@ class Edge:
         """Return what nginx's container mounts."""
         return {str(self.directory / EDGE_DIRECTORY.lstrip("/")): {"bind": EDGE_DIRECTORY, "mode": "ro"}}
 
+    def command(self) -> list[str]:
+        """Return what runs in nginx's container."""
+        return ["nginx", "-e", "stderr", "-c", f"{EDGE_DIRECTORY}/nginx.conf", "-g", "daemon off;"]
+
     def _start_nginx(self, published: tuple[int, ...]) -> Any:
         # Any: the types of the library know no port that the engine chooses.
         containers: Any = self.client.containers
         container = containers.run(
             image_of("nginx"),
-            ["nginx", "-e", "stderr", "-c", f"{EDGE_DIRECTORY}/nginx.conf", "-g", "daemon off;"],
+            self.command(),
             user="101",
             cap_drop=["ALL"],
             read_only=True,

@@ -9,12 +9,11 @@ from typing import Any
 from cryptography import x509
 
 from infra.catalogue import ports
-from infra.edge.paths import EDGE_DIRECTORY, PUBLISHED, RUN_DIRECTORY
+from infra.edge.paths import EDGE_DIRECTORY, PUBLISHED
 from infra.edge.tls import SECRET_CERTIFICATE, SECRET_KEY, SECRET_LINK
 from infra.services.edge import run_script
 from support.certificates import Pair, issue
 from tests.integration.edge.container import PLAIN, Edge
-from tests.integration.images import image_of
 
 NAME = "localhost"
 POD: Mapping[str, Any] = MappingProxyType(
@@ -65,22 +64,8 @@ class PodEdge(Edge):
             str(self.secret): {"bind": PUBLISHED, "mode": "ro"},
         }
 
-    def _start_nginx(self, published: tuple[int, ...]) -> Any:
-        containers: Any = self.client.containers
-        container = containers.run(
-            image_of("nginx"),
-            ["sh", "-c", run_script((), link=f"{PUBLISHED}/{SECRET_LINK}")],
-            user="101",
-            cap_drop=["ALL"],
-            read_only=True,
-            tmpfs={RUN_DIRECTORY: f"size={self.run_megabytes}m,uid=101,mode=0700", "/tmp": ""},  # noqa: S108  # the container's own
-            volumes=self.volumes(),
-            ports={f"{port}/tcp": ("127.0.0.1", None) for port in published},
-            network=self.name,
-            detach=True,
-        )
-        self.things.append(container)
-        return container
+    def command(self) -> list[str]:
+        return ["sh", "-c", run_script((), link=f"{PUBLISHED}/{SECRET_LINK}")]
 
     @property
     def served(self) -> int:
