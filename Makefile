@@ -13,6 +13,8 @@ given = $(if $(findstring command line,$(origin $(1))),$($(1)))
 CLUSTER ?= dev
 # How many tests that deploy run side by side.
 WORKERS ?= 3
+# Which of those on a cluster run beside those on Docker, as an expression of pytest's marks.
+ON_CLUSTER = not cluster
 # Every clone of this user has the same types to check, most of them unchanged.
 export MYPY_CACHE_DIR ?= $(HOME)/.cache/dify-kit/mypy
 # Each command starts several Python processes. They read bytecode in place of compiling all packages anew, also where
@@ -64,10 +66,10 @@ integration-tools: packages
 # Tests with a browser run without others that deploy: Chromium gives up requests while Docker's networks change.
 # They leave half the machine idle, so unit tests run beside them, and yield where both want it.
 test: setup browser test-tools integration-tools lint types ## what CI runs: lint, types, unit tests, a real engine, a cluster
-	@echo "→ unit tests, and beside them those that look through a browser; then those that deploy; then a cluster ..."
+	@echo "→ unit tests, and beside them those that look through a browser; then those that deploy, on a cluster, too ..."
 	@$(MAKE) --no-print-directory --jobs 2 NICE="nice -n 15" unit browsing
-	@$(MAKE) --no-print-directory deploying
-	@$(MAKE) --no-print-directory cluster-core
+	@$(MAKE) --no-print-directory cluster-tools
+	@$(MAKE) --no-print-directory deploying ON_CLUSTER="not cluster or cluster_core"
 
 lint: packages ## ruff: rules and format; oxlint: rules for JavaScript; vale: plain English (docs/contributing/STYLE.md)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -91,7 +93,7 @@ browsing: setup browser integration-tools
 	@$(PYTEST) tests/integration -m browser
 
 deploying: setup integration-tools
-	@$(PYTEST) tests/contract tests/integration -m "not browser and not cluster and not drill" -n $(WORKERS)
+	@$(PYTEST) tests/contract tests/integration -m "not browser and not drill and ($(ON_CLUSTER))" -n $(WORKERS)
 
 # They take minutes each, and CI has a bounded time: it runs them each week.
 drills: setup integration-tools ## rehearsals that take minutes: backup and restore, upgrade, rotation under load, a team

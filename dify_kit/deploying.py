@@ -7,7 +7,6 @@ from dify_kit.engine.cli import Outcome, Pulumi, require_success
 from dify_kit.engine.recovery import recover
 from dify_kit.engine.state import StackState
 from dify_kit.errors import KitError
-from dify_kit.images import node_images
 from dify_kit.stack import addresses, dify_key, gateway_secret, settings, signing_keys
 from dify_kit.stack.protection import unprotect
 from dify_kit.talk import say, step, warn
@@ -27,7 +26,11 @@ def bring_up(pulumi: Pulumi, engine: Engine, *, deadline: float, verbose: bool =
     gateway_secret.ensure(pulumi)
     platform_change.refuse(pulumi.state(), files)
     preflight.check(files, engine)
-    node_images.ensure(settings.checked(files))
+    checked = settings.checked(files)
+    if checked.kubernetes is not None:
+        from dify_kit.images import node_images  # noqa: PLC0415  # its progress takes 0.2 s to import
+
+        node_images.ensure(checked)
     recover(pulumi, engine, deploying=True)
     step(f"deploying stack {stack}")
     outcome = pulumi.stream("up", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose)

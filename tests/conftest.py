@@ -48,6 +48,7 @@ LAST = "tests/contract/"
 LONGEST = (
     "tests/integration/test_stack.py",
     "tests/integration/test_upgrade.py",
+    CLUSTER,
     SHARED,
     "tests/integration/test_stack_tls.py",
     "tests/integration/test_models.py",

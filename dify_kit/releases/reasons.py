@@ -10,6 +10,7 @@ import yaml
 
 from dify_kit.releases.compare import KINDS, Change, Difference
 from infra.catalogue.releases import CATALOGUE, VERSION, version_number
+from infra.yaml_reader import read_yaml
 
 FILE = CATALOGUE / "differences.yaml"
 _LISTS = ("services", "names")
@@ -67,8 +68,7 @@ def matches(pattern: str | None, text: str | None) -> bool:
 def load(path: Path = FILE) -> tuple[Reason, ...]:
     """Return the reasons in the order of the file. Raises ReasonsError."""
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  # a safe loader
+        document = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as problem:
         raise ReasonsError(f"{path}: {problem}") from None
     entries = document.get("reasons") if isinstance(document, dict) else None

@@ -11,8 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dify_kit.containers.docker_host import Engine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
@@ -26,6 +24,7 @@ from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
 from infra.settings.given import parsed
 from infra.settings.secrets import SHAPES
+from infra.yaml_reader import read_yaml
 
 ADMIN_EMAIL = "admin@example.com"
 _REGISTRY_DEADLINE = 12.0
@@ -193,7 +192,7 @@ def write(pulumi: Pulumi, settings: Mapping[str, Any], generated: Mapping[str, s
             str(draft),
             extra={"PULUMI_OPTION_JSON": json.dumps(document)},
         )
-        written = yaml.safe_load(draft.read_text(encoding="utf-8")).get("config", {})
+        written = read_yaml(draft.read_text(encoding="utf-8")).get("config", {})
         if unsafe := [key for key in generated if "secure" not in (written.get(f"{PROJECT}:{key}") or {})]:
             raise KitError(
                 f"Pulumi did not encrypt {', '.join(unsafe)}", "run `make setup`: its engine is too old"

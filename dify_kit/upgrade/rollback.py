@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
 from dify_kit.backup import restoring
 from dify_kit.backup.passphrases import known as read_passphrase
 from dify_kit.backup.settings_part import OF_THE_MACHINE
@@ -18,6 +16,7 @@ from dify_kit.upgrade.journal import Journal, State
 from dify_kit.upgrade.running import Upgrade
 from dify_kit.workspace.files import write_private
 from infra import hints
+from infra.yaml_reader import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +116,7 @@ def restore(upgrade: Upgrade, found: Journal, passphrase_file: Path | None) -> N
 
 def _of_the_machine(found: Journal) -> dict[str, object]:
     """Return the settings of before that belong to this machine: how it reaches its engine."""
-    config = (yaml.safe_load(found.settings) or {}).get("config") or {}
+    config = (read_yaml(found.settings) or {}).get("config") or {}
     return {key: config[key] for key in OF_THE_MACHINE if key in config}
 
 

@@ -29,6 +29,7 @@ import yaml
 
 from dify_kit.errors import KitError, UsageError
 from infra.catalogue.project import STACK_NAME, STACK_NAME_RULE
+from infra.yaml_reader import read_yaml
 
 PROJECT = "dify"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -269,7 +270,7 @@ class StackFiles:
                 f"{self.config_file} cannot be read: {problem.strerror or problem}", back
             ) from None
         try:
-            document = yaml.safe_load(raw.decode("utf-8"))
+            document = read_yaml(raw.decode("utf-8"))
         except UnicodeDecodeError as problem:
             line = raw.count(b"\n", 0, problem.start) + 1
             raise KitError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
+from infra.yaml_reader import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # A stack names containers, networks and volumes.
@@ -26,7 +26,7 @@ def declared() -> dict[str, dict[str, Any]]:
 
     The file names no types: Pulumi would check them by itself, one at a time and without the program's advice.
     """
-    document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
+    document = read_yaml((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
     return {
         str(key): {"type": _TYPES[type(entry.get("default", ""))], **entry}
         for key, entry in document["config"].items()

@@ -19,6 +19,7 @@ from infra.catalogue import variables as environment_variables
 from infra.catalogue.images import Image, images_of_the_kit
 from infra.catalogue.names import service_name, with_service_hosts
 from infra.catalogue.variables import Variable
+from infra.yaml_reader import read_yaml
 
 _Entry = TypeVar("_Entry")
 CATALOGUE = Path(__file__).parent
@@ -252,9 +253,8 @@ def document(file: Path) -> Mapping[str, Any]:
 
 @cache
 def _document(file: Path) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  # a safe loader
+        document = read_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
         raise CatalogueError(f"{file}: cannot be read: {problem}") from None
     except yaml.YAMLError as problem:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from infra.engine.job_again import again
+from infra.yaml_reader import read_yaml
 
 TIMEOUT_SECONDS = 20
 BAD_REQUEST, UNAUTHORIZED, NOT_FOUND = 400, 401, 404
@@ -104,7 +105,7 @@ class Cluster:
             )
         try:
             # The client lists contexts only of a file that also has a current one.
-            listed = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))["contexts"]
+            listed = read_yaml(kubeconfig.read_text(encoding="utf-8"))["contexts"]
             names = [str(one["name"]) for one in listed]
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as problem:
             raise ClusterError(

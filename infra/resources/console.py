@@ -16,6 +16,7 @@ from infra.resources.console_providers import (
     KeyProvider,
     marker,
 )
+from infra.yaml_reader import read_yaml
 
 # Dify's console does not save a longer description.
 MOST_DESCRIPTION = 400
@@ -138,7 +139,7 @@ def mark(dsl: str, app_name: str) -> tuple[str, str]:
     Raises pulumi.RunError when the text is no DSL of an app.
     """
     try:
-        document = yaml.safe_load(dsl)
+        document = read_yaml(dsl)
     except yaml.YAMLError as problem:
         raise pulumi.RunError(f"app {app_name}: its DSL is no YAML: {problem}") from None
     app = document.get("app") if isinstance(document, dict) else None

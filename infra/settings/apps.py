@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from infra.catalogue.project import ROOT
+from infra.yaml_reader import read_yaml
 
 DIRECTORY = ROOT / "apps"
 
@@ -33,7 +34,7 @@ def known_apps(own: Path | None = None) -> list[str]:
 def needs_default_model(file: Path) -> bool:
     """Tell whether a node of the app in the file uses the default model; not of a file that is no DSL."""
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = read_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError):
         return False
     return any(True for _ in _default_models(document))
@@ -44,7 +45,7 @@ def dsl_of(file: Path, provider: str, model: str) -> str:
     text = file.read_text(encoding="utf-8")
     if not needs_default_model(file):
         return text
-    document = yaml.safe_load(text)
+    document = read_yaml(text)
     for one in _default_models(document):
         one |= {"provider": provider, "name": model}
     return yaml.safe_dump(document, allow_unicode=True, sort_keys=False)

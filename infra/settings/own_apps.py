@@ -9,6 +9,7 @@ import yaml
 from infra import hints
 from infra.settings.apps import DIRECTORY, app_file, known_apps, needs_default_model
 from infra.settings.reader import Section
+from infra.yaml_reader import read_yaml
 
 # The name of a file names a resource, and the app is found again by it.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -76,7 +77,7 @@ def report_without_model(top: Section, apps: Iterable[str], own: Path | None) ->
 def dsl_problem(file: Path) -> str:
     """Return what keeps a file from being the DSL of an app; empty when nothing does."""
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = read_yaml(file.read_text(encoding="utf-8"))
     except OSError as problem:
         return f"cannot be read ({problem.strerror})"
     except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError):

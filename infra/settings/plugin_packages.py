@@ -11,6 +11,7 @@ import yaml
 
 from infra.settings.dify import Plugins
 from infra.settings.reader import Section
+from infra.yaml_reader import read_yaml
 
 MANIFEST = "manifest.yaml"
 _MEGABYTE = 1024 * 1024
@@ -109,7 +110,7 @@ def _identifier(content: bytes) -> str:
     """Return `author/name:version@sha256` of a package; empty for a file that is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(MANIFEST) as file:
-            manifest = yaml.safe_load(file.read(_MAX_MANIFEST))
+            manifest = read_yaml(file.read(_MAX_MANIFEST))
         plugin = f"{manifest['author']}/{manifest['name']}:{manifest['version']}"
     except (zipfile.BadZipFile, KeyError, TypeError, OSError, yaml.YAMLError):
         return ""

@@ -38,6 +38,7 @@ WITHOUT_STACK = {
 }
 # Modules whose texts may have a command written out; the last one writes the head of a file.
 WRITTEN_OUT = ("dify_kit/checks/", "dify_kit/stack/create.py", "dify_kit/releases/importing.py")
+_PROGRAM = re.compile("(?:dify-kit|make|pulumi) ")
 _COMMAND = re.compile(r"`((?:dify-kit|make|pulumi) [^`]+)`")
 # One without back quotes: a command of the program, with its options or a value.
 _BARE = re.compile(rf"(?<![`\w-])(dify-kit (?:{'|'.join(COMMANDS)}) (?:[a-z]+ )?(?:--|{VALUE})[^`]*)")
@@ -65,7 +66,9 @@ def _word(node: ast.expr) -> str:
 
 def _built(path: Path) -> Iterator[Named]:
     """Yield what the calls of `infra.hints` in a module make; a value that is not written there is a placeholder."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    text = path.read_text(encoding="utf-8")
+    # Each worker collects all modules: what cannot have one is not parsed.
+    for node in ast.walk(ast.parse(text)) if "hints." in text else ():
         if not (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -87,7 +90,8 @@ def _built(path: Path) -> Iterator[Named]:
 
 def _written(path: Path) -> Iterator[Named]:
     """Yield commands in the texts of a module, f-strings among them, docstrings and option helps aside."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text if _PROGRAM.search(text) else "")
     yield from (Named(place=f"{path.relative_to(ROOT)}:{line}", line=one) for line, one in written_in(tree))
 
 
