@@ -26,7 +26,7 @@ DRY_RUN = "_dry_run"
 # Upper bounds in seconds. Answers of models are streamed for minutes.
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Requests to the gateway: of clients for a token, of nginx about a token and about a session of the gate.
-TOKEN, INTROSPECTION, SESSION = "token", "introspection", "session"  # noqa: S105  # names of calls
+TOKEN, INTROSPECTION, SESSION = "token", "introspection", "session"
 
 
 @dataclass(frozen=True, kw_only=True)

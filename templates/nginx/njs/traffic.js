@@ -119,11 +119,11 @@ function apply(counters, found, minute) {
             add(`limited ${group} ${parts[2]}`, times);
         }
         observe('seconds', group, Number(parts[3]), times);
-        const attempts = parts[4].split(/[,:] */).filter((one) => /^\d/.test(one));
+        const attempts = parts[4].split(/[,: ]+/).filter((one) => /^\d/.test(one));
         if (attempts.length > 0) {
             observe('upstream', group, attempts.reduce((sum, one) => sum + Number(one), 0), times);
         }
-        parts[5].split(/[,:] */).filter((one) => /^5\d\d$/.test(one)).forEach((one) => {
+        parts[5].split(/[,: ]+/).filter((one) => /^5\d\d$/.test(one)).forEach((one) => {
             add(`failures ${group} ${statusOf(one)}`, times);
         });
         add(`sent ${group}`, Number(parts[6]) * times);
