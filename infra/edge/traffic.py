@@ -19,7 +19,7 @@ ZONE_SIZE = "512k"
 COUNT_MILLISECONDS = 500
 # Statuses that have a meaning of their own; all others are counted by their class.
 STATUSES = ("401", "429", "499", "502", "503", "504")
-CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "none")
 # The kinds of limits. Those of a dry run refuse nothing.
 LIMITS = ("rate", "concurrency")
 DRY_RUN = "_dry_run"

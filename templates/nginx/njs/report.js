@@ -50,7 +50,7 @@ function described() {
 }
 
 // Of this month: to Prometheus a counter that begins again is a restart.
-function lines() {
+function written() {
     const found = kept().all(), now = kept().month();
     const callers = found.months[now] || {}, upstreams = found.upstreams[now] || {};
     const lines = budgets(Object.keys(callers));
@@ -91,7 +91,7 @@ function budgets(seen) {
 }
 
 function metrics(r) {
-    r.return(200, lines().join('\n') + '\n');
+    r.return(200, written().join('\n') + '\n');
 }
 
-export default {lines, metrics, report, reset, save};
+export default {metrics, report, reset, save, written};

@@ -55,7 +55,8 @@ function take(counters, path, index, began, found) {
     let at = counters.get(key) || 0, size = 0;
     try {
         size = fs.fstatSync(file).size;
-        while (at < size && (size > LARGE || Date.now() - began < PATIENCE)) {
+        const until = size > LARGE ? Infinity : began + PATIENCE;
+        while (at < size && Date.now() < until) {
             const buffer = Buffer.alloc(Math.min(size - at, PIECE));
             const length = fs.readSync(file, buffer, 0, buffer.length, at);
             // A line may still be written.
@@ -154,7 +155,7 @@ function forget(counters, minute) {
 function metrics(r) {
     count();
     const lines = described(r.variables);
-    r.return(200, lines.concat(r.variables.metrics_of_llm ? report.lines() : []).join('\n') + '\n');
+    r.return(200, lines.concat(r.variables.metrics_of_llm ? report.written() : []).join('\n') + '\n');
 }
 
 function described(vars) {

@@ -3,7 +3,7 @@
 import re
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,7 +49,7 @@ class Metrics:
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
-        self.samples: Counter[tuple[str, ...]] = Counter()
+        self.samples: defaultdict[tuple[str, ...], float] = defaultdict(float)
         for text in texts:
             for family in text_string_to_metric_families(text):
                 for one in family.samples:
@@ -58,7 +58,7 @@ class Metrics:
 
     def of(self, name: str, *labels: str) -> float:
         """Return a sample, 0 where there is none."""
-        return self.samples[(name, *labels)]
+        return self.samples.get((name, *labels), 0.0)
 
     def by_status(self, group: str, name: str = "requests_total") -> dict[str, float]:
         """Return a group's counts that are not 0, by the last label."""

@@ -25,7 +25,7 @@ async function counting(context, at = TURN) {
         groups: 'v1 oauth',
         calls: 'token introspection',
         limits: 'rate concurrency',
-        statuses: '401 429 499 502 503 504 1xx 2xx 3xx 4xx 5xx',
+        statuses: '401 429 499 502 503 504 1xx 2xx 3xx 4xx 5xx none',
         buckets: '0.01 0.1 1',
     };
     const traffic = await script('traffic');
@@ -35,8 +35,8 @@ async function counting(context, at = TURN) {
             assert.equal(status, 200);
             text = body;
         }});
-        return Object.fromEntries(text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
-            .map((line) => line.replace('dify_kit_edge_', '').split(/ (?=[^ ]+$)/)).map(([name, value]) => [name, Number(value)]));
+        return Object.fromEntries(text.split('\n').filter((one) => one !== '' && !one.startsWith('#'))
+            .map((one) => one.replace('dify_kit_edge_', '').split(/ (?=[^ ]+$)/)).map(([name, value]) => [name, Number(value)]));
     };
     return {logged, logs, shared, shown, traffic};
 }
