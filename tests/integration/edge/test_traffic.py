@@ -14,7 +14,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dify_kit.containers.docker_host import Container
+from dify_kit.watch import traffic
 from infra.catalogue import ports
+from infra.catalogue.services import NGINX
 from infra.edge.paths import AFTER_RELOAD_SECONDS, DRAIN, DRAIN_MARK, EDGE_DIRECTORY
 from infra.edge.traffic import LOGS
 from support.gateway import SECRET
@@ -286,6 +289,20 @@ def test_nothing_of_a_client_is_in_the_metrics_and_the_port_is_inside(own: Edge)
     fields = [line.split() for line in listening.decode().splitlines()]
     here = [one[1] for one in fields if one[1].endswith(f":{ports.EDGE_STATUS:04X}") and one[3] == LISTENING]
     assert here == [f"0100007F:{ports.EDGE_STATUS:04X}"]
+
+
+def test_the_kit_reads_what_nginx_counted_in_its_container(own: Edge) -> None:
+    settled(own.nginx)
+    here = Container(id=own.nginx.id, name="dify-dev-nginx", service=NGINX, job=False, state="running")
+
+    scraped = traffic.scrape({NGINX: [here]}, "dev")
+    found = traffic.traffic(scraped)
+
+    assert found is not None
+    assert found.total.requests == metrics(own.nginx).total > 0
+    assert 0 < found.seconds <= 300
+    (family,) = [one for one in traffic.families(scraped, "dev") if one.name == "dify_kit_edge_requests"]
+    assert {(one.labels["stack"], one.labels["replica"]) for one in family.samples} == {("dev", here.name)}
 
 
 def test_a_dry_run_counts_what_it_would_refuse_also_without_an_access_log(
