@@ -43,7 +43,8 @@ def metrics(
     """Show how a stack is as metrics of Prometheus, once or at an interval.
 
     Services, restarts, memory, certificate, last backup, last deployment, live configurations, failures of upstreams:
-    what `status` shows. Exits with 0 also when the stack has problems: alert rules evaluate them.
+    what `status` shows. Requests, latency and the LLM proxy: what nginx counted. Exits with 0 also when the stack has
+    problems: alert rules evaluate them.
     """
     files = StackFiles.look(stack)
     require_configured(files)

@@ -35,7 +35,7 @@ def counter(containers: Mapping[str, Any]) -> str:
 
 def of_container(container: str, stack: str) -> dict[str, Any]:
     """Return `document` of the container that counts. Raises KitError."""
-    return _read(_asked(container, stack, URL))
+    return _read(answer_of(container, stack, URL))
 
 
 def asked(files: StackFiles, *arguments: str) -> str:
@@ -45,7 +45,7 @@ def asked(files: StackFiles, *arguments: str) -> str:
         raise KitError(
             f"stack {files.stack} is not deployed", f"`{hints.kit('up', stack=files.stack)}` deploys it"
         )
-    return _asked(container, files.stack, *arguments)
+    return answer_of(container, files.stack, *arguments)
 
 
 def _read(answer: str) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def _read(answer: str) -> dict[str, Any]:
     return {"months": dict(found["months"]), "upstreams": dict(found.get("upstreams") or {})}
 
 
-def _asked(container: str, stack: str, *arguments: str) -> str:
+def answer_of(container: str, stack: str, *arguments: str) -> str:
+    """Return what the nginx of a container answers to curl inside of it. Raises KitError."""
     try:
         with runtime.runtime(container, ENGINE_SECONDS) as nginx:
             ran = _patiently(nginx, ["curl", "-fsS", "--max-time", str(SECONDS), *arguments])

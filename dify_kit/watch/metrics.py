@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dify_kit.watch import traffic
 from dify_kit.watch.report import Service, Status
 
 PREFIX = "dify_stack"
@@ -43,6 +44,7 @@ class StackMetrics(Collector):
         yield from self._of_times(status)
         yield from self._of_services(status.services)
         yield from self._of_configurations(status)
+        yield from traffic.families(status.scraped, self._stack)
 
     def _of_times(self, status: Status) -> Iterator[Metric]:
         if status.address and status.address.answers is not None:

@@ -98,6 +98,27 @@ class LastUpdate:
     changes: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Requests that ended: all, with a 4xx (`too_many` 429 and `closed` 499 are among them), with a 5xx."""
+
+    requests: int
+    client_errors: int
+    too_many: int
+    closed: int
+    server_errors: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Requests at the edge: in the last `seconds`, and since nginx started. Of several replicas: their sums."""
+
+    since: datetime
+    seconds: int
+    recent: Rates
+    total: Rates
+
+
 @dataclass(kw_only=True)
 class Status:
     """A stack at this moment. Names are those of the exports; `under_way` is the Pulumi command that runs, if any."""
@@ -120,6 +141,10 @@ class Status:
     last_backup: datetime | None = None
     # Upstream of the LLM proxy -> status -> failures of this month; None where the proxy is off or does not answer.
     upstreams: dict[str, dict[str, int]] | None = None
+    # None where nginx does not answer, or has a configuration that does not count.
+    traffic: Traffic | None = None
+    # Container or pod of nginx -> its metrics as text. No part of the document.
+    scraped: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -135,6 +160,7 @@ class Status:
     def document(self) -> dict[str, Any]:
         """Return the status in types of JSON; times are ISO 8601 in UTC."""
         found: dict[str, Any] = plain({"ok": self.ok, **asdict(self)})
+        del found["scraped"]
         for name, revision in self.revisions.items():
             found["revisions"][name]["same"] = revision.same
         return found

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dify_kit.watch.report import Service, Status
+from dify_kit.watch.report import Rates, Service, Status
 
 MEBIBYTE = 1024 * 1024
 _UNFOLDED = 400
@@ -15,6 +15,7 @@ _UNFOLDED = 400
 MUCH = 0.9
 READY = "ready"
 _HEADINGS = ("service", "ready", "state", "health", "restarts", "memory", "image")
+_MINUTE = 60
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -73,6 +74,12 @@ def _facts(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
         )
     for number, (name, limit) in enumerate(status.limits.items()):
         yield "limits" if number == 0 else "", f"{name}: {limit}"
+    if traffic := status.traffic:
+        yield (
+            "requests",
+            f"{_rates(traffic.recent, traffic.seconds)} in the last {_duration(traffic.seconds)}",
+        )
+        yield "", f"{_rates(traffic.total)} since {traffic.since:%Y-%m-%d %H:%M} UTC"
     if status.upstreams is not None:
         failed = [
             f"{name} {', '.join(f'{code} x {times}' for code, times in found.items())}"
@@ -117,6 +124,19 @@ def _ends(services: list[Service]) -> Iterator[str]:
 def _memory(one: Service) -> Text:
     limit = f" of {one.memory_limit // MEBIBYTE}" if one.memory_limit else ""
     return Text(f"{one.memory // MEBIBYTE}{limit} MiB" if one.memory else "")
+
+
+def _rates(one: Rates, seconds: int = 0) -> str:
+    a_second = f" ({one.requests / seconds:,.1f}/s)" if seconds else ""
+    closed = f", {one.closed:,} closed by the client" if one.closed else ""
+    return (
+        f"{one.requests:,}{a_second}, {one.client_errors:,} with 4xx (429: {one.too_many:,}{closed}), "
+        f"{one.server_errors:,} with 5xx"
+    )
+
+
+def _duration(seconds: int) -> str:
+    return f"{seconds // _MINUTE} min {seconds % _MINUTE} s" if seconds >= _MINUTE else f"{seconds} s"
 
 
 def _ago(now: datetime, then: datetime) -> str:

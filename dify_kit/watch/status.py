@@ -19,7 +19,7 @@ from dify_kit.engine.processes import Run
 from dify_kit.engine.state import FileBackend, StackState, Update
 from dify_kit.errors import KitError
 from dify_kit.stack import llm_usage
-from dify_kit.watch import certificate
+from dify_kit.watch import certificate, traffic
 from dify_kit.watch.limits import limits_of
 from dify_kit.watch.report import Address, LastUpdate, Revision, Status
 from dify_kit.watch.services import Seen, describe
@@ -75,6 +75,8 @@ def gather(
             running.setdefault(one.service, []).append(one)
     _revisions(status, state.outputs, running)
     _upstreams(status, state.outputs, running)
+    status.scraped = traffic.scrape(running, files.stack)
+    status.traffic = traffic.traffic(status.scraped)
     return status
 
 

@@ -23,6 +23,7 @@ from infra.edge.ring import EdgeRing, Step, elsewhere, replica_names, steps
 from infra.edge.routes import EdgeLocation, EdgeRoute, locations, own_routes
 from infra.edge.schema import schema_patterns
 from infra.edge.tls import EdgeTls, edge_tls
+from infra.edge.traffic import INTROSPECTION, SESSION, TOKEN, Traffic
 from infra.settings.origins import DEFAULT_PORTS
 from infra.settings.stack import Settings
 
@@ -223,6 +224,18 @@ class EdgeContext:
         return (
             "The owner of its counts has it (http/owner.conf)." if self.llm else "dify:llm.enabled is false."
         )
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """How requests are counted: where clients connect, so not at the owner of the LLM proxy's counts."""
+        return None if self.owner and self.owner.here else Traffic()
+
+    @property
+    def traffic_tables(self) -> str:
+        """What the script that counts requests reads, as JSON."""
+        calls = [*((TOKEN, INTROSPECTION) if self.oauth else ()), *((SESSION,) if self.gate else ())]
+        groups = [*(one.group for one in self.routes), *(("llm",) if self.llm else ()), "web"]
+        return Traffic().tables(groups, calls, dry_run=self.limits.dry_run)
 
     @property
     def request_id(self) -> str:

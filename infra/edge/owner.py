@@ -20,6 +20,10 @@ NOT_OWNED = frozenset(
         *(f"nginx/servers/{name}.conf.j2" for name in ("gate_check", "starting")),
         "nginx/stream/clients.conf.j2",
         "nginx/starting/services.json.j2",
+        "nginx/http/traffic.conf.j2",
+        "nginx/parts/traffic.conf.j2",
+        "nginx/njs/traffic.js",
+        "nginx/traffic/tables.json.j2",
     }
 )
 CONNECT_SECONDS = 1

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import signal
 import stat
@@ -130,6 +131,11 @@ def test_status_names_the_service_that_was_stopped_and_is_well_again_after_its_s
     api = next(one for one in document["services"] if one["service"] == "api")
     assert 0 < api["memory"] < api["memoryLimit"]
     assert "dify" in api["image"]
+    assert document["traffic"]["total"]["requests"] > 0
+    shown = stack.kit("metrics", "--stack", stack.name).stdout
+    assert re.search(
+        rf'^dify_kit_edge_requests_total{{.*replica="[^"]*nginx",.*stack="{stack.name}"', shown, re.MULTILINE
+    )
 
     stack.container("worker").stop(timeout=20)
     try:

@@ -50,10 +50,10 @@ function described() {
 }
 
 // Of this month: to Prometheus a counter that begins again is a restart.
-function metrics(r) {
+function written() {
     const found = kept().all(), now = kept().month();
     const callers = found.months[now] || {}, upstreams = found.upstreams[now] || {};
-    const lines = [];
+    const lines = budgets(Object.keys(callers));
     described().forEach((series) => {
         lines.push(`# HELP ${series[0]} ${series[1]}, this month.`, `# TYPE ${series[0]} counter`);
         Object.keys(callers).sort().forEach((caller) => {
@@ -71,7 +71,27 @@ function metrics(r) {
             lines.push(`${failures}{upstream="${upstream}",status="${status}"} ${upstreams[upstream][status]}`);
         });
     });
-    r.return(200, lines.join('\n') + '\n');
+    return lines;
 }
 
-export default {metrics, report, reset, save};
+// Callers with a key, and those with a token that used the proxy this month.
+function budgets(seen) {
+    const name = 'dify_kit_llm_budget_dollars', known = {};
+    seen.forEach((caller) => {
+        known[caller] = llm_tables.budget;
+    });
+    Object.keys(llm_secrets.callers).forEach((hash) => {
+        known[llm_secrets.callers[hash].name] = llm_secrets.callers[hash].budget;
+    });
+    const lines = [`# HELP ${name} What a caller may spend in a month, for those with a budget.`, `# TYPE ${name} gauge`];
+    Object.keys(known).sort().filter((caller) => known[caller] > 0).forEach((caller) => {
+        lines.push(`${name}{caller="${caller}"} ${known[caller]}`);
+    });
+    return lines;
+}
+
+function metrics(r) {
+    r.return(200, written().join('\n') + '\n');
+}
+
+export default {metrics, report, reset, save, written};

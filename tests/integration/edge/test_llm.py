@@ -777,7 +777,22 @@ def test_metrics_are_prometheus(llm: LlmEdge) -> None:
     series = [line for line in lines if line and not line.startswith("#")]
     assert any(line.startswith('dify_kit_llm_requests_total{caller="key:alice",model="') for line in series)
     assert all(float(line.rsplit(" ", 1)[1]) >= 0 for line in series)
+    assert 'dify_kit_llm_budget_dollars{caller="key:carol"} 0.05' in series
     assert llm.http.get("/metrics").headers.get("content-type", "").startswith("text/plain") is False
+
+
+def test_a_call_of_the_proxy_is_a_request_of_its_group(llm: LlmEdge) -> None:
+    def answered() -> float:
+        wanted = 'dify_kit_edge_requests_total{group="llm",status="2xx"} '
+        (found,) = [line for line in llm.status("/metrics").splitlines() if line.startswith(wanted)]
+        return float(found.rpartition(" ")[2])
+
+    before = answered()
+    for _ in range(3):
+        post(llm, body())
+
+    # Others of this module may still be counted.
+    wait_until(lambda: answered() >= before + 3, seconds=30, what="three requests are counted")
 
 
 def test_a_key_is_changed_under_load_without_a_lost_request(llm: LlmEdge) -> None:

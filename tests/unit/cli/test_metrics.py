@@ -1,35 +1,26 @@
 """`dify-kit metrics`: what `status` finds, as Prometheus reads it, and the alert rules that use it."""
 
-import re
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner, Result
 
 from dify_kit.__main__ import app
-from dify_kit.commands import metrics as command
 from dify_kit.errors import KitError
-from dify_kit.smoke.metrics import SmokeMetrics
-from dify_kit.smoke.run import Ended
 from dify_kit.watch import status
 from dify_kit.watch.metrics import StackMetrics
 from dify_kit.watch.report import Address, Certificate, LastUpdate, Revision, Service, Status
 from dify_kit.watch.serving import serving
-from infra.catalogue.project import ROOT
 from support.stacks import free_port
 from tests.unit.cli.conftest import Machine
 
 WHEN = datetime(2026, 11, 29, 20, 14, tzinfo=UTC)
-RULES = ROOT / "docs" / "examples" / "prometheus"
 
 
 def well() -> Status:
@@ -197,46 +188,3 @@ def test_a_wrong_interval_names_the_option() -> None:
 
     assert done.exit_code == 2
     assert "--serve 'soon'" in done.stderr
-
-
-def collected() -> Iterator[str]:
-    """Yield the name of each metric that the kit serves."""
-    stack, smoke = StackMetrics("dev"), SmokeMetrics("dev")
-    stack.update(well(), 1.0)
-    smoke.update(Ended(code=0))
-    for collector in (stack, smoke):
-        yield from (one.name for family in collector.collect() for one in family.samples)
-
-
-def rules(name: str) -> Any:  # YAML
-    return yaml.safe_load((RULES / name).read_text(encoding="utf-8"))
-
-
-def test_each_alert_rule_uses_metrics_that_exist() -> None:
-    known = set(collected())
-
-    (group,) = rules("alerts.yml")["groups"]
-
-    for rule in group["rules"]:
-        used = set(re.findall(r"\bdify_[a-z_]+", rule["expr"]))
-        assert used, rule["alert"]
-        assert used <= known, rule["alert"]
-        assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert rule["annotations"]["summary"]
-    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"])
-
-
-def test_the_example_scrapes_the_ports_of_the_commands() -> None:
-    targets = [one["static_configs"][0]["targets"] for one in rules("scrape.yml")]
-
-    assert targets[0] == [f"127.0.0.1:{command.PORT}"]
-    assert targets[1] == ["127.0.0.1:9469"]
-
-
-def test_the_rules_have_tests_of_their_own() -> None:
-    """`promtool test rules` runs them; each series in them exists."""
-    known = set(collected())
-
-    for case in rules("alerts_test.yml")["tests"]:
-        for series in case["input_series"]:
-            assert series["series"].partition("{")[0] in known

@@ -24,10 +24,12 @@ from dify_kit.watch import certificate, status
 from dify_kit.watch.limits import limits_of
 from dify_kit.watch.report import Certificate
 from infra import hints
+from infra.catalogue.route_groups import TABLE
 from infra.engine import runtime
 from infra.engine.runtime import Ran, WorkloadError
 from support.certificates import issue
 from tests.unit.cli.conftest import Machine
+from tests.unit.served import served
 
 MEBIBYTE = 1024 * 1024
 ENDED = datetime(2026, 11, 29, 20, 14, tzinfo=UTC)
@@ -56,6 +58,8 @@ class FakeRuntime:
     broken: frozenset[str] = frozenset()
     memory = 100 * MEBIBYTE
     failures: Mapping[str, Any] = {}
+    # Whether nginx has a configuration that counts requests.
+    counts = False
 
     def __init__(self, reference: str, _timeout: float) -> None:
         self._service = reference.removeprefix("dify-dev-").removeprefix("id-")
@@ -81,6 +85,8 @@ class FakeRuntime:
         if url.endswith("/usage"):
             month = f"{datetime.now(tz=UTC):%Y-%m}"
             return Ran(code=0, output=json.dumps({"months": {}, "upstreams": {month: self.failures}}))
+        if url.endswith("/metrics"):
+            return Ran(code=0, output=served()) if self.counts else Ran(code=22, output="404")
         assert url.endswith("/healthz")
         body = {"revisions": [REVISION["gateway"]], "workers": 2, "problems": []}
         return Ran(code=0, output=json.dumps(body))
@@ -308,6 +314,27 @@ def test_failures_of_upstreams_are_shown_and_no_problem(monkeypatch: pytest.Monk
 
     assert done.exit_code == 0, done.output
     assert "failed this month: holysheep 429 x 3, 504 x 1" in done.stdout
+
+
+@pytest.mark.usefixtures("stack")
+def test_requests_of_the_last_minutes_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = len(TABLE)
+    before = run()
+    monkeypatch.setattr(FakeRuntime, "counts", True)
+
+    done = run()
+    found = json.loads(run("--json").stdout)
+
+    # One of each group was answered, one refused by a limit, and one failed.
+    words = f"{groups} with 4xx (429: {groups}), {groups} with 5xx"
+    assert "requests" not in before.stdout
+    assert words in done.stdout
+    assert " in the last " in done.stdout
+    assert f"{3 * groups}, {words} since 20" in done.stdout
+    assert found["traffic"]["total"] == {
+        "requests": 3 * groups, "clientErrors": groups, "tooMany": groups, "closed": 0, "serverErrors": groups
+    }  # fmt: skip
+    assert "scraped" not in found
 
 
 @pytest.mark.usefixtures("stack")

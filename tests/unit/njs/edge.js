@@ -93,6 +93,7 @@ export function edge(changes = {}) {
             llm_reserved: new Dictionary(),
             llm_down: new Dictionary(),
             starting: new Dictionary(),
+            traffic: new Dictionary(),
         },
     };
     return {directory: DIRECTORY, logged, shared: globalThis.ngx.shared};
