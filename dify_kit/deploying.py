@@ -8,7 +8,7 @@ from dify_kit.engine.recovery import recover
 from dify_kit.engine.state import StackState
 from dify_kit.errors import KitError
 from dify_kit.images import node_images
-from dify_kit.stack import addresses, dify_key, gateway_secret, settings, signing_keys
+from dify_kit.stack import addresses, cut_off_backup, dify_key, gateway_secret, settings, signing_keys
 from dify_kit.stack.protection import unprotect
 from dify_kit.talk import say, step, warn
 from dify_kit.workspace.files import StackFiles
@@ -28,6 +28,7 @@ def bring_up(pulumi: Pulumi, engine: Engine, *, deadline: float, verbose: bool =
     platform_change.refuse(pulumi.state(), files)
     preflight.check(files, engine)
     node_images.ensure(settings.checked(files))
+    cut_off_backup.mend(files, engine)
     recover(pulumi, engine, deploying=True)
     step(f"deploying stack {stack}")
     outcome = pulumi.stream("up", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose)
@@ -61,6 +62,7 @@ def take_down(files: StackFiles, engine: Engine, *, deadline: float, verbose: bo
     if not pulumi.created():
         say(f"stack {files.stack} is not deployed")
         return
+    cut_off_backup.mend(files, engine)
     state = recover(pulumi, engine, deploying=False)
     if state.urns:
         step(f"taking stack {files.stack} down")

@@ -17,6 +17,7 @@ import requests
 from dify_kit.backup.stores import ROOT, VolumeError, Volumes, counted
 from dify_kit.backup.trees import Census
 from dify_kit.errors import KitError
+from dify_kit.stack.cut_off_backup import HOLDER
 from infra import engine
 from infra.guards.volumes import STACK_LABEL
 
@@ -56,7 +57,7 @@ def _holder(api: Any, volume: str, stack: str, *, read_only: bool) -> Iterator[s
     made = api.create_container(
         name,
         command=["none"],
-        name=f"dify-{stack}-backup-{secrets.token_hex(3)}",
+        name=f"dify-{stack}-{HOLDER}{secrets.token_hex(3)}",
         # Found and removed with the stack's own containers, where it is left by a run that was killed.
         labels={STACK_LABEL: stack},
         host_config=config,
