@@ -135,17 +135,13 @@ def make(found: Source, writer_of: Callable[[About], Writer], *, vectors: bool) 
     for line in about.left_out:
         warn(f"not in the archive: {line}")
     writer = writer_of(about)
-    try:
-        _stack(found, writer)
-        for service in SERVICES:
-            if service in found.containers:
-                _databases(found, service, writer)
-        for name in _volumes(found, vectors=vectors):
-            with _still(found, name):
-                _volume(found, name, writer)
-    except BaseException:
-        writer.abandon()
-        raise
+    _stack(found, writer)
+    for service in SERVICES:
+        if service in found.containers:
+            _databases(found, service, writer)
+    for name in _volumes(found, vectors=vectors):
+        with _still(found, name):
+            _volume(found, name, writer)
     return writer.close()
 
 

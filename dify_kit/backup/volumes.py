@@ -14,6 +14,7 @@ from typing import Any
 import docker
 import requests
 
+from dify_kit.backup.blocks import gathered
 from dify_kit.backup.stores import ROOT, VolumeError, Volumes, counted
 from dify_kit.backup.trees import Census
 from dify_kit.errors import KitError
@@ -108,7 +109,7 @@ def _told() -> Iterator[None]:
 def _read(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield blocks of the engine; what breaks off is a VolumeError."""
     with _told():
-        yield from blocks
+        yield from gathered(blocks)
 
 
 def read_file(client: Any, volume: str, stack: str, name: str) -> bytes | None:  # noqa: ANN401

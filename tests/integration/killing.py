@@ -16,9 +16,14 @@ from support.stacks import CHECKOUT, KIT, Stack
 
 VARIABLE = "KILL_DRILL_RUN"
 SEED = "KILL_DRILL_SEED"
-POINTS = 10
+# For a shorter drill: "KILL_DRILL_POINTS=4 pytest ...".
+POINTS = int(os.environ.get("KILL_DRILL_POINTS", "10"))
 _END_SECONDS = 60.0
 _PROC = Path("/proc")
+_HEAD = (
+    "| command | killed after | share | processes | last line | left | then | which took |",
+    f"|{'---|' * 8}",
+)
 
 
 @dataclass(kw_only=True)
@@ -66,6 +71,7 @@ class Drill:
         drawn = random.Random(f"{self.seed} {command}")  # noqa: S311  # to be drawn again by its seed
         found = [(place + drawn.random()) / POINTS for place in range(POINTS)]
         drawn.shuffle(found)
+        tell("\n".join(["", f"seed {self.seed}", *_HEAD]))
         return found
 
     def measured(self, *arguments: str) -> float:
@@ -107,14 +113,18 @@ class Drill:
         """Run the command that follows a kill, demand success, and note how long it took."""
         kill.seconds += self.measured(*arguments)
         kill.then = f"{kill.then} {arguments[0]}".strip()
+        tell(kill.row())
 
     def report(self, command: str) -> str:
-        """Return the table of a command's runs, and print it."""
+        """Return the table of a command's runs."""
         rows = [one.row() for one in self.kills if one.command == command]
-        head = "| command | killed after | share | processes | last line | left | then | which took |"
-        table = "\n".join([f"seed {self.seed}", head, f"|{'---|' * 8}", *rows])
-        sys.stdout.write(f"\n{table}\n")
-        return table
+        return "\n".join([f"seed {self.seed}", *_HEAD, *rows])
+
+
+def tell(line: str) -> None:
+    """Print a line: shown of a test that fails, and with `-s`."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def kill_all(token: str) -> int:

@@ -14,11 +14,11 @@ import pytest
 from infra.catalogue.container_paths import POSTGRES_PASSWORD_FILE
 from support.stacks import SMALLEST, Done, Stack
 from tests.integration.kept import SETTINGS, Kept
-from tests.integration.killing import Drill
+from tests.integration.killing import POINTS, Drill, tell
 
 NEWER = "1.14.2"
 # A run that is faster than the measured one comes to its end before its point.
-FEWEST = 7
+FEWEST = 0.7 * POINTS
 # Rows and bytes that take some time to copy: a table of its own, and files on the storage volume.
 ROWS = 200_000
 FILL = (
@@ -207,6 +207,7 @@ def test_a_restore(
             if number + 1 < len(points):
                 # The run that starts over is killed, too.
                 kill.then = "restore, killed"
+                tell(kill.row())
                 continue
             drill.then(kill, *arguments)
         else:

@@ -111,7 +111,6 @@ def test_a_volume_that_never_holds_still_ends_the_backup() -> None:
     with pytest.raises(KitError, match="dify-dev-redis changed in each of 3 copies"):
         making._volume(source("pgvector", Engine(), copies=copies), "redis", writer)
     assert writer.parts == {}
-    writer.abandon()
 
 
 def test_an_engine_that_breaks_off_is_named() -> None:
@@ -120,7 +119,6 @@ def test_an_engine_that_breaks_off_is_named() -> None:
 
     with pytest.raises(KitError, match="volume dify-dev-redis cannot be read: gone"):
         making._volume(source("pgvector", Engine(), copies=copies), "redis", writer)
-    writer.abandon()
 
 
 @pytest.mark.parametrize("store", ["weaviate", "qdrant"])
