@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import compare, edge, faults, llm, oauth, report, streams, up
+from bench import backup, compare, edge, faults, llm, oauth, report, streams, up
 from bench.capacity import bench as capacity
 from dify_kit.errors import KitError
 from dify_kit.talk import fail, say, step
@@ -31,6 +31,7 @@ class Bench(StrEnum):
     SOAK = "soak"
     CAPACITY = "capacity"
     FAULTS = "faults"
+    BACKUP = "backup"
     COMPARE = "compare"
 
 
@@ -39,7 +40,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)
 
 
-def main(
+def main(  # noqa: PLR0917  # Typer calls it by name
     names: Annotated[
         list[Bench] | None, typer.Argument(help="What to measure; everything by default.")
     ] = None,
@@ -47,6 +48,9 @@ def main(
     seconds: Annotated[
         int, typer.Option(min=1, max=120, help="Seconds of load for each proxy and round.")
     ] = 10,
+    mebibytes: Annotated[
+        int, typer.Option(min=2, max=1 << 20, help="What `backup` has in the database, and again in files.")
+    ] = 1024,
     base: Annotated[str, typer.Option(metavar="COMMIT", help="What `compare` compares with.")] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results are written.")] = report.RESULTS,
 ) -> None:
@@ -62,6 +66,7 @@ def main(
         Bench.SOAK: lambda: streams.soak(command),
         Bench.CAPACITY: lambda: capacity.run(command, rounds=rounds, seconds=seconds),
         Bench.FAULTS: lambda: faults.run(command),
+        Bench.BACKUP: lambda: backup.run(command, rounds=rounds, mebibytes=mebibytes),
         Bench.COMPARE: lambda: compare.run(command, base=base, rounds=rounds, seconds=seconds),
     }
     failed = 0

@@ -40,17 +40,23 @@ def _processes(proc: Path) -> Iterator[Process]:
             yield parse_stat(int(directory.name), line)
 
 
-def tree_seconds(root: int, *, proc: Path = PROC, ticks_per_second: int | None = None) -> float:
-    """Return the CPU seconds that a process and its descendants have used so far. Raises NoProcessError."""
+def tree(root: int, *, proc: Path = PROC) -> dict[int, Process]:
+    """Return a process and its descendants by their ids. Raises NoProcessError."""
     known = {process.pid: process for process in _processes(proc)}
     if root not in known:
         raise NoProcessError(f"process {root} is not in {proc}: does the Docker engine run on this machine?")
     children: dict[int, list[int]] = {}
     for process in known.values():
         children.setdefault(process.parent, []).append(process.pid)
-    ticks, waiting = 0, [root]
+    found, waiting = dict[int, Process](), [root]
     while waiting:
         pid = waiting.pop()
-        ticks += known[pid].ticks
+        found[pid] = known[pid]
         waiting += children.get(pid, [])
+    return found
+
+
+def tree_seconds(root: int, *, proc: Path = PROC, ticks_per_second: int | None = None) -> float:
+    """Return the CPU seconds that a process and its descendants have used so far. Raises NoProcessError."""
+    ticks = sum(process.ticks for process in tree(root, proc=proc).values())
     return ticks / (ticks_per_second or os.sysconf("SC_CLK_TCK"))

@@ -7,7 +7,7 @@ from dify_kit.engine.cli import Outcome, Pulumi, require_success
 from dify_kit.engine.recovery import recover
 from dify_kit.engine.state import StackState
 from dify_kit.errors import KitError
-from dify_kit.stack import addresses, dify_key, gateway_secret, settings, signing_keys
+from dify_kit.stack import addresses, cut_off_backup, dify_key, gateway_secret, settings, signing_keys
 from dify_kit.stack.protection import unprotect
 from dify_kit.talk import say, step, warn
 from dify_kit.workspace.files import StackFiles
@@ -31,6 +31,7 @@ def bring_up(pulumi: Pulumi, engine: Engine, *, deadline: float, verbose: bool =
         from dify_kit.images import node_images  # noqa: PLC0415  # its progress takes 0.2 s to import
 
         node_images.ensure(checked)
+    cut_off_backup.mend(files, engine)
     recover(pulumi, engine, deploying=True)
     step(f"deploying stack {stack}")
     outcome = pulumi.stream("up", "--refresh", "--yes", "--skip-preview", deadline=deadline, verbose=verbose)
@@ -64,6 +65,7 @@ def take_down(files: StackFiles, engine: Engine, *, deadline: float, verbose: bo
     if not pulumi.created():
         say(f"stack {files.stack} is not deployed")
         return
+    cut_off_backup.mend(files, engine)
     state = recover(pulumi, engine, deploying=False)
     if state.urns:
         step(f"taking stack {files.stack} down")

@@ -36,6 +36,7 @@ SHARING = (
 # Rehearsals of several minutes each: `make drills`. Shorter tests cover each of their steps.
 DRILLS = (
     "tests/integration/test_backup.py",
+    "tests/integration/test_killed.py",
     "tests/integration/test_rotation.py",
     "tests/integration/test_team.py",
     "tests/integration/test_upgrade.py",

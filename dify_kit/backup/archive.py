@@ -11,14 +11,13 @@ through pieces of 4 MiB: memory does not grow with the archive.
 """
 
 import hashlib
-import io
 import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from dify_kit.backup.sealing import opened
 from dify_kit.errors import KitError
@@ -86,13 +85,19 @@ class Manifest:
         return {**asdict(self.about), "parts": [asdict(one) for one in self.parts.values()]}
 
 
+class Target(Protocol):
+    """Where an archive is written."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of the bytes."""
+
+
 class Writer:
     """Writes an archive into a stream, in one pass."""
 
-    def __init__(self, stream: IO[bytes], about: About, mtime: int) -> None:
-        self._tar: Any = tarfile.open(  # noqa: SIM115  # closed with the archive
-            fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT
-        )
+    def __init__(self, stream: Target, about: About, mtime: int) -> None:
+        self._stream = stream
+        self._size = 0
         self._mtime = mtime
         self._about = about
         self.parts: dict[str, Part] = {}
@@ -101,9 +106,13 @@ class Writer:
     def _entry(self, name: str, content: bytes) -> None:
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode, entry.mtime = len(content), 0o600, self._mtime
-        self._tar.addfile(entry, io.BytesIO(content))
-        # The tar is a stream: nothing looks back.
-        self._tar.members = []
+        # The header is that of tarfile, which copies a content four times on its way into a stream.
+        self._write(entry.tobuf(tarfile.PAX_FORMAT), content, bytes(-len(content) % tarfile.BLOCKSIZE))
+
+    def _write(self, *blocks: bytes) -> None:
+        for block in blocks:
+            self._stream.write(block)
+            self._size += len(block)
 
     def part(self, name: str, content: Iterable[bytes]) -> Part:
         """Write a stream as a part, and return its size and hash. It counts once `add` was called with it."""
@@ -127,15 +136,12 @@ class Writer:
         """Count a part as one of the archive's. A part that was written and is not counted is left unread."""
         self.parts[part.name] = part
 
-    def abandon(self) -> None:
-        """End an archive that stays without its end: nothing more is written."""
-        self._tar.fileobj.closed = True
-
     def close(self) -> Manifest:
         """Write the manifest, and with it the end of the archive."""
         manifest = Manifest(about=self._about, parts=self.parts)
         self._entry(MANIFEST, json.dumps(manifest.document(), indent=1).encode())
-        self._tar.close()
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
         return manifest
 
 

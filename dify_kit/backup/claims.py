@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dify_kit.backup.blocks import gathered
 from dify_kit.backup.stores import ROOT, VolumeError, Volumes, counted
 from dify_kit.backup.trees import BrokenTreeError, Census
 from dify_kit.talk import say
@@ -117,7 +118,7 @@ class ClaimVolumes(Volumes):
     def _packed(self, pod: str) -> Iterator[bytes]:
         with _told():
             with running(self.cluster, self.chosen.namespace, pod, CONTAINER, _PACK) as stream:
-                yield from stream.output(SILENCE_SECONDS)
+                yield from gathered(stream.output(SILENCE_SECONDS))
             if stream.code == CHANGED and SHRANK in stream.errors:
                 raise BrokenTreeError(stream.errors.strip()[-300:])
             if stream.code not in {0, CHANGED}:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from dify_kit.backup import redis_files, settings_part, state_part, writing
+from dify_kit.backup import settings_part, state_part, writing
 from dify_kit.backup.archive import FORMAT, PIECE_BYTES, About, Manifest, Writer
 from dify_kit.backup.buckets import Place
 from dify_kit.backup.placing import store_of
@@ -21,6 +21,7 @@ from dify_kit.backup.trees import BrokenTreeError, Counted
 from dify_kit.containers.docker_host import Container, Engine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
+from dify_kit.stack import cut_off_backup, redis_files
 from dify_kit.stack import settings as stack_settings
 from dify_kit.talk import say, warn
 from dify_kit.workspace.files import write_private
@@ -102,7 +103,13 @@ def write(found: Source, target: Path | Place | None, passphrase: str, *, vector
 
     It appears complete or not at all.
     """
-    with writing.written(target) as raw, sealed(raw, passphrase) as stream:
+    files = found.pulumi.files
+    cut_off_backup.mend(files, found.engine)
+    with (
+        cut_off_backup.noted(files, target if isinstance(target, Path) else None),
+        writing.written(target) as raw,
+        sealed(raw, passphrase) as stream,
+    ):
 
         def writer_of(about: About) -> Writer:
             return Writer(stream, about, int(datetime.now(tz=UTC).timestamp()))
@@ -128,17 +135,13 @@ def make(found: Source, writer_of: Callable[[About], Writer], *, vectors: bool) 
     for line in about.left_out:
         warn(f"not in the archive: {line}")
     writer = writer_of(about)
-    try:
-        _stack(found, writer)
-        for service in SERVICES:
-            if service in found.containers:
-                _databases(found, service, writer)
-        for name in _volumes(found, vectors=vectors):
-            with _still(found, name):
-                _volume(found, name, writer)
-    except BaseException:
-        writer.abandon()
-        raise
+    _stack(found, writer)
+    for service in SERVICES:
+        if service in found.containers:
+            _databases(found, service, writer)
+    for name in _volumes(found, vectors=vectors):
+        with _still(found, name):
+            _volume(found, name, writer)
     return writer.close()
 
 
@@ -204,6 +207,7 @@ def _still(found: Source, name: str) -> Iterator[None]:
         yield
         return
     warn(f"{store.service} is stopped while its files are copied: until then, knowledge bases find nothing")
+    cut_off_backup.note_stopped(found.pulumi.files, store.service)
     found.engine.pause(store)
     began = time.monotonic()
     try:
@@ -211,6 +215,7 @@ def _still(found: Source, name: str) -> Iterator[None]:
     finally:
         try:
             found.engine.resume(store)
+            cut_off_backup.note_stopped(found.pulumi.files, "")
             say(f"{store.service} was stopped for {time.monotonic() - began:.0f} s")
         except KitError as problem:
             again = hints.kit("up", stack=found.stack)

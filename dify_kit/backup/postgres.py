@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dify_kit.backup.blocks import gathered
 from dify_kit.containers.docker_host import BROKEN
 from dify_kit.errors import KitError
 from infra.catalogue.container_paths import POSTGRES_PASSWORD_FILE
@@ -103,7 +104,7 @@ class Postgres:
         tail = b""
         try:
             with runtime.runtime(self.container, _SECONDS) as server:
-                for block in server.read(command):
+                for block in gathered(server.read(command)):
                     rows.feed(block)
                     tail = (tail + block)[-_TAIL_BYTES:]
                     yield block

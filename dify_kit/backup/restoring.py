@@ -6,8 +6,8 @@ complete.
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,8 +244,8 @@ def _planned(
 
     Raises KitError when what is there, the settings, this machine or the cluster do not do; changes nothing.
     """
-    with tempfile.TemporaryDirectory(prefix="dify-kit-restore-") as folder:
-        config = _config(wish, checked, Path(folder))
+    with _planned_files(files) as folder:
+        config = _config(wish, checked, folder)
         own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
         given = Given.of(
             {key: settings_part.readable(value) for key, value in own.items()},
@@ -260,6 +260,17 @@ def _planned(
         settings = stack_settings.sound(reading, hint=stack_settings.LIST)
         preflight.guard(files, reading, engine)
     return settings, engine
+
+
+@contextmanager
+def _planned_files(files: StackFiles) -> Iterator[Path]:
+    """Yield an empty directory for the files that the settings name, which may be keys, and remove it."""
+    folder = files.data.planned(files.stack)
+    forget.remove_path(folder)
+    try:
+        yield folder
+    finally:
+        forget.remove_path(folder)
 
 
 def _config(

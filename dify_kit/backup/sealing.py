@@ -5,7 +5,6 @@ identity made for this archive; and a binary one, encrypted to that identity, th
 with a passphrase in memory alone and to an identity as a stream, and plain `age` opens both (docs/guides/backup.md).
 """
 
-import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 import pyrage
 
+from dify_kit.backup.blocks import Handover
 from dify_kit.errors import KitError
 
 SHORTEST_PASSPHRASE = 12
@@ -22,7 +22,6 @@ _END = b"-----END AGE ENCRYPTED FILE-----\n"
 _BEGIN = b"-----BEGIN AGE ENCRYPTED FILE-----\n"
 # The armored identity has 350 bytes.
 _LONGEST_HEADER = 4096
-_COPY_BYTES = 1 << 20
 
 
 def check_passphrase(text: str) -> str:
@@ -36,7 +35,7 @@ def check_passphrase(text: str) -> str:
 
 
 @contextmanager
-def sealed(target: IO[bytes], passphrase: str) -> Iterator[IO[bytes]]:
+def sealed(target: IO[bytes], passphrase: str) -> Iterator[Handover]:
     """Yield a stream whose content goes encrypted to `target`. The end of the block ends the archive.
 
     An exception of the block is raised as it is, and `target` then has an archive without its end.
@@ -67,7 +66,7 @@ class _Noting:
     def flush(self) -> None:
         self._target.flush()
 
-    def carry(self, source: IO[bytes], recipient: Any) -> None:  # noqa: ANN401  # pyrage has no types
+    def carry(self, source: Handover, recipient: Any) -> None:  # noqa: ANN401  # pyrage has no types
         """Encrypt a stream into the target. Raises what the target raised."""
         try:
             pyrage.encrypt_io(source, self, [recipient])
@@ -145,31 +144,27 @@ def _identity(path: Path, source: IO[bytes], passphrase: str) -> Any:  # noqa: A
 
 
 @contextmanager
-def _through(work: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
+def _through(work: Callable[[Handover], object]) -> Iterator[Handover]:
     """Yield a stream that another thread reads by `work`. Raises what `work` raised, rather than the broken pipe."""
-    reading, writing = os.pipe()
-    problems: list[BaseException] = []
+    stream, problems = Handover(), list[BaseException]()
 
     def run() -> None:
         try:
-            with os.fdopen(reading, "rb") as source:
-                work(source)
+            work(stream)
         except BaseException as problem:  # noqa: BLE001  # raised in the caller's thread
             problems.append(problem)
+        finally:
+            stream.leave()
 
     worker = threading.Thread(target=run, daemon=True)
     worker.start()
     try:
-        with io.BufferedWriter(os.fdopen(writing, "wb", buffering=0), _COPY_BYTES) as stream:
-            yield stream
+        yield stream
     except BrokenPipeError:
-        worker.join()
         if not problems:
             raise
-    except BaseException:
-        with suppress(OSError):
-            worker.join()
-        raise
-    worker.join()
+    finally:
+        stream.end()
+        worker.join()
     if problems:
         raise problems[0]

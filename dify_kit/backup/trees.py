@@ -35,7 +35,8 @@ class _Passing:
 
     def __init__(self, content: Iterator[bytes]) -> None:
         self._content = content
-        self._rest = b""
+        # A slice of it copies nothing.
+        self._rest = memoryview(b"")
         self.tail = b""
 
     def read(self, size: int = -1) -> bytes:
@@ -44,10 +45,10 @@ class _Passing:
             if block is None:
                 return b""
             self.tail = (self.tail + block)[-len(_END) :] if len(block) < len(_END) else block[-len(_END) :]
-            self._rest = block
+            self._rest = memoryview(block)
         size = len(self._rest) if size < 0 else size
         found, self._rest = self._rest[:size], self._rest[size:]
-        return found
+        return bytes(found)
 
 
 def count(content: Iterator[bytes], *, root: str) -> Census:

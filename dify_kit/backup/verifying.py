@@ -1,12 +1,10 @@
 """Proves an archive: restores it into a stack on this machine alone, runs the smoke tests, and removes it."""
 
-import os
 import secrets
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from dify_kit.backup import verify_homes
 from dify_kit.backup.restoring import Checked, Wish, examine, restore
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.deploying import take_down
@@ -18,7 +16,6 @@ from dify_kit.talk import say, step, warn
 from dify_kit.workspace.files import StackFiles
 from infra.guards.ports import free_port
 
-HOME = "DIFY_KIT_HOME"
 UP_SECONDS, DOWN_SECONDS, SMOKE_SECONDS = 5400.0, 1800.0, 1800.0
 _FIRST_PORT = 18080
 # What belongs to the address that users know. The stack listens on this machine alone, without a certificate.
@@ -34,8 +31,9 @@ _WITHOUT = frozenset({"redis"})
 def verify(archive: Path, passphrase: str) -> Checked:
     """Restore, compare rows and files, run the smoke tests, remove. Raises KitError for an archive that does not do."""
     checked = examine(archive, passphrase)
-    name = f"verify-{secrets.token_hex(3)}"
-    with _home():
+    name = f"{verify_homes.PREFIX}{secrets.token_hex(3)}"
+    verify_homes.remove_abandoned(lambda left: _remove(StackFiles.open(left)))
+    with verify_homes.home(name):
         files = StackFiles.open(name)
         engine = DockerEngine()
         port = free_port(engine, ("127.0.0.1",), _FIRST_PORT)
@@ -62,21 +60,6 @@ def verify(archive: Path, passphrase: str) -> Checked:
             _remove(files)
     say(f"{archive} is proven: restored, rows and files compared, smoke tests passed, removed")
     return checked
-
-
-@contextmanager
-def _home() -> Iterator[None]:
-    """Use a data directory that is removed with all secrets in it."""
-    before = {name: value for name, value in os.environ.items() if name == HOME or name.startswith("PULUMI_")}
-    with tempfile.TemporaryDirectory(prefix="dify-kit-verify-") as folder:
-        for name in before:
-            os.environ.pop(name)
-        os.environ[HOME] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop(HOME)
-            os.environ.update(before)
 
 
 def _remove(files: StackFiles) -> None:

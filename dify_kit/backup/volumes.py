@@ -14,9 +14,11 @@ from typing import Any
 import docker
 import requests
 
+from dify_kit.backup.blocks import gathered
 from dify_kit.backup.stores import ROOT, VolumeError, Volumes, counted
 from dify_kit.backup.trees import Census
 from dify_kit.errors import KitError
+from dify_kit.stack.cut_off_backup import HOLDER
 from infra import engine
 from infra.guards.volumes import STACK_LABEL
 
@@ -56,7 +58,7 @@ def _holder(api: Any, volume: str, stack: str, *, read_only: bool) -> Iterator[s
     made = api.create_container(
         name,
         command=["none"],
-        name=f"dify-{stack}-backup-{secrets.token_hex(3)}",
+        name=f"dify-{stack}-{HOLDER}{secrets.token_hex(3)}",
         # Found and removed with the stack's own containers, where it is left by a run that was killed.
         labels={STACK_LABEL: stack},
         host_config=config,
@@ -107,7 +109,7 @@ def _told() -> Iterator[None]:
 def _read(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield blocks of the engine; what breaks off is a VolumeError."""
     with _told():
-        yield from blocks
+        yield from gathered(blocks)
 
 
 def read_file(client: Any, volume: str, stack: str, name: str) -> bytes | None:  # noqa: ANN401

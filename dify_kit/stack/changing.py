@@ -169,7 +169,10 @@ def _require_set(values: Mapping[str, Any], path: Path) -> None:
 
 
 def _write(pulumi: Pulumi, changes: Collection[Change], opened: Mapping[str, Any]) -> None:
-    """Write each changed setting as a whole, its encrypted parts as they are stored; `opened` has all decrypted."""
+    """Write each changed setting as a whole, its encrypted parts as they are stored; `opened` has all decrypted.
+
+    All of them, or none: a command that is killed leaves the settings of before.
+    """
     now = stored(pulumi.files)
     # Of a setting that is one encrypted text, a part cannot be written: it is encrypted again as a whole.
     sealed = {one.key for one in changes if settings.is_secure(now.get(one.key)) and len(one.path) > 1}
@@ -182,17 +185,18 @@ def _write(pulumi: Pulumi, changes: Collection[Change], opened: Mapping[str, Any
     entries = {
         f"{PROJECT}:{key}": objects.entry(after[key], secret=key in secret) for key in touched if key in after
     }
-    if entries:
-        # By the environment, which only this user can read: arguments are in the process list.
-        pulumi.run("config", "set-all", extra={"PULUMI_OPTION_JSON": json.dumps(entries)})
-    for key in touched:
-        if key not in after:
-            pulumi.run("config", "rm", f"{PROJECT}:{key}")
     if parts:
         pulumi.store_objects()
-    for one in parts:
-        name = f"{PROJECT}:{setting_path.text_of(one.path)}"
-        pulumi.run("config", "set", "--secret", "--path", name, stdin=str(one.value))
+    with pulumi.editing():
+        if entries:
+            # By the environment, which only this user can read: arguments are in the process list.
+            pulumi.run("config", "set-all", extra={"PULUMI_OPTION_JSON": json.dumps(entries)})
+        for key in touched:
+            if key not in after:
+                pulumi.run("config", "rm", f"{PROJECT}:{key}")
+        for one in parts:
+            name = f"{PROJECT}:{setting_path.text_of(one.path)}"
+            pulumi.run("config", "set", "--secret", "--path", name, stdin=str(one.value))
 
 
 def _encrypted_part(change: Change) -> bool:

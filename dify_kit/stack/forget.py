@@ -152,7 +152,8 @@ def _records(files: StackFiles) -> list[Path]:
     data, stack = files.data, files.stack
     logs = [data.logs / f"{stack}-{verb}.log" for verb in ("up", "destroy", "preview", "refresh")]
     runs = [data.runs / f"{stack}.json", data.runs / f"{stack}.events", data.backup(stack)]
-    kept = [data.restored(stack), data.restoring(stack), data.upgrade(stack)]
+    kept = [data.restored(stack), data.planned(stack), data.restoring(stack), data.upgrade(stack)]
+    kept.append(data.backing_up(stack))
     return [path for path in (*logs, *runs, *kept) if path.exists()]
 
 

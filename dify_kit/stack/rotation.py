@@ -8,6 +8,7 @@ any `up`, and the same command continues it instead of making another value.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from dify_kit.engine.cli import Pulumi
 from dify_kit.errors import KitError
@@ -154,6 +155,12 @@ def of(name: str, found: Settings) -> Rotation:
     return Rotation(name=name, keys=keys, effect=_EFFECTS[name](found))
 
 
+def incomplete(found: Settings, outputs: Mapping[str, Any]) -> list[str]:
+    """Return the names whose rotation is in the settings, and not in the exports of the last deployment."""
+    deployed = outputs.get(ROTATIONS) or {}
+    return [name for name, number in found.secret_rotations.items() if number > int(deployed.get(name, 0))]
+
+
 def begin(pulumi: Pulumi, name: str) -> Rotation:
     """Write new values and the number of the rotation, or continue one that is not complete; say what will happen.
 
@@ -169,7 +176,7 @@ def begin(pulumi: Pulumi, name: str) -> Rotation:
             f"`{hints.kit('up', stack=files.stack)}` first",
         )
     number = found.secret_rotations.get(name, 0)
-    if number > int((outputs.get(ROTATIONS) or {}).get(name, 0)):
+    if name in incomplete(found, outputs):
         say(f"an earlier rotation of {name} was not completed: continuing it, with the value that it made")
     else:
         changes = [Change(path=(key,), value=_new(key), secret=True) for key in rotation.keys]

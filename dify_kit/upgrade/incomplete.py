@@ -1,17 +1,24 @@
-"""What `status` says of a restore, an upgrade or a rollback that did not come to its end."""
+"""What `status` says of a backup, a restore, an upgrade or a rollback that did not come to its end."""
 
 from dify_kit.errors import KitError
-from dify_kit.stack import unfinished
+from dify_kit.stack import cut_off_backup, unfinished
 from dify_kit.upgrade import journal
 from dify_kit.upgrade.journal import State
 from dify_kit.watch.report import Status
 from dify_kit.workspace.files import StackFiles
+from infra import hints
 
 
 def note(files: StackFiles, status: Status) -> None:
     """Add to a status what was begun with the stack and is not complete, unless a command is at work on it."""
     if files.locked():
         return
+    if cut_off_backup.found(files):
+        again = hints.kit("backup", stack=files.stack)
+        status.add(
+            "a backup was cut off: Redis rewrites none of its files, and a part of an archive may be left",
+            f"{hints.kit('up', stack=files.stack)} puts that in order, and so does the next {again}",
+        )
     try:
         unfinished.refuse(files)
         found = journal.load(files)

@@ -9,7 +9,7 @@ from dify_kit.backup.passphrases import known as read_passphrase
 from dify_kit.backup.settings_part import OF_THE_MACHINE
 from dify_kit.deploying import bring_up
 from dify_kit.errors import KitError
-from dify_kit.stack import unfinished
+from dify_kit.stack import cut_off_backup, unfinished
 from dify_kit.talk import say, step
 from dify_kit.upgrade import data, journal
 from dify_kit.upgrade.journal import Journal, State
@@ -121,7 +121,8 @@ def _of_the_machine(found: Journal) -> dict[str, object]:
 
 
 def finish(upgrade: Upgrade, found: Journal) -> None:
-    """Remove the journal: the upgrade is taken back. The archive stays."""
+    """Remove the journal: the upgrade is taken back. The archive stays, a part of one does not."""
+    cut_off_backup.mend(upgrade.files, upgrade.engine)
     journal.remove(upgrade.files)
     if found.archive and Path(found.archive).exists():
         say(f"the archive stays: {found.archive}")

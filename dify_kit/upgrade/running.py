@@ -142,9 +142,6 @@ def _back_up(upgrade: Upgrade, journal: Journal) -> Journal:
     """Write the archive, unless it is complete already, and read it to its end."""
     archive = Path(journal.archive)
     passphrase = read_passphrase(Path(journal.passphrase_file))
-    for draft in archive.parent.glob(f".{archive.name}.*.part"):
-        say(f"removing {draft}, which an interrupted backup left")
-        draft.unlink(missing_ok=True)
     if not archive.exists():
         found = making.source(upgrade.pulumi, upgrade.engine)
         with terminable():

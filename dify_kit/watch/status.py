@@ -18,7 +18,7 @@ from dify_kit.engine.cli import Pulumi
 from dify_kit.engine.processes import Run
 from dify_kit.engine.state import FileBackend, StackState, Update
 from dify_kit.errors import KitError
-from dify_kit.stack import llm_usage
+from dify_kit.stack import llm_usage, rotation
 from dify_kit.watch import certificate, traffic
 from dify_kit.watch.limits import limits_of
 from dify_kit.watch.report import Address, LastUpdate, Revision, Status
@@ -51,6 +51,7 @@ def gather(
     status.under_way = run.verb if run and run.processes() else ""
     state = _state(files, environ, status)
     _deployed(status, state, reading)
+    _rotations(status, state, reading)
     status.last_update = _last_update(files, environ, status)
     status.last_backup = _last_backup(files)
     try:
@@ -102,6 +103,18 @@ def _deployed(status: Status, state: StackState, reading: Reading | None) -> Non
     status.limits = limits_of(outputs)
     if url := str(outputs.get("publicUrl") or ""):
         status.address = Address(url=url)
+
+
+def _rotations(status: Status, state: StackState, reading: Reading | None) -> None:
+    """Note the rotations of secrets that are in the settings and not deployed, unless a command deploys them."""
+    if reading is None or not status.deployed or status.under_way:
+        return
+    for name in rotation.incomplete(reading.settings, state.outputs):
+        again = hints.kit("keys", "rotate", name, stack=status.stack)
+        status.add(
+            f"the rotation of {name} is not complete: not every service has the new value",
+            f"{again} completes it, and so does {hints.kit('up', stack=status.stack)}",
+        )
 
 
 def _last_backup(files: StackFiles) -> datetime | None:

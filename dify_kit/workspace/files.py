@@ -11,6 +11,7 @@
       runs/                      0700   locks, the record of the run in progress, journals of upgrades
       logs/                      0700   Pulumi's own output of the last run of each kind
       restored/<stack>/          0700   files that the settings of a restored stack name
+      verifying/                 0700   of each `backup verify` that runs, a data directory of its own
       backups/                   0700   archives that `upgrade` makes, and the passphrase that opens them
 
 A deleted checkout therefore loses nothing, and a copy of this one directory is the backup of the keys.
@@ -107,6 +108,10 @@ class DataDir:
         """Return the record of a stack's last backup."""
         return self.runs / f"{stack}.backup"
 
+    def backing_up(self, stack: str) -> Path:
+        """Return the mark of a backup that has not ended."""
+        return self.runs / f"{stack}.backing-up"
+
     def upgrade(self, stack: str) -> Path:
         """Return the journal of a stack's last upgrade."""
         return self.runs / f"{stack}.upgrade"
@@ -115,6 +120,15 @@ class DataDir:
     def backups(self) -> Path:
         """The archives that upgrades make, with the passphrase that the kit generates for them."""
         return self.root / "backups"
+
+    @property
+    def verifying(self) -> Path:
+        """The data directories of `backup verify` while it runs."""
+        return self.root / "verifying"
+
+    def planned(self, stack: str) -> Path:
+        """Return the directory of the same files while a restore is checked."""
+        return self.root / "restored" / f".{stack}"
 
     def restored(self, stack: str) -> Path:
         """Return the directory of files that the settings of a restored stack name: apps, templates, CAs."""
@@ -258,6 +272,30 @@ class StackFiles:
                     self.linked.unlink()
                 self.link()
 
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Yield a copy of the settings. What the block makes of it takes their place at its end, in one move.
+
+        Pulumi truncates the file that it writes: one that is killed there would leave no secret. An exception of the
+        block leaves the settings as they are.
+        """
+        before = self.config_file.read_text(encoding="utf-8") if self.config_file.exists() else "{}\n"
+        # Its name ends as Pulumi demands it.
+        path = self.data.stacks / f".edit-{self.stack}.{os.getpid()}.yaml"
+        write_private(path, before)
+        try:
+            yield path
+            after = path.read_text(encoding="utf-8")
+            if after == before:
+                return
+            if self.own_file():
+                # A file, or a link, of the operator's own stays what it is.
+                self.linked.write_text(after, encoding="utf-8")
+            else:
+                write_private(self.stored, after)
+        finally:
+            path.unlink(missing_ok=True)
+
     def document(self) -> dict[str, object]:
         """Return the stack's file; empty when there is none. Raises KitError that names it and the way back."""
         back = f"fix the file, or restore it from your backup of {self.data.root}"
@@ -327,4 +365,22 @@ class StackFiles:
             stream.truncate(0)
             stream.write(str(os.getpid()))
             stream.flush()
+            self._remove_drafts()
             yield
+
+    def _remove_drafts(self) -> None:
+        """Remove what a killed command left half-written. The caller holds the lock, so that no other one writes."""
+        names = {
+            self.data.runs: (f".{self.stack}.*.[0-9]*",),
+            self.data.stacks: (
+                f".Pulumi.{self.stack}.yaml.[0-9]*",
+                f".*.{self.stack}.json.[0-9]*",
+                f".edit-{self.stack}.[0-9]*.yaml",
+                f".new-{self.stack}.yaml",
+                f"..new-{self.stack}.yaml.[0-9]*",
+                f"..edit-{self.stack}.*.yaml.[0-9]*",
+            ),
+        }
+        for folder, patterns in names.items():
+            for path in (one for pattern in patterns for one in folder.glob(pattern)):
+                path.unlink(missing_ok=True)

@@ -3,14 +3,21 @@
 A database that exists does not follow POSTGRES_PASSWORD. The role gets another password through the socket inside the
 container, by the verifier that PostgreSQL keeps of one (RFC 5803): neither its log nor a process list has the password.
 PostgreSQL checks a password when a client connects, so connections that are open go on.
+
+What connects from inside the container, as `dify-kit backup` does, reads the password in a file, which came with the
+container: it gets the new one, too. A mounted Secret of a cluster follows by itself.
 """
 
 import base64
 import hashlib
 import hmac
+import io
 import secrets
+import tarfile
+import time
 from typing import Any
 
+import docker
 import pulumi
 from pulumi import dynamic
 
@@ -55,11 +62,15 @@ def statements(password: str) -> str:
 
 
 class RolePasswordProvider(dynamic.ResourceProvider):
-    """Pickled by reference: this module must keep its name. Inputs: `container`, `service`, `password` (a secret)."""
+    """Pickled by reference: this module must keep its name.
+
+    Inputs: `container`, `service`, `password` (a secret), `file` (the path of its file, empty where none is written).
+    """
 
     def create(self, props: dict[str, Any]) -> dynamic.CreateResult:
         """Set the password of a database that was made with it, or asks for none on its socket."""
         _set(props, [props["password"]])
+        _write(props)
         return dynamic.CreateResult(f"role-{props['service']}", outs=props)
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.UpdateResult:
@@ -68,16 +79,20 @@ class RolePasswordProvider(dynamic.ResourceProvider):
         A run that was killed may have set it without a record of that.
         """
         _set(news, list(dict.fromkeys([olds["password"], news["password"]])))
+        _write(news)
         return dynamic.UpdateResult(outs=news)
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> dynamic.DiffResult:
         """Compare what was set, and where."""
-        keys = ("container", "password")
+        keys = ("container", "password", "file")
         return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in keys))
 
 
 class RolePassword(dynamic.Resource):
-    """The password of the role `postgres` in the PostgreSQL of a container (a reference). `password` is a secret."""
+    """The password of the role `postgres` in the PostgreSQL of a container (a reference). `password` is a secret.
+
+    `file` is where the container has it, empty where the platform writes that.
+    """
 
     def __init__(
         self,
@@ -86,9 +101,10 @@ class RolePassword(dynamic.Resource):
         container: pulumi.Input[str],
         service: str,
         password: pulumi.Input[str],
+        file: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        props = {"container": container, "service": service, "password": password}
+        props = {"container": container, "service": service, "password": password, "file": file}
         super().__init__(RolePasswordProvider(), name, props, opts)
 
 
@@ -108,6 +124,26 @@ def _set(props: dict[str, Any], passwords: list[str]) -> None:
             "then rotate it"
         )
     raise RolePasswordError(f"{props['service']} did not take the password: {said or 'it did not answer'}")
+
+
+def _write(props: dict[str, Any]) -> None:
+    """Write the password to its file, which root alone reads. Raises RolePasswordError."""
+    path = str(props.get("file") or "")
+    if not path:
+        return
+    folder, _, name = path.rpartition("/")
+    data, buffer = props["password"].encode(), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.mode, entry.mtime, entry.size = 0o400, int(time.time()), len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    try:
+        with runtime(props["container"], ENGINE_TIMEOUT_SECONDS) as postgres:
+            postgres.unpack(folder, buffer.getvalue())
+    except (WorkloadError, docker.errors.DockerException, OSError) as problem:
+        raise RolePasswordError(
+            f"{props['service']} did not take the file of its password: {problem}"
+        ) from None
 
 
 def _ask(props: dict[str, Any], password: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pulumi
 
+from infra.catalogue.container_paths import POSTGRES_PASSWORD_FILE
 from infra.catalogue.data_services import DATABASE, REDIS
 from infra.catalogue.releases import Release
 from infra.catalogue.service import Tier
@@ -52,6 +53,8 @@ class DataTier(ServiceTier):
             container=running.workload,
             service=spec.name,
             password=self._settings.secrets.postgres_password,
+            # A cluster mounts it.
+            file="" if self._settings.kubernetes else POSTGRES_PASSWORD_FILE,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[running.ready]),
         )
         return replace(running, ready=password)

@@ -1,111 +1,29 @@
 """The drill: 1.12.1 to 1.14.2 to 1.17.1 with data, killed on the way, and back to the data of 1.14.2."""
 
-import hashlib
 import json
 import signal
 import stat
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import pytest
 
 from support.stacks import CHECKOUT, KIT, Done, Stack
+from tests.integration.kept import SETTINGS, Kept
 
 FIRST, SECOND, THIRD = "1.12.1", "1.14.2", "1.17.1"
-TENANT, CLIENT = "acme", "acme-bot"
-USER = "u-1"
-CHAT = {"inputs": {}, "user": USER, "response_mode": "blocking", "auto_generate_name": False}
-UPLOAD = bytes(range(256)) * 2048
 # What the command has printed when it is killed: in the backup; with the settings changed and the data not; in the
 # migration, while the plugin daemon is replaced; while the volumes of a rollback are filled.
 IN_BACKUP, BEFORE_DATA = "database dify_plugin", "==> deploying stack"
 IN_MIGRATION, IN_RESTORE = "  + container migration", "volume app_storage"
 
 
-@dataclass
-class Kept:
-    """What a stack must have after each step: messages, files, an API key, and a client with its token."""
-
-    stack: Stack
-    secret: str
-    key: str = ""
-    token: str = ""
-    conversation: str = ""
-    messages: list[tuple[str, str, str]] = field(default_factory=list)
-    files: dict[str, str] = field(default_factory=dict)
-
-    def begin(self) -> None:
-        """Make the first conversation, and a file."""
-        self.key = self.stack.outputs(secrets_too=True)["appKeys"]["echo-chat"]
-        self.token = self._token()
-        with self._client() as http:
-            said = http.post("/v1/chat-messages", json={**CHAT, "query": "first"}).json()
-            self.conversation = said["conversation_id"]
-            files = {"file": ("drill.png", UPLOAD, "image/png")}
-            uploaded = http.post("/v1/files/upload", data={"user": USER}, files=files)
-            assert uploaded.status_code == 201, uploaded.text
-        self.files = self._files()
-        self.add("second")
-
-    def add(self, query: str) -> None:
-        """Add a message to the conversation, and note what there is."""
-        with self._client() as http:
-            more = {**CHAT, "query": query, "conversation_id": self.conversation}
-            assert http.post("/v1/chat-messages", json=more).status_code == 200
-        self.messages = self.now()
-
-    def now(self) -> list[tuple[str, str, str]]:
-        """Return the messages of the conversation."""
-        with self._client() as http:
-            asked = {"user": USER, "conversation_id": self.conversation, "limit": "100"}
-            answer = http.get("/v1/messages", params=asked)
-        assert answer.status_code == 200, answer.text
-        return [(one["id"], one["query"], one["answer"]) for one in answer.json()["data"]]
-
-    def check(self, release: str) -> None:
-        """Demand that everything is there, with the keys of before, on a release that is deployed to its end."""
-        assert self.now() == self.messages
-        found = self._files()
-        assert {path: found.get(path) for path in self.files} == self.files
-        assert hashlib.sha256(UPLOAD).hexdigest() in found.values()
-        assert self._token()
-        headers = {"Authorization": f"Bearer {self.token}"}
-        assert httpx.get(f"{self.stack.url}/v1/info", headers=headers, timeout=60).status_code == 200
-        outputs = self.stack.outputs(secrets_too=True)
-        assert outputs["appKeys"]["echo-chat"] == self.key
-        assert outputs["release"] == release
-        assert self.stack.steps() == {}
-
-    def _client(self) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.Client(base_url=self.stack.url, headers=headers, timeout=60)
-
-    def _token(self) -> str:
-        form = {"grant_type": "client_credentials", "client_id": CLIENT, "client_secret": self.secret}
-        answer = httpx.post(f"{self.stack.url}/oauth/token", data=form, timeout=60)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["access_token"])
-
-    def _files(self) -> dict[str, str]:
-        """Return the SHA-256 of every file of the storage volume but the marker and the kit's notes."""
-        script = "cd /app/api/storage && find . -type f ! -path './.dify-kit*' -exec sha256sum {} +"
-        code, output = self.stack.container("api").exec_run(["sh", "-c", script])
-        assert code == 0, output.decode()
-        return {line[66:]: line[:64] for line in output.decode().splitlines()}
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     one = Stack(home=tmp_path_factory.mktemp("upgrade") / "home", release=FIRST)
     try:
-        chosen = [
-            "oauth.enabled=true",
-            f"oauth.tenants.{TENANT}.app=echo-chat",
-            'extraEnv={"api": {"EDITION": "SELF_HOSTED"}}',
-        ]
+        chosen = [*SETTINGS, 'extraEnv={"api": {"EDITION": "SELF_HOSTED"}}']
         done = one.init(set=chosen)
         assert done.code == 0, done.output
         yield one
@@ -116,12 +34,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def kept(stack: Stack) -> Kept:
     """A stack of the first release with data."""
-    added = stack.kit("client", "add", CLIENT, "--tenant", TENANT, "--scope", "chat", "--stack", stack.name)
-    assert added.code == 0, added.output
-    stack.up()
-    one = Kept(stack=stack, secret=added.stdout.strip())
-    one.begin()
-    return one
+    return Kept.of(stack)
 
 
 def upgrade(stack: Stack, release: str, *options: str) -> Done:

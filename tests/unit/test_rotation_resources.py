@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from infra.catalogue.container_paths import REDIS_CONFIG, REDIS_PASSWORD_FILE, REDIS_UID
+from infra.catalogue.container_paths import (
+    POSTGRES_PASSWORD_FILE,
+    REDIS_CONFIG,
+    REDIS_PASSWORD_FILE,
+    REDIS_UID,
+)
 from infra.engine.runtime import RUNNING, Ran, Said, State, WorkloadError
 from infra.resources import redis_config, role_password
 from infra.resources.redis_config import OnlyPasswordProvider, RedisConfigError, RedisConfigProvider
@@ -317,6 +322,21 @@ class FakePostgres(Fake):
     tried: int = 0
     commands: list[Sequence[str]] = field(default_factory=list)
     statements: list[str] = field(default_factory=list)
+    # What connects from inside the container reads it.
+    file: tuple[str, int, int] = (OLD, 0, 0o400)
+
+    def unpack(self, directory: str, archive: bytes) -> None:
+        assert directory == "/run/secrets"
+
+        def write() -> None:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                (one,) = tar.getmembers()
+                assert one.name == "postgres_password"
+                content = tar.extractfile(one)
+                assert content
+                self.file = (content.read().decode(), one.uid, one.mode)
+
+        self.steps.step(write)
 
     def ask(self, command: Sequence[str], *, seconds: float, line: bytes = b"") -> Said:
         assert seconds > 0
@@ -350,7 +370,12 @@ def postgres(monkeypatch: pytest.MonkeyPatch) -> FakePostgres:
 
 
 def role(password: str) -> dict[str, Any]:
-    return {"container": CONTAINER, "service": "db-postgres", "password": password}
+    return {
+        "container": CONTAINER,
+        "service": "db-postgres",
+        "password": password,
+        "file": POSTGRES_PASSWORD_FILE,
+    }
 
 
 def test_the_verifier_is_that_of_postgresql() -> None:
@@ -378,9 +403,27 @@ def test_the_role_gets_a_verifier_and_no_log_and_no_argument_the_password(
     (statements,) = postgres.statements
     assert statements.index("log_statement = 'none'") < statements.index("ALTER ROLE")
     assert NEW not in f"{postgres.commands}{statements}"
+    assert postgres.file == (NEW, 0, 0o400)
 
 
-@pytest.mark.parametrize("step", range(4))
+def test_the_file_of_a_password_that_was_set_before_is_written_once(postgres: FakePostgres) -> None:
+    before = role(OLD)
+    del before["file"]
+
+    assert RolePasswordProvider().diff("", before, role(OLD)).changes
+    assert not RolePasswordProvider().diff("", role(OLD), role(OLD)).changes
+    RolePasswordProvider().update("", before, role(OLD))
+    assert postgres.file == (OLD, 0, 0o400)
+
+
+def test_a_cluster_writes_the_file_by_itself(postgres: FakePostgres) -> None:
+    RolePasswordProvider().update("", role(OLD), role(NEW) | {"file": ""})
+
+    assert matches(postgres.verifier, NEW)
+    assert postgres.file == (OLD, 0, 0o400)
+
+
+@pytest.mark.parametrize("step", range(6))
 def test_postgresql_has_the_new_password_after_a_run_that_was_killed(
     postgres: FakePostgres, step: int
 ) -> None:
@@ -390,12 +433,13 @@ def test_postgresql_has_the_new_password_after_a_run_that_was_killed(
         RolePasswordProvider().update("", role(OLD), role(NEW))
     except Killed:
         killed = True
-    assert killed is (step < 2)
+    assert killed is (step < 4)
     postgres.steps = Steps()
 
     RolePasswordProvider().update("", role(OLD), role(NEW))
 
     assert matches(postgres.verifier, NEW)
+    assert postgres.file[0] == NEW
 
 
 def test_a_lost_answer_is_asked_for_again(postgres: FakePostgres) -> None:

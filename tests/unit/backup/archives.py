@@ -76,8 +76,6 @@ def archive(
                 writer.add(part)
         if end:
             writer.close()
-        else:
-            writer.abandon()
     return path
 
 

@@ -11,13 +11,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 import pyrage
 import pytest
 
 from dify_kit.backup import archive as archives
-from dify_kit.backup.archive import PIECE_BYTES, Part, Writer, check, look, parts
+from dify_kit.backup.archive import PIECE_BYTES, Part, Target, Writer, check, look, parts
 from dify_kit.backup.restoring import examine, release_of
 from dify_kit.backup.sealing import check_passphrase, sealed
 from dify_kit.backup.stores import ROOT
@@ -190,7 +189,7 @@ def test_links_and_devices_are_no_entries_of_an_archive(tmp_path: Path) -> None:
     with (
         path.open("wb") as raw,
         sealed(raw, PASSPHRASE) as stream,
-        tarfile.open(fileobj=stream, mode="w|") as tar,
+        tarfile.open(fileobj=stream, mode="w|") as tar,  # type: ignore[call-overload]  # it needs `write` alone
     ):
         entry = tarfile.TarInfo("about.json")
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -315,14 +314,11 @@ def test_a_full_disk_ends_the_backup() -> None:
         fill(stream)
 
 
-def fill(stream: IO[bytes]) -> None:
+def fill(stream: Target) -> None:
     """Write more than any disk of these tests takes."""
     writer = Writer(stream, ABOUT, 0)
-    try:
-        for number in range(50):
-            writer.part(f"volumes/v{number}.tar", [BIG])
-    finally:
-        writer.abandon()
+    for number in range(50):
+        writer.part(f"volumes/v{number}.tar", [BIG])
 
 
 class Failing(io.RawIOBase):

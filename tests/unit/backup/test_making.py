@@ -15,6 +15,7 @@ from dify_kit.backup.stores import VolumeError, Volumes
 from dify_kit.backup.trees import Census
 from dify_kit.containers.docker_host import Container
 from dify_kit.errors import KitError
+from dify_kit.stack import cut_off_backup
 from tests.unit.backup.archives import ABOUT, blocks, tree
 
 WHOLE = tree({"a": b"content"})
@@ -73,6 +74,14 @@ def source(store: str, engine: Engine, state: str = "running", copies: Copies | 
     )
 
 
+@pytest.fixture(autouse=True)
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is noted as stopped, one after the other."""
+    found: list[str] = []
+    monkeypatch.setattr(cut_off_backup, "note_stopped", lambda _files, service: found.append(service))
+    return found
+
+
 def test_a_volume_that_changed_while_it_was_read_is_copied_again(capsys: pytest.CaptureFixture[str]) -> None:
     copies = Copies(CUT, WHOLE)
     target = io.BytesIO()
@@ -102,7 +111,6 @@ def test_a_volume_that_never_holds_still_ends_the_backup() -> None:
     with pytest.raises(KitError, match="dify-dev-redis changed in each of 3 copies"):
         making._volume(source("pgvector", Engine(), copies=copies), "redis", writer)
     assert writer.parts == {}
-    writer.abandon()
 
 
 def test_an_engine_that_breaks_off_is_named() -> None:
@@ -111,16 +119,19 @@ def test_an_engine_that_breaks_off_is_named() -> None:
 
     with pytest.raises(KitError, match="volume dify-dev-redis cannot be read: gone"):
         making._volume(source("pgvector", Engine(), copies=copies), "redis", writer)
-    writer.abandon()
 
 
 @pytest.mark.parametrize("store", ["weaviate", "qdrant"])
-def test_a_vector_store_stands_still_for_its_copy_and_starts_again_whatever_happens(store: str) -> None:
+def test_a_vector_store_stands_still_for_its_copy_and_starts_again_whatever_happens(
+    store: str, notes: list[str]
+) -> None:
     for problem in (KitError("full"), KeyboardInterrupt()):
         engine = Engine()
+        notes.clear()
         with pytest.raises(type(problem)):
             copied(source(store, engine), problem)
         assert engine.done == ["stop v1", "copied", "start v1"]
+        assert notes == [store, ""]
 
 
 def copied(found: making.Source, problem: BaseException) -> None:
@@ -130,13 +141,17 @@ def copied(found: making.Source, problem: BaseException) -> None:
         raise problem
 
 
-def test_a_vector_store_that_does_not_start_again_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_vector_store_that_does_not_start_again_is_a_warning(
+    capsys: pytest.CaptureFixture[str], notes: list[str]
+) -> None:
     with making._still(source("weaviate", Engine(starts=False)), "vector"):
         pass
 
     shown = capsys.readouterr().err
     assert "weaviate was stopped and does not start again: no such network" in shown
     assert "up --stack dev" in shown
+    # Noted still: the next command starts it.
+    assert notes == ["weaviate"]
 
 
 def test_what_is_stopped_already_and_other_volumes_are_left_alone() -> None:

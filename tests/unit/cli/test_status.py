@@ -579,6 +579,36 @@ def test_a_restore_that_stopped_is_a_problem(stack: Machine) -> None:
     assert hints.kit("restore", "/srv/backups/dify-dev.dify-backup", stack="dev") in problem["hint"]
 
 
+def test_a_backup_that_was_cut_off_is_a_problem_and_one_that_runs_is_none(stack: Machine) -> None:
+    files = stack.files()
+    files.data.backing_up("dev").write_text(json.dumps({"target": "", "stopped": ""}))
+
+    done = run()
+    with files.lock():
+        busy = run()
+
+    assert done.exit_code == 1
+    assert "a backup was cut off" in done.stderr + done.stdout
+    assert "up --stack dev puts that in order" in done.stderr + done.stdout
+    assert busy.exit_code == 0
+
+
+def test_a_rotation_that_is_not_deployed_is_a_problem(stack: Machine) -> None:
+    ids = [f"id-{service}" for service in (*SERVICES, "migration")]
+    stack.configure(secretRotations={"redis": 2, "database": 1})
+    stack.state(resources=resources({**OUTPUTS, "secretRotations": {"redis": 1, "database": 1}}, ids))
+
+    done = run()
+
+    shown = done.stderr + done.stdout
+    assert done.exit_code == 1
+    assert "the rotation of redis is not complete" in shown
+    assert "keys rotate redis --stack dev completes it" in shown
+    assert "rotation of database" not in shown
+    stack.state(resources=resources({**OUTPUTS, "secretRotations": {"redis": 2, "database": 1}}, ids))
+    assert run().exit_code == 0
+
+
 def test_an_upgrade_that_runs_or_is_complete_is_no_problem(stack: Machine) -> None:
     upgraded(stack, State.DONE, 3)
     assert run().exit_code == 0

@@ -37,7 +37,12 @@ def without_rewrites(container: str) -> Iterator[None]:
             time.sleep(_POLL)
         yield
     finally:
-        _ask(container, "CONFIG", "SET", _PERCENT, _USUAL)
+        with_rewrites(container)
+
+
+def with_rewrites(container: str) -> None:
+    """Turn rewrites on. Raises KitError."""
+    _ask(container, "CONFIG", "SET", _PERCENT, _USUAL)
 
 
 def _ask(container: str, *words: str) -> str:
