@@ -41,7 +41,7 @@ def test_the_proxies_take_the_place_of_the_stack_s_own(recorder: Recorder) -> No
         for name in ("data-proxy", "data-egress")
     }
 
-    assert ports == {"data-proxy": [5432, 6379], "data-egress": [5432, 6379]}
+    assert ports == {key: [5432, 6379, 9201, 9202] for key in ("data-proxy", "data-egress")}
     assert not {"db-postgres", "redis"} & set(recorder.of(SERVICE))
 
 
