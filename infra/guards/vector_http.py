@@ -290,9 +290,8 @@ def _milvus(api: _Api) -> None:
 
 def _check_grpc(server: VectorServer, host: str, port: int, name: str) -> None:
     """Raise _RefusedError where a port does not begin to speak HTTP/2, as gRPC does."""
-    keys = (
-        "grpcHost, dify:vectorServer.grpcPort" if server.kind == WEAVIATE else "host, dify:vectorServer.port"
-    )
+    second = server.kind == WEAVIATE
+    keys = "grpcHost, dify:vectorServer.grpcPort" if second else "host, dify:vectorServer.port"
     wrong = f"dify:vectorServer.{keys}: {host}:{port}"
     trusted = _trusted(server)
     try:
@@ -304,6 +303,8 @@ def _check_grpc(server: VectorServer, host: str, port: int, name: str) -> None:
             else:
                 begun = _speaks_http2(plain)
     except ssl.SSLError as problem:
+        if not second:
+            raise
         said = first_line(problem)
         raise _RefusedError(
             Refusal(
@@ -312,6 +313,8 @@ def _check_grpc(server: VectorServer, host: str, port: int, name: str) -> None:
             )
         ) from None
     except OSError as problem:
+        if not second:
+            raise
         raise _RefusedError(
             Refusal(
                 problem=f"{wrong} {UNREACHABLE}: {first_line(problem)}",
