@@ -1,4 +1,4 @@
-"""The checks of external vector stores that speak HTTP, and gRPC: one function for each kind of store."""
+"""The checks of external vector stores with HTTP and gRPC: one function for each kind of store."""
 
 import secrets
 import socket
@@ -147,7 +147,7 @@ class _Api:
 
 
 def refusal(stack: str, server: VectorServer) -> Refusal | None:
-    """Return why Dify cannot use a vector store that speaks HTTP or gRPC, or None."""
+    """Return why Dify cannot use a vector store with HTTP or gRPC, or None."""
     import httpx  # noqa: PLC0415  # for stacks with an external vector store alone
 
     trusted = _trusted(server)
@@ -289,7 +289,7 @@ def _milvus(api: _Api) -> None:
 
 
 def _check_grpc(server: VectorServer, host: str, port: int, name: str) -> None:
-    """Raise _RefusedError where a port does not begin to speak HTTP/2, as gRPC does."""
+    """Raise _RefusedError where a port does not answer by HTTP/2, which gRPC uses."""
     second = server.kind == WEAVIATE
     keys = "grpcHost, dify:vectorServer.grpcPort" if second else "host, dify:vectorServer.port"
     wrong = f"dify:vectorServer.{keys}: {host}:{port}"
@@ -324,8 +324,8 @@ def _check_grpc(server: VectorServer, host: str, port: int, name: str) -> None:
     if not begun:
         raise _RefusedError(
             Refusal(
-                problem=f"{wrong}: it does not speak gRPC",
-                fix="name the port on which the server speaks gRPC",
+                problem=f"{wrong}: it does not answer by gRPC",
+                fix="name the port of the server's gRPC",
             )
         )
 

@@ -3,7 +3,7 @@
 The clients stay on the internal network of the data tier. `data-proxy` is there, answers to the name in the server's
 certificate and passes each connection to `data-egress`, which is on no network of theirs: it resolves the name of the
 server as the outside does, and connects to it. TLS is between client and server for PostgreSQL and Redis. For vector
-stores that speak HTTP or gRPC `data-egress` is the client of TLS: it verifies the server, and asks it by its own name.
+stores with HTTP or gRPC `data-egress` is the client of TLS: it verifies the server, and asks it by its own name.
 """
 
 from collections.abc import Mapping
@@ -113,7 +113,7 @@ def files(service: str, settings: Settings) -> tuple[File, ...]:
 
 
 def _http_passes(server: VectorServer | None) -> tuple[HttpPass, ...]:
-    """Return the ports of a vector store that speaks HTTP or gRPC; nothing without one."""
+    """Return the ports of a vector store with HTTP or gRPC; nothing without one."""
     if server is None or server.libpq:
         return ()
     ends = [(ports.VECTOR_SERVER, server.host, server.port, server.server_name, server.kind == MILVUS)]

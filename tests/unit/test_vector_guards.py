@@ -297,7 +297,7 @@ def test_grpc_is_refused_where_another_protocol_answers(tmp_path: Path) -> None:
         other.server_close()
 
     assert "vectorServer.grpcPort" in found[0]
-    assert "does not speak gRPC" in found[0]
+    assert "does not answer by gRPC" in found[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """How the processes of Dify's api image reach the vector store: the stack's own, or `dify:vectorServer`.
 
-An external store is reached at the stack's proxy. It speaks TLS with the server for the clients, because not every
-client of Dify takes a CA (Weaviate's does not); only for pgvector TLS is between client and server, as for PostgreSQL.
+An external store is reached at the stack's proxy. TLS is between the proxy and the server, because not every client of
+Dify takes a CA (Weaviate's does not); only for pgvector TLS is between client and server, as for PostgreSQL.
 """
 
 from collections.abc import Mapping
