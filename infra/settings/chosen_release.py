@@ -8,6 +8,7 @@ from infra.catalogue.data_services import OUTSIDE_VECTOR_STORES
 from infra.catalogue.images import can_build
 from infra.catalogue.releases import RELEASES, CatalogueError, Release
 from infra.settings.reader import Section
+from infra.settings.vector_server import is_outside
 
 
 def read_catalogue(top: Section) -> Path | None:
@@ -70,7 +71,7 @@ def read_weaviate_version(top: Section, release: Release) -> str:
         )
     elif top.raw("vectorStore") != "weaviate":
         top.problems.add("weaviateVersion", version, "another vector store is chosen", "remove it")
-    elif top.part("vectorServer").text("host"):
+    elif is_outside(top):
         top.problems.add(
             "weaviateVersion", version, "has no effect: dify:vectorServer.host names a server", "remove it"
         )

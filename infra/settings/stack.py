@@ -74,7 +74,7 @@ from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.templates_dir import read_templates_dir
 from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
 from infra.settings.urls import Cors, Urls, read_cors, read_hosts, read_origin, read_public_url, read_urls
-from infra.settings.vector_server import VectorServer, read_vector_server
+from infra.settings.vector_server import VectorServer, is_outside, read_vector_server
 
 if TYPE_CHECKING:
     import pulumi
@@ -291,7 +291,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         outbound=outbound,
     )
     database, vectors = read_database(top.part("database"), secrets), top.part("vectorServer")
-    store = read_vector_store(top, images, outside=bool(vectors.text("host")))
+    store = read_vector_store(top, images, outside=is_outside(top))
     keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
     trusted = read_networks(top, "trustedProxies")

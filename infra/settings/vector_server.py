@@ -89,6 +89,12 @@ class VectorServer(Server):
         return self.server_name if self.libpq and self.tls == "verify-full" else DATA_PROXY
 
 
+def is_outside(top: Section) -> bool:
+    """Tell whether the settings name a server, without a word about what else is wrong with it."""
+    given = top.raw("vectorServer")
+    return isinstance(given, dict) and bool(given.get("host"))
+
+
 def read_vector_server(
     section: Section, secrets: SecretReader, store: str, database: Database | None
 ) -> VectorServer | None:

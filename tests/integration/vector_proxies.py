@@ -57,10 +57,13 @@ class VectorProxies:
     @property
     def address(self) -> str:
         """The address at which the stack's services find the first proxy."""
-        proxy = self.containers[DATA_PROXY]
-        proxy.reload()
-        found = proxy.attrs["NetworkSettings"]["Networks"][f"{self.prefix}-{networks.DATA}"]["IPAddress"]
-        return str(found)
+        return self.address_of(DATA_PROXY, networks.DATA)
+
+    def address_of(self, name: str, network: str) -> str:
+        """Return the address of a proxy in a network."""
+        self.containers[name].reload()
+        joined = self.containers[name].attrs["NetworkSettings"]["Networks"]
+        return str(joined[f"{self.prefix}-{network}"]["IPAddress"])
 
     @property
     def url(self) -> str:

@@ -52,6 +52,21 @@ def test_clients_reach_the_proxy_by_the_names_in_the_certificates(recorder: Reco
     assert alias == {"ip": CLUSTER_ADDRESS, "hostnames": ["db.example.com", "cache.example.com"]}
 
 
+@pytest.mark.parametrize(("store", "names"), [("pgvector", ["vectors.example.com"]), ("qdrant", [])])
+def test_a_vector_store_outside_is_reached_at_the_proxies_too(store: str, names: list[str]) -> None:
+    server = {"host": "vectors.example.com"} | ({"user": "dify"} if store == "pgvector" else {})
+    found = run_program(
+        on_cluster({"vectorStore": store, "vectorServer": server}),
+        secrets={"externalVectorPassword": "external-password"},
+    )
+
+    for service in ("api", "worker"):
+        aliases = pod(found, service).get("hostAliases", [])
+        assert [name for one in aliases for name in one["hostnames"]] == names
+    assert {"data-proxy", "data-egress"} <= set(found.of(DEPLOYMENT))
+    assert store not in set(found.of(SERVICE))
+
+
 @pytest.mark.parametrize("service", ["data-proxy", "data-egress", "nginx", "web"])
 def test_others_resolve_the_names_as_the_outside_does(recorder: Recorder, service: str) -> None:
     known = {name for one in pod(recorder, service).get("hostAliases", []) for name in one["hostnames"]}

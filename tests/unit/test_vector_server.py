@@ -300,6 +300,15 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "dify:vectorServer.host",
     ),
     (
+        {
+            "vectorStore": "qdrant",
+            "vectorServer": {"host": HOST},
+            "extraEnv": {"api": {"QDRANT_GRPC_ENABLED": "true"}},
+        },
+        "extraEnv.api.QDRANT_GRPC_ENABLED",
+        "HTTP alone",
+    ),
+    (
         {"extraEnv": {"worker": {"MILVUS_URI": "http://m:1"}}},
         "extraEnv.worker.MILVUS_URI",
         "dify:vectorServer.host",
