@@ -40,6 +40,8 @@ DRILLS = (
     "tests/integration/test_rotation.py",
     "tests/integration/test_team.py",
     "tests/integration/test_upgrade.py",
+    # It builds the server from its sources first.
+    "tests/integration/test_weaviate.py",
 )
 GATEWAY = "the edge with a gateway"
 # Files whose tests share that.

@@ -67,7 +67,7 @@ def source(pulumi: Pulumi, engine: Engine) -> Source:
         )
     # Of several pods any one does, where there is one that runs.
     containers = {one.service: one for one in sorted(engine.workloads(files.stack), key=_runs)}
-    needed = [name for name in SERVICES if name == SERVICES[0] or name == settings.vector_store]
+    needed = [name for name in SERVICES if name == SERVICES[0] or name == settings.own_vector_store]
     if missing := [name for name in needed if name not in containers or containers[name].state != "running"]:
         raise KitError(
             f"stack {files.stack} cannot be backed up: {', '.join(missing)} does not run",
@@ -93,7 +93,12 @@ def left_out(settings: Settings, *, vectors: bool) -> tuple[str, ...]:
         found.append("uploaded files: they are in the bucket of dify:storage, which keeps them by itself")
     if settings.redis is not None:
         found.append("sessions and queues: they are in the Redis of dify:redis; users sign in again")
-    if settings.vector_store in STOPPED_FOR_A_COPY and not vectors:
+    if settings.vector_server is not None:
+        found.append(
+            "vectors: they are in the server of dify:vectorServer; back it up with its own tools at the same time, or "
+            "index the documents again after a restore"
+        )
+    elif settings.vector_store in STOPPED_FOR_A_COPY and not vectors:
         found.append("vectors: documents of knowledge bases have to be indexed again after a restore")
     return tuple(found)
 
@@ -187,7 +192,7 @@ def _databases(found: Source, service: str, writer: Writer) -> None:
 def _volumes(found: Source, *, vectors: bool) -> list[str]:
     """Return the logical names of the volumes that are copied as files."""
     without = {"postgres"}
-    if found.settings.vector_store not in STOPPED_FOR_A_COPY or not vectors:
+    if found.settings.own_vector_store not in STOPPED_FOR_A_COPY or not vectors:
         without.add("vector")
     names = [name for name in volume_names(Keep.DATA, Keep.RECORDS) if name not in without]
     there = found.engine.volumes([f"dify-{found.stack}-{name}" for name in names])
@@ -202,7 +207,7 @@ def _still(found: Source, name: str) -> Iterator[None]:
         with redis_files.without_rewrites(found.containers[owner].id):
             yield
         return
-    store = found.containers.get(found.settings.vector_store) if name == "vector" else None
+    store = found.containers.get(found.settings.own_vector_store) if name == "vector" else None
     if store is None or store.state != "running":
         yield
         return

@@ -122,7 +122,11 @@ def _well(guard: str, settings: Settings, *, local: bool) -> str:
 
     External servers are checked where the engine is `local`, so that this machine reaches what the stack does.
     """
-    servers = {"database": settings.database, "redis": settings.redis}
+    servers = {
+        "database": settings.database,
+        "redis": settings.redis,
+        "vector store": settings.vector_server,
+    }
     if guard in servers:
         server = servers[guard]
         if server is None:

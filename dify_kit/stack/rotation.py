@@ -19,6 +19,7 @@ from infra import hints
 from infra.settings.rotations import ROTATED, ROTATIONS
 from infra.settings.secrets import SHAPES
 from infra.settings.stack import Settings
+from infra.settings.vector_server import VECTOR_PASSWORD
 
 GUIDE = "docs/guides/rotation.md"
 SECRET_KEY = frozenset({"secret-key", "secretKey", "SECRET_KEY"})
@@ -128,7 +129,7 @@ def of(name: str, found: Settings) -> Rotation:
             f"{GUIDE}#secret_key has the steps for a key that was stolen",
         )
     keys = ROTATED[name]
-    if name == "vector-store" and found.vector_store == "pgvector":
+    if name == "vector-store" and found.own_vector_store == "pgvector":
         if found.database is None:
             raise KitError(
                 "vector-store: pgvector has the password of the database; nothing was changed",
@@ -138,6 +139,7 @@ def of(name: str, found: Settings) -> Rotation:
     external = {
         "database": (found.database, "externalDatabasePassword"),
         "redis": (found.redis, "externalRedisPassword"),
+        "vector-store": (found.vector_server, VECTOR_PASSWORD),
     }
     server, setting = external.get(name, (None, ""))
     if server is not None:

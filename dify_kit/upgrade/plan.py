@@ -99,7 +99,7 @@ def make(pulumi: Pulumi, engine: Engine, choice: Choice) -> Plan:
     known = catalogue(settings.catalogue)
     _refuse_target(known, settings, choice)
     written = _written(settings)
-    moves = path.moves(known, written, choice.target, vector_store=settings.vector_store)
+    moves = path.moves(known, written, choice.target, vector_store=settings.own_vector_store)
     _refuse_unwell(files, engine)
     moved = _check_settings(files, engine, settings, known, moves)
     size = data.size(files.stack)

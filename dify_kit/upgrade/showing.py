@@ -112,7 +112,7 @@ def _meanwhile(plan: Plan) -> Iterator[str]:
             f"{STREAM_SECONDS} s more where streamed answers have to end first"
         )
     yield "the migration runs while api of the old release answers; how long it takes depends on the data"
-    if plan.choice.backup and plan.settings.vector_store in {"weaviate", "qdrant"}:
+    if plan.choice.backup and plan.settings.own_vector_store in {"weaviate", "qdrant"}:
         yield f"knowledge bases find nothing while the files of {plan.settings.vector_store} are copied"
     if starts := sum(1 for one in plan.moves if one.weaviate):
         yield f"Weaviate restarts {starts} times or more, once for each version; knowledge bases find nothing then"

@@ -15,6 +15,7 @@ REDIS_PASSWORD_FILE = "/etc/redis/password"  # noqa: S105  # a path
 # The roots that an external database and an external Redis are verified with.
 DATABASE_CA_FILE = "/etc/dify-kit/database-ca.pem"
 REDIS_CA_FILE = "/etc/dify-kit/redis-ca.pem"
+VECTOR_CA_FILE = "/etc/dify-kit/vector-ca.pem"
 STREAM_PROXY_CONFIG = "/etc/dify-kit/stream-proxy.conf"
 SQUID_CONFIG = "/etc/squid/squid.conf"
 # Written by the container itself, for its own user alone: it holds the password of a proxy.

@@ -7,11 +7,13 @@ from infra.catalogue import container_paths as paths
 from infra.catalogue import health, networks, ports
 from infra.catalogue.service import Limits, Mount, Part, Service, Tier
 
-# Each is replaced by an external server with `dify:database` or `dify:redis`, which these two then pass connections to.
+# Each is replaced by an external server with `dify:database` or `dify:redis`, which both proxies pass connections to.
 DATABASE, REDIS = "db-postgres", "redis"
 DATA_PROXY, DATA_EGRESS = "data-proxy", "data-egress"
-# A stack has one of them (`dify:vectorStore`).
+# A stack has one of them (`dify:vectorStore`), or uses a server outside of it (`dify:vectorServer`).
 VECTOR_STORES = ("weaviate", "qdrant", "pgvector")
+# Stores that the kit does not run: always a server outside.
+OUTSIDE_VECTOR_STORES = ("milvus", "opensearch", "elasticsearch")
 
 # PostgreSQL's entrypoint starts as root, takes ownership of its directory and drops to `postgres`.
 _POSTGRES_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID")

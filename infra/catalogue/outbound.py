@@ -41,7 +41,7 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         services.LLM_EDGE: Way.CONFIGURATION,
         "ssrf-proxy": Way.CONFIGURATION,
         "agent-ssrf-proxy": Way.CONFIGURATION,
-        # It passes connections to the servers of dify:database and dify:redis, whose protocols no HTTP proxy takes.
+        # It passes connections to the servers of dify:database, dify:redis and dify:vectorServer, by no proxy.
         data_services.DATA_EGRESS: Way.NONE,
         # Pages and their scripts run in the visitor's browser.
         "web": Way.NONE,

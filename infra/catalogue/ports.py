@@ -17,6 +17,10 @@ REDIS = 6379
 WEAVIATE = 8080
 WEAVIATE_GRPC = 50051
 QDRANT = 6333
+# Where the stream proxies pass connections to an external vector store: its main port, and the second one of Weaviate.
+# Others than that of PostgreSQL, which may be external at the same time.
+VECTOR_SERVER = 9201
+VECTOR_SERVER_GRPC = 9202
 
 # The OAuth service: what the world reaches through nginx, and what nginx alone does.
 GATEWAY = 8090

@@ -73,7 +73,7 @@ def of_part(part: Part) -> tuple[str, ...]:
 
 
 def vector_stores() -> frozenset[str]:
-    """Return the values of `dify:vectorStore`."""
+    """Return the values of `dify:vectorStore` that a stack runs by itself."""
     return frozenset(of_part(Part.VECTOR_STORE))
 
 

@@ -38,7 +38,7 @@ class Part(StrEnum):
     LLM_OWNER = "llmOwner"
     # `dify:llm.engine: litellm`.
     LITELLM = "litellm"
-    # `dify:database.host` or `dify:redis.host`.
+    # `dify:database.host`, `dify:redis.host` or `dify:vectorServer.host`.
     EXTERNAL_DATA = "externalData"
     # `dify:tls.mode: acme`.
     CERTBOT = "certbot"

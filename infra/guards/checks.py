@@ -12,10 +12,21 @@ import pulumi
 
 from infra import engine
 from infra.catalogue.releases import Release
-from infra.guards import advisories, containers, database, images, ports, provider, redis_server, volumes
+from infra.guards import (
+    advisories,
+    containers,
+    database,
+    images,
+    ports,
+    provider,
+    redis_server,
+    vector_server,
+    volumes,
+)
 from infra.guards.findings import Publisher, Refusal, View
 from infra.settings.external_data import DATABASE_PASSWORD, REDIS_PASSWORD
 from infra.settings.stack import Settings
+from infra.settings.vector_server import VECTOR_PASSWORD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +61,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         name="volumes",
-        needs=("images", "vectorStore"),
+        needs=("images", "vectorStore", "vectorServer"),
         refusals=lambda settings, _release, around: volumes.refusals(settings, around.view),
     ),
     Guard(
@@ -74,6 +85,11 @@ GUARDS: Sequence[Guard] = (
         refusals=lambda settings, _release, around: redis_server.refusals(settings, around.view),
     ),
     Guard(
+        name="vector store",
+        needs=("vectorServer", "vectorStore", "database", VECTOR_PASSWORD),
+        refusals=lambda settings, _release, around: vector_server.refusals(settings, around.view),
+    ),
+    Guard(
         name="images",
         needs=(
             "release",
@@ -87,6 +103,7 @@ GUARDS: Sequence[Guard] = (
             "tls",
             "database",
             "redis",
+            "vectorServer",
         ),
         refusals=lambda settings, release, around: images.refusals(settings, release, around.view),
     ),

@@ -21,7 +21,7 @@ def refusals(settings: Settings, chosen: Kubernetes, view: View) -> list[Refusal
     problems = []
     for name in sorted(found):
         labels = found[name]["metadata"].get("labels") or {}
-        problems += volumes.unfit(f"claim {name}", labels, volumes.labels(settings))
+        problems += volumes.unfit(f"claim {name}", labels, volumes.fitting(settings))
         modes = found[name]["spec"].get("accessModes") or []
         if wanted[name] in SHARED and chosen.shared_storage_class and READ_WRITE_MANY not in modes:
             problems.append(

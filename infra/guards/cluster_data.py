@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.catalogue.addresses import CLUSTER_RESOLVER
-from infra.guards import database, redis_server
+from infra.guards import database, redis_server, vector_server
 from infra.guards.cluster_facts import View
 from infra.guards.findings import Refusal
 from infra.guards.servers import UNREACHABLE
@@ -41,7 +41,7 @@ class _Claims:
 
 
 def refusals(settings: Settings, chosen: Kubernetes, view: View) -> list[Refusal]:
-    """Return why the stack cannot work with the servers of `dify:database` and `dify:redis`."""
+    """Return why the stack cannot work with the servers of `dify:database`, `dify:redis` and `dify:vectorServer`."""
     return [*_dns(settings, view), *(one for one in _found(settings, chosen, view) if not _far(one))]
 
 
@@ -60,7 +60,8 @@ def _far(refusal: Refusal) -> bool:
 
 def _found(settings: Settings, chosen: Kubernetes, view: View) -> list[Refusal]:
     claims = _Claims(stack=settings.stack, namespace=chosen.namespace, view=view)
-    return [*database.refusals(settings, claims), *redis_server.refusals(settings, claims)]
+    guards = (database, redis_server, vector_server)
+    return [one for guard in guards for one in guard.refusals(settings, claims)]
 
 
 def _dns(settings: Settings, view: View) -> list[Refusal]:
@@ -70,12 +71,16 @@ def _dns(settings: Settings, view: View) -> list[Refusal]:
     service = CLUSTER_RESOLVER.partition(".")[0]
     if view.look(f"/api/v1/namespaces/kube-system/services/{service}") is not None:
         return []
-    keys = [key for key, one in (("database", settings.database), ("redis", settings.redis)) if one]
-    server = settings.database or settings.redis
+    servers = {
+        "database": settings.database,
+        "redis": settings.redis,
+        "vectorServer": settings.vector_server,
+    }
+    key, server = next((key, one) for key, one in servers.items() if one)
     return [
         Refusal(
-            problem=f"dify:{keys[0]}.host: {server.host if server else ''}: the cluster has no Service {service} in "
+            problem=f"dify:{key}.host: {server.host}: the cluster has no Service {service} in "
             "kube-system, by which the proxy to the server resolves its name",
-            fix=f"make a Service of that name for the cluster's DNS, or remove dify:{keys[0]}.host",
+            fix=f"make a Service of that name for the cluster's DNS, or remove dify:{key}.host",
         )
     ]

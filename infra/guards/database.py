@@ -4,19 +4,15 @@
 written.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from infra import hints
 from infra.guards import volumes
 from infra.guards.findings import DataView, Refusal
-from infra.guards.servers import TIMEOUT_SECONDS, address_of, first_line, roots_file, tls_refusal, unreachable
+from infra.guards.postgres import Where, connected, not_connected
+from infra.guards.servers import roots_file
 from infra.settings.external_data import DATABASE_PASSWORD, Database
 from infra.settings.stack import Settings
-
-if TYPE_CHECKING:
-    import psycopg
 
 # What Dify's own compose folders run.
 LEAST_POSTGRES = 15
@@ -84,11 +80,12 @@ def _database(stack: str, server: Database, key: str, name: str) -> Refusal | No
     try:
         with (
             roots_file(server, wanted=server.verified) as roots,
-            _connected(server, name, roots) as connection,
+            connected(server, name, roots) as connection,
         ):
             row = connection.execute(_DATABASE_RIGHTS, {"extension": EXTENSION}).fetchone()
     except psycopg.Error as problem:
-        return _not_connected(stack, server, key, name, problem)
+        at = Where(stack=stack, setting="database", password=DATABASE_PASSWORD, key=key)
+        return not_connected(at, server, name, problem)
     if row is None:
         return Refusal(
             problem=f"dify:database.{key}: {name}: the server does not list it", fix="use another server"
@@ -130,55 +127,3 @@ def _database(stack: str, server: Database, key: str, name: str) -> Refusal | No
         ),
     )
     return next((Refusal(problem=problem, fix=fix) for broken, problem, fix in rules if broken), None)
-
-
-@contextmanager
-def _connected(server: Database, name: str, roots: str) -> Iterator["psycopg.Connection[Any]"]:
-    import psycopg  # noqa: PLC0415
-
-    tls: dict[str, Any] = {"sslrootcert": roots} if roots else {}
-    with psycopg.connect(
-        # The name is compared with the certificate, the address is connected to.
-        host=server.server_name if server.tls == "verify-full" else server.host,
-        hostaddr=address_of(server),
-        port=server.port,
-        user=server.user,
-        password=server.known_password.text,
-        dbname=name,
-        sslmode=server.tls,
-        connect_timeout=TIMEOUT_SECONDS,
-        **tls,
-    ) as connection:
-        connection.read_only = True
-        yield connection
-
-
-def _not_connected(stack: str, server: Database, key: str, name: str, problem: "psycopg.Error") -> Refusal:
-    import psycopg  # noqa: PLC0415
-
-    said = first_line(problem)
-    if not isinstance(problem, psycopg.OperationalError):
-        return Refusal(
-            problem=f"dify:database.{key}: {name}: user {server.user} cannot read what it may do: {said}",
-            fix="see the log of the server",
-        )
-    # The connection was refused before it was one: libpq has no SQLSTATE then, and only words.
-    words = said.lower()
-    if "password authentication failed" in words or "no password supplied" in words or "role" in words:
-        return Refusal(
-            problem=f"dify:database.user: {server.user}: {server.address} does not accept it with the password: {said}",
-            fix=f"correct the user, or `{hints.assign(DATABASE_PASSWORD, stack=stack)}`",
-        )
-    if "database" in words and "does not exist" in words:
-        return Refusal(
-            problem=f"dify:database.{key}: {name}: {server.address} has no such database",
-            fix=f'as an administrator of the server: `create database {name} owner "{server.user}"`',
-        )
-    if "pg_hba" in words or "permission denied" in words:
-        return Refusal(
-            problem=f"dify:database.host: {server.host}: it does not admit user {server.user} to {name}: {said}",
-            fix="admit this machine in the server's pg_hba.conf or allow list, or change dify:database.tls",
-        )
-    if "ssl" in words or "certificate" in words:
-        return tls_refusal("database", server, said)
-    return unreachable("database", server, said)

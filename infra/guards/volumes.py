@@ -47,6 +47,17 @@ def labels(settings: Settings) -> dict[str, str]:
     }
 
 
+def fitting(settings: Settings) -> dict[str, str]:
+    """Return what the labels of the stack's volumes must say.
+
+    The kind of vector store may be another one where it is outside, and the setting says that nothing is lost.
+    """
+    found = labels(settings)
+    if settings.vector_server and settings.vector_server.own_data_moved:
+        del found[VECTOR_LABEL]
+    return found
+
+
 def names(stack: str, *keep: Keep) -> list[str]:
     """Return the names of a stack's volumes on the engine; of all of them without `keep`."""
     return [f"dify-{stack}-{volume}" for volume in volume_names(*(keep or tuple(Keep)))]
@@ -75,7 +86,7 @@ def labels_of(
 
 def refusals(settings: Settings, view: View) -> list[Refusal]:
     """Return the volumes that are not this stack's, and those that were made with other settings than these."""
-    wanted = labels(settings)
+    wanted = fitting(settings)
     found = view.volume_labels(names(settings.stack))
     return [refusal for name in sorted(found) for refusal in _of(name, found[name], wanted)]
 
@@ -100,5 +111,5 @@ def unfit(what: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> lis
             fix=fix,
         )
         for label, (setting, fix) in _REASONS.items()
-        if found.get(label) and found[label] != wanted[label]
+        if label in wanted and found.get(label) and found[label] != wanted[label]
     ]

@@ -100,7 +100,7 @@ def _oldest(release: Release) -> dict[str, str]:
 
 def _weaviate_guard(settings: Settings, release: Release) -> dict[str, str]:
     """Return what the guard compares the vector volume with; nothing to compare with another vector store."""
-    if settings.vector_store != "weaviate":
+    if settings.own_vector_store != "weaviate":
         return {"KIT_WEAVIATE": ""}
     version = release.images["weaviate"].tag
     minor = int(version.split(".")[1])

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from infra import hints
 from infra.catalogue import release_file, releases, selection
+from infra.catalogue.data_services import OUTSIDE_VECTOR_STORES
 from infra.catalogue.images import can_build
 from infra.catalogue.releases import RELEASES, CatalogueError, Release
 from infra.settings.reader import Section
+from infra.settings.vector_server import is_outside
 
 
 def read_catalogue(top: Section) -> Path | None:
@@ -43,11 +45,11 @@ def read_release(top: Section, catalogue: Path | None) -> tuple[str, Release]:
     return version, known[version]
 
 
-def read_vector_store(top: Section, images: str) -> str:
-    """Read `dify:vectorStore`."""
+def read_vector_store(top: Section, images: str, *, outside: bool) -> str:
+    """Read `dify:vectorStore`. `outside`: a server outside of the stack is set for it."""
     stores = tuple(sorted(selection.vector_stores()))
-    store = top.choice("vectorStore", stores)
-    if images == "local" and not can_build(store):
+    store = top.choice("vectorStore", (*stores, *OUTSIDE_VECTOR_STORES))
+    if images == "local" and store in stores and not outside and not can_build(store):
         usable = ", ".join(one for one in stores if can_build(one))
         top.problems.add(
             "vectorStore", store, "cannot be built on this machine (dify:images local)", f"use {usable}"
@@ -69,4 +71,8 @@ def read_weaviate_version(top: Section, release: Release) -> str:
         )
     elif top.raw("vectorStore") != "weaviate":
         top.problems.add("weaviateVersion", version, "another vector store is chosen", "remove it")
+    elif is_outside(top):
+        top.problems.add(
+            "weaviateVersion", version, "has no effect: dify:vectorServer.host names a server", "remove it"
+        )
     return version

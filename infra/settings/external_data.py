@@ -29,9 +29,9 @@ TLS_MODES = ("verify-full", "verify-ca", "require", "disable")
 # Redis has as many by default.
 MAX_REDIS_DATABASE = 15
 # The plugin daemon writes it into a connection string without quotes, and api into a URL as it is.
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-# As _IDENTIFIER, and what managed servers have in a user name besides (`dify@server`, `tenant.dify`).
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,127}")
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+# As IDENTIFIER, and what managed servers have in a user name besides (`dify@server`, `tenant.dify`).
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_database(section: Section, secrets: SecretReader) -> Database | None:
     name = _identifier(section, "database")
     plugins = _identifier(section, "pluginDatabase")
     user = section.text("user")
-    if not _USER.fullmatch(user):
+    if not USER.fullmatch(user):
         section.problems.add(
             section.key("user"), user, "is not a user name", "use letters, digits and _ . @ -, such as dify"
         )
@@ -120,7 +120,7 @@ def read_database(section: Section, secrets: SecretReader) -> Database | None:
         )
     moved = section.boolean("ownDataMoved")
     verified = tls in {"verify-ca", "verify-full"}
-    server = _read_server(section, secrets, DATABASE_PASSWORD, verified=verified, named=tls == "verify-full")
+    server = read_server(section, secrets, DATABASE_PASSWORD, verified=verified, named=tls == "verify-full")
     if server is None:
         return None
     if set(server.known_password.text) & set(" '\\"):
@@ -143,7 +143,7 @@ def read_redis(section: Section, secrets: SecretReader) -> Redis | None:
     """Read `dify:redis`; None without a host."""
     tls = section.boolean("tls")
     user = section.text("user")
-    if user and not _USER.fullmatch(user):
+    if user and not USER.fullmatch(user):
         section.problems.add(
             section.key("user"), user, "is not a user name", "use letters, digits and _ . @ -, such as dify"
         )
@@ -160,7 +160,7 @@ def read_redis(section: Section, secrets: SecretReader) -> Redis | None:
                 "give database, celeryDatabase and agentDatabase a number each",
             )
             break
-    server = _read_server(section, secrets, REDIS_PASSWORD, verified=tls, named=tls)
+    server = read_server(section, secrets, REDIS_PASSWORD, verified=tls, named=tls)
     if server is None:
         return None
     return Redis(
@@ -174,8 +174,8 @@ def read_redis(section: Section, secrets: SecretReader) -> Redis | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Where:
-    """What both kinds of servers have, but the user."""
+class Where:
+    """What all kinds of servers have, but the user."""
 
     host: str
     port: int
@@ -185,16 +185,25 @@ class _Where:
     known_password: Hidden
 
 
-def _read_server(
-    section: Section, secrets: SecretReader, password: str, *, verified: bool, named: bool
-) -> _Where | None:
-    """Read where the server is, and how it is verified. `named`: by the name in its certificate."""
-    host, port = section.text("host"), section.integer("port", 1, origins.MAX_PORT)
+def read_server(
+    section: Section,
+    secrets: SecretReader,
+    password: str,
+    *,
+    verified: bool,
+    named: bool,
+    usual_port: int = 0,
+) -> Where | None:
+    """Read where the server is, and how it is verified. `named`: by the name in its certificate.
+
+    With a `usual_port`, the setting 0 means that one.
+    """
+    host, port = section.text("host"), section.integer("port", 0 if usual_port else 1, origins.MAX_PORT)
     name, ca = section.text("serverName"), read_ca_bundle(section)
     if not host:
         _report_unused(section)
         return None
-    if problem := _host_problem(host):
+    if problem := host_problem(host):
         section.problems.add(
             section.key("host"), host, problem, "use the host name or the IPv4 address of the server"
         )
@@ -230,9 +239,9 @@ def _read_server(
             "is the value that upstream publishes",
             f"it is public; give the server another one, and `{hints.assign(password, stack=section.problems.stack)}`",
         )
-    return _Where(
+    return Where(
         host=host,
-        port=port,
+        port=port or usual_port,
         server_name=name or host,
         ca=ca,
         password=secrets.conceal(text),
@@ -254,7 +263,7 @@ def _report_unused(section: Section) -> None:
 
 def _identifier(section: Section, key: str) -> str:
     value = section.text(key)
-    if not _IDENTIFIER.fullmatch(value):
+    if not IDENTIFIER.fullmatch(value):
         section.problems.add(
             section.key(key),
             value,
@@ -264,7 +273,8 @@ def _identifier(section: Section, key: str) -> str:
     return value
 
 
-def _host_problem(host: str) -> str | None:
+def host_problem(host: str) -> str | None:
+    """Return why an external server cannot have a host, or None."""
     rules: tuple[Callable[[str], str | None], ...] = (
         origins.host_problem,
         lambda one: "IPv6 addresses are not supported here" if ":" in one else None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from infra import hints
+from infra.catalogue.data_services import DATA_PROXY
 from infra.catalogue.names import spellings
 from infra.catalogue.services import SERVICES
 from infra.settings.ca import read_ca_bundle
@@ -75,7 +76,8 @@ class Outbound:
 
 def own_names() -> tuple[str, ...]:
     """Return the names by which the stack's services reach each other: those of every stack, so they never change."""
-    return tuple(name for service, one in SERVICES.items() if one.port for name in spellings(service))
+    called = (service for service, one in SERVICES.items() if one.port or service == DATA_PROXY)
+    return tuple(name for service in called for name in spellings(service))
 
 
 def read_outbound(section: Section, secrets: SecretReader) -> Outbound | None:

@@ -129,6 +129,8 @@ SECRET_VARIABLES: Mapping[str, str] = MappingProxyType(
         "AUTHENTICATION_APIKEY_ALLOWED_KEYS": "vectorStoreApiKey",
         "QDRANT_API_KEY": "vectorStoreApiKey",
         "QDRANT__SERVICE__API_KEY": "vectorStoreApiKey",
+        **dict.fromkeys(("MILVUS_PASSWORD", "MILVUS_TOKEN", "OPENSEARCH_PASSWORD"), "externalVectorPassword"),
+        **dict.fromkeys(("ELASTICSEARCH_PASSWORD", "ELASTICSEARCH_API_KEY"), "externalVectorPassword"),
         "DIFY_AGENT_SERVER_SECRET_KEY": "agentServerSecretKey",
         "DIFY_AGENT_API_TOKEN": "agentApiToken",
         "AGENT_BACKEND_API_TOKEN": "agentApiToken",
@@ -163,9 +165,30 @@ OWNED_VARIABLES: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("REDIS_USE_SSL", "REDIS_SSL_CERT_REQS", "BROKER_USE_SSL"), "redis.tls"),
         "REDIS_SSL_CA_CERTS": "redis.caFile",
         "VECTOR_STORE": "vectorStore",
-        **dict.fromkeys(("WEAVIATE_ENDPOINT", "WEAVIATE_GRPC_ENDPOINT", "QDRANT_URL"), "vectorStore"),
+        **dict.fromkeys(("WEAVIATE_ENDPOINT", "QDRANT_URL", "PGVECTOR_HOST"), "vectorServer.host"),
+        "WEAVIATE_GRPC_ENDPOINT": "vectorServer.grpcHost",
+        "PGVECTOR_PORT": "vectorServer.port",
+        "PGVECTOR_USER": "vectorServer.user",
+        "PGVECTOR_DATABASE": "vectorServer.database",
         **dict.fromkeys(
-            ("PGVECTOR_HOST", "PGVECTOR_PORT", "PGVECTOR_USER", "PGVECTOR_DATABASE"), "vectorStore"
+            ("MILVUS_URI", "OPENSEARCH_HOST", "ELASTICSEARCH_HOST", "ELASTICSEARCH_CLOUD_URL"),
+            "vectorServer.host",
+        ),
+        **dict.fromkeys(("OPENSEARCH_PORT", "ELASTICSEARCH_PORT"), "vectorServer.port"),
+        **dict.fromkeys(("MILVUS_USER", "OPENSEARCH_USER", "ELASTICSEARCH_USERNAME"), "vectorServer.user"),
+        "MILVUS_DATABASE": "vectorServer.database",
+        **dict.fromkeys(
+            (
+                "MILVUS_SECURE",
+                "MILVUS_SERVER_NAME",
+                "MILVUS_SERVER_PEM_PATH",
+                "OPENSEARCH_SECURE",
+                "OPENSEARCH_VERIFY_CERTS",
+                "ELASTICSEARCH_CA_CERTS",
+                "ELASTICSEARCH_USE_CLOUD",
+                "ELASTICSEARCH_VERIFY_CERTS",
+            ),
+            "vectorServer.tls",
         ),
         **dict.fromkeys(("STORAGE_TYPE", "PLUGIN_STORAGE_TYPE"), "storage.type"),
         **dict.fromkeys(("S3_BUCKET_NAME", "PLUGIN_STORAGE_OSS_BUCKET"), "storage.bucket"),
@@ -184,15 +207,15 @@ SEVERAL_REDIS = frozenset(
     }
 )
 
-# Read with dify:tls, dify:oauth, dify:oidcGate, dify:llm, dify:outbound, dify:database and dify:redis, and passed to
-# no service as they are.
+# Read with dify:tls, dify:oauth, dify:oidcGate, dify:llm, dify:outbound and the settings of external servers, and
+# passed to no service as they are.
 TLS_SECRETS = frozenset({"tlsSeed", "tlsCertificate", "tlsKey"})
 # Secrets that are kept in files, by the names that certbot gives them.
 PEM_FILES: Mapping[str, str] = MappingProxyType({"tlsCertificate": "fullchain.pem", "tlsKey": "privkey.pem"})
 OAUTH_SECRETS = frozenset({"oauthSigningKeys", "oidcGateClientSecret"})
 OUTBOUND_SECRETS = frozenset({"outboundCredentials"})
-# Passwords of external servers, read with dify:database and dify:redis.
-DATA_SECRETS = frozenset({"externalDatabasePassword", "externalRedisPassword"})
+# Passwords of external servers, read with dify:database, dify:redis and dify:vectorServer.
+DATA_SECRETS = frozenset({"externalDatabasePassword", "externalRedisPassword", "externalVectorPassword"})
 LLM_SECRETS = frozenset({"litellmMasterKey", "llmDifyKey"})
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
@@ -234,6 +257,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         ),
         "externalDatabasePassword": Shape(low=8),
         "externalRedisPassword": Shape(low=8),
+        "externalVectorPassword": Shape(low=8),
         "mailPassword": Shape(low=1),
         "storageSecretKey": Shape(low=8),
         "githubClientSecret": Shape(low=8),

@@ -11,12 +11,14 @@ from infra.catalogue.releases import Release
 from infra.catalogue.variables import problems
 from infra.settings.reader import Section
 from infra.settings.secrets import OWNED_VARIABLES, SECRET_VARIABLES, SEVERAL_REDIS
+from infra.settings.vector_server import is_outside
 
 MAX_MEMORY = 1024 * 1024
 MAX_CPUS = 256.0
 MIN_PIDS, MAX_PIDS = 64, 1_000_000
 # The stand-in's own variables; nothing else reads them.
 STAND_IN_PREFIX = "DIFY_STANDIN_"
+QDRANT_GRPC = frozenset({"QDRANT_GRPC_ENABLED", "QDRANT_GRPC_PORT"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,13 @@ def read_extra_env(top: Section, release: Release) -> dict[str, dict[str, str]]:
                     section.key(name), "comes from a setting", f"set dify:{setting} instead"
                 )
             _check_owned(section, name)
+            if name in QDRANT_GRPC and is_outside(top):
+                top.problems.add(
+                    section.key(name),
+                    section.values[name],
+                    "the stack reaches an external Qdrant by HTTP alone",
+                    "remove it",
+                )
         result[service] = {name: section.text(name) for name in section.values}
         _check_variables(top, release, given, result[service])
     return result

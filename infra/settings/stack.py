@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.catalogue import addresses, data_services, ports, releases
+from infra.catalogue import data_services, releases
 from infra.catalogue.checks import shown
 from infra.catalogue.project import ROOT, STACK_NAME, STACK_NAME_RULE
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.selection import known
-from infra.catalogue.services import LLM_EDGE, NGINX
 from infra.settings import origins, proxy_keys
 from infra.settings.admin import read_admin_email, read_admin_name
 from infra.settings.chosen_release import (
@@ -49,7 +48,7 @@ from infra.settings.given import NAMESPACE, Given
 from infra.settings.image_source import read_images, read_mirror
 from infra.settings.kubernetes import KUBERNETES, Kubernetes, KubernetesReader, read_platform
 from infra.settings.kubernetes import Around as AroundKubernetes
-from infra.settings.llm import Llm, LlmReader
+from infra.settings.llm import Llm
 from infra.settings.model_providers import LLM, ModelProviders, ModelProvidersReader
 from infra.settings.network import (
     LOOPBACK_NAMES,
@@ -64,6 +63,7 @@ from infra.settings.network import (
 from infra.settings.oauth import Around, OAuth, OAuthReader
 from infra.settings.outbound import Outbound, read_outbound
 from infra.settings.own_apps import read_apps, read_apps_dir, report_without_model
+from infra.settings.own_upstreams import read_llm
 from infra.settings.protection import read_protect
 from infra.settings.rate_limits import RateLimits, read_rate_limits
 from infra.settings.reader import Problems, Section
@@ -74,6 +74,7 @@ from infra.settings.stack_secrets import SecretReader, Secrets, withhold
 from infra.settings.templates_dir import read_templates_dir
 from infra.settings.tls import Surroundings, Tls, TlsReader, mode_of
 from infra.settings.urls import Cors, Urls, read_cors, read_hosts, read_origin, read_public_url, read_urls
+from infra.settings.vector_server import VectorServer, is_outside, read_vector_server
 
 if TYPE_CHECKING:
     import pulumi
@@ -147,6 +148,7 @@ class Settings:
     outbound: Outbound | None
     database: Database | None
     redis: Redis | None
+    vector_server: VectorServer | None
     check_updates: bool
     secret_rotations: Mapping[str, int]
     secrets: Secrets
@@ -159,8 +161,17 @@ class Settings:
     @property
     def external_services(self) -> frozenset[str]:
         """The services of the catalogue that the stack does not run, because it uses a server outside of it."""
-        found = {data_services.DATABASE: self.database, data_services.REDIS: self.redis}
+        found = {
+            data_services.DATABASE: self.database,
+            data_services.REDIS: self.redis,
+            self.vector_store: self.vector_server,
+        }
         return frozenset(name for name, server in found.items() if server is not None)
+
+    @property
+    def own_vector_store(self) -> str:
+        """The vector store that the stack runs; empty where it is a server outside of it."""
+        return "" if self.vector_server else self.vector_store
 
     @property
     def gateway(self) -> bool:
@@ -270,7 +281,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
     ).read()
     plugins = read_plugins(top)
     dify_key = secrets.text(proxy_keys.DIFY_KEY, required=False)
-    llm = _llm(
+    llm = read_llm(
         top,
         secrets,
         lambda: (*proxy_keys.read(proxy_keys.file_of(file, stack)), *proxy_keys.of_dify(dify_key)),
@@ -279,6 +290,8 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         own_ports=(port, https_port, *map(origins.port_of, urls.every)),
         outbound=outbound,
     )
+    database, vectors = read_database(top.part("database"), secrets), top.part("vectorServer")
+    store = read_vector_store(top, images, outside=is_outside(top))
     keep = top.boolean("keepVolumes")
     resources, networks = read_resources(top, release), read_networks(top, "consoleAllowFrom")
     trusted = read_networks(top, "trustedProxies")
@@ -329,7 +342,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         api_schema=top.boolean("apiSchema"),
         address_connections=read_address_connections(top),
         request_headers=read_request_headers(top),
-        vector_store=read_vector_store(top, images),
+        vector_store=store,
         weaviate_version=read_weaviate_version(top, release),
         max_upload_megabytes=top.integer("maxUploadMegabytes", 1, 10240),
         apps=apps,
@@ -360,39 +373,10 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         ssrf_deny=read_ssrf_deny(top),
         telemetry=read_telemetry(top),
         outbound=outbound,
-        database=read_database(top.part("database"), secrets),
+        database=database,
         redis=read_redis(top.part("redis"), secrets),
+        vector_server=read_vector_server(vectors, secrets, store, database),
         check_updates=top.boolean("checkUpdates"),
         secret_rotations=read_rotations(top),
         secrets=secrets.read(mail, storage, login, gateway=oauth is not None or gate is not None),
     )
-
-
-def _llm(
-    top: Section,
-    secrets: SecretReader,
-    issued: Callable[[], tuple[proxy_keys.ProxyKey, ...]],
-    *,
-    stack: str,
-    names: tuple[str, ...],
-    own_ports: tuple[int, ...],
-    outbound: Outbound | None,
-) -> Llm | None:
-    reader = LlmReader(top.part("llm"), secrets=secrets, issued=issued, outbound=outbound)
-    llm = reader.read()
-    own_hosts = {f"dify-{stack}-nginx", NGINX, LLM_EDGE}
-    own = {(name, port) for name in names for port in own_ports}
-    # 127.0.0.1 is nginx's own container to it, where the proxy listens too.
-    own |= {(name, port) for name in LOOPBACK_NAMES for port in (*own_ports, *ports.EDGE)}
-    for upstream in reader.addresses:
-        problem = addresses.destination_problem(upstream.host)
-        if upstream.host in own_hosts or (upstream.host, upstream.port) in own:
-            problem = "is the proxy itself, which would call itself"
-        if problem:
-            top.problems.add(
-                f"llm.upstreams.{upstream.name}.baseUrl",
-                upstream.base_url,
-                problem,
-                "use the URL of another server, without /chat/completions",
-            )
-    return llm

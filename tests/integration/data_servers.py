@@ -75,6 +75,11 @@ class DataServers:
             "caFile": str(self.ca_file),
         }
 
+    @property
+    def vectors(self) -> dict[str, Any]:
+        """The setting `dify:vectorServer` for pgvector on the same PostgreSQL."""
+        return {**self.database, "user": "dify", "database": "vectors"}
+
     def start(self) -> None:
         """Start both, with the databases and users of Dify."""
         self.ca_file.write_text(self.ca.pem, encoding="ascii")
@@ -102,9 +107,12 @@ class DataServers:
             f"create role poor login password '{self.password}'",
             "create database dify owner dify",
             "create database dify_plugin owner dify",
+            "create database vectors owner dify",
             "create database plain",
         ):
             self.sql(statement)
+        # Debian's package does not let the owner of a database do it.
+        self.sql("create extension vector", "vectors")
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Return what the administrator's psql prints for a statement."""

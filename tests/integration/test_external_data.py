@@ -1,4 +1,4 @@
-"""A stack whose database and Redis are servers outside of it, by TLS with a private CA, and what is refused of them."""
+"""A stack whose database, Redis and pgvector are outside of it, by TLS with a private CA, and what is refused there."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.guards import database, redis_server
+from infra.guards import database, redis_server, vector_server
 from support.certificates import issue
 from support.configuration import settings
 from support.stacks import Stack
@@ -25,10 +25,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, servers: DataServers) -> Ite
     stack = Stack(home=tmp_path_factory.mktemp("home"), release="1.17.1")
     try:
         created = stack.init(
-            set=(f"database={json.dumps(servers.database)}", f"redis={json.dumps(servers.redis)}")
+            set=(
+                f"database={json.dumps(servers.database)}",
+                f"redis={json.dumps(servers.redis)}",
+                f"vectorServer={json.dumps(servers.vectors)}",
+            )
         )
         assert created.code == 0, created.output
-        for key in ("externalDatabasePassword", "externalRedisPassword"):
+        for key in ("externalDatabasePassword", "externalRedisPassword", "externalVectorPassword"):
             done = stack.pulumi("config", "set", "--secret", f"dify:{key}", stdin=servers.password)
             assert done.code == 0, done.output
         stack.first = stack.up()
@@ -52,9 +56,17 @@ def refused_redis(servers: DataServers, password: str = "", **changed: Any) -> l
     return [one.text("unit") for one in redis_server.refusals(found, FakeEngine())]
 
 
+def refused_vectors(servers: DataServers, password: str = "", **changed: Any) -> list[str]:
+    found = settings(
+        {"vectorServer": servers.vectors | changed}, {"externalVectorPassword": password or servers.password}
+    )
+    return [one.text("unit") for one in vector_server.refusals(found, FakeEngine())]
+
+
 def test_servers_that_admit_dify_are_not_refused(servers: DataServers) -> None:
     assert refused_database(servers) == []
     assert refused_redis(servers) == []
+    assert refused_vectors(servers) == []
 
 
 @pytest.mark.parametrize(
@@ -102,6 +114,31 @@ def test_redis_that_does_not_admit_dify_is_refused(
     assert servers.password not in found[0]
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        pytest.param({"port": 1}, ["vectorServer.host", "unreachable"], id="unreachable"),
+        pytest.param({"serverName": "other.test"}, ["vectorServer.serverName: other.test"], id="name"),
+        pytest.param({"user": "absent"}, ["vectorServer.user: absent", "externalVectorPassword"], id="user"),
+        pytest.param({"user": "poor"}, ["vectorServer.database: vectors", "schema public"], id="rights"),
+        pytest.param(
+            {"database": "nosuch"}, ["vectorServer.database: nosuch", "create database nosuch"], id="database"
+        ),
+        pytest.param(
+            {"database": "dify"}, ["vectorServer.database: dify", "`create extension vector`"], id="extension"
+        ),
+    ],
+)
+def test_pgvector_that_does_not_admit_dify_is_refused(
+    servers: DataServers, changed: dict[str, Any], words: list[str]
+) -> None:
+    found = refused_vectors(servers, **changed)
+
+    assert len(found) == 1, found
+    assert all(word in found[0] for word in words), found
+    assert servers.password not in found[0]
+
+
 def test_wrong_password_and_another_authority_are_refused(servers: DataServers, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     other.write_text(issue(ca=True, name="another").pem, encoding="ascii")
@@ -110,14 +147,16 @@ def test_wrong_password_and_another_authority_are_refused(servers: DataServers, 
     assert "dify:redis.user: dify" in refused_redis(servers, password="wrong-password")[0]
     assert "dify:database.caFile" in refused_database(servers, caFile=str(other))[0]
     assert "dify:redis.caFile" in refused_redis(servers, caFile=str(other))[0]
+    assert "dify:vectorServer.user: dify" in refused_vectors(servers, password="wrong-password")[0]
+    assert "dify:vectorServer.caFile" in refused_vectors(servers, caFile=str(other))[0]
 
 
-def test_stack_runs_no_database_and_no_redis_of_its_own(stack: Stack) -> None:
+def test_stack_runs_no_data_service_of_its_own(stack: Stack) -> None:
     running = stack.containers()
 
     assert {"data-proxy", "data-egress", "api", "worker", "plugin-daemon"} <= running.keys()
-    assert not {"db-postgres", "redis"} & running.keys()
-    assert not [name for name in stack.volumes() if name.endswith(("-postgres", "-redis"))]
+    assert not {"db-postgres", "redis", "pgvector"} & running.keys()
+    assert not [name for name in stack.volumes() if name.endswith(("-postgres", "-redis", "-vector"))]
 
 
 def test_chat_is_stored_in_the_external_database(stack: Stack, servers: DataServers) -> None:
@@ -162,11 +201,38 @@ def test_clients_reach_the_servers_through_the_proxy_alone(stack: Stack, servers
     assert stopped.exit_code != 0
 
 
+# What Dify's client of pgvector does: it connects with these five values alone, and libpq reads the rest.
+VECTORS = """
+import os, psycopg
+given = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DATABASE"}
+with psycopg.connect(**{key: os.environ["PGVECTOR_" + name] for key, name in given.items()}) as connection:
+    connection.execute("create table if not exists embedding_unit (id int, embedding vector(3) not null)")
+    connection.execute("create index if not exists unit on embedding_unit using hnsw (embedding vector_cosine_ops)")
+    connection.execute("truncate embedding_unit")
+    connection.execute("insert into embedding_unit values (1, '[1,0,0]'), (2, '[0,1,0]')")
+    print(connection.execute("select id from embedding_unit order by embedding <=> '[0.1,1,0]' limit 1").fetchone()[0])
+    print(connection.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone()[0])
+"""
+
+
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_vectors_are_stored_outside_by_tls(stack: Stack, servers: DataServers, service: str) -> None:
+    assert printed(stack.container(service), ["python3", "-c", VECTORS]).split() == ["2", "True"]
+    assert servers.sql("select count(*) from embedding_unit", "vectors") == "2"
+
+
 def test_next_up_and_preview_change_nothing(stack: Stack) -> None:
     assert stack.steps("--refresh") == {}
 
 
 def test_own_data_is_not_left_behind_silently(servers: DataServers) -> None:
+    password = {"externalVectorPassword": servers.password}
+    (refused,) = vector_server.refusals(
+        settings({"vectorServer": servers.vectors}, password),
+        FakeEngine(existing_volumes={"dify-unit-vector"}),
+    )
+    assert "flask vdb-migrate" in refused.text("unit")
+    assert "vectorServer.ownDataMoved" in refused.text("unit")
     plain, secret = {"database": servers.database}, {"externalDatabasePassword": servers.password}
     moved = {"database": servers.database | {"ownDataMoved": True}}
 

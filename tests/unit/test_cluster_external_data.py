@@ -41,7 +41,7 @@ def test_the_proxies_take_the_place_of_the_stack_s_own(recorder: Recorder) -> No
         for name in ("data-proxy", "data-egress")
     }
 
-    assert ports == {"data-proxy": [5432, 6379], "data-egress": [5432, 6379]}
+    assert ports == {key: [5432, 6379, 9201, 9202] for key in ("data-proxy", "data-egress")}
     assert not {"db-postgres", "redis"} & set(recorder.of(SERVICE))
 
 
@@ -50,6 +50,21 @@ def test_clients_reach_the_proxy_by_the_names_in_the_certificates(recorder: Reco
     (alias,) = pod(recorder, service)["hostAliases"]
 
     assert alias == {"ip": CLUSTER_ADDRESS, "hostnames": ["db.example.com", "cache.example.com"]}
+
+
+@pytest.mark.parametrize(("store", "names"), [("pgvector", ["vectors.example.com"]), ("qdrant", [])])
+def test_a_vector_store_outside_is_reached_at_the_proxies_too(store: str, names: list[str]) -> None:
+    server = {"host": "vectors.example.com"} | ({"user": "dify"} if store == "pgvector" else {})
+    found = run_program(
+        on_cluster({"vectorStore": store, "vectorServer": server}),
+        secrets={"externalVectorPassword": "external-password"},
+    )
+
+    for service in ("api", "worker"):
+        aliases = pod(found, service).get("hostAliases", [])
+        assert [name for one in aliases for name in one["hostnames"]] == names
+    assert {"data-proxy", "data-egress"} <= set(found.of(DEPLOYMENT))
+    assert store not in set(found.of(SERVICE))
 
 
 @pytest.mark.parametrize("service", ["data-proxy", "data-egress", "nginx", "web"])

@@ -20,8 +20,9 @@ from infra.catalogue.project import ROOT, declared
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.route_groups import cors_groups
 from infra.catalogue.selection import jobs, vector_stores, without_variables
-from infra.services.environment import environment
+from infra.services.environment import BUILDERS, environment
 from infra.settings.urls import URL_PARTS
+from infra.settings.vector_server import KINDS
 from support.configuration import settings
 from tests import oauth_guide
 
@@ -70,6 +71,13 @@ EXTERNAL_DATA: tuple[dict[str, Any], dict[str, str]] = (
     {"database": {"host": "db.example.com"}, "redis": {"host": "cache.example.com", "user": "dify"}},
     {"externalDatabasePassword": "database-password", "externalRedisPassword": "redis-password"},
 )
+
+
+def outside(store: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings of a vector store outside of the stack."""
+    server = {"host": "vectors.example.com"} | ({"user": "dify"} if KINDS[store].user else {})
+    return {"vectorServer": server}, {"externalVectorPassword": "vector-password"}
+
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -197,17 +205,18 @@ def test_documented_type_and_default_are_those_of_the_code(row: Row) -> None:
 def made_variables() -> set[str]:
     """Return the variables that the settings can make for any service of any release."""
     found: set[str] = set()
-    for release, mail, storage, vector, (data, passwords) in product(
+    stores = [(one, data) for one in sorted(vector_stores()) for data in (OWN_DATA, EXTERNAL_DATA)]
+    stores += [(one, outside(one)) for one in KINDS]
+    for release, mail, storage, (vector, (data, passwords)) in product(
         RELEASES.values(),
         ("smtp", "resend", "sendgrid"),
         ({}, S3),
-        sorted(vector_stores()),
-        (OWN_DATA, EXTERNAL_DATA),
+        stores,
     ):
         plain = {**FULL, **data, "release": release.version, "storage": storage, "vectorStore": vector}
         full = settings(plain | {"mail": {**FULL["mail"], "type": mail}}, FULL_SECRETS | passwords)
         services = (release.services | jobs()) - without_variables()
-        for service in services | ({vector} - {"pgvector"}):
+        for service in services | ({vector} & BUILDERS.keys()):
             found |= set(environment(service, full, release))
     return found
 

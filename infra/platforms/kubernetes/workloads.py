@@ -24,8 +24,8 @@ MORE_PORTS: Mapping[str, Sequence[int]] = {
     "weaviate": (ports.WEAVIATE_GRPC,),
     "plugin-daemon": (ports.PLUGIN_DAEMON_DEBUG,),
     # A port that no setting uses has no listener.
-    "data-proxy": (ports.POSTGRES, ports.REDIS),
-    "data-egress": (ports.POSTGRES, ports.REDIS),
+    "data-proxy": (ports.POSTGRES, ports.REDIS, ports.VECTOR_SERVER, ports.VECTOR_SERVER_GRPC),
+    "data-egress": (ports.POSTGRES, ports.REDIS, ports.VECTOR_SERVER, ports.VECTOR_SERVER_GRPC),
 }
 # Pulumi waits until the object exists, and no longer: `WorkloadReady` waits for its pods. Unlike with skipAwait it
 # still waits for the end of a deletion, so that the next object of the name does not meet the one before.

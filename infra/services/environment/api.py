@@ -3,8 +3,6 @@
 One setting feeds every variable that must agree with it: an origin the nine URLs, a key both of its ends.
 """
 
-from collections.abc import Mapping
-
 from infra.catalogue import ports, route_groups
 from infra.catalogue.container_paths import DATABASE_CA_FILE
 from infra.catalogue.releases import Release
@@ -27,6 +25,7 @@ from infra.services.environment.values import (
     flag,
     redis,
 )
+from infra.services.environment.vector_clients import vector_store
 from infra.settings.stack import Settings
 
 CELERY_TASKS_PER_CHILD = 50
@@ -73,26 +72,6 @@ def _storage(settings: Settings) -> Environment:
         "S3_ADDRESS_STYLE": "path" if storage.path_style else "auto",
         "S3_USE_AWS_MANAGED_IAM": "false",
     }
-
-
-def _vector_store(settings: Settings) -> Environment:
-    key = settings.secrets.vector_store_api_key
-    stores: Mapping[str, Environment] = {
-        "weaviate": {
-            "WEAVIATE_ENDPOINT": f"http://weaviate:{ports.WEAVIATE}",
-            "WEAVIATE_GRPC_ENDPOINT": f"grpc://weaviate:{ports.WEAVIATE_GRPC}",
-            "WEAVIATE_API_KEY": key,
-        },
-        "qdrant": {"QDRANT_URL": f"http://qdrant:{ports.QDRANT}", "QDRANT_API_KEY": key},
-        "pgvector": {
-            "PGVECTOR_HOST": "pgvector",
-            "PGVECTOR_PORT": str(ports.POSTGRES),
-            "PGVECTOR_USER": "postgres",
-            "PGVECTOR_PASSWORD": settings.secrets.postgres_password,
-            "PGVECTOR_DATABASE": DATABASE,
-        },
-    }
-    return {"VECTOR_STORE": settings.vector_store, **stores[settings.vector_store]}
 
 
 def _mail(settings: Settings) -> Environment:
@@ -232,10 +211,11 @@ def _squid_for_all(settings: Settings) -> Environment:
 
 
 def _database_tls(settings: Settings) -> Environment:
-    """Return libpq's parameters for an external database, which api puts into its connection URL."""
-    server = settings.database
+    """Return libpq's parameters for the database, which api puts into its connection URL."""
+    server, vectors = settings.database, settings.vector_server
     if server is None:
-        return {}
+        # The variables of libpq that an external pgvector needs would be those of the stack's own database, too.
+        return {"DB_EXTRAS": "sslmode=disable"} if vectors and vectors.libpq else {}
     roots = f"&sslrootcert={DATABASE_CA_FILE}" if server.verified else ""
     return {"DB_EXTRAS": f"sslmode={server.tls}{roots}"}
 
@@ -263,7 +243,7 @@ def _backend(settings: Settings, release: Release) -> Environment:
         "BROKER_USE_SSL": flag(settings.redis is not None and settings.redis.tls),
         **_cors(settings, release),
         **_storage(settings),
-        **_vector_store(settings),
+        **vector_store(settings),
         **_mail(settings),
         **_login(settings),
         **_openapi(settings, release),

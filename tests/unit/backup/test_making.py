@@ -61,10 +61,22 @@ class Copies(Volumes):
         raise AssertionError("a backup fills nothing")
 
 
-def source(store: str, engine: Engine, state: str = "running", copies: Copies | None = None) -> making.Source:
+def source(
+    store: str,
+    engine: Engine,
+    state: str = "running",
+    copies: Copies | None = None,
+    outside: object | None = None,
+) -> making.Source:
     container = Container(id="v1", name=f"dify-dev-{store}", service=store, job=False, state=state)
     pulumi: Any = SimpleNamespace(files=SimpleNamespace(stack="dev"))
-    settings: Any = SimpleNamespace(vector_store=store, redis=None, storage=SimpleNamespace(type="fs"))
+    settings: Any = SimpleNamespace(
+        vector_store=store,
+        own_vector_store="" if outside else store,
+        vector_server=outside,
+        redis=None,
+        storage=SimpleNamespace(type="fs"),
+    )
     return making.Source(
         pulumi=pulumi,
         engine=engine,  # type: ignore[arg-type]
@@ -175,14 +187,26 @@ def test_vectors_come_as_a_dump_as_files_or_not_at_all() -> None:
     assert not {"postgres", "edge", "certificates"} & set(names)
 
 
+def test_a_volume_of_before_is_not_copied_when_the_vectors_are_outside() -> None:
+    engine = Engine()
+    found = source("weaviate", engine, outside=object())
+
+    assert "vector" not in making._volumes(found, vectors=True)
+    with making._still(found, "vector"):
+        pass
+    assert engine.done == []
+
+
 def test_what_is_left_out_is_said_with_what_follows() -> None:
     found = source("weaviate", Engine())
     assert making.left_out(found.settings, vectors=True) == ()
     [vectors] = making.left_out(found.settings, vectors=False)
     assert "indexed again" in vectors
     elsewhere: Any = SimpleNamespace(
-        vector_store="pgvector", redis=object(), storage=SimpleNamespace(type="s3")
+        vector_store="weaviate", vector_server=object(), redis=object(), storage=SimpleNamespace(type="s3")
     )
-    files, sessions = making.left_out(elsewhere, vectors=True)
+    files, sessions, vectors = making.left_out(elsewhere, vectors=True)
+    assert "dify:vectorServer" in vectors
+    assert "its own tools" in vectors
     assert "bucket" in files
     assert "sign in again" in sessions

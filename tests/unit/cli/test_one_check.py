@@ -65,10 +65,10 @@ class Broken:
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
-def volume(**changed: str) -> dict[str, dict[str, str]]:
+def volume(name: str = "postgres", **changed: str) -> dict[str, dict[str, str]]:
     """Return a volume of the stack with labels of its own."""
     labels = {STACK_LABEL: "dev", IMAGES_LABEL: "local", VECTOR_LABEL: "pgvector"}
-    return {"dify-dev-postgres": {**labels, **changed}}
+    return {f"dify-dev-{name}": {**labels, **changed}}
 
 
 BROKEN: dict[str, Broken] = {
@@ -164,6 +164,12 @@ BROKEN: dict[str, Broken] = {
         told="dify:redis.host: redis.invalid: port 6379 is unreachable from this machine",
         settings={"redis": {"host": "redis.invalid"}},
         secrets={"externalRedisPassword": "twelve-letters"},
+    ),
+    "an external vector store beside vectors of the stack's own": Broken(
+        told="dify:vectorServer.host: vectors.example.com: the stack has vectors in a store of its own, in volume",
+        settings={"vectorServer": {"host": "vectors.example.com", "user": "dify"}},
+        secrets={"externalVectorPassword": "twelve-letters"},
+        volumes=volume("vector"),
     ),
     "an engine of the provider's own": Broken(
         told="Pulumi's Docker provider would take tcp://10.9.9.9:2375",
@@ -322,7 +328,16 @@ def test_what_one_accepts_all_accept(
 def test_every_guard_is_in_the_matrix(machine: Machine) -> None:
     """A guard that is added to the list gets its broken stack here."""
     assert [guard.name for guard in checks.GUARDS] == [
-        *("engine choice", "volumes", "container names", "port", "database", "redis", "images")
+        *(
+            "engine choice",
+            "volumes",
+            "container names",
+            "port",
+            "database",
+            "redis",
+            "vector store",
+            "images",
+        )
     ]
     assert {"dify-dev-" + name for name in VOLUMES} >= {
         one for each in BROKEN.values() for one in each.volumes

@@ -128,6 +128,12 @@ REFUSALS = [
         "cache.example.com:6379",
         "set externalRedisPassword",
     ),
+    (
+        {"vectorServer": {"host": "vectors.example.com", "user": "dify", "ownDataMoved": True}},
+        "vector-store",
+        "vectors.example.com:5432",
+        "set externalVectorPassword",
+    ),
     ({}, "vector-store", "pgvector has the password of the database", "keys rotate database --stack dev"),
     ({"release": "1.12.1"}, "agent", "Dify 1.12.1 has no agent backend", "no such secret"),
     ({}, "secret-key", "SECRET_KEY is not rotated", "docs/guides/rotation.md#secret_key"),
@@ -139,7 +145,7 @@ REFUSALS = [
 def test_what_cannot_be_rotated_is_refused_with_the_reason_and_nothing_changes(
     machine: Machine, settings: dict[str, Any], name: str, reason: str, fix: str
 ) -> None:
-    names = (f"external{key.capitalize()}Password" for key in settings)
+    names = (f"external{key.removesuffix('Server').capitalize()}Password" for key in settings)
     external: dict[str, Any] = {key: {"secure": "v1:x"} for key in names if key in SHAPES}
     machine.configure(**settings, **external)
     deploy(machine)
