@@ -222,6 +222,7 @@ def _weaviate(api: _Api) -> None:
     name = _name().title().replace("-", "")
     api.check_created("POST", "/v1/schema", {"class": name, "vectorizer": "none"}, f"/v1/schema/{name}")
     _check_grpc(api.server, api.server.grpc_host, api.server.grpc_port, api.server.grpc_server_name)
+    _check_health(api.server)
 
 
 def _qdrant(api: _Api) -> None:
@@ -328,6 +329,31 @@ def _check_grpc(server: VectorServer, host: str, port: int, name: str) -> None:
                 fix="name the port of the server's gRPC",
             )
         )
+
+
+def _check_health(server: VectorServer) -> None:
+    """Raise _RefusedError where Weaviate's second port is one of HTTP/2, and not that of its gRPC."""
+    import grpc  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    where = f"{server.grpc_host}:{server.grpc_port}"
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
+    if server.encrypted:
+        options.append(("grpc.ssl_target_name_override", server.grpc_server_name))
+        roots = grpc.ssl_channel_credentials((server.ca or public_roots()).encode())
+        channel = grpc.secure_channel(where, roots, options)
+    else:
+        channel = grpc.insecure_channel(where, options)
+    with channel:
+        try:
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=TIMEOUT_SECONDS)
+        except grpc.RpcError as problem:
+            raise _RefusedError(
+                Refusal(
+                    problem=f"dify:vectorServer.grpcHost, dify:vectorServer.grpcPort: {where}: it does not answer by "
+                    f"gRPC: {' '.join(str(problem.details()).split())}",
+                    fix="name host and port of the server's gRPC, which are others than those of its HTTP",
+                )
+            ) from None
 
 
 def _speaks_http2(connection: socket.socket) -> bool:

@@ -8,11 +8,13 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 
 from infra.guards import vector_http, vector_server
@@ -136,6 +138,37 @@ class Store:
             server.shutdown()
 
 
+@contextmanager
+def grpc_serving(pair: Pair | None = None) -> Iterator[int]:
+    """Serve gRPC's health protocol, and return the port."""
+    check = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"\x08\x01")
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check}),)
+    )
+    if pair:
+        credentials = grpc.ssl_server_credentials([(pair.key_pem.encode(), pair.pem.encode())])
+        port = server.add_secure_port(f"{ADDRESS}:0", credentials)
+    else:
+        port = server.add_insecure_port(f"{ADDRESS}:0")
+    server.start()
+    try:
+        yield int(port)
+    finally:
+        server.stop(None).wait()
+
+
+GRPC_PORT: list[int] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def grpc_port() -> Iterator[None]:
+    """The second port of every Weaviate of this module, where a test names no other."""
+    with grpc_serving() as port:
+        GRPC_PORT[:] = [port]
+        yield
+
+
 @pytest.fixture(autouse=True)
 def loopback_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings reject this machine's loopback, which is another one in a container."""
@@ -144,8 +177,8 @@ def loopback_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(kind: str, port: int, **changed: Any) -> list[str]:
     user = {"user": "dify"} if kind in {"milvus", "opensearch", "elasticsearch"} else {}
-    grpc = {"grpcPort": port} if kind == "weaviate" else {}
-    server = {"host": ADDRESS, "port": port, "tls": "disable", **user, **grpc, **changed}
+    second = {"grpcPort": GRPC_PORT[0]} if kind == "weaviate" else {}
+    server = {"host": ADDRESS, "port": port, "tls": "disable", **user, **second, **changed}
     found = settings({"vectorStore": kind, "vectorServer": server}, {"externalVectorPassword": PASSWORD})
     return [one.text("unit") for one in vector_server.refusals(found, FakeEngine())]
 
@@ -287,6 +320,14 @@ def test_nothing_listens(kind: str) -> None:
     assert UNREACHABLE in found
 
 
+def test_grpc_is_refused_where_http_2_answers_another_way(tmp_path: Path) -> None:
+    other = Store({}, None, tmp_path)
+    with other.serving() as port:
+        found, _ = checked("weaviate", WEAVIATE, tmp_path, grpcPort=port)
+
+    assert f"vectorServer.grpcPort: {ADDRESS}:{port}: it does not answer by gRPC" in found[0]
+
+
 def test_grpc_is_refused_where_another_protocol_answers(tmp_path: Path) -> None:
     other = ThreadingHTTPServer((ADDRESS, 0), BaseHTTPRequestHandler)
     threading.Thread(target=other.serve_forever, daemon=True).start()
@@ -310,9 +351,11 @@ def test_server_is_verified_by_name_and_authority(kind: str, ca: Pair, tmp_path:
     file, other = tmp_path / "ca.pem", tmp_path / "other.pem"
     file.write_text(ca.pem, encoding="ascii")
     other.write_text(issue(ca=True, name="another").pem, encoding="ascii")
-    good = {"tls": "verify-full", "caFile": str(file), "serverName": NAME}
-    store = Store(SOUND[kind], issue([NAME], issuer=ca), tmp_path)
-    with store.serving() as port:
+    good: dict[str, Any] = {"tls": "verify-full", "caFile": str(file), "serverName": NAME}
+    pair = issue([NAME], issuer=ca)
+    store = Store(SOUND[kind], pair, tmp_path)
+    with store.serving() as port, grpc_serving(pair) as second:
+        good |= {"grpcPort": second} if kind == "weaviate" else {}
         assert refused(kind, port, **good) == []
         named = store.asked[-1][2]["Host"]
         (wrong_name,) = refused(kind, port, **good | {"serverName": "other.example.test"})
