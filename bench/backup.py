@@ -37,9 +37,9 @@ _DERIVED = "settings, secrets and keys"
 # Half of the rows are a text that repeats, half of them digits that do not; a row has about 1 KiB.
 _ROW_BYTES = 1024
 _FILL = (
-    "CREATE TABLE bench AS SELECT g AS id, CASE WHEN g % 2 = 0 THEN repeat('all work and no play ', 48) ELSE "
-    "(SELECT string_agg(md5(random()::text || g), '') FROM generate_series(1, {parts})) END AS text "
-    "FROM generate_series(1, {rows}) g"
+    "CREATE TABLE bench AS SELECT id, CASE WHEN id % 2 = 0 THEN repeat('all work and no play ', 48) ELSE "
+    "(SELECT string_agg(md5(part || ' of ' || id), '') FROM generate_series(1, {parts}) part) END AS text "
+    "FROM generate_series(1, {rows}) id"
 )
 # The same of files, of 16 MiB each.
 _SAME = "half of the bytes are random, the other half repeat"
