@@ -10,7 +10,7 @@ import yaml
 
 from dify_kit.releases.compare import KINDS, Change, Difference
 from infra.catalogue.releases import CATALOGUE, VERSION, version_number
-from infra.yaml_reader import read_yaml
+from infra.catalogue.yaml_reader import read_yaml
 
 FILE = CATALOGUE / "differences.yaml"
 _LISTS = ("services", "names")

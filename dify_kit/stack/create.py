@@ -22,9 +22,9 @@ from infra import hints
 from infra.catalogue.project import declared
 from infra.catalogue.releases import Release
 from infra.catalogue.route_groups import SERVICE_API
+from infra.catalogue.yaml_reader import read_yaml
 from infra.settings.given import parsed
 from infra.settings.secrets import SHAPES
-from infra.yaml_reader import read_yaml
 
 ADMIN_EMAIL = "admin@example.com"
 _REGISTRY_DEADLINE = 12.0

@@ -16,7 +16,7 @@ from dify_kit.upgrade.journal import Journal, State
 from dify_kit.upgrade.running import Upgrade
 from dify_kit.workspace.files import write_private
 from infra import hints
-from infra.yaml_reader import read_yaml
+from infra.catalogue.yaml_reader import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ import yaml
 
 from dify_kit.errors import KitError, UsageError
 from infra.catalogue.project import STACK_NAME, STACK_NAME_RULE
-from infra.yaml_reader import read_yaml
+from infra.catalogue.yaml_reader import read_yaml
 
 PROJECT = "dify"
 CHECKOUT = Path(__file__).resolve().parents[2]

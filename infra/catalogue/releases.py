@@ -19,7 +19,7 @@ from infra.catalogue import variables as environment_variables
 from infra.catalogue.images import Image, images_of_the_kit
 from infra.catalogue.names import service_name, with_service_hosts
 from infra.catalogue.variables import Variable
-from infra.yaml_reader import read_yaml
+from infra.catalogue.yaml_reader import read_yaml
 
 _Entry = TypeVar("_Entry")
 CATALOGUE = Path(__file__).parent

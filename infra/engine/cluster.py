@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+from infra.catalogue.yaml_reader import read_yaml
 from infra.engine.job_again import again
-from infra.yaml_reader import read_yaml
 
 TIMEOUT_SECONDS = 20
 BAD_REQUEST, UNAUTHORIZED, NOT_FOUND = 400, 401, 404

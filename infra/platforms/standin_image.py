@@ -24,7 +24,7 @@ CODE = (
         f"infra/catalogue/{name}.py"
         for name in (
             *("checks", "container_paths", "data_services", "health", "images", "names", "networks", "ports"),
-            *("releases", "selection", "service", "services", "variables", "volumes"),
+            *("releases", "selection", "service", "services", "variables", "volumes", "yaml_reader"),
         )
     ),
 )

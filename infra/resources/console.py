@@ -8,6 +8,7 @@ import pulumi
 import yaml
 from pulumi import dynamic
 
+from infra.catalogue.yaml_reader import read_yaml
 from infra.resources.console_providers import (
     AdminProvider,
     AppKeyProvider,
@@ -16,7 +17,6 @@ from infra.resources.console_providers import (
     KeyProvider,
     marker,
 )
-from infra.yaml_reader import read_yaml
 
 # Dify's console does not save a longer description.
 MOST_DESCRIPTION = 400

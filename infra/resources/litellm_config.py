@@ -31,7 +31,7 @@ CHECK = """
 import sys, yaml
 try:
     with open(sys.argv[1], encoding="utf-8") as file:
-        config = read_yaml(file)
+        config = yaml.safe_load(file)
     from litellm import Router
     Router(model_list=config["model_list"], **(config.get("router_settings") or {}))
     config["general_settings"]["master_key"]

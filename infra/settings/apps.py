@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from infra.catalogue.project import ROOT
-from infra.yaml_reader import read_yaml
+from infra.catalogue.yaml_reader import read_yaml
 
 DIRECTORY = ROOT / "apps"
 

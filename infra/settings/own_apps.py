@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 
 from infra import hints
+from infra.catalogue.yaml_reader import read_yaml
 from infra.settings.apps import DIRECTORY, app_file, known_apps, needs_default_model
 from infra.settings.reader import Section
-from infra.yaml_reader import read_yaml
 
 # The name of a file names a resource, and the app is found again by it.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)

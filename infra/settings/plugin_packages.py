@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from infra.catalogue.yaml_reader import read_yaml
 from infra.settings.dify import Plugins
 from infra.settings.reader import Section
-from infra.yaml_reader import read_yaml
 
 MANIFEST = "manifest.yaml"
 _MEGABYTE = 1024 * 1024

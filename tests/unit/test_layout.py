@@ -10,7 +10,6 @@ from infra.catalogue.project import ROOT
 
 # Each folder or module imports from those before it alone.
 LAYERS = (
-    "infra.yaml_reader",
     "infra.catalogue",
     "infra.hints",
     "infra.masking",
