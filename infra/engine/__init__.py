@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from infra.engine import packages
+
 if TYPE_CHECKING:
     import docker
 
@@ -70,6 +72,7 @@ class Endpoint:
 
     def client(self, timeout: float) -> "docker.DockerClient":
         """Return a client of docker's SDK. It connects immediately, and raises what the SDK raises."""
+        packages.whole("docker")
         import docker  # noqa: PLC0415  # half a second that most commands do not need
 
         tls: docker.TLSConfig | bool = False

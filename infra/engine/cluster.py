@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from infra.catalogue.yaml_reader import read_yaml
+from infra.engine import packages
 from infra.engine.job_again import again
 
 TIMEOUT_SECONDS = 20
@@ -95,6 +96,7 @@ class Cluster:
     @classmethod
     def of(cls, kubeconfig: Path, context: str) -> Self:
         """Return the cluster of a context. Raises ClusterError when the file does not have it."""
+        packages.whole("kubernetes", "kubernetes.config", "kubernetes.client.exceptions", "kubernetes.stream")
         import yaml  # noqa: PLC0415
         from kubernetes import config  # noqa: PLC0415
 

@@ -131,7 +131,10 @@ class DockerContainer(Runtime):
 
     def unpack(self, directory: str, archive: bytes) -> None:
         """See Runtime."""
-        self._api.put_archive(self._id, directory, archive)
+        try:
+            self._api.put_archive(self._id, directory, archive)
+        except (docker.errors.DockerException, requests.RequestException) as problem:
+            raise WorkloadError(f"{directory} took no file: {problem}") from None
 
     def address_in(self, network: str) -> str:
         """See Runtime."""

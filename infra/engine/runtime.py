@@ -4,12 +4,13 @@ The state of a stack names what runs by a reference: the id or the name of a Doc
 another platform. A platform brings a module with a function `connect(reference, timeout)`, named in MODULES.
 """
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self, cast
+
+from infra.engine import packages
 
 DOCKER = "docker"
 # A reference without a platform is one of Docker, whose ids and names hold no colon.
@@ -124,7 +125,10 @@ class Runtime(Protocol):
         """
 
     def unpack(self, directory: str, archive: bytes) -> None:
-        """Unpack a tar into a directory of the container as root: owners and modes are those of its entries."""
+        """Unpack a tar into a directory of the container as root: owners and modes are those of its entries.
+
+        Raises WorkloadError.
+        """
 
     def address_in(self, network: str) -> str:
         """Return the address in a network, by its name on the platform; empty when it is not running there."""
@@ -181,4 +185,4 @@ def runtime(reference: str, timeout: float) -> Runtime:
             f"known are {', '.join(MODULES)}"
         )
     # Imported where it is used: the providers are pickled, and no program needs more than one client.
-    return cast("Module", importlib.import_module(module)).connect(reference, timeout)
+    return cast("Module", packages.whole(module)).connect(reference, timeout)

@@ -17,7 +17,6 @@ import tarfile
 import time
 from typing import Any
 
-import docker
 import pulumi
 from pulumi import dynamic
 
@@ -140,7 +139,7 @@ def _write(props: dict[str, Any]) -> None:
     try:
         with runtime(props["container"], ENGINE_TIMEOUT_SECONDS) as postgres:
             postgres.unpack(folder, buffer.getvalue())
-    except (WorkloadError, docker.errors.DockerException, OSError) as problem:
+    except (WorkloadError, OSError) as problem:
         raise RolePasswordError(
             f"{props['service']} did not take the file of its password: {problem}"
         ) from None
