@@ -21,7 +21,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "__init__.py").write_text(f"import time\ntime.sleep(0.5)\nfrom {name}.part import VALUE\n")
-    (folder / "part.py").write_text("VALUE = 1\n")
+    (folder / "part.py").write_text(f"import {name}\nVALUE = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     return name
 
@@ -39,7 +39,8 @@ def test_a_package_and_its_module_are_whole_in_two_threads(package: str) -> None
         deadline = time.monotonic() + SECONDS
         while package not in sys.modules and time.monotonic() < deadline:
             time.sleep(0.01)
-        # Here `import package.part` ends as a deadlock: it takes the lock of the module before that of its package.
+        # `import package.part` would wait here for the package, which then waits for its part: the package gets a part
+        # without VALUE.
         part = threads.submit(packages.whole, f"{package}.part")
 
         assert whole.result(SECONDS).VALUE == 1
