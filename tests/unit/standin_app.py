@@ -13,6 +13,7 @@ import sys
 import threading
 import types
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -171,9 +172,12 @@ class Instance:
         for name, module in replacements().items():
             if name.partition(".")[0] in MISSING:
                 monkeypatch.setitem(sys.modules, name, module)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        # Bound for the life of the instance, so that the port stays its own while the daemon does not listen.
+        reserved = socket.socket()
+        weakref.finalize(self, reserved.close)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        self._port = reserved.getsockname()[1]
         environment = {
             "DIFY_STANDIN_RELEASE": release,
             "DIFY_STANDIN_INSTALL_SECONDS": "0.3",
