@@ -44,7 +44,8 @@ class Badly(BaseHTTPRequestHandler):
             "seen": sorted(self.headers.items()),
             "length": length,
         }
-        body = json.dumps(fields).encode()
+        # A 204 has no body: what follows it would be the start of the next answer.
+        body = json.dumps(fields).encode() if status != 204 else b""
         self.send_response(status)
         self.send_header("Access-Control-Allow-Origin", self.headers.get("Origin", "*"))
         self.send_header("Access-Control-Allow-Credentials", "true")
