@@ -124,9 +124,10 @@ function apply(counters, found, minute) {
         if (attempts.length > 0) {
             observe('upstream', group, attempts.reduce((sum, one) => sum + Number(one), 0), times);
         }
-        parts[5].split(/[,: ]+/).filter((one) => /^5\d\d$/.test(one)).forEach((one) => {
-            add(`failures ${group} ${statusOf(one)}`, times);
-        });
+        const asked = parts[5].split(/[,: ]+/).filter((one) => /^\d/.test(one));
+        // Without a service to ask (its name has no address, or it has not started), nginx answers by itself.
+        const failed = asked.length === 0 && /^50[234]$/.test(parts[1]) ? ['502'] : asked.filter((one) => /^5/.test(one));
+        failed.forEach((one) => add(`failures ${group} ${statusOf(one)}`, times));
         add(`sent ${group}`, Number(parts[6]) * times);
         add(`received ${group}`, Number(parts[7]) * times);
     });
@@ -202,7 +203,7 @@ function described(vars) {
     table('requests_total', 'Requests that ended, by the status of the response', 'requests', groups, 'group', statuses, 'status');
     table('limited_requests_total', 'Requests that a limit refused, or would refuse without the dry run', 'limited',
         groups, 'group', tables.limits.split(' '), 'limit');
-    table('upstream_failures_total', 'Responses of services with 5xx, and attempts without one: 502 no connection, or it broke; 504 too late',
+    table('upstream_failures_total', 'Responses of services with 5xx, and requests without one: 502 no service, no connection, or it broke; 504 too late',
         'failures', groups, 'group', ['502', '503', '504', '5xx'], 'status');
     table('gateway_calls_total', 'Requests to the gateway, by the status of the response', 'calls',
         tables.calls.split(' ').filter((call) => call !== ''), 'call', statuses, 'status');

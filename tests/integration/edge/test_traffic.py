@@ -331,8 +331,9 @@ def test_a_service_that_is_gone_is_a_failure_of_the_upstream(start_edge: Callabl
     assert status in {503, 504}
     after = counted(before.total + 1, alone.nginx)
     assert after.by_status("files") == {str(status): 1}
-    # When its name is gone, too, nginx has no address to try: the response alone shows it.
-    assert set(after.by_status("files", "upstream_failures_total")) <= {"502", "504"}
+    # Its name may be gone, too, and then nginx has no address to try.
+    (found,) = after.by_status("files", "upstream_failures_total").items()
+    assert found in {("502", 1), ("504", 1)}
 
 
 def test_a_worker_that_is_killed_takes_no_count_with_it(own: Edge) -> None:

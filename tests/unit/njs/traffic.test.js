@@ -78,7 +78,7 @@ test('attempts that failed, and a service that was not asked', async (context) =
     const {logs, shown} = await counting(context);
     fs.appendFileSync(logs[0], line({upstream: '502, 504 : 200', header: '-, 0.004 : 0.050'}) + line({upstream: '500', status: 500})
         + line({status: 429, limit: 'rate', header: '-', upstream: '-'}));
-    const found = shown();
+    let found = shown();
     assert.equal(found['upstream_failures_total{group="v1",status="502"}'], 1);
     assert.equal(found['upstream_failures_total{group="v1",status="504"}'], 1);
     assert.equal(found['upstream_failures_total{group="v1",status="5xx"}'], 1);
@@ -86,6 +86,11 @@ test('attempts that failed, and a service that was not asked', async (context) =
     assert.equal(found['upstream_header_seconds_count{group="v1"}'], 2);
     assert.equal(found['upstream_header_seconds_sum{group="v1"}'], 0.059);
     assert.equal(found['request_duration_seconds_count{group="v1"}'], 3);
+
+    fs.appendFileSync(logs[0], line({status: 503, header: '-', upstream: '-'}) + line({status: 404, header: '', upstream: ''}));
+    found = shown();
+    assert.equal(found['upstream_failures_total{group="v1",status="502"}'], 2, 'a service without an address');
+    assert.equal(found['upstream_header_seconds_count{group="v1"}'], 2);
 });
 
 test('calls of the gateway: a request for a token is one of its group, an introspection of none', async (context) => {
