@@ -28,7 +28,7 @@ def bring_up(pulumi: Pulumi, engine: Engine, *, deadline: float, verbose: bool =
     preflight.check(files, engine)
     checked = settings.checked(files)
     if checked.kubernetes is not None:
-        from dify_kit.images import node_images  # noqa: PLC0415  # its progress takes 0.2 s to import
+        from dify_kit.images import node_images  # noqa: PLC0415  # with what shows its progress, which no stack on Docker needs
 
         node_images.ensure(checked)
     cut_off_backup.mend(files, engine)

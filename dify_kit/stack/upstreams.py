@@ -161,7 +161,7 @@ def ask_models(upstream: UpstreamAddress, key: str, container: str = "", *, stac
 
 
 def _from_here(upstream: UpstreamAddress, url: str, headers: Mapping[str, str], _: str) -> tuple[int, bytes]:
-    import httpx  # noqa: PLC0415  # its command line comes along with it: 0.3 s that `up` does not need
+    import httpx  # noqa: PLC0415  # its command line comes along with it, and `up` needs neither
 
     try:
         with httpx.Client(verify=_trust(upstream), timeout=CHECK_SECONDS) as client:

@@ -14,6 +14,7 @@ from support.configuration import settings
 from support.stacks import Stack
 from tests.integration.containers import printed
 from tests.integration.data_servers import DATABASE_NAME, REDIS_NAME, DataServers
+from tests.integration.refusals import assert_one
 from tests.unit.cli.conftest import FakeEngine
 
 RESOLVE = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
@@ -109,9 +110,7 @@ def test_redis_that_does_not_admit_dify_is_refused(
 ) -> None:
     found = refused_redis(servers, **changed)
 
-    assert len(found) == 1, found
-    assert all(word in found[0] for word in words), found
-    assert servers.password not in found[0]
+    assert_one(found, words, servers.password)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +133,7 @@ def test_pgvector_that_does_not_admit_dify_is_refused(
 ) -> None:
     found = refused_vectors(servers, **changed)
 
-    assert len(found) == 1, found
-    assert all(word in found[0] for word in words), found
-    assert servers.password not in found[0]
+    assert_one(found, words, servers.password)
 
 
 def test_wrong_password_and_another_authority_are_refused(servers: DataServers, tmp_path: Path) -> None:

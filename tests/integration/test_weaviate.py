@@ -13,6 +13,7 @@ from infra.guards import vector_server
 from support.certificates import issue
 from support.configuration import settings
 from tests.integration.containers import readable
+from tests.integration.refusals import assert_one
 from tests.integration.vector_proxies import VectorProxies
 from tests.integration.weaviate import VERSION, Weaviate
 from tests.unit.cli.conftest import FakeEngine
@@ -83,9 +84,7 @@ def test_server_that_cannot_be_used_is_refused(
 ) -> None:
     found = refused(weaviate, **changed)
 
-    assert len(found) == 1, found
-    assert all(word in found[0] for word in words), found
-    assert weaviate.key not in found[0]
+    assert_one(found, words, weaviate.key)
 
 
 def test_port_of_http_is_not_taken_for_grpc(weaviate: Weaviate) -> None:
