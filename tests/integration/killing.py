@@ -65,6 +65,8 @@ class Drill:
     scratch: Path
     seed: str = field(default_factory=lambda: os.environ.get(SEED) or secrets.token_hex(4))
     kills: list[Kill] = field(default_factory=list)
+    # Of the last run that came to its end, by what it did, in seconds.
+    lengths: dict[str, float] = field(default_factory=dict)
 
     def points(self, command: str) -> list[float]:
         """Return shares of a length, one from each tenth of it, in an order of their own."""
@@ -74,15 +76,20 @@ class Drill:
         tell("\n".join(["", f"seed {self.seed}", *_HEAD]))
         return found
 
-    def measured(self, *arguments: str) -> float:
-        """Run a command to its end, and return how long that took in seconds."""
-        began = time.monotonic()
+    def run(self, *arguments: str) -> float:
+        """Run a command to its end, demand success, and return how long that took in seconds."""
         done = self.stack.kit(*arguments)
         assert done.code == 0, done.output[-6000:]
-        return time.monotonic() - began
+        return done.seconds
 
-    def killed(self, command: str, at: float, length: float, *arguments: str) -> Kill:
-        """Run a command, kill all of its processes so many seconds after its start, and return what that was."""
+    def killed(self, command: str, share: float, *arguments: str, kind: str = "") -> Kill:
+        """Run a command, kill all of its processes after a share of its length, and return what that was.
+
+        The length is that in `lengths` of its `kind`, or of the command. A run that ends before its point renews it.
+        """
+        kind = kind or command
+        length = self.lengths[kind]
+        at = share * length
         token = secrets.token_hex(8)
         log = self.scratch / "killed.log"
         folder = self.scratch / "tmp"
@@ -97,8 +104,10 @@ class Drill:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            began = time.monotonic()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=at)
+                self.lengths[kind] = time.monotonic() - began
             number = kill_all(token)
             process.wait(timeout=_END_SECONDS)
         said = log.read_text(errors="replace")
@@ -111,7 +120,7 @@ class Drill:
 
     def then(self, kill: Kill, *arguments: str) -> None:
         """Run the command that follows a kill, demand success, and note how long it took."""
-        kill.seconds += self.measured(*arguments)
+        kill.seconds += self.run(*arguments)
         kill.then = f"{kill.then} {arguments[0]}".strip()
         tell(kill.row())
 

@@ -144,10 +144,10 @@ def test_a_backup(
 ) -> None:
     stack = kept.stack
     arguments = ("backup", "--stack", stack.name, "--to", str(tmp_path), "--passphrase-file", str(secret))
-    length = drill.measured(*arguments)
+    drill.lengths["backup"] = drill.run(*arguments)
     for share in drill.points("backup"):
         before = set(tmp_path.glob("*.dify-backup"))
-        kill = drill.killed("backup", share * length, length, *arguments)
+        kill = drill.killed("backup", share, *arguments)
         kill.found = ", ".join(problems(stack))
         kept.serves()
 
@@ -169,11 +169,11 @@ def test_a_rotation(kept: Kept, drill: Drill, record_property: Callable[[str, ob
         return ("keys", "rotate", name, "--stack", stack.name)
 
     # The others restart the same clients. No client restarts for `admin`.
-    lengths = dict.fromkeys(ROTATED, drill.measured(*command("database")))
-    lengths["admin"] = drill.measured(*command("admin"))
+    drill.lengths |= dict.fromkeys(ROTATED, drill.run(*command("database")))
+    drill.lengths["admin"] = drill.run(*command("admin"))
     for number, share in enumerate(drill.points("rotate")):
         name = ROTATED[number % len(ROTATED)]
-        kill = drill.killed("rotate", share * lengths[name], lengths[name], *command(name))
+        kill = drill.killed("rotate", share, *command(name), kind=name)
         kill.found = ", ".join(problems(stack))
         asked = json.loads(stack.pulumi("config", "get", "dify:secretRotations").stdout).get(name, 0)
         deployed = stack.outputs()["secretRotations"].get(name, 0)
@@ -196,11 +196,11 @@ def test_a_restore(
     stack = kept.stack
     options = ("--passphrase-file", str(secret), "--skip-setup", "--replace", stack.name)
     arguments = ("restore", str(archive), *options)
-    length = drill.measured(*arguments)
+    drill.lengths["restore"] = drill.run(*arguments)
     points = drill.points("restore")
     mark = stack.home / "runs" / f"{stack.name}.restoring"
     for number, share in enumerate(points):
-        kill = drill.killed("restore", share * length, length, *arguments)
+        kill = drill.killed("restore", share, *arguments)
         if mark.exists():
             refused = stack.try_up()
             assert refused.code == 1
@@ -224,12 +224,12 @@ def test_an_upgrade(kept: Kept, drill: Drill, record_property: Callable[[str, ob
     stack = kept.stack
     arguments = ("upgrade", NEWER, "--stack", stack.name, "--yes")
     back = ("rollback", "--stack", stack.name, "--yes-delete-data-of", stack.name)
-    length = drill.measured(*arguments)
+    drill.lengths["upgrade"] = drill.run(*arguments)
     kept.check(NEWER)
     succeeded(stack.kit(*back))
     kept.check(SMALLEST)
     for number, share in enumerate(drill.points("upgrade")):
-        kill = drill.killed("upgrade", share * length, length, *arguments)
+        kill = drill.killed("upgrade", share, *arguments)
         note = _journal(stack)
         on = number % 2 == 0 and kill.processes > 0
         kill.found = ", ".join(problems(stack))
