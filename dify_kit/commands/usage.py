@@ -1,6 +1,7 @@
 """The commands about what callers of the LLM proxy used: show it, and let a caller begin again."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ UNITS = ((1_000_000_000, "G"), (1_000_000, "M"))
 DECIMALS = ((100, 4), (10_000, 2))
 COST_DIGITS = 6
 FIELDS = ("requests", "failed", "estimated", "tokens_in", "tokens_out", "cost")
+# What is counted of an upstream, and its heading.
+SERVED = {"requests": "calls", "tokens_in": "in", "tokens_out": "out", "cost": "cost"}
 
 
 commands = typer.Typer(cls=Group, name="usage", help=COMMANDS["usage"], invoke_without_command=True)
@@ -37,7 +40,8 @@ def usage(
         str, typer.Option(metavar="YYYY-MM", help="One month (UTC). [default: the newest one]")
     ] = "",
     upstreams: Annotated[
-        bool, typer.Option("--upstreams", help="Failures of each upstream, by status, and nothing else.")
+        bool,
+        typer.Option("--upstreams", help="What each upstream served and how it failed, and nothing else."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON on stdout: every month, or the chosen one.")
@@ -47,31 +51,31 @@ def usage(
     if context.invoked_subcommand:
         return
     answer = document(StackFiles.open(stack))
-    months = answer["upstreams" if upstreams else "months"]
+    months = by_upstream(answer) if upstreams else answer["months"]
     chosen = month or max((*answer["months"], *answer["upstreams"]), default="")
     if as_json:
         shown = {month: months.get(month, {})} if month else months
         typer.echo(json.dumps(_rounded(shown), indent=2, sort_keys=True))
         return
     rows = [] if upstreams else rows_of(answer["months"].get(chosen, {}))
+    served = answer["served"].get(chosen, {}) if upstreams else {}
     failures = failures_of(answer["upstreams"].get(chosen, {}))
-    if not rows and not failures:
-        what = "no upstream failed" if upstreams else "nothing was used"
+    if not rows and not served and not failures:
+        what = "no upstream served or failed" if upstreams else "nothing was used"
         say(f"{what}{' in ' + chosen if chosen else ''}")
         return
     console = Console(width=None)
     if rows:
-        table = Table(
-            *(Column(name, overflow="fold") for name in ("caller", "model")),
-            *(Column(name, no_wrap=True, justify="right") for name in HEADINGS),
-            title=chosen,
-            box=SIMPLE,
-            padding=(0, 1, 0, 0),
-        )
+        table = _table("caller", "model", headings=HEADINGS, title=chosen)
         for caller, model, numbers in rows:
             table.add_row(caller, model, *(_text(name, numbers[name]) for name in FIELDS))
         table.add_section()
         table.add_row("all", "", *(_text(name, sum(row[2][name] for row in rows)) for name in FIELDS))
+        console.print(table)
+    if served:
+        table = _table("upstream", headings=SERVED.values(), title=f"{chosen}, served by upstreams")
+        for upstream, numbers in sorted(served.items()):
+            table.add_row(upstream, *(_text(name, float(numbers.get(name) or 0)) for name in SERVED))
         console.print(table)
     if failures:
         table = Table(
@@ -94,6 +98,31 @@ def reset(
         callers = document(files)["months"].get(answer["month"], {})
         raise KitError(f"{caller} used nothing in {answer['month']}", hints.nearest(caller, callers))
     say(f"{caller} starts at zero: its use in {answer['month']} is forgotten")
+
+
+def by_upstream(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return month -> upstream -> numbers, with `failures`: status -> how often."""
+    served, failed = answer["served"], answer["upstreams"]
+    return {
+        month: {
+            upstream: {
+                **{name: served.get(month, {}).get(upstream, {}).get(name) or 0 for name in SERVED},
+                "failures": failed.get(month, {}).get(upstream, {}),
+            }
+            for upstream in sorted({*served.get(month, {}), *failed.get(month, {})})
+        }
+        for month in sorted({*served, *failed})
+    }
+
+
+def _table(*names: str, headings: Iterable[str], title: str) -> Table:
+    return Table(
+        *(Column(name, overflow="fold") for name in names),
+        *(Column(name, no_wrap=True, justify="right") for name in headings),
+        title=title,
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def rows_of(callers: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:

@@ -1,4 +1,4 @@
-"""What the running nginx counted of the LLM proxy: use by caller and model, and failures of upstreams."""
+"""What the running nginx counted of the LLM proxy: use by caller and model, and by upstream with its failures."""
 
 import json
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ def document(files: StackFiles) -> dict[str, Any]:
     """Ask the running nginx. Raises KitError.
 
     `months`: month -> caller -> model -> numbers. `upstreams`: month -> upstream -> status -> failures.
+    `served`: month -> upstream -> numbers.
     """
     return _read(asked(files, URL))
 
@@ -50,7 +51,12 @@ def asked(files: StackFiles, *arguments: str) -> str:
 
 def _read(answer: str) -> dict[str, Any]:
     found = json.loads(answer)
-    return {"months": dict(found["months"]), "upstreams": dict(found.get("upstreams") or {})}
+    return {
+        "months": dict(found["months"]),
+        "upstreams": dict(found.get("upstreams") or {}),
+        # An nginx of an earlier kit has none.
+        "served": dict(found.get("served") or {}),
+    }
 
 
 def answer_of(container: str, stack: str, *arguments: str) -> str:

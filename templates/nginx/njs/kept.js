@@ -11,17 +11,18 @@ function kept() {
         return `${llm_tables.state}/usage.json`;
     }
 
-    // {months, upstreams}: month -> caller -> model -> field -> number, and month -> upstream -> status -> failures.
+    // {months, upstreams, served}: month -> caller -> model -> field -> number, month -> upstream -> status -> failures, and
+    // month -> upstream -> field -> number.
     function stored() {
         try {
             const found = JSON.parse(fs.readFileSync(file(), 'utf8'));
-            return {months: found.months, upstreams: found.upstreams || {}};
+            return {months: found.months, upstreams: found.upstreams || {}, served: found.served || {}};
         } catch (e) {
             if (e.code !== 'ENOENT') {
                 ngx.log(ngx.ERR, `llm: ${file()} cannot be read and is put aside: ${e.message}`);
                 fs.renameSync(file(), `${file()}.damaged`);
             }
-            return {months: {}, upstreams: {}};
+            return {months: {}, upstreams: {}, served: {}};
         }
     }
 
@@ -39,10 +40,11 @@ function kept() {
     function takeOver(counters) {
         const fields = ['requests', 'failed', 'tokens_in', 'tokens_out', 'cost', 'estimated'];
         const now = month(), found = stored(), callers = found.months[now] || {};
-        const upstreams = found.upstreams[now] || {};
-        Object.keys(upstreams).forEach((upstream) => {
-            Object.keys(upstreams[upstream]).forEach((status) => {
-                counters.incr(`${now} @${upstream} ${status}`, upstreams[upstream][status], 0);
+        [['@', found.upstreams[now] || {}], ['>', found.served[now] || {}]].forEach((one) => {
+            Object.keys(one[1]).forEach((upstream) => {
+                Object.keys(one[1][upstream]).forEach((field) => {
+                    counters.incr(`${now} ${one[0]}${upstream} ${field}`, one[1][upstream][field], 0);
+                });
             });
         });
         Object.keys(callers).forEach((caller) => {
@@ -60,13 +62,14 @@ function kept() {
     // That, and what is counted now in place of it.
     function all() {
         function live() {
-            const found = {}, upstreams = {};
+            const found = {}, upstreams = {}, served = {};
             load().items(100000).forEach((item) => {
                 const parts = item[0].split(' ');
                 if (parts.length === 3) {
-                    const failures = upstreams[parts[0]] = upstreams[parts[0]] || {};
-                    const statuses = failures[parts[1].slice(1)] = failures[parts[1].slice(1)] || {};
-                    statuses[parts[2]] = item[1];
+                    const kind = parts[1][0] === '>' ? served : upstreams, name = parts[1].slice(1);
+                    const own = kind[parts[0]] = kind[parts[0]] || {};
+                    const fields = own[name] = own[name] || {};
+                    fields[parts[2]] = item[1];
                     return;
                 }
                 if (parts.length !== 4) {
@@ -77,7 +80,7 @@ function kept() {
                 const fields = models[parts[2]] = models[parts[2]] || {};
                 fields[parts[3]] = item[1];
             });
-            return {months: found, upstreams};
+            return {months: found, upstreams, served};
         }
 
         const old = stored(), now = live(), current = month();
@@ -88,6 +91,7 @@ function kept() {
         return {
             months: Object.assign(old.months, now.months),
             upstreams: Object.assign(old.upstreams, now.upstreams),
+            served: Object.assign(old.served, now.served),
         };
     }
 

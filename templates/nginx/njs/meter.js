@@ -340,7 +340,7 @@ function meter() {
         const final = Number(vars.status);
         // 499: the caller left. What the upstream had begun by then is paid for.
         if (final >= 400 && final !== 499) {
-            counters.add(caller, model, 'failed', 0, 0, 0, 0);
+            counters.add(caller, model, 'failed', 0, 0, 0, 0, '');
             vars.llm_counted = 'nothing';
             return;
         }
@@ -352,7 +352,7 @@ function meter() {
             // An error, or nothing at all, as an answer.
             counters.fell(vars.llm_upstream, 200);
             unusual().fell(r);
-            counters.add(caller, model, 'failed', 0, 0, 0, 0);
+            counters.add(caller, model, 'failed', 0, 0, 0, 0, '');
             vars.llm_counted = 'nothing';
             return;
         }
@@ -361,7 +361,8 @@ function meter() {
         const price = llm_tables.prices[model];
         const cost = price ? (tokens_in * price.input + tokens_out * price.output) / 1e6 : 0;
         const cut = mode === 'plain' && begun && !complete && !passing;
-        counters.add(caller, model, cut && !exact ? 'failed' : 'requests', tokens_in, tokens_out, cost, exact ? 0 : 1);
+        counters.add(caller, model, cut && !exact ? 'failed' : 'requests', tokens_in, tokens_out, cost, exact ? 0 : 1,
+            vars.llm_upstream);
         vars.llm_tokens_in = tokens_in;
         vars.llm_tokens_out = tokens_out;
         vars.llm_cost = cost.toFixed(8);

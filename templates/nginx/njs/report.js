@@ -49,6 +49,15 @@ function described() {
     ];
 }
 
+function ofUpstreams() {
+    return [
+        ['dify_kit_llm_upstream_requests_total', 'Requests that an upstream served', 'requests'],
+        ['dify_kit_llm_upstream_input_tokens_total', 'Input tokens of an upstream', 'tokens_in'],
+        ['dify_kit_llm_upstream_output_tokens_total', 'Output tokens of an upstream', 'tokens_out'],
+        ['dify_kit_llm_upstream_cost_dollars_total', 'Cost of an upstream in US dollars', 'cost'],
+    ];
+}
+
 // Of this month: to Prometheus a counter that begins again is a restart.
 function written() {
     const found = kept().all(), now = kept().month();
@@ -61,6 +70,13 @@ function written() {
                 const value = callers[caller][model][series[2]] || 0;
                 lines.push(`${series[0]}{caller="${caller}",model="${model}"} ${value}`);
             });
+        });
+    });
+    const served = found.served[now] || {};
+    ofUpstreams().forEach((series) => {
+        lines.push(`# HELP ${series[0]} ${series[1]}, this month.`, `# TYPE ${series[0]} counter`);
+        Object.keys(served).sort().forEach((upstream) => {
+            lines.push(`${series[0]}{upstream="${upstream}"} ${served[upstream][series[2]] || 0}`);
         });
     });
     const failures = 'dify_kit_llm_upstream_failures_total';

@@ -1,19 +1,20 @@
-// Counters of all workers, by month (UTC), caller and model: what callers used, and which upstreams failed. A key is
-// "<month> <caller> <model> <field>". kept.js has them on disk.
+// Counters of all workers, by month (UTC): what callers used of each model, what upstreams served, and how they failed.
+// Keys are "<month> <caller> <model> <field>", "<month> >upstream <field>" and "<month> @upstream <status>". kept.js has
+// them on disk.
 
 import kept from './kept.js';
 
 function usage() {
-    // An upstream failed, with this status; 200 for an answer that was none. The key has three parts.
+    // An upstream failed, with this status; 200 for an answer that was none.
     function fell(upstream, status) {
         const counters = ngx.shared.llm_usage, now = new Date().toISOString().slice(0, 7);
         counters.incr(`${now} @${upstream} ${status}`, 1, 0);
         changed(counters);
     }
 
-    // One more request, of the kind `requests` or `failed`. Written out, since this is on the way of every request: what
-    // is 0 is not counted.
-    function add(caller, model, kind, tokens_in, tokens_out, cost, estimated) {
+    // One more request, of the kind `requests` or `failed`, and the upstream that served it, empty for none. Written out,
+    // since this is on the way of every request: what is 0 is not counted.
+    function add(caller, model, kind, tokens_in, tokens_out, cost, estimated, upstream) {
         const counters = ngx.shared.llm_usage, own = new Date().toISOString().slice(0, 7) + ' ' + caller;
         const served = own + ' ' + model + ' ';
         // First, since budgets.js made room for it.
@@ -33,7 +34,24 @@ function usage() {
         if (estimated) {
             counters.incr(served + 'estimated', estimated, 0);
         }
+        if (upstream) {
+            serve(counters, upstream, tokens_in, tokens_out, cost);
+        }
         changed(counters);
+    }
+
+    function serve(counters, upstream, tokens_in, tokens_out, cost) {
+        const own = new Date().toISOString().slice(0, 7) + ' >' + upstream + ' ';
+        counters.incr(own + 'requests', 1, 0);
+        if (tokens_in) {
+            counters.incr(own + 'tokens_in', tokens_in, 0);
+        }
+        if (tokens_out) {
+            counters.incr(own + 'tokens_out', tokens_out, 0);
+        }
+        if (cost) {
+            counters.incr(own + 'cost', cost, 0);
+        }
     }
 
     // `unsaved` is the time of the first change since the last save. A worker that is about to end runs no timer: then

@@ -493,3 +493,32 @@ def test_failures_are_counted_by_upstream(llm: LlmEdge) -> None:
     assert f"# TYPE {name} counter" in lines
     for fault in ("500", "429", "401"):
         assert any(line.startswith(f'{name}{{upstream="first",status="{fault}"}} ') for line in lines), fault
+
+
+def served(llm: LlmEdge) -> dict[str, dict[str, float]]:
+    """Return what each upstream served this month."""
+    months: dict[str, dict[str, dict[str, float]]] = json.loads(llm.status("/usage"))["served"]
+    return months[max(months)] if months else {}
+
+
+def test_what_was_served_is_counted_for_the_upstream_that_answered(llm: LlmEdge) -> None:
+    wait_for_the_first(llm)
+    asked: dict[str, Any] = {"model": "gpt-4.1", "messages": []}
+    for upstream, user in (("first", ""), ("second", "first=500")):
+        numbers_before, before = numbers(llm, "gpt-4.1"), served(llm)
+
+        assert f"chat-{upstream}" in post(llm, {**asked, "user": user}).text
+
+        usage = counted(llm, numbers_before, "gpt-4.1")
+        after = served(llm)
+        changed = {
+            name: {field: value - before.get(name, {}).get(field, 0) for field, value in fields.items()}
+            for name, fields in after.items()
+            if fields != before.get(name)
+        }
+        wanted = {field: usage[field] for field in ("requests", "tokens_in", "tokens_out", "cost")}
+        assert changed == {upstream: pytest.approx(wanted)}
+    name = "dify_kit_llm_upstream_cost_dollars_total"
+    assert any(
+        line.startswith(f'{name}{{upstream="second"}} ') for line in llm.status("/metrics").splitlines()
+    )

@@ -432,7 +432,10 @@ MONTHS = {
 def test_usage_as_a_table_and_as_json(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.configure()
     failures = {"2026-01": {"first": {"502": 1200, "200": 1}}}
-    monkeypatch.setattr(usage, "document", lambda _: {"months": MONTHS, "upstreams": failures})
+    served = {"2026-01": {"first": {"requests": 1200, "tokens_in": 5000, "tokens_out": 7, "cost": 1.5000004}}}
+    monkeypatch.setattr(
+        usage, "document", lambda _: {"months": MONTHS, "upstreams": failures, "served": served}
+    )
     monkeypatch.setenv("COLUMNS", "200")
 
     table = run("usage").stdout
@@ -449,7 +452,16 @@ def test_usage_as_a_table_and_as_json(machine: Machine, monkeypatch: pytest.Monk
         ["first", "200, an error or nothing", "1"],
         ["first", "502", "1,200"],
     ]
-    assert json.loads(run("usage", "--upstreams", "--json").stdout) == failures
+    of_upstream = {"requests": 1200, "tokens_in": 5000, "tokens_out": 7, "cost": 1.5}
+    assert json.loads(run("usage", "--upstreams", "--json").stdout) == {
+        "2026-01": {"first": {**of_upstream, "failures": {"502": 1200, "200": 1}}}
+    }
+    lines = [re.split(r" {2,}", line.strip()) for line in run("usage", "--upstreams").stdout.splitlines()]
+    assert [line for line in lines if line[0] == "first"] == [
+        ["first", "1,200", "5,000", "7", "$1.5000"],
+        ["first", "200, an error or nothing", "1"],
+        ["first", "502", "1,200"],
+    ]
     assert json.loads(run("usage", "--json").stdout) == MONTHS
     assert json.loads(run("usage", "--json", "--month", "2025-12").stdout) == {"2025-12": MONTHS["2025-12"]}
     assert "nothing was used in 2024-01" in run("usage", "--month", "2024-01").stderr
@@ -457,19 +469,19 @@ def test_usage_as_a_table_and_as_json(machine: Machine, monkeypatch: pytest.Monk
 
 def test_usage_without_failures_says_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.configure()
-    monkeypatch.setattr(usage, "document", lambda _: {"months": MONTHS, "upstreams": {}})
+    monkeypatch.setattr(usage, "document", lambda _: {"months": MONTHS, "upstreams": {}, "served": {}})
 
     done = run("usage", "--upstreams")
 
     assert (done.exit_code, done.stdout) == (0, "")
-    assert "no upstream failed in 2026-01" in done.stderr
+    assert "no upstream served or failed in 2026-01" in done.stderr
 
 
 def test_costs_in_json_have_six_decimals(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.configure()
     numbers = {"requests": 3, "cost": 0.1 + 0.2 + 0.00000049}
     months = {"2026-01": {"key:web": {"cost": numbers}}}
-    monkeypatch.setattr(usage, "document", lambda _: {"months": months, "upstreams": {}})
+    monkeypatch.setattr(usage, "document", lambda _: {"months": months, "upstreams": {}, "served": {}})
 
     shown = json.loads(run("usage", "--json").stdout)
 
@@ -486,7 +498,9 @@ def test_usage_fits_80_columns_and_breaks_no_number(
         "tokens_out": 9_876_543_210, "cost": 1_234_567.891,
     }  # fmt: skip
     callers = {"key:the-web-frontend-of-production": {"claude-opus-4-1-20250805-thinking": most}}
-    monkeypatch.setattr(usage, "document", lambda _: {"months": {"2026-01": callers}, "upstreams": {}})
+    monkeypatch.setattr(
+        usage, "document", lambda _: {"months": {"2026-01": callers}, "upstreams": {}, "served": {}}
+    )
     monkeypatch.setenv("COLUMNS", "80")
 
     table = run("usage").stdout

@@ -186,21 +186,37 @@ test('what was used is kept on disk, and taken over after a start', async () => 
     const {directory, logged} = edge();
     const usage = await script('usage'), budgets = await script('budgets');
     const spent = () => budgets().spent('key:alice', Date.now());
+    usage().fell('first', 502);
     globalThis.ngx.shared.llm_usage.set('unsaved', 1);
-    usage().add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0);
+    usage().add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0, 'second');
     const file = path.join(directory, 'usage.json');
     const month = new Date().toISOString().slice(0, 7);
 
     assert.deepEqual(JSON.parse(fs.readFileSync(file, 'utf8')).months[month], {
         'key:alice': {'gpt-4.1': {requests: 1, tokens_in: 10, tokens_out: 20, cost: 0.5}},
     });
+    const whole = JSON.parse(fs.readFileSync(file, 'utf8'));
+    assert.deepEqual(whole.served, {[month]: {second: {requests: 1, tokens_in: 10, tokens_out: 20, cost: 0.5}}});
+    assert.deepEqual(whole.upstreams, {[month]: {first: {502: 1}}});
     globalThis.ngx.shared.llm_usage.entries.clear();
     assert.equal(spent(), 0.5);
+    assert.deepEqual((await script('kept'))().all(), whole);
     fs.writeFileSync(file, '{');
     globalThis.ngx.shared.llm_usage.entries.clear();
     assert.equal(spent(), 0);
     assert.ok(fs.existsSync(`${file}.damaged`));
     assert.equal(logged.length, 1);
+});
+
+test('a file of an earlier version has no use by upstream, and is taken over', async () => {
+    const {directory} = edge();
+    const month = new Date().toISOString().slice(0, 7);
+    fs.writeFileSync(path.join(directory, 'usage.json'), JSON.stringify({months: {[month]: {'key:alice': {m: {requests: 3}}}}}));
+
+    const found = (await script('kept'))().all();
+
+    assert.equal(found.months[month]['key:alice'].m.requests, 3);
+    assert.deepEqual([found.upstreams, found.served], [{}, {}]);
 });
 
 test('a key with a budget is refused where there is no room to count its costs, and no other one is', async () => {
@@ -242,7 +258,7 @@ test('costs are counted first, in the counter that has its place', async () => {
         return incr.call(shared.llm_usage, key, ...more);
     };
 
-    assert.throws(() => usage().add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0), /no room/);
+    assert.throws(() => usage().add('key:alice', 'gpt-4.1', 'requests', 10, 20, 0.5, 0, 'first'), /no room/);
 
     assert.equal(spent(), 0.5);
 });

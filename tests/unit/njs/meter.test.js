@@ -79,6 +79,18 @@ test('what is reserved is released when a request is over', async () => {
     assert.equal(shared.llm_reserved.get('key:alice 7'), -(100 * price.input + 1000 * price.output) / 1e6);
 });
 
+test('what an upstream served is counted for it, and a failure is not', async () => {
+    const of = (shared) => Object.fromEntries(shared.llm_usage.items().map(([key, value]) => [key.slice(8), value])
+        .filter(([key]) => key.startsWith('>')));
+    const {counted, shared} = await answered([`{"choices":[],${USAGE}}`]);
+
+    assert.deepEqual(of(shared), {
+        '>first requests': 1, '>first tokens_in': 11, '>first tokens_out': 22, '>first cost': counted.cost,
+    });
+    assert.deepEqual(of((await answered([''])).shared), {});
+    assert.deepEqual(of((await answered(['{"error":{}}'], {status: 500})).shared), {});
+});
+
 test('usage that cannot be is not believed', async () => {
     for (const number of ['9'.repeat(30), '99999999', '-5', '"11"', '1.5']) {
         const {counted, r} = await answered([`{"choices": [], "usage": {"prompt_tokens": ${number}, "completion_tokens": 2}}`]);

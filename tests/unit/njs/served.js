@@ -27,6 +27,9 @@ shared.llm_usage.set('loaded', 1);
     shared.llm_usage.set(`${month} key:alice gpt-4.1 ${field}`, place + 1);
 });
 shared.llm_usage.set(`${month} @first 503`, 2);
+['requests', 'tokens_in', 'tokens_out', 'cost'].forEach((field, place) => {
+    shared.llm_usage.set(`${month} >first ${field}`, place + 1);
+});
 
 const variables = {metrics_of_llm: '1', connections_reading: '0', connections_writing: '2', connections_waiting: '5'};
 (await script('traffic')).metrics({variables, return: (status, text) => process.stdout.write(text)});
