@@ -12,8 +12,10 @@ from typing import Annotated
 
 import typer
 
-from bench import backup, compare, edge, faults, llm, oauth, report, streams, up
+from bench import backup, compare, edge, llm, oauth, report, streams, up
 from bench.capacity import bench as capacity
+from bench.faults import bench as faults
+from bench.faults.strikes import CLOCK, FAULTS
 from dify_kit.errors import KitError
 from dify_kit.talk import fail, say, step
 
@@ -52,6 +54,9 @@ def main(  # noqa: PLR0917  # Typer calls it by name
         int, typer.Option(min=2, max=1 << 20, help="What `backup` has in the database, and again in files.")
     ] = 1024,
     base: Annotated[str, typer.Option(metavar="COMMIT", help="What `compare` compares with.")] = "",
+    move_clock: Annotated[
+        bool, typer.Option("--move-clock", help="`faults` also moves the clock of this machine, and back.")
+    ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results are written.")] = report.RESULTS,
 ) -> None:
     """Measure the kit beside its peers and write a table and JSON for each bench."""
@@ -65,7 +70,7 @@ def main(  # noqa: PLR0917  # Typer calls it by name
         Bench.SSE: lambda: streams.lag(command, rounds=rounds),
         Bench.SOAK: lambda: streams.soak(command),
         Bench.CAPACITY: lambda: capacity.run(command, rounds=rounds, seconds=seconds),
-        Bench.FAULTS: lambda: faults.run(command),
+        Bench.FAULTS: lambda: faults.run(command, faults=(*FAULTS, *(CLOCK if move_clock else ()))),
         Bench.BACKUP: lambda: backup.run(command, rounds=rounds, mebibytes=mebibytes),
         Bench.COMPARE: lambda: compare.run(command, base=base, rounds=rounds, seconds=seconds),
     }

@@ -9,8 +9,8 @@ from typing import Any
 import docker
 
 from support.certificates import Pair, issue
+from support.images import image_of
 from tests.integration.bridge import bridge, free_port
-from tests.integration.images import image_of
 
 START_SECONDS = 120
 DATABASE_NAME, REDIS_NAME = "db.outside.test", "redis.outside.test"

@@ -15,8 +15,8 @@ from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport, Request, TransportError
 from infra.services.specs import spec
 from support.configuration import settings
+from support.images import image_of
 from support.stacks import unique
-from tests.integration.images import image_of
 from tests.integration.programs import Program
 
 START_SECONDS = 240

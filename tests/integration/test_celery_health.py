@@ -10,9 +10,9 @@ import pytest
 
 from infra.container_scripts import celery_health
 from infra.services.queues import list_prefix
+from support.images import image_of
 from support.stacks import unique, wait_until
 from tests.integration.containers import readable
-from tests.integration.images import image_of
 
 SCRIPT = Path(celery_health.__file__)
 # With every character that a URL has to escape.

@@ -31,8 +31,8 @@ from infra.resources.console_transport import (
     TransportError,
 )
 from infra.settings.apps import app_file
+from support.images import image_of
 from support.stacks import CHECKOUT, wait_until
-from tests.integration.images import image_of
 from tests.integration.small_dify import ADMIN_EMAIL, ConsoleProgram, SmallDify
 
 ECHO = app_file("echo-chat").read_text(encoding="utf-8")

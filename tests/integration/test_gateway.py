@@ -19,10 +19,10 @@ from dify_kit.setup.base_images import BASE
 from infra.catalogue.project import ROOT
 from infra.platforms.images import BASE_ARGUMENT
 from support.gateway import ACME_KEY, AUDIENCE, ISSUER, KID, OTHER_SECRET, SECRET, SIGNING_KEY, documents
+from support.images import image_of
 from support.stacks import unique
 from support.tokens import Forge
 from tests.integration.containers import printed
-from tests.integration.images import image_of
 from tests.unit.gateway.hostile import CASES
 
 CONFIG = "/etc/dify-gateway"

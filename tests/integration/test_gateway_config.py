@@ -23,9 +23,9 @@ from infra.services.specs import spec as spec_of
 from infra.settings.oauth import documents
 from infra.settings.secrets import signing_keys
 from support.configuration import settings
+from support.images import image_of
 from support.stacks import unique, wait_until
 from tests.integration.containers import printed
-from tests.integration.images import image_of
 
 Docker = Any  # docker's models are not typed
 PASSWORD = secrets.token_hex(16)

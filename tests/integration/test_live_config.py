@@ -20,8 +20,8 @@ from infra.resources.live_config import LiveConfigProvider
 from infra.resources.revision_container import ContainerError
 from infra.services.specs import spec as spec_of
 from support.configuration import settings
+from support.images import image_of
 from support.stacks import unique, wait_until
-from tests.integration.images import image_of
 
 Docker = Any  # docker's models are not typed
 API = """

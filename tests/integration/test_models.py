@@ -17,10 +17,10 @@ from infra.resources.console_client import Console
 from infra.resources.console_session import Sessions
 from infra.resources.console_transport import ContainerTransport
 from infra.resources.workspace import call
+from support.llm_upstream import WORDS
+from support.provider import Provider
 from support.stacks import Stack
 from tests.integration.containers import readable
-from tests.integration.edge.llm_upstream import WORDS
-from tests.integration.upstream_stack import Provider
 from tests.unit.standin_upstream import openai
 
 PROVIDER = "langgenius/openai_api_compatible/openai_api_compatible"

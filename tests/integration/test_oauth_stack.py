@@ -21,6 +21,7 @@ import yaml
 from openai import OpenAI
 
 from infra.catalogue import ports
+from support.provider import Provider
 from support.stacks import Stack, wait_until
 from tests.clients_guide import programs, run, save
 from tests.integration.bridge import bridge
@@ -29,7 +30,6 @@ from tests.integration.keycloak import Keycloak
 from tests.integration.load import steady_load
 from tests.integration.reachability import networks_of_service, reached_from
 from tests.integration.realms import AUDIENCE, TENANT_CLAIM, Realm, ServiceClient
-from tests.integration.upstream_stack import Provider
 from tests.unit.gateway import provider as sign_ins
 
 MODEL = "gpt-4.1"

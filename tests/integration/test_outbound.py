@@ -17,15 +17,15 @@ from joserfc.jwk import ECKey
 
 from infra.services.spec import ServiceSpec
 from infra.services.specs import spec
+from support import llm_upstream
 from support.certificates import issue
 from support.configuration import resolved, settings
+from support.images import image_of
 from support.stacks import SMALLEST, Stack, wait_until
 from tests.integration import outside_servers
 from tests.integration.bridge import bridge
 from tests.integration.company_proxy import PORT, CompanyProxy
 from tests.integration.containers import printed, readable
-from tests.integration.edge import llm_upstream
-from tests.integration.images import image_of
 from tests.integration.relay import relay
 
 MODEL = "outside-model"

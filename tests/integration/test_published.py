@@ -14,8 +14,8 @@ import pytest
 from dify_kit.checks import published
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.workspace.files import DataDir, StackFiles
+from support.images import image_of
 from support.stacks import free_port, unique
-from tests.integration.images import image_of
 
 PROGRAM = """
 import http.server

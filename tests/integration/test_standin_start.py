@@ -14,7 +14,7 @@ from infra.catalogue.releases import RELEASES
 from infra.catalogue.services import SERVICES
 from infra.services.environment import environment
 from support.configuration import resolved, settings
-from tests.integration.images import image_of
+from support.images import image_of
 from tests.integration.small_dify import SmallDify
 
 # Services that run a Dify image, by its role.

@@ -18,8 +18,8 @@ from infra.edge.paths import EDGE_DIRECTORY, KEY_FILE, RUN_DIRECTORY
 from infra.edge.render import edge_files
 from infra.edge.tls import public_files
 from support.configuration import resolved, settings
+from support.images import image_of
 from support.stacks import free_port, unique, wait_until
-from tests.integration.images import image_of
 
 ORIGIN = "https://app.example.com"
 

@@ -13,8 +13,8 @@ from infra.catalogue.data_services import DATA_EGRESS, DATA_PROXY
 from infra.catalogue.services import SERVICES
 from infra.services.specs import spec
 from infra.settings.stack import Settings
+from support.images import image_of
 from support.stacks import unique
-from tests.integration.images import image_of
 
 START_SECONDS = 60
 ENGINE_SECONDS = 60

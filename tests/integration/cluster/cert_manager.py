@@ -16,9 +16,9 @@ from typing import Any, Self
 from dify_kit.errors import KitError
 from infra.catalogue import ports
 from support.certificates import Pair, issue
+from support.images import image_of
 from tests.cluster.lifecycle import Cluster
 from tests.custom_resources import definitions
-from tests.integration.images import image_of
 
 ISSUER, TOKEN = "internal", "a-token-of-the-ca"  # names of no secret
 POLL_SECONDS = 1.0

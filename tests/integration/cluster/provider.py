@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import llm_upstream
 from support.certificates import issue
+from support.images import image_of
 from tests.cluster.lifecycle import Cluster
-from tests.integration.edge import llm_upstream
-from tests.integration.images import image_of
 
 PORT = 8443
 MODEL = "gpt-4.1"

@@ -15,11 +15,11 @@ from infra.catalogue.selection import Selection
 from infra.platforms.kubernetes.workloads import EDGE
 from infra.settings.kubernetes import PRELOADED
 from support.certificates import Pair, issue
+from support.images import image_of
 from support.stacks import Done, Stack
 from tests.cluster.lifecycle import Cluster
 from tests.cluster.objects import STORAGE_CLASS
 from tests.integration.cluster.provider import MODEL, NAME, Provider
-from tests.integration.images import image_of
 
 NODE_PORT = 30080
 RELEASE = "1.17.1"

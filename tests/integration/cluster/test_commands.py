@@ -14,10 +14,10 @@ from infra.catalogue.images import local_builds
 from infra.catalogue.releases import RELEASES
 from infra.catalogue.selection import Selection
 from infra.settings.kubernetes import PRELOADED
+from support.images import image_of
 from support.stacks import CHECKOUT, SMALLEST, Stack
 from tests.cluster.lifecycle import Cluster
 from tests.integration.cluster.stacks import remove_namespace
-from tests.integration.images import image_of
 
 PASSPHRASE = "a passphrase of the move"
 NODE_PORT = 30080

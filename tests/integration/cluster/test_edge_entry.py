@@ -20,12 +20,12 @@ from infra.catalogue.releases import RELEASES
 from infra.catalogue.selection import Selection
 from infra.settings.kubernetes import PRELOADED
 from support.certificates import Pair, issue
+from support.images import image_of
 from support.stacks import Done, Stack, wait_until
 from tests.cluster.lifecycle import Cluster
 from tests.cluster.objects import STORAGE_CLASS
 from tests.integration.cluster import cert_manager
 from tests.integration.cluster.cert_manager import Controller
-from tests.integration.images import image_of
 
 NODE_PORT = 30080
 RELEASE = "1.17.1"

@@ -16,10 +16,10 @@ from infra.catalogue.releases import RELEASES
 from infra.catalogue.selection import Selection
 from infra.edge.ring import replica_names
 from infra.settings.kubernetes import PRELOADED
+from support.images import image_of
 from support.stacks import Stack, settings_changed
 from tests.cluster.lifecycle import Cluster
 from tests.integration.cluster.stacks import remove_namespace
-from tests.integration.images import image_of
 
 NODE_PORT = 30080
 RELEASE = "1.17.1"

@@ -20,9 +20,9 @@ from infra.edge.render import edge_files
 from infra.settings.gate import Gate
 from infra.settings.oauth import OAuth
 from support.configuration import settings
+from support.images import image_of
 from support.stacks import unique
 from tests.integration.edge import upstream
-from tests.integration.images import image_of
 
 # The route groups with CORS settings, each with its prefix.
 GROUPS: Mapping[str, str] = MappingProxyType(

@@ -21,11 +21,11 @@ from infra.settings.oauth import OAuth, Tenant
 from infra.settings.proxy_keys import ProxyKey
 from infra.settings.rate_limits import GroupLimits
 from infra.settings.stack import Settings
+from support import llm_upstream
 from support.certificates import issue
 from support.configuration import resolved, settings
-from tests.integration.edge import llm_upstream
+from support.images import image_of
 from tests.integration.edge.container import ALLOWED, Edge
-from tests.integration.images import image_of
 
 PORTS: Mapping[str, int] = MappingProxyType(
     {"first": 8443, "second": 8444, "misnamed": 8445, "untrusted": 8446, "refused": 8447}

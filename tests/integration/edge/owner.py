@@ -17,10 +17,10 @@ from infra.edge.roles import owning, passing
 from infra.platforms.kubernetes.pods import PRE_STOP_SECONDS
 from infra.services.edge import run_script
 from support.configuration import resolved
+from support.images import image_of
 from tests.integration.edge.container import Edge
 from tests.integration.edge.llm import LlmEdge
 from tests.integration.edge.replicas import COUNT, NAMES, as_replicas
-from tests.integration.images import image_of
 
 READY_SECONDS, STOP_SECONDS = 30, 40
 OWNER_DIRECTORY = "/owner"

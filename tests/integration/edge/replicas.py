@@ -12,8 +12,8 @@ from infra.edge.context import EdgeContext
 from infra.edge.paths import EDGE_DIRECTORY, RUN_DIRECTORY
 from infra.edge.ring import EdgeRing, replica_names
 from infra.services.edge import run_script
+from support.images import image_of
 from tests.integration.edge.container import Edge
-from tests.integration.images import image_of
 
 COUNT = 3
 NAMES = replica_names(COUNT)

@@ -15,14 +15,14 @@ from infra.catalogue import ports
 from infra.catalogue.releases import RELEASES
 from infra.edge.context import EdgeContext, edge_context
 from infra.settings import proxy_keys
+from support import llm_upstream
 from support.certificates import issue
 from support.configuration import settings
+from support.images import image_of
 from support.stacks import wait_until
 from tests.integration.company_proxy import CompanyProxy
-from tests.integration.edge import llm_upstream
 from tests.integration.edge.container import LOG_SECONDS
 from tests.integration.edge.llm import EdgeWithLlm
-from tests.integration.images import image_of
 
 KEYS = {name: f"sk-{name}-{'k' * 30}" for name in ("outside", "closed", "near")}
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from support.images import image_of
 from tests.integration.edge.container import ALLOWED, Edge
-from tests.integration.images import image_of
 
 
 def test_own_errors_are_json_and_upstreams_pass(edge: Edge) -> None:

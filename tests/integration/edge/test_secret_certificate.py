@@ -11,9 +11,9 @@ from infra.catalogue import ports
 from infra.edge.tls import SOLVERS
 from infra.services.edge import WATCH_SECONDS
 from support.certificates import issue, new_key, pem_of_key
+from support.images import image_of
 from support.stacks import wait_until
 from tests.integration.edge.pod import NAME, PodEdge
-from tests.integration.images import image_of
 from tests.integration.load import steady_load
 
 # The watch, the drain, and a machine that is busy.

@@ -8,10 +8,10 @@ from typing import Any
 
 import docker
 
+from support import llm_upstream
 from support.certificates import issue
+from support.images import image_of
 from support.stacks import Stack, free_port
-from tests.integration.edge import llm_upstream
-from tests.integration.images import image_of
 
 
 class Provider:
