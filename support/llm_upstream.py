@@ -221,7 +221,7 @@ class Verifier(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Judge a token as its last part says: a status, or `hang`."""
+        """Answer a check of a token as its last part says: with a status, or never (`hang`)."""
         _, claims, status = (*self.headers["Authorization"].removeprefix("Bearer ").split("."), "", "")[:3]
         if status not in STATUSES:
             status = "401"
@@ -246,7 +246,7 @@ class Verifier(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """A server that speaks TLS, with the handshake in the thread of its connection."""
+    """A server of TLS, with the handshake in the thread of its connection."""
 
     daemon_threads = True
     request_queue_size = 512
