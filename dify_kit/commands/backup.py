@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from dify_kit.app import COMMANDS, DEFAULT_STACK, Group, Stack, app
-from dify_kit.backup import making, passphrases, reading, verifying, writing
-from dify_kit.backup.retention import Retention
+from dify_kit.backup import making, passphrases, planned, reading, timers, verifying, writing
 from dify_kit.commands.selected import locked, require_configured
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.engine.cli import Pulumi
 from dify_kit.smoke.termination import terminable
+from dify_kit.stack import settings as stack_settings
 from dify_kit.stack import unfinished
 from dify_kit.stack.cluster_objects import engine_of
 from dify_kit.talk import say, step
+from dify_kit.workspace.files import StackFiles
 from infra import hints
 
 MEBIBYTE = 1 << 20
@@ -53,26 +54,30 @@ def backup(  # noqa: PLR0917  # Typer calls it by name
         typer.Option(
             "--to",
             metavar="FILE|DIRECTORY|s3://BUCKET/PREFIX/|-",
-            help="Where the archive goes; - is standard output. [default: here]",
+            help="Where the archive goes; - is standard output. [default: dify:backup.to, else here]",
         ),
     ] = "",
     passphrase_file: PassphraseFile = None,
     vectors: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--vectors/--without-vectors",
-            help="Copy the files of Weaviate or Qdrant, which stop for as long as that takes.",
+            help="Copy the files of Weaviate or Qdrant, which stop for as long as that takes. [default: as "
+            "dify:backup.vectors says]",
+            show_default=False,
         ),
-    ] = True,
+    ] = None,
     keep_daily: Annotated[
-        int, typer.Option("--keep-daily", min=0, metavar="N", help=f"{_KEEP} the last N days that have one.")
-    ] = 0,
+        int | None,
+        typer.Option("--keep-daily", min=0, metavar="N", help=f"{_KEEP} the last N days that have one."),
+    ] = None,
     keep_weekly: Annotated[
-        int, typer.Option("--keep-weekly", min=0, metavar="N", help="The same for weeks, from Monday.")
-    ] = 0,
+        int | None,
+        typer.Option("--keep-weekly", min=0, metavar="N", help="The same for weeks, from Monday."),
+    ] = None,
     keep_monthly: Annotated[
-        int, typer.Option("--keep-monthly", min=0, metavar="N", help="The same for months.")
-    ] = 0,
+        int | None, typer.Option("--keep-monthly", min=0, metavar="N", help="The same for months.")
+    ] = None,
 ) -> None:
     """Write databases, files, settings, secrets and keys of a stack into one archive that its passphrase opens.
 
@@ -80,17 +85,23 @@ def backup(  # noqa: PLR0917  # Typer calls it by name
     """
     if context.invoked_subcommand:
         return
-    wanted = Retention(daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly)
     with locked(stack) as files, terminable():
-        if wanted:
-            writing.refuse_retention(to)
         require_configured(files)
+        plan = planned.choose(
+            stack_settings.checked(files).backup,
+            to=to,
+            passphrase_file=passphrase_file,
+            vectors=vectors,
+            keep=(keep_daily, keep_weekly, keep_monthly),
+        )
+        if plan.keep:
+            writing.refuse_retention(plan.to)
         unfinished.refuse(files)
-        target = writing.target_of(to, stack, datetime.now(tz=UTC))
-        passphrase = passphrases.chosen(passphrase_file)
+        target = writing.target_of(plan.to, stack, datetime.now(tz=UTC))
+        passphrase = passphrases.chosen(plan.passphrase_file)
         found = making.source(Pulumi(files=files), engine_of(files, DockerEngine))
         step(f"backing up stack {stack}")
-        making.write(found, target, passphrase, vectors=vectors)
+        making.write(found, target, passphrase, vectors=plan.vectors)
         if target is None:
             return
         size = writing.size_of(target)
@@ -99,7 +110,30 @@ def backup(  # noqa: PLR0917  # Typer calls it by name
         say(f"wrote {target}{shown}{private}")
         say(f"it holds every secret of the stack. Prove it: {hints.kit('backup', 'verify', str(target))}")
         typer.echo(target)
-        writing.delete_expired(target, stack, wanted)
+        writing.delete_expired(target, stack, plan.keep)
+
+
+@backup_commands.command()
+def timer(
+    stack: Stack = DEFAULT_STACK,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Where the units go. [default: systemd's of this user, or of the system]",
+        ),
+    ] = None,
+) -> None:
+    """Write a service and a timer of systemd that run `backup` each day at dify:backup.at, by the settings alone."""
+    files = StackFiles.open(stack)
+    require_configured(files)
+    written = timers.write(files, stack_settings.checked(files).backup, out)
+    for path in written.units:
+        typer.echo(path)
+    say("start it:")
+    for line in written.commands:
+        say(f"  {line}")
 
 
 @backup_commands.command()

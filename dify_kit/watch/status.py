@@ -6,7 +6,7 @@ Every part is found by itself. What cannot be found is a problem with its hint, 
 import json
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -32,6 +32,8 @@ from infra.settings.tls import CERT_MANAGER
 # A certificate that renews itself has been renewed by then.
 DAYS_LEFT = 14
 UPDATES = 20
+# A day, and what a backup of a large stack may take.
+OVERDUE = timedelta(hours=30)
 
 
 def gather(
@@ -54,6 +56,7 @@ def gather(
     _rotations(status, state, reading)
     status.last_update = _last_update(files, environ, status)
     status.last_backup = _last_backup(files)
+    _overdue(status, reading, datetime.now(tz=UTC))
     try:
         engine = connect()
         seen = Seen(
@@ -123,6 +126,23 @@ def _last_backup(files: StackFiles) -> datetime | None:
         return datetime.fromisoformat(json.loads(files.data.backup(files.stack).read_bytes())["created"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _overdue(status: Status, reading: Reading | None, now: datetime) -> None:
+    """Note that `dify:backup` plans a backup each day and that the last one is older than that."""
+    plan = reading.settings.backup if reading else None
+    if plan is None or not status.deployed or (status.last_backup and now - status.last_backup < OVERDUE):
+        return
+    what = (
+        f"is {(now - status.last_backup).total_seconds() / 3600:.0f} hours old"
+        if status.last_backup
+        else "does not exist"
+    )
+    status.add(
+        f"the last backup {what}, and dify:backup plans one each day at {plan.at} UTC",
+        f"{hints.kit('backup', stack=status.stack)} makes one, {hints.kit('backup', 'timer', stack=status.stack)} "
+        "a timer",
+    )
 
 
 def _last_update(files: StackFiles, environ: Mapping[str, str], status: Status) -> LastUpdate | None:

@@ -18,6 +18,7 @@ from infra.catalogue.route_groups import SERVICE_API
 from infra.catalogue.selection import known
 from infra.settings import origins, proxy_keys
 from infra.settings.admin import read_admin_email, read_admin_name
+from infra.settings.backups import BackupPlan, read_backup
 from infra.settings.chosen_release import (
     read_catalogue,
     read_release,
@@ -140,6 +141,7 @@ class Settings:
     openapi: OpenApi
     limits: AppLimits
     retention: Retention
+    backup: BackupPlan | None
     plugins: Plugins
     sandbox_network: bool
     ssrf_allow_private: tuple[str, ...]
@@ -367,6 +369,7 @@ def _read(top: Section, secrets: SecretReader, stack: str, file: Path) -> Settin
         openapi=read_openapi(top, release),
         limits=limits,
         retention=read_retention(top),
+        backup=read_backup(top.part("backup")),
         plugins=plugins,
         sandbox_network=top.boolean("sandboxNetwork"),
         ssrf_allow_private=read_ssrf_allow_private(top, known(release.services)),

@@ -87,7 +87,7 @@ def test_streams_pass_the_edge_one_by_one() -> None:
     context = proxies.measured_context()
     proxy = proxies.edge(context)
     request = replace(proxy.request, path="/v1/chat-messages")
-    wanted = {"streams": 6, "at_once": 3, "events": 5, "gap": 100, "deadline": 10}
+    wanted = {"streams": 6, "at_once": 3, "events": 4, "gap": 500, "deadline": 20}
     of_chats = {"model", "authorization", "tls"}
     assert Wanted.__annotations__.keys() == wanted.keys() | {"port", "host", "path"} | of_chats
 
@@ -95,8 +95,8 @@ def test_streams_pass_the_edge_one_by_one() -> None:
         found = running.streams(request, proxy.port, wanted, seconds=30)
 
     assert [one["problem"] for one in found] == [""] * 6
-    # An edge that gathered events would pass the first one on with the last, 400 ms later.
-    assert sorted(one["lags"][0] for one in found)[3] < 200_000
+    # An edge that gathered events would pass the first one on with the last, 1.5 s later.
+    assert sorted(one["lags"][0] for one in found)[3] < 1_000_000
 
 
 def test_replicas_serve_together_and_are_measured_by_their_own_time() -> None:

@@ -617,3 +617,38 @@ def test_an_upgrade_that_runs_or_is_complete_is_no_problem(stack: Machine) -> No
     with stack.files().lock():
         assert run().exit_code == 0
     assert run().exit_code == 1
+
+
+# --- backups that are planned ------------------------------------------------------------------------------------
+
+
+def backed_up(machine: Machine, ago: timedelta) -> None:
+    when = (datetime.now(tz=UTC) - ago).isoformat()
+    record = machine.files().data.backup("dev")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({"created": when, "target": "/srv/backups/a"}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("hours", "what"),
+    [(None, "does not exist"), (50, "is 50 hours old"), (29, ""), (0.1, "")],
+)
+def test_a_planned_backup_that_is_overdue_is_a_problem(
+    stack: Machine, hours: float | None, what: str
+) -> None:
+    stack.configure(backup={"to": "/srv/backups", "at": "03:30"})
+    if hours is not None:
+        backed_up(stack, timedelta(hours=hours))
+
+    problems = [
+        one["what"] for one in json.loads(run("--json").stdout)["problems"] if "backup" in one["what"]
+    ]
+
+    wanted = f"the last backup {what}, and dify:backup plans one each day at 03:30 UTC"
+    assert problems == ([wanted] if what else [])
+
+
+def test_without_a_plan_an_old_backup_is_no_problem(stack: Machine) -> None:
+    backed_up(stack, timedelta(days=90))
+
+    assert not [one for one in json.loads(run("--json").stdout)["problems"] if "backup" in one["what"]]
