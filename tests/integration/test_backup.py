@@ -121,11 +121,11 @@ def facts(stack: Stack, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def archive(stack: Stack, facts: dict[str, Any], secret: Path, folder: Path) -> Path:
-    """A backup that was made under load."""
+    """A backup by the settings alone, that was made under load."""
+    stack.set_config("backup.to", str(folder))
+    stack.set_config("backup.passphraseFile", str(secret))
     with Load(stack.url, facts["key"]) as load:
-        done = stack.kit(
-            "backup", "--stack", stack.name, "--to", str(folder), "--passphrase-file", str(secret)
-        )
+        done = stack.kit("backup", "--stack", stack.name)
     assert done.code == 0, done.output
     assert load.given > 0
     assert load.failed == []
