@@ -11,7 +11,8 @@ import docker
 from support import llm_upstream
 from support.certificates import issue
 from support.images import image_of
-from support.stacks import Stack, free_port
+from support.ports import free_port
+from support.stacks import Stack
 
 
 class Provider:

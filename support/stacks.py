@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import docker
 
 from infra.platforms.images import local_name
+from support.ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 KIT = CHECKOUT / ".venv" / "bin" / "dify-kit"
@@ -37,13 +37,6 @@ UNCHANGED = {"same", "read", "refresh"}
 def unique(kind: str) -> str:
     """Return a name for what a test makes in the engine besides stacks, of this run and found by `remove_leftovers`."""
     return f"dify-{RUN}{kind}-{secrets.token_hex(3)}"
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, kw_only=True)

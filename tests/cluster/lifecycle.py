@@ -14,7 +14,7 @@ from dify_kit.errors import KitError
 from dify_kit.setup.commands import HEARTBEAT_SECONDS, done
 from dify_kit.talk import say, step
 from dify_kit.workspace.files import write_private
-from support.stacks import free_port
+from support.ports import free_port
 from tests.cluster import images, programs
 from tests.cluster.components import FILES, SHARED, files
 from tests.cluster.docker import docker, run

@@ -10,7 +10,8 @@ import docker
 
 from support.certificates import Pair, issue
 from support.images import image_of
-from tests.integration.bridge import bridge, free_port
+from support.ports import free_port
+from tests.integration.bridge import bridge
 
 START_SECONDS = 120
 DATABASE_NAME, REDIS_NAME = "db.outside.test", "redis.outside.test"

@@ -21,7 +21,8 @@ from typing import Any
 import httpx
 
 from support.certificates import issue
-from tests.integration.bridge import bridge, free_port
+from support.ports import free_port
+from tests.integration.bridge import bridge
 from tests.integration.realms import Realm, client_documents, realm_document, scope_documents
 from tests.keycloak_install import environment, keycloak_directory
 

@@ -14,8 +14,8 @@ import httpx
 from dify_kit.setup.commands import cache_directory
 from dify_kit.setup.go_toolchain import find_go
 from support.certificates import issue
+from support.ports import free_port
 from support.stacks import wait_until
-from tests.integration.bridge import free_port
 
 VERSION = "v2.10.1"
 BUILD_SECONDS = 900

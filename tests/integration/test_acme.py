@@ -12,8 +12,9 @@ import httpx
 import pytest
 from cryptography import x509
 
+from support.ports import free_port
 from support.stacks import SMALLEST, Stack, wait_until
-from tests.integration.bridge import bridge, free_port
+from tests.integration.bridge import bridge
 from tests.integration.containers import printed
 from tests.integration.pebble import Pebble, pebble
 

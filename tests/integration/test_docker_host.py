@@ -16,7 +16,8 @@ from dify_kit.errors import KitError
 from dify_kit.setup.base_images import BASE
 from infra import engine
 from infra.guards.findings import Publisher
-from support.stacks import free_port, unique
+from support.ports import free_port
+from support.stacks import unique
 
 IMAGE = BASE
 

@@ -17,7 +17,8 @@ from dify_kit.errors import KitError
 from dify_kit.images import archive, copying
 from dify_kit.images.wanted import ImageStore, Wanted
 from dify_kit.setup.base_images import BASE
-from support.stacks import RUN, free_port, unique, wait_until
+from support.ports import free_port
+from support.stacks import RUN, unique, wait_until
 from tests.integration.programs import Program
 
 USER, PASSWORD = "operator", secrets.token_hex(12)

@@ -15,7 +15,8 @@ from dify_kit.checks import published
 from dify_kit.containers.docker_host import DockerEngine
 from dify_kit.workspace.files import DataDir, StackFiles
 from support.images import image_of
-from support.stacks import free_port, unique
+from support.ports import free_port
+from support.stacks import unique
 
 PROGRAM = """
 import http.server

@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from dify_kit.setup.base_images import BASE
-from support.stacks import free_port
+from support.ports import free_port
 from tests.integration.programs import Program
 
 PROGRAM = """

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes
 
 from infra.edge.paths import CURRENT, KEY_FILE
 from support.certificates import Pair, issue
-from support.stacks import SMALLEST, Stack, free_port
+from support.ports import free_port
+from support.stacks import SMALLEST, Stack
 from tests.integration.containers import printed
 from tests.integration.load import steady_load
 

@@ -18,7 +18,8 @@ from infra.catalogue.data_services import DATA_EGRESS, DATA_PROXY
 from infra.guards import vector_server
 from support.certificates import Pair, issue
 from support.configuration import settings
-from tests.integration.bridge import bridge, free_port
+from support.ports import free_port
+from tests.integration.bridge import bridge
 from tests.integration.containers import readable
 from tests.integration.store_outside import StoreOutside
 from tests.integration.vector_proxies import VectorProxies

@@ -19,7 +19,8 @@ from infra.edge.render import edge_files
 from infra.edge.tls import public_files
 from support.configuration import resolved, settings
 from support.images import image_of
-from support.stacks import free_port, unique, wait_until
+from support.ports import free_port
+from support.stacks import unique, wait_until
 
 ORIGIN = "https://app.example.com"
 

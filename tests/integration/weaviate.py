@@ -14,8 +14,9 @@ import httpx
 from dify_kit.setup.base_images import BASE
 from dify_kit.setup.go_build import GoBuild, Part, build_all
 from support.certificates import Pair, issue
+from support.ports import free_port
 from support.stacks import unique
-from tests.integration.bridge import bridge, free_port
+from tests.integration.bridge import bridge
 
 VERSION = "1.27.0"
 NAME = "weaviate.outside.test"

@@ -11,7 +11,7 @@ from infra.guards import cluster_data
 from infra.guards.servers import UNREACHABLE
 from infra.services.external_data import stream_proxy_files
 from support.configuration import settings
-from support.stacks import free_port
+from support.ports import free_port
 from tests.unit.cluster_server import NAMESPACE, Answers, a_list, namespace, serving
 from tests.unit.recording import CLUSTER_ADDRESS, Recorder, run_program
 from tests.unit.test_external_data import SECRETS

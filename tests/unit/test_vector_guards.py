@@ -21,7 +21,7 @@ from infra.guards import vector_http, vector_server
 from infra.guards.servers import UNREACHABLE
 from support.certificates import Pair, issue
 from support.configuration import settings
-from support.stacks import free_port
+from support.ports import free_port
 from tests.unit.cli.conftest import FakeEngine
 
 ADDRESS, NAME = "127.0.0.1", "vectors.example.test"

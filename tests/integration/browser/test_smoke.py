@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from support.stacks import Done, Stack, free_port, settings_changed
+from support.ports import free_port
+from support.stacks import Done, Stack, settings_changed
 
 pytestmark = pytest.mark.browser
 

@@ -18,7 +18,7 @@ from dify_kit.benchmark import load
 from dify_kit.benchmark.reasons import reason
 from dify_kit.benchmark.statistics import percentile
 from support.certificates import issue
-from support.stacks import free_port
+from support.ports import free_port
 from tests.unit.benchmark.server import KEY, Server
 
 NOTHING = {"p50": None, "p95": None, "p99": None}

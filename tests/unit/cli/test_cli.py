@@ -28,6 +28,7 @@ from dify_kit.errors import CancelledError, KitError
 from dify_kit.stack import settings as stack_settings
 from dify_kit.workspace.files import DataDir
 from infra.catalogue.checks import shown
+from support.ports import free_port
 from tests.unit.cli.conftest import Machine
 
 RECORDED = Path(__file__).with_name("data")
@@ -60,12 +61,6 @@ def event(operation: str, name: str, kind: str = "resOutputsEvent") -> str:
 
 def verbs(machine: Machine) -> list[str]:
     return [call["args"][0] for call in machine.calls()]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

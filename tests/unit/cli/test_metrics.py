@@ -17,7 +17,7 @@ from dify_kit.watch import status
 from dify_kit.watch.metrics import StackMetrics
 from dify_kit.watch.report import Address, Certificate, LastUpdate, Revision, Service, Status
 from dify_kit.watch.serving import serving
-from support.stacks import free_port
+from support.ports import free_port
 from tests.unit.cli.conftest import Machine
 
 WHEN = datetime(2026, 11, 29, 20, 14, tzinfo=UTC)

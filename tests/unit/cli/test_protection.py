@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from support.stacks import free_port
+from support.ports import free_port
 from tests.unit.cli.conftest import Machine
 from tests.unit.cli.test_cli import STACK, URN, run
 

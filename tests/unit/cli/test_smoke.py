@@ -25,6 +25,7 @@ from dify_kit.smoke.run import Ended, command_of
 from dify_kit.smoke.termination import terminable
 from dify_kit.smoke.watch import report, target_of
 from dify_kit.watch.serving import duration
+from support.ports import free_port
 from support.stacks import wait_until
 from tests.unit.smoke_runs import CHECKOUT
 from tests.unit.smoke_upstream import KEY, Handler, serving
@@ -215,12 +216,6 @@ def test_results_go_to_a_file_of_the_operators_too(tmp_path: Path, monkeypatch: 
 
     assert ended.outcome == "passed", ended.printed
     assert ended.results == json.loads(mine.read_text(encoding="utf-8"))
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @contextmanager

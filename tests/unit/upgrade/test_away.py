@@ -15,8 +15,8 @@ from dify_kit.checks.published import Published
 from dify_kit.upgrade import away
 from dify_kit.upgrade.away import Away
 from support.certificates import issue
+from support.ports import free_port
 from support.serving import served
-from support.stacks import free_port
 
 
 class Edge(BaseHTTPRequestHandler):
