@@ -34,7 +34,7 @@ def test_a_port_that_something_has_is_not_given(
         port = taken.getsockname()[1]
         tried = iter([port, free_port()])
         monkeypatch.setattr(ports, "_given", set())
-        monkeypatch.setattr(ports.random, "randrange", lambda *_: next(tried))
+        monkeypatch.setattr("support.ports.random.randrange", lambda *_: next(tried))
 
         assert free_port() != port
 
