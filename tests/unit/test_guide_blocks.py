@@ -30,6 +30,7 @@ OTHERS = frozenset(
     {
         "age",
         "ssh",
+        "systemctl",
         "cat",
         "cp",
         "curl",
